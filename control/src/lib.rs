@@ -1,0 +1,2 @@
+//! millrace-control
+#![forbid(unsafe_code)]

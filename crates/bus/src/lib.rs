@@ -1,0 +1,2 @@
+//! millrace-bus
+#![forbid(unsafe_code)]

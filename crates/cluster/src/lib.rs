@@ -1,0 +1,2 @@
+//! millrace-cluster
+#![forbid(unsafe_code)]

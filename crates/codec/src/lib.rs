@@ -1,0 +1,2 @@
+//! millrace-codec
+#![deny(unsafe_op_in_unsafe_fn)]

@@ -1,0 +1,2 @@
+//! millrace-media
+#![forbid(unsafe_code)]

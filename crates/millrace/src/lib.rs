@@ -1,0 +1,2 @@
+//! millrace
+#![forbid(unsafe_code)]

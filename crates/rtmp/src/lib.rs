@@ -1,0 +1,2 @@
+//! millrace-rtmp
+#![forbid(unsafe_code)]

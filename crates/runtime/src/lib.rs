@@ -1,0 +1,2 @@
+//! millrace-runtime
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! millrace-state
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! millrace-store
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! millrace-testkit
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! millrace-wire
+#![forbid(unsafe_code)]

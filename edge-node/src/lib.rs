@@ -1,0 +1,2 @@
+//! millrace-edge
+#![forbid(unsafe_code)]

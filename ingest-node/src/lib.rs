@@ -1,0 +1,2 @@
+//! millrace-ingest
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! millrace-tests
+#![forbid(unsafe_code)]

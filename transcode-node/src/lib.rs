@@ -1,0 +1,2 @@
+//! millrace-transcode
+#![forbid(unsafe_code)]
