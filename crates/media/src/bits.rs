@@ -1,0 +1,75 @@
+//! A bounded big-endian bit reader with Exp-Golomb codes (H.264 §9.1).
+
+/// Reads bits, most significant first; `None` once the input is exhausted.
+pub(crate) struct BitReader<'a> {
+    data: &'a [u8],
+    bit: usize,
+}
+
+impl<'a> BitReader<'a> {
+    pub(crate) const fn new(data: &'a [u8]) -> Self {
+        Self { data, bit: 0 }
+    }
+
+    pub(crate) fn flag(&mut self) -> Option<bool> {
+        Some(self.bits(1)? == 1)
+    }
+
+    /// Up to 32 bits.
+    pub(crate) fn bits(&mut self, count: u32) -> Option<u32> {
+        let mut value = 0u64;
+        for _ in 0..count.min(32) {
+            let byte = *self.data.get(self.bit / 8)?;
+            value = (value << 1) | u64::from((byte >> (7 - self.bit % 8)) & 1);
+            self.bit += 1;
+        }
+        u32::try_from(value).ok()
+    }
+
+    /// `ue(v)`: at most 31 leading zeros are legal.
+    pub(crate) fn ue(&mut self) -> Option<u32> {
+        let mut zeros = 0;
+        while !self.flag()? {
+            zeros += 1;
+            if zeros > 31 {
+                return None;
+            }
+        }
+        let rest = self.bits(zeros)?;
+        u32::try_from((1u64 << zeros) - 1 + u64::from(rest)).ok()
+    }
+
+    /// `se(v)` (H.264 §9.1.1).
+    pub(crate) fn se(&mut self) -> Option<i64> {
+        let code = i64::from(self.ue()?);
+        Some(if code % 2 == 1 { (code + 1) / 2 } else { -(code / 2) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_exp_golomb_codes() {
+        // 1 | 010 | 011 | 00100 | 1... = ue 0, 1, 2, 3, 0
+        let mut reader = BitReader::new(&[0b1010_0110, 0b0100_1000]);
+        assert_eq!(
+            (reader.ue(), reader.ue(), reader.ue(), reader.ue()),
+            (Some(0), Some(1), Some(2), Some(3))
+        );
+        let mut reader = BitReader::new(&[0b1010_0110, 0b0100_1000]);
+        assert_eq!(
+            (reader.se(), reader.se(), reader.se(), reader.se()),
+            (Some(0), Some(1), Some(-1), Some(2))
+        );
+    }
+
+    #[test]
+    fn ends_quietly() {
+        let mut reader = BitReader::new(&[0, 0]);
+        assert_eq!(reader.ue(), None);
+        assert_eq!(BitReader::new(&[0; 5]).ue(), None);
+        assert_eq!(BitReader::new(&[]).bits(1), None);
+    }
+}
