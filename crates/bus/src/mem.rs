@@ -1,0 +1,189 @@
+//! The bus inside one process.
+
+mod queue;
+mod router;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use crate::subject::{check_name, check_pattern, check_subject};
+use crate::subscription::{Message, Sink, Subscription};
+use crate::{Bus, BusError, BusStats, Job, QueueConfig, QueueDepth};
+use queue::MemQueue;
+use router::Router;
+
+/// The largest payload [`MemBus`] takes, in bytes: no server stands between, so only a runaway sender is
+/// stopped; a 4K intra frame is under 8 MiB.
+pub const MEM_MAX_PAYLOAD: usize = 16 * 1024 * 1024;
+
+#[derive(Default)]
+struct Counters {
+    published: AtomicU64,
+    slow_consumer: AtomicU64,
+}
+
+struct Inner {
+    router: RwLock<Router>,
+    queues: Mutex<HashMap<String, Arc<MemQueue>>>,
+    counters: Counters,
+    next_inbox: AtomicU64,
+    connected: watch::Sender<bool>,
+}
+
+/// The bus inside one process: exact subjects by one hash look-up, payloads handed on by reference.
+///
+/// Its work queues live in memory: the workers that would take the jobs, and the sessions and recordings they
+/// belong to, live in the same process and die with it; at its start control offers unfinished work anew.
+#[derive(Clone)]
+pub struct MemBus {
+    inner: Arc<Inner>,
+}
+
+impl Default for MemBus {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl MemBus {
+    /// An empty bus.
+    pub fn new() -> Self {
+        let inner = Inner {
+            router: RwLock::default(),
+            queues: Mutex::default(),
+            counters: Counters::default(),
+            next_inbox: AtomicU64::new(0),
+            connected: watch::Sender::new(true),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    fn route(&self, subject: &str, reply: Option<&str>, payload: Bytes) -> Result<usize, BusError> {
+        check_subject(subject)?;
+        if payload.len() > MEM_MAX_PAYLOAD {
+            return Err(BusError::TooLarge { size: payload.len(), limit: MEM_MAX_PAYLOAD });
+        }
+        let routed = {
+            let router = self.inner.router.read().unwrap_or_else(PoisonError::into_inner);
+            router.publish(subject, reply, payload)
+        };
+        self.inner.counters.published.fetch_add(1, Ordering::Relaxed);
+        self.inner.counters.slow_consumer.fetch_add(routed.dropped, Ordering::Relaxed);
+        Ok(routed.matched)
+    }
+
+    fn attach(&self, pattern: &str, group: Option<&str>, capacity: usize) -> Result<Subscription, BusError> {
+        check_pattern(pattern)?;
+        let (sink, receiver, dropped) = Sink::channel(capacity);
+        let id = {
+            let mut router = self.inner.router.write().unwrap_or_else(PoisonError::into_inner);
+            router.add(pattern, group, sink)
+        };
+        let inner = Arc::downgrade(&self.inner);
+        let pattern = pattern.to_owned();
+        let detach = Box::new(move || {
+            if let Some(inner) = inner.upgrade() {
+                inner.router.write().unwrap_or_else(PoisonError::into_inner).remove(&pattern, id);
+            }
+        });
+        Ok(Subscription::new(receiver, dropped, detach))
+    }
+
+    fn queue(&self, name: &str) -> Result<Arc<MemQueue>, BusError> {
+        let queues = self.inner.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        queues.get(name).cloned().ok_or_else(|| BusError::UnknownQueue { queue: name.to_owned() })
+    }
+}
+
+#[async_trait]
+impl Bus for MemBus {
+    fn publish(&self, subject: &str, payload: Bytes) -> Result<(), BusError> {
+        self.route(subject, None, payload).map(drop)
+    }
+
+    fn publish_with_reply(&self, subject: &str, reply: &str, payload: Bytes) -> Result<(), BusError> {
+        check_subject(reply)?;
+        self.route(subject, Some(reply), payload).map(drop)
+    }
+
+    async fn subscribe(&self, pattern: &str, capacity: usize) -> Result<Subscription, BusError> {
+        self.attach(pattern, None, capacity)
+    }
+
+    async fn queue_subscribe(
+        &self,
+        pattern: &str,
+        group: &str,
+        capacity: usize,
+    ) -> Result<Subscription, BusError> {
+        check_name(group)?;
+        self.attach(pattern, Some(group), capacity)
+    }
+
+    async fn request(&self, subject: &str, payload: Bytes, timeout: Duration) -> Result<Bytes, BusError> {
+        let inbox = self.new_inbox();
+        let mut replies = self.attach(&inbox, None, 1)?;
+        if self.route(subject, Some(&inbox), payload)? == 0 {
+            return Err(BusError::NoResponders { subject: subject.to_owned() });
+        }
+        match tokio::time::timeout(timeout, replies.recv()).await {
+            Ok(Some(Message { payload, .. })) => Ok(payload),
+            Ok(None) => Err(BusError::Closed),
+            Err(_) => Err(BusError::Timeout { what: subject.to_owned() }),
+        }
+    }
+
+    fn new_inbox(&self) -> String {
+        format!("_INBOX.{}", self.inner.next_inbox.fetch_add(1, Ordering::Relaxed))
+    }
+
+    async fn queue_declare(&self, config: &QueueConfig) -> Result<(), BusError> {
+        check_name(&config.name)?;
+        check_subject(&config.subject_prefix)?;
+        let mut queues = self.inner.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        queues
+            .entry(config.name.clone())
+            .and_modify(|queue| queue.configure(config.clone()))
+            .or_insert_with(|| Arc::new(MemQueue::new(config.clone())));
+        Ok(())
+    }
+
+    async fn queue_push(&self, queue: &str, id: &str, payload: Bytes) -> Result<bool, BusError> {
+        check_name(id)?;
+        self.queue(queue)?.push(id, payload)
+    }
+
+    async fn queue_pull(&self, queue: &str, wait: Duration) -> Result<Option<Job>, BusError> {
+        Ok(self.queue(queue)?.pull(wait).await)
+    }
+
+    async fn queue_depth(&self, queue: &str) -> Result<QueueDepth, BusError> {
+        Ok(self.queue(queue)?.depth())
+    }
+
+    fn max_payload(&self) -> usize {
+        MEM_MAX_PAYLOAD
+    }
+
+    fn connected(&self) -> watch::Receiver<bool> {
+        self.inner.connected.subscribe()
+    }
+
+    async fn loopback(&self, _timeout: Duration) -> Result<Duration, BusError> {
+        Ok(Duration::ZERO)
+    }
+
+    fn stats(&self) -> BusStats {
+        BusStats {
+            published: self.inner.counters.published.load(Ordering::Relaxed),
+            slow_consumer: self.inner.counters.slow_consumer.load(Ordering::Relaxed),
+            ..BusStats::default()
+        }
+    }
+}
