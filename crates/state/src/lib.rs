@@ -1,2 +1,81 @@
-//! millrace-state
+//! The state store: small versioned records, changed together or not at all.
+//!
+//! Implementations, all held to one conformance suite:
+//! * [`RedisState`]: Redis 7, one Lua script a commit;
+//! * [`RedbState`]: embedded, durable on local disk;
+//! * [`FaultyState`]: a wrapper that fails, slows and takes the store away, for tests.
+//!
+//! Every commit gives all its records one new version, larger than any before, so a record deleted and made
+//! anew never has an old version again. Records may carry a time to live; so may members of expiring sets,
+//! which count viewers.
 #![forbid(unsafe_code)]
+
+mod error;
+mod key;
+mod model;
+mod redb_state;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+pub use error::StateError;
+pub use key::MAX_KEY_LEN;
+pub use model::{MAX_TX_BYTES, MAX_TX_KEYS, Record, Tx, Version, Versioned};
+pub use redb_state::RedbState;
+
+/// A state store shared by the parts of a node.
+pub type SharedState = Arc<dyn StateStore>;
+
+/// How many records one scan returns at most.
+pub const SCAN_PAGE: usize = 1000;
+
+/// Versioned records, transactions over several of them, and expiring sets.
+#[async_trait]
+pub trait StateStore: Send + Sync + 'static {
+    /// The record under `key`, unless absent or expired.
+    async fn get(&self, key: &str) -> Result<Option<Versioned>, StateError>;
+
+    /// Makes all changes of `tx` if all its checks hold, and none otherwise ([`StateError::Conflict`]).
+    ///
+    /// Returns the version that its records now have. When it has returned, the change is durable as far as the
+    /// store promises. After [`StateError::Unavailable`] it may or may not have been made: read again.
+    async fn commit(&self, tx: Tx) -> Result<Version, StateError>;
+
+    /// Up to `limit` (at most [`SCAN_PAGE`]) records whose keys begin with `prefix` and sort after `after`, in
+    /// byte order of the key. Not a snapshot: records changed meanwhile may show either state.
+    async fn scan(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<Record>, StateError>;
+
+    /// Puts `members` into the expiring set for `ttl` from now, also those already in it.
+    async fn set_add(&self, set: &str, members: &[String], ttl: Duration) -> Result<(), StateError>;
+
+    /// Takes `members` out of the expiring set; those not in it are no error.
+    async fn set_remove(&self, set: &str, members: &[String]) -> Result<(), StateError>;
+
+    /// How many members of the expiring set have not expired.
+    async fn set_count(&self, set: &str) -> Result<u64, StateError>;
+
+    /// Whether the store answers, for readiness.
+    async fn ready(&self) -> Result<(), StateError>;
+}
+
+/// Every record below `prefix`, page by page, at most `limit`.
+pub async fn scan_all(
+    state: &dyn StateStore,
+    prefix: &str,
+    limit: usize,
+) -> Result<Vec<Record>, StateError> {
+    let mut records: Vec<Record> = Vec::new();
+    while records.len() < limit {
+        let want = (limit - records.len()).min(SCAN_PAGE);
+        let after = records.last().map(|record| record.key.clone());
+        let page = state.scan(prefix, after.as_deref(), want).await?;
+        let last = page.len() < want;
+        records.extend(page);
+        if last {
+            break;
+        }
+    }
+    Ok(records)
+}

@@ -1,0 +1,124 @@
+//! Embedded state, durable on local disk.
+
+mod sets;
+mod table;
+mod writer;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use redb::Database;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::key::{check_key, check_prefix};
+use crate::{Record, SCAN_PAGE, StateError, StateStore, Tx, Version, Versioned};
+use sets::Sets;
+use writer::Order;
+
+/// Commits that may wait for the writer; more push back on their callers.
+const WRITER_QUEUE: usize = 256;
+
+/// Milliseconds of the wall clock since 1970: what expiry times are kept in, for they outlive the process.
+fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+/// A redb file. Every commit is on the disk (`fsync`) before it returns; commits that wait together share one
+/// flush. Expiring sets live in memory: viewers announce themselves again within seconds of a restart.
+pub struct RedbState {
+    db: Arc<Database>,
+    orders: mpsc::Sender<Order>,
+    sets: Sets,
+    /// Resolves when the writer thread has ended and let go of the file.
+    writer_gone: oneshot::Receiver<()>,
+}
+
+impl RedbState {
+    /// Opens the file, made if absent. It is locked: a second process gets [`StateError::Unavailable`].
+    pub async fn open(path: impl AsRef<Path>) -> Result<Self, StateError> {
+        let path = path.as_ref().to_path_buf();
+        let opened = tokio::task::spawn_blocking(move || {
+            let db = Database::create(path).map_err(StateError::unavailable)?;
+            let version = table::prepare(&db)?;
+            Ok((Arc::new(db), version))
+        });
+        let (db, version) = opened.await.map_err(StateError::unavailable)??;
+        let (orders, inbox) = mpsc::channel(WRITER_QUEUE);
+        let (done, writer_gone) = oneshot::channel();
+        let writer = writer::Writer::new(db.clone(), version);
+        std::thread::Builder::new()
+            .name("state-writer".into())
+            .spawn(move || {
+                writer.run(inbox);
+                // Nobody waits unless closing.
+                let _ = done.send(());
+            })
+            .map_err(StateError::unavailable)?;
+        Ok(Self { db, orders, sets: Sets::default(), writer_gone })
+    }
+
+    /// Finishes what waits and lets go of the file.
+    pub async fn close(self) {
+        let Self { db, orders, writer_gone, .. } = self;
+        drop(orders);
+        // An error says the writer is gone already.
+        let _ = writer_gone.await;
+        drop(db);
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Database) -> Result<T, StateError> + Send + 'static,
+    ) -> Result<T, StateError> {
+        let db = self.db.clone();
+        tokio::task::spawn_blocking(move || work(&db)).await.map_err(StateError::unavailable)?
+    }
+}
+
+#[async_trait]
+impl StateStore for RedbState {
+    async fn get(&self, key: &str) -> Result<Option<Versioned>, StateError> {
+        check_key(key)?;
+        let key = key.to_owned();
+        self.read(move |db| table::get(db, &key, unix_ms())).await
+    }
+
+    async fn commit(&self, tx: Tx) -> Result<Version, StateError> {
+        tx.validate()?;
+        let (answer, answered) = oneshot::channel();
+        let gone = || StateError::unavailable("state writer has ended");
+        self.orders.send(Order { tx, answer }).await.map_err(|_| gone())?;
+        answered.await.map_err(|_| gone())?
+    }
+
+    async fn scan(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<Record>, StateError> {
+        check_prefix(prefix)?;
+        let (prefix, after) = (prefix.to_owned(), after.map(str::to_owned));
+        let limit = limit.min(SCAN_PAGE);
+        self.read(move |db| table::scan(db, &prefix, after.as_deref(), limit, unix_ms())).await
+    }
+
+    async fn set_add(&self, set: &str, members: &[String], ttl: Duration) -> Result<(), StateError> {
+        check_key(set)?;
+        members.iter().try_for_each(|member| check_key(member))?;
+        self.sets.add(set, members, ttl);
+        Ok(())
+    }
+
+    async fn set_remove(&self, set: &str, members: &[String]) -> Result<(), StateError> {
+        check_key(set)?;
+        self.sets.remove(set, members);
+        Ok(())
+    }
+
+    async fn set_count(&self, set: &str) -> Result<u64, StateError> {
+        check_key(set)?;
+        Ok(self.sets.count(set))
+    }
+
+    async fn ready(&self) -> Result<(), StateError> {
+        if self.orders.is_closed() { Err(StateError::unavailable("state writer has ended")) } else { Ok(()) }
+    }
+}

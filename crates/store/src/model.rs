@@ -1,0 +1,191 @@
+//! What goes into a store and what comes out.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::time::SystemTime;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::StoreError;
+
+/// An object's bytes as a list of pieces, written in order without being joined first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PutBody(pub Vec<Bytes>);
+
+impl PutBody {
+    /// The object's size in bytes.
+    pub fn len(&self) -> usize {
+        self.0.iter().map(Bytes::len).sum()
+    }
+
+    /// Whether the object has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(Bytes::is_empty)
+    }
+
+    /// The bytes in one piece; copies unless there is only one.
+    pub fn join(mut self) -> Bytes {
+        if self.0.len() == 1 {
+            return self.0.remove(0);
+        }
+        let mut out = BytesMut::with_capacity(self.len());
+        self.0.iter().for_each(|piece| out.extend_from_slice(piece));
+        out.freeze()
+    }
+}
+
+impl From<Bytes> for PutBody {
+    fn from(piece: Bytes) -> Self {
+        Self(vec![piece])
+    }
+}
+
+impl From<Vec<Bytes>> for PutBody {
+    fn from(pieces: Vec<Bytes>) -> Self {
+        Self(pieces)
+    }
+}
+
+impl From<Vec<u8>> for PutBody {
+    fn from(bytes: Vec<u8>) -> Self {
+        Bytes::from(bytes).into()
+    }
+}
+
+impl From<&'static str> for PutBody {
+    fn from(text: &'static str) -> Self {
+        Bytes::from_static(text.as_bytes()).into()
+    }
+}
+
+/// What is kept beside an object's bytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Meta {
+    /// `Content-Type`.
+    pub content_type: Option<String>,
+    /// `Cache-Control`.
+    pub cache_control: Option<String>,
+    /// The caller's own facts. Names: lower-case ASCII letters, digits and `-`; values: printable ASCII;
+    /// 2 KiB together (S3's limit).
+    pub user: BTreeMap<String, String>,
+}
+
+/// All user metadata of one object, names and values, in bytes (S3's limit).
+const MAX_USER_META: usize = 2048;
+
+impl Meta {
+    /// Metadata with a content type only.
+    pub fn of_type(content_type: impl Into<String>) -> Self {
+        Self { content_type: Some(content_type.into()), ..Self::default() }
+    }
+
+    /// Sets `Cache-Control`.
+    #[must_use]
+    pub fn cache(mut self, cache_control: impl Into<String>) -> Self {
+        self.cache_control = Some(cache_control.into());
+        self
+    }
+
+    /// Adds a fact of the caller's own.
+    #[must_use]
+    pub fn with(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.user.insert(name.into(), value.into());
+        self
+    }
+
+    /// Refuses what some store could not give back unchanged.
+    pub(crate) fn check(&self) -> Result<(), StoreError> {
+        let name_ok = |name: &str| {
+            !name.is_empty()
+                && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        };
+        let value_ok = |value: &str| {
+            value.bytes().all(|b| (0x20..0x7f).contains(&b)) && value.trim() == value && !value.is_empty()
+        };
+        let headers = self.content_type.iter().chain(&self.cache_control).all(|value| value_ok(value));
+        let user = self.user.iter().all(|(name, value)| name_ok(name) && value_ok(value));
+        let size: usize = self.user.iter().map(|(name, value)| name.len() + value.len()).sum();
+        if headers && user && size <= MAX_USER_META {
+            Ok(())
+        } else {
+            Err(StoreError::invalid("metadata no store can hold"))
+        }
+    }
+}
+
+/// Which bytes of an object: the three forms of RFC 9110 §14.1.2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ByteRange {
+    /// From this offset to the end.
+    From(u64),
+    /// From the first offset up to, not including, the second.
+    Between(u64, u64),
+    /// The last so many bytes.
+    Last(u64),
+}
+
+impl ByteRange {
+    /// The bytes meant of an object of `size`; an end beyond the object is cut to it.
+    pub fn resolve(self, size: u64) -> Result<Range<u64>, StoreError> {
+        let range = match self {
+            Self::From(start) => start..size,
+            Self::Between(start, end) => start..end.min(size),
+            Self::Last(count) => size.saturating_sub(count)..size,
+        };
+        if range.is_empty() {
+            return Err(StoreError::invalid(format!("range {self:?} of {size} bytes")));
+        }
+        Ok(range)
+    }
+
+    /// The value of a `Range` header.
+    pub(crate) fn to_header(self) -> String {
+        match self {
+            Self::From(start) => format!("bytes={start}-"),
+            Self::Between(start, end) => format!("bytes={start}-{}", end.saturating_sub(1)),
+            Self::Last(count) => format!("bytes=-{count}"),
+        }
+    }
+}
+
+/// What a store knows about an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectInfo {
+    /// The whole object's size in bytes.
+    pub size: u64,
+    /// When it was stored.
+    pub modified: SystemTime,
+    /// What was stored beside it.
+    pub meta: Meta,
+}
+
+/// An object, or a part of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Object {
+    /// What the store knows about the whole object.
+    pub info: ObjectInfo,
+    /// The bytes asked for.
+    pub body: Bytes,
+    /// Where in the object `body` begins, in bytes.
+    pub offset: u64,
+}
+
+/// One listed object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListEntry {
+    /// The object's key.
+    pub key: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// When it was stored.
+    pub modified: SystemTime,
+}
+
+/// Some of the objects below a prefix.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ListPage {
+    /// In byte order of the key.
+    pub entries: Vec<ListEntry>,
+    /// Whether there are more after these.
+    pub more: bool,
+}
