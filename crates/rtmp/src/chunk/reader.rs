@@ -1,0 +1,442 @@
+//! Chunks in, messages out.
+
+use super::header::{BasicHeader, u24, u32_be, u32_le};
+use super::{EXTENDED, INITIAL_CHUNK_BYTES, MAX_CHUNK_BYTES};
+use crate::error::{ErrorKind, Location, RtmpError};
+use crate::limits::Limits;
+use crate::message::{Message, MessageType, control_u32};
+use bytes::{Buf, Bytes, BytesMut};
+
+/// First allocation for a message of several chunks: most frames fit, and a peer that only declares
+/// 8 MB on each chunk stream gets no more than this.
+const FIRST_ASSEMBLY_BYTES: usize = 128 * 1024;
+/// A type 3 header after a type 0 header means, by 5.3.1.2.4, "delta = that timestamp". librtmp writes it for
+/// "same timestamp again". No frame lasts this long, so a larger value is librtmp's meaning.
+const MAX_REPEATED_TIMESTAMP_MS: u32 = 5_000;
+
+/// Whether the peer repeats the extended timestamp in type 3 chunks (5.3.1.3 says so; several encoders don't).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExtendedTimestamps {
+    /// No type 3 chunk after an extended timestamp seen yet.
+    Unknown,
+    /// Repeated, as specified.
+    Repeated,
+    /// Left out.
+    Omitted,
+}
+
+/// What is remembered of a chunk stream.
+#[derive(Debug)]
+struct ChunkStream {
+    id: u32,
+    timestamp: u32,
+    /// Delta of the last header, or its timestamp when that was of type 0.
+    delta: u32,
+    last_was_absolute: bool,
+    /// The 32-bit field, when the last type 0, 1 or 2 header had one.
+    extended: Option<u32>,
+    length: usize,
+    kind: MessageType,
+    stream: u32,
+    /// A message of several chunks being assembled.
+    partial: Option<BytesMut>,
+}
+
+/// The chunk whose header was read and whose payload was not.
+#[derive(Debug, Clone, Copy)]
+struct Current {
+    index: usize,
+    remaining: usize,
+    /// The whole message lies in this chunk and becomes a slice of the read buffer.
+    whole: bool,
+}
+
+/// A parsed message header, not yet applied.
+struct Parsed {
+    basic: BasicHeader,
+    size: usize,
+    index: Option<usize>,
+    field: u32,
+    extended: Option<u32>,
+    length: usize,
+    kind: MessageType,
+    stream: u32,
+}
+
+/// Reads messages from a buffer that the caller fills; owns no bytes but those of unfinished messages.
+///
+/// Set Chunk Size and Abort are applied here, and handed out like every message.
+#[derive(Debug)]
+pub struct ChunkReader {
+    chunk_bytes: usize,
+    streams: Vec<ChunkStream>,
+    current: Option<Current>,
+    buffered: usize,
+    offset: u64,
+    dialect: ExtendedTimestamps,
+    abandoned: u64,
+    media_limit: usize,
+    limits: Limits,
+}
+
+impl ChunkReader {
+    /// A reader at the start of a chunk stream, `offset` bytes into the connection (for errors).
+    pub fn new(limits: Limits, offset: u64) -> Self {
+        Self {
+            chunk_bytes: INITIAL_CHUNK_BYTES,
+            streams: Vec::with_capacity(4),
+            current: None,
+            buffered: 0,
+            offset,
+            dialect: ExtendedTimestamps::Unknown,
+            abandoned: 0,
+            media_limit: limits.message_bytes,
+            limits,
+        }
+    }
+
+    /// Sets the largest media message from now on, bytes.
+    pub fn set_media_limit(&mut self, bytes: usize) {
+        self.media_limit = bytes;
+    }
+
+    /// Bytes of the connection consumed.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// The peer's chunk size.
+    pub fn chunk_bytes(&self) -> usize {
+        self.chunk_bytes
+    }
+
+    /// What was learnt of the peer's extended timestamps.
+    pub fn extended_timestamps(&self) -> ExtendedTimestamps {
+        self.dialect
+    }
+
+    /// Memory held by unfinished messages, bytes.
+    pub fn buffered(&self) -> usize {
+        self.buffered
+    }
+
+    /// Messages given up because a new header or an Abort cut them short.
+    pub fn abandoned(&self) -> u64 {
+        self.abandoned
+    }
+
+    /// How many more bytes than the `available` ones the current chunk needs before `read` can return it.
+    pub fn missing(&self, available: usize) -> usize {
+        match self.current {
+            Some(Current { remaining, whole: true, .. }) => remaining.saturating_sub(available),
+            _ => 0,
+        }
+    }
+
+    /// Takes the next whole message out of `buf`; `None` when more bytes are needed.
+    pub fn read(&mut self, buf: &mut BytesMut) -> Result<Option<Message>, RtmpError> {
+        loop {
+            let current = match self.current {
+                Some(current) => current,
+                None => match self.read_header(buf)? {
+                    Some(current) => current,
+                    None => return Ok(None),
+                },
+            };
+            if let Some(message) = self.read_payload(current, buf)? {
+                self.apply_control(&message)?;
+                return Ok(Some(message));
+            }
+            if self.current.is_some() {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn fail(&self, index: Option<usize>, chunk_stream: u32, kind: ErrorKind) -> RtmpError {
+        let message_type = index.map(|i| self.streams[i].kind.0);
+        RtmpError {
+            at: Location { offset: self.offset, chunk_stream: Some(chunk_stream), message_type },
+            kind,
+        }
+    }
+
+    fn read_header(&mut self, buf: &mut BytesMut) -> Result<Option<Current>, RtmpError> {
+        let Some(parsed) = self.parse_header(buf)? else { return Ok(None) };
+        let kind = parsed.kind;
+        let limit = if kind.is_media() { self.media_limit } else { self.limits.control_bytes };
+        if parsed.length > limit {
+            let at = Location {
+                offset: self.offset,
+                chunk_stream: Some(parsed.basic.chunk_stream),
+                message_type: Some(kind.0),
+            };
+            return Err(RtmpError { at, kind: ErrorKind::MessageTooLarge { length: parsed.length, limit } });
+        }
+        let index = match parsed.index {
+            Some(index) => index,
+            None => self.add_stream(parsed.basic.chunk_stream)?,
+        };
+        buf.advance(parsed.size);
+        self.offset += parsed.size as u64;
+        let current = self.apply_header(index, &parsed);
+        self.current = Some(current);
+        Ok(Some(current))
+    }
+
+    fn add_stream(&mut self, id: u32) -> Result<usize, RtmpError> {
+        if self.streams.len() >= self.limits.chunk_streams {
+            let kind = ErrorKind::TooManyChunkStreams { limit: self.limits.chunk_streams };
+            return Err(self.fail(None, id, kind));
+        }
+        self.streams.push(ChunkStream {
+            id,
+            timestamp: 0,
+            delta: 0,
+            last_was_absolute: false,
+            extended: None,
+            length: 0,
+            kind: MessageType(0),
+            stream: 0,
+            partial: None,
+        });
+        Ok(self.streams.len() - 1)
+    }
+
+    /// Reads a header without changing anything but the learnt dialect.
+    fn parse_header(&mut self, buf: &[u8]) -> Result<Option<Parsed>, RtmpError> {
+        let Some((basic, start)) = BasicHeader::parse(buf) else { return Ok(None) };
+        // A connection has a handful of chunk streams: a scan beats a map.
+        let index = self.streams.iter().position(|s| s.id == basic.chunk_stream);
+        let mut parsed = match (index, basic.format) {
+            (Some(index), _) => {
+                let s = &self.streams[index];
+                let (length, kind, stream) = (s.length, s.kind, s.stream);
+                Parsed {
+                    basic,
+                    size: start,
+                    index: Some(index),
+                    field: s.delta,
+                    extended: s.extended,
+                    length,
+                    kind,
+                    stream,
+                }
+            }
+            // librtmp opens chunk stream 2 with a type 1 header.
+            (None, 0 | 1) => {
+                let kind = MessageType(0);
+                Parsed { basic, size: start, index, field: 0, extended: None, length: 0, kind, stream: 0 }
+            }
+            (None, format) => {
+                return Err(self.fail(None, basic.chunk_stream, ErrorKind::NoPreviousHeader { format }));
+            }
+        };
+        if basic.format == 3 {
+            let Some(size) = self.repeated_extended(buf, &parsed) else { return Ok(None) };
+            parsed.size += size;
+            return Ok(Some(parsed));
+        }
+        Ok(parse_fields(buf, start, parsed))
+    }
+
+    /// Length of the extended timestamp after a type 3 header, 0 or 4; `None` if bytes are missing.
+    fn repeated_extended(&mut self, buf: &[u8], parsed: &Parsed) -> Option<usize> {
+        let (Some(extended), Some(index)) = (parsed.extended, parsed.index) else { return Some(0) };
+        let size = match self.dialect {
+            ExtendedTimestamps::Omitted => 0,
+            ExtendedTimestamps::Repeated => 4,
+            ExtendedTimestamps::Unknown => {
+                let rest = buf.get(parsed.size..).unwrap_or_default();
+                let next = &rest[..rest.len().min(4)];
+                // Some senders repeat the absolute timestamp where the header carried a delta.
+                let matches = [extended, self.streams[index].timestamp]
+                    .iter()
+                    .any(|candidate| candidate.to_be_bytes().starts_with(next));
+                match (matches, next.len()) {
+                    (true, 4) => {
+                        self.dialect = ExtendedTimestamps::Repeated;
+                        4
+                    }
+                    (true, _) => return None,
+                    (false, _) => {
+                        self.dialect = ExtendedTimestamps::Omitted;
+                        0
+                    }
+                }
+            }
+        };
+        (buf.len() >= parsed.size + size).then_some(size)
+    }
+
+    fn apply_header(&mut self, index: usize, parsed: &Parsed) -> Current {
+        let stream = &mut self.streams[index];
+        let format = parsed.basic.format;
+        let continues = format == 3 && stream.partial.is_some();
+        if !continues {
+            if let Some(partial) = stream.partial.take() {
+                // A new header in mid-message: the sender gave the old one up.
+                self.buffered -= partial.capacity();
+                self.abandoned += 1;
+            }
+            stream.start_message(parsed);
+        }
+        let received = stream.partial.as_ref().map_or(0, BytesMut::len);
+        let remaining = (stream.length - received).min(self.chunk_bytes);
+        let whole = !continues && remaining == stream.length && remaining <= self.limits.slice_bytes;
+        if !whole && stream.partial.is_none() {
+            let first = BytesMut::with_capacity(stream.length.min(FIRST_ASSEMBLY_BYTES));
+            self.buffered += first.capacity();
+            stream.partial = Some(first);
+        }
+        Current { index, remaining, whole }
+    }
+
+    fn read_payload(&mut self, current: Current, buf: &mut BytesMut) -> Result<Option<Message>, RtmpError> {
+        if current.whole {
+            if buf.len() < current.remaining {
+                return Ok(None);
+            }
+            let payload = take(buf, current.remaining, self.limits.copy_below);
+            self.offset += payload.len() as u64;
+            self.current = None;
+            return Ok(Some(self.streams[current.index].message(payload)));
+        }
+        let count = buf.len().min(current.remaining);
+        self.append(current.index, &buf[..count])?;
+        buf.advance(count);
+        self.offset += count as u64;
+        let remaining = current.remaining - count;
+        if remaining > 0 {
+            self.current = Some(Current { remaining, ..current });
+            return Ok(None);
+        }
+        self.current = None;
+        let stream = &mut self.streams[current.index];
+        if stream.partial.as_ref().is_none_or(|p| p.len() < stream.length) {
+            return Ok(None);
+        }
+        let payload = stream.partial.take().unwrap_or_default();
+        self.buffered -= payload.capacity();
+        Ok(Some(stream.message(payload.freeze())))
+    }
+
+    fn append(&mut self, index: usize, bytes: &[u8]) -> Result<(), RtmpError> {
+        let stream = &mut self.streams[index];
+        let length = stream.length;
+        let Some(partial) = stream.partial.as_mut() else { return Ok(()) };
+        let needed = partial.len() + bytes.len();
+        if needed > partial.capacity() {
+            // Grown by hand: `BytesMut::reserve` may take more than the accounting knows of.
+            let mut larger = BytesMut::with_capacity(needed.max(partial.capacity() * 2).min(length));
+            larger.extend_from_slice(partial);
+            self.buffered += larger.capacity();
+            self.buffered -= partial.capacity();
+            *partial = larger;
+        }
+        partial.extend_from_slice(bytes);
+        if self.buffered > self.limits.buffered_bytes {
+            let id = stream.id;
+            let kind = ErrorKind::BufferLimit { limit: self.limits.buffered_bytes };
+            return Err(self.fail(Some(index), id, kind));
+        }
+        Ok(())
+    }
+
+    fn apply_control(&mut self, message: &Message) -> Result<(), RtmpError> {
+        let at = Location {
+            offset: self.offset,
+            chunk_stream: Some(message.chunk_stream),
+            message_type: Some(message.kind.0),
+        };
+        match message.kind {
+            MessageType::SET_CHUNK_SIZE => {
+                let size =
+                    control_u32(&message.payload, "set chunk size").map_err(|kind| RtmpError { at, kind })?;
+                if size == 0 || size > MAX_CHUNK_BYTES {
+                    return Err(RtmpError { at, kind: ErrorKind::InvalidChunkSize(size) });
+                }
+                self.chunk_bytes = size as usize;
+            }
+            MessageType::ABORT => {
+                let id = control_u32(&message.payload, "abort").map_err(|kind| RtmpError { at, kind })?;
+                if let Some(stream) = self.streams.iter_mut().find(|s| s.id == id)
+                    && let Some(partial) = stream.partial.take()
+                {
+                    self.buffered -= partial.capacity();
+                    self.abandoned += 1;
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl ChunkStream {
+    fn start_message(&mut self, parsed: &Parsed) {
+        let delta = match parsed.basic.format {
+            0 => {
+                self.timestamp = 0;
+                self.last_was_absolute = true;
+                parsed.field
+            }
+            3 if self.last_was_absolute && parsed.field > MAX_REPEATED_TIMESTAMP_MS => 0,
+            3 => parsed.field,
+            _ => {
+                self.last_was_absolute = false;
+                parsed.field
+            }
+        };
+        self.timestamp = self.timestamp.wrapping_add(delta);
+        self.delta = parsed.field;
+        self.extended = parsed.extended;
+        self.length = parsed.length;
+        self.kind = parsed.kind;
+        self.stream = parsed.stream;
+    }
+
+    fn message(&self, payload: Bytes) -> Message {
+        Message {
+            chunk_stream: self.id,
+            kind: self.kind,
+            stream: self.stream,
+            timestamp: self.timestamp,
+            payload,
+        }
+    }
+}
+
+/// Fills in the fields of a header of type 0, 1 or 2.
+fn parse_fields(buf: &[u8], start: usize, mut parsed: Parsed) -> Option<Parsed> {
+    let mut at = start;
+    parsed.field = u24(buf, at)?;
+    at += 3;
+    if parsed.basic.format < 2 {
+        parsed.length = u24(buf, at)? as usize;
+        parsed.kind = MessageType(*buf.get(at + 3)?);
+        at += 4;
+    }
+    if parsed.basic.format == 0 {
+        parsed.stream = u32_le(buf, at)?;
+        at += 4;
+    }
+    parsed.extended = None;
+    if parsed.field == EXTENDED {
+        parsed.field = u32_be(buf, at)?;
+        parsed.extended = Some(parsed.field);
+        at += 4;
+    }
+    parsed.size = at;
+    Some(parsed)
+}
+
+/// Takes `count` bytes, as a slice or, when few, as a copy that leaves the buffer free for reuse.
+fn take(buf: &mut BytesMut, count: usize, copy_below: usize) -> Bytes {
+    if count > copy_below {
+        return buf.split_to(count).freeze();
+    }
+    let payload = Bytes::copy_from_slice(&buf[..count]);
+    buf.advance(count);
+    payload
+}

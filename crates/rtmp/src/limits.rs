@@ -1,0 +1,131 @@
+//! Everything a peer may make us spend, as named constants with their reasons.
+
+use std::time::Duration;
+
+/// Three packets of 1.5 KB; a satellite link needs two seconds for them, a scanner that sends nothing gets five.
+pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
+/// From the end of the handshake to `publish`: six small messages, each waiting for an answer.
+pub const PUBLISH_DEADLINE: Duration = Duration::from_secs(10);
+/// Longest time without one whole audio or video message while publishing. Encoders that pause (a phone
+/// switching from Wi-Fi to mobile) come back within about ten seconds or reconnect.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
+/// Largest media message: an intra frame of 2160p60 at 100 Mb/s stays below 4 MB.
+pub const MAX_MESSAGE_BYTES: usize = 8 * 1024 * 1024;
+/// Largest message before `publish` is accepted, and largest command or data message ever:
+/// OBS's metadata is below 1 KB; text tracks and cue points stay far below this.
+pub const MAX_CONTROL_BYTES: usize = 64 * 1024;
+/// Chunk streams remembered per connection: encoders use two to six, the protocol allows 65 597.
+pub const MAX_CHUNK_STREAMS: usize = 32;
+/// All messages being assembled at once on one connection: one largest frame and everything beside it.
+pub const MAX_BUFFERED_BYTES: usize = 12 * 1024 * 1024;
+/// A message of one chunk up to this size is waited for in the read buffer and handed out as a slice of it;
+/// a larger one is assembled outside, so that a 16 MB chunk does not grow the read buffer to 16 MB.
+pub const MAX_SLICE_BYTES: usize = 256 * 1024;
+/// Messages up to this size are copied out: a 300-byte audio frame must not keep a 64 KB read buffer alive.
+pub const COPY_BELOW_BYTES: usize = 1024;
+/// Nesting of AMF objects and arrays: metadata uses two levels, Enhanced RTMP's track maps four.
+pub const MAX_AMF_DEPTH: usize = 12;
+/// AMF values (properties, elements, nested ones included) in one message.
+pub const MAX_AMF_VALUES: usize = 1024;
+/// One AMF string: the longest seen in the field are stream names with signed query strings of 1–2 KB.
+pub const MAX_AMF_STRING_BYTES: usize = 16 * 1024;
+/// Commands while nothing is published: OBS sends 5, ffmpeg 5, FMLE 7.
+pub const MAX_COMMANDS_BEFORE_PUBLISH: u32 = 32;
+/// Bytes while nothing is published: bounds media sent without leave.
+pub const MAX_BYTES_BEFORE_PUBLISH: u64 = 512 * 1024;
+/// Message streams one connection may create: encoders create one, and a new one after each stop.
+pub const MAX_MESSAGE_STREAMS: u32 = 16;
+/// Bytes waiting to be written: a peer that sends pings and never reads its answers is closed here.
+pub const MAX_PENDING_TRANSMIT: usize = 64 * 1024;
+/// `app`, `tcUrl` and stream name, each.
+pub const MAX_NAME_BYTES: usize = 2048;
+/// Acknowledgement window we announce, and use when the peer announces none (5 s of 4 Mb/s, FMS's own default).
+pub const WINDOW_ACK_BYTES: u32 = 2_500_000;
+/// An announced window below this would make us answer every message: it is raised to this.
+pub const MIN_WINDOW_ACK_BYTES: u32 = 16 * 1024;
+/// Chunk size we announce. ffmpeg takes over the server's size for its own chunks, and large chunks are what
+/// makes a frame arrive as one slice.
+pub const OUTBOUND_CHUNK_BYTES: u32 = 60_000;
+/// Room reserved for one read while publishing: two frames of a 5 Mb/s stream.
+pub const READ_BYTES: usize = 64 * 1024;
+/// Room reserved for one read before that, so that a thousand silent connections cost 4 MB, not 64.
+pub const READ_BYTES_BEFORE_PUBLISH: usize = 4 * 1024;
+/// Below this much spare room a new buffer is taken; smaller makes more system calls, larger wastes the tail.
+pub const MIN_READ_BYTES: usize = 4 * 1024;
+
+/// Bounds of AMF decoding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AmfLimits {
+    /// Nesting of objects and arrays.
+    pub depth: usize,
+    /// Values in one message.
+    pub values: usize,
+    /// Bytes of one string.
+    pub string_bytes: usize,
+}
+
+impl Default for AmfLimits {
+    fn default() -> Self {
+        Self { depth: MAX_AMF_DEPTH, values: MAX_AMF_VALUES, string_bytes: MAX_AMF_STRING_BYTES }
+    }
+}
+
+/// The bounds of one connection; `default()` holds the constants of this module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Longest handshake, from the session's creation.
+    pub handshake: Duration,
+    /// Longest time from the handshake (or the last unpublish) to `publish`.
+    pub publish: Duration,
+    /// Longest silence of media while publishing.
+    pub idle: Duration,
+    /// Largest media message while publishing, bytes.
+    pub message_bytes: usize,
+    /// Largest command or data message, and any message before publish, bytes.
+    pub control_bytes: usize,
+    /// Chunk streams remembered.
+    pub chunk_streams: usize,
+    /// Bytes of messages being assembled.
+    pub buffered_bytes: usize,
+    /// Largest one-chunk message handed out as a slice of the read buffer, bytes.
+    pub slice_bytes: usize,
+    /// Largest message copied out of the read buffer instead of sliced, bytes.
+    pub copy_below: usize,
+    /// AMF bounds.
+    pub amf: AmfLimits,
+    /// Commands while nothing is published.
+    pub commands_before_publish: u32,
+    /// Bytes while nothing is published.
+    pub bytes_before_publish: u64,
+    /// Message streams created per connection.
+    pub message_streams: u32,
+    /// Bytes waiting to be written.
+    pub pending_transmit: usize,
+    /// Acknowledgement window announced, bytes.
+    pub window_ack: u32,
+    /// Chunk size announced, bytes.
+    pub outbound_chunk: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            handshake: HANDSHAKE_DEADLINE,
+            publish: PUBLISH_DEADLINE,
+            idle: IDLE_TIMEOUT,
+            message_bytes: MAX_MESSAGE_BYTES,
+            control_bytes: MAX_CONTROL_BYTES,
+            chunk_streams: MAX_CHUNK_STREAMS,
+            buffered_bytes: MAX_BUFFERED_BYTES,
+            slice_bytes: MAX_SLICE_BYTES,
+            copy_below: COPY_BELOW_BYTES,
+            amf: AmfLimits::default(),
+            commands_before_publish: MAX_COMMANDS_BEFORE_PUBLISH,
+            bytes_before_publish: MAX_BYTES_BEFORE_PUBLISH,
+            message_streams: MAX_MESSAGE_STREAMS,
+            pending_transmit: MAX_PENDING_TRANSMIT,
+            window_ack: WINDOW_ACK_BYTES,
+            outbound_chunk: OUTBOUND_CHUNK_BYTES,
+        }
+    }
+}

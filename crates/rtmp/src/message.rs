@@ -1,0 +1,126 @@
+//! RTMP messages (RTMP 1.0, 5.4, 6.1 and 7.1) as they leave the chunk layer.
+
+use crate::error::ErrorKind;
+use bytes::{Bytes, BytesMut};
+use std::fmt;
+
+/// Message type id (RTMP 5.4, 7.1). Unknown ids are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct MessageType(pub u8);
+
+impl MessageType {
+    /// Set Chunk Size (5.4.1).
+    pub const SET_CHUNK_SIZE: Self = Self(1);
+    /// Abort (5.4.2).
+    pub const ABORT: Self = Self(2);
+    /// Acknowledgement (5.4.3).
+    pub const ACKNOWLEDGEMENT: Self = Self(3);
+    /// User Control (6.2).
+    pub const USER_CONTROL: Self = Self(4);
+    /// Window Acknowledgement Size (5.4.4).
+    pub const WINDOW_ACK_SIZE: Self = Self(5);
+    /// Set Peer Bandwidth (5.4.5).
+    pub const SET_PEER_BANDWIDTH: Self = Self(6);
+    /// Audio (7.1.4).
+    pub const AUDIO: Self = Self(8);
+    /// Video (7.1.5).
+    pub const VIDEO: Self = Self(9);
+    /// Data, AMF3 (7.1.2).
+    pub const DATA_AMF3: Self = Self(15);
+    /// Command, AMF3 (7.1.1).
+    pub const COMMAND_AMF3: Self = Self(17);
+    /// Data, AMF0 (7.1.2).
+    pub const DATA_AMF0: Self = Self(18);
+    /// Command, AMF0 (7.1.1).
+    pub const COMMAND_AMF0: Self = Self(20);
+    /// Aggregate (7.1.6).
+    pub const AGGREGATE: Self = Self(22);
+
+    /// True for audio, video and aggregates, the only messages that may be large.
+    pub fn is_media(self) -> bool {
+        matches!(self, Self::AUDIO | Self::VIDEO | Self::AGGREGATE)
+    }
+}
+
+/// One whole message.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Chunk stream it came (or goes) on, 2..=65599.
+    pub chunk_stream: u32,
+    /// Message type id.
+    pub kind: MessageType,
+    /// Message stream id (little-endian on the wire; 0 is the connection itself).
+    pub stream: u32,
+    /// Timestamp in ms, wrapping at 2^32.
+    pub timestamp: u32,
+    /// The message body.
+    pub payload: Bytes,
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The payload may hold a stream key.
+        f.debug_struct("Message")
+            .field("chunk_stream", &self.chunk_stream)
+            .field("kind", &self.kind.0)
+            .field("stream", &self.stream)
+            .field("timestamp", &self.timestamp)
+            .field("payload_bytes", &self.payload.len())
+            .finish()
+    }
+}
+
+/// User Control events (RTMP 7.1.7) that matter to a server or a publisher.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UserControl {
+    /// A message stream became usable.
+    StreamBegin(u32),
+    /// Ping with the sender's time stamp.
+    PingRequest(u32),
+    /// Answer to a ping, carrying its time stamp.
+    PingResponse(u32),
+    /// Anything else, ignored (SWF verification, buffer events).
+    Other(u16),
+}
+
+impl UserControl {
+    /// Decodes a User Control payload.
+    pub fn decode(payload: &[u8]) -> Result<Self, ErrorKind> {
+        let Some((head, rest)) = payload.split_first_chunk::<2>() else {
+            return Err(ErrorKind::Malformed("user control"));
+        };
+        let event = u16::from_be_bytes(*head);
+        let value = || {
+            rest.first_chunk::<4>()
+                .map(|b| u32::from_be_bytes(*b))
+                .ok_or(ErrorKind::Malformed("user control"))
+        };
+        Ok(match event {
+            0 => Self::StreamBegin(value()?),
+            6 => Self::PingRequest(value()?),
+            7 => Self::PingResponse(value()?),
+            other => Self::Other(other),
+        })
+    }
+
+    /// Encodes the event.
+    pub fn encode(self) -> Bytes {
+        let (event, value) = match self {
+            Self::StreamBegin(v) => (0u16, Some(v)),
+            Self::PingRequest(v) => (6, Some(v)),
+            Self::PingResponse(v) => (7, Some(v)),
+            Self::Other(event) => (event, None),
+        };
+        let mut out = BytesMut::with_capacity(6);
+        out.extend_from_slice(&event.to_be_bytes());
+        if let Some(value) = value {
+            out.extend_from_slice(&value.to_be_bytes());
+        }
+        out.freeze()
+    }
+}
+
+/// Reads the 32-bit big-endian number that is the whole body of most control messages.
+pub(crate) fn control_u32(payload: &[u8], what: &'static str) -> Result<u32, ErrorKind> {
+    payload.first_chunk::<4>().map(|b| u32::from_be_bytes(*b)).ok_or(ErrorKind::Malformed(what))
+}

@@ -1,0 +1,171 @@
+//! Commands of the connection and its streams (RTMP 7.2), and those encoders add.
+
+use super::info::{ConnectInfo, PublishMode, PublishRequest, locate_key};
+use super::session::{Event, ServerSession, State};
+use crate::amf::{self, Value};
+use crate::error::ErrorKind;
+use crate::limits::MAX_NAME_BYTES;
+use crate::message::{Message, MessageType, UserControl};
+use crate::transmit::status;
+use std::time::Duration;
+
+/// Answered as `fmsVer`; encoders look for "FMS/" and its major version.
+const SERVER_VERSION: &str = "FMS/3,0,1,123";
+
+/// A decoded command.
+struct Command {
+    name: String,
+    transaction: f64,
+    /// After the transaction id; the command object is first.
+    arguments: Vec<Value>,
+}
+
+impl Command {
+    fn text(&self, index: usize) -> &str {
+        self.arguments.get(index).and_then(Value::as_str).unwrap_or_default()
+    }
+}
+
+impl ServerSession {
+    pub(super) fn command(&mut self, message: &Message, now: Duration) -> Result<Option<Event>, ErrorKind> {
+        let command = decode(message, &self.limits.amf)?;
+        match (command.name.as_str(), &self.state) {
+            ("connect", State::Open) => return self.connect(command).map(Some),
+            ("connect", _) => return Err(ErrorKind::Unexpected("second connect")),
+            (_, State::Open) => return Err(ErrorKind::Unexpected("command before connect")),
+            _ => {}
+        }
+        match command.name.as_str() {
+            "createStream" => self.create_stream(&command)?,
+            "publish" => return self.publish(&command, message.stream),
+            "releaseStream" | "_checkbw" => self.result(&command, &[Value::Null, Value::Undefined])?,
+            "getStreamLength" => self.result(&command, &[Value::Null, Value::Number(0.0)])?,
+            "FCPublish" => {
+                let info = status("status", "NetStream.Publish.Start", "ready");
+                self.transmit.command(0, "onFCPublish", 0.0, &[Value::Null, info])?;
+            }
+            "FCUnpublish" | "deleteStream" | "closeStream" => return self.unpublish(&command, message, now),
+            "play" | "play2" => {
+                self.on_status(message.stream, "error", "NetStream.Play.StreamNotFound", "viewers use HLS")?;
+                self.state = State::Finished;
+            }
+            // Encoders announce much that asks for nothing; an unknown call gets no answer, as elsewhere.
+            _ => {}
+        }
+        Ok(None)
+    }
+
+    fn connect(&mut self, command: Command) -> Result<Event, ErrorKind> {
+        let Some(Value::Object(properties) | Value::EcmaArray(properties)) =
+            command.arguments.into_iter().next()
+        else {
+            return Err(ErrorKind::Malformed("connect"));
+        };
+        let info = ConnectInfo::from_properties(properties);
+        if info.raw_app.len() > MAX_NAME_BYTES || info.tc_url.len() > MAX_NAME_BYTES {
+            return Err(ErrorKind::Limit("length of app or tcUrl"));
+        }
+        self.raw_app.clone_from(&info.raw_app);
+        self.state = State::ConnectPending { transaction: command.transaction };
+        Ok(Event::ConnectRequested(info))
+    }
+
+    pub(super) fn answer_connect(&mut self, transaction: f64) -> Result<(), ErrorKind> {
+        let window = self.limits.window_ack;
+        self.transmit.control_u32(MessageType::WINDOW_ACK_SIZE, window)?;
+        let mut bandwidth = window.to_be_bytes().to_vec();
+        bandwidth.push(2); // dynamic (RTMP 5.4.5)
+        self.transmit.control(MessageType::SET_PEER_BANDWIDTH, bandwidth.into())?;
+        self.transmit.set_chunk_bytes(self.limits.outbound_chunk);
+        self.transmit.user_control(UserControl::StreamBegin(0))?;
+        let properties = Value::Object(vec![
+            ("fmsVer".to_owned(), SERVER_VERSION.into()),
+            ("capabilities".to_owned(), 31.0.into()),
+            ("mode".to_owned(), 1.0.into()),
+        ]);
+        let mut info = status("status", "NetConnection.Connect.Success", "connected");
+        if let Value::Object(fields) = &mut info {
+            fields.push(("objectEncoding".to_owned(), 0.0.into()));
+        }
+        self.transmit.command(0, "_result", transaction, &[properties, info])
+    }
+
+    fn create_stream(&mut self, command: &Command) -> Result<(), ErrorKind> {
+        if self.message_streams >= self.limits.message_streams {
+            return Err(ErrorKind::Limit("message streams"));
+        }
+        self.message_streams += 1;
+        let id = f64::from(self.message_streams);
+        self.result(command, &[Value::Null, Value::Number(id)])
+    }
+
+    fn publish(&mut self, command: &Command, stream: u32) -> Result<Option<Event>, ErrorKind> {
+        if self.is_publishing() {
+            return Err(ErrorKind::Unexpected("second publish"));
+        }
+        let name = command.text(1);
+        if name.len() > MAX_NAME_BYTES {
+            return Err(ErrorKind::Limit("length of the stream name"));
+        }
+        let mode = match command.text(2) {
+            "record" => PublishMode::Record,
+            "append" => PublishMode::Append,
+            _ => PublishMode::Live,
+        };
+        let Some((app, stream_key, query)) = locate_key(&self.raw_app, name) else {
+            self.on_status(stream, "error", "NetStream.Publish.BadName", "no stream key")?;
+            self.state = State::Finished;
+            return Ok(None);
+        };
+        self.state = State::PublishPending { stream };
+        Ok(Some(Event::PublishRequested(PublishRequest { app, stream_key, query, mode, stream })))
+    }
+
+    /// Ends the publish. Encoders send two or three of these commands; the first counts.
+    fn unpublish(
+        &mut self,
+        command: &Command,
+        message: &Message,
+        now: Duration,
+    ) -> Result<Option<Event>, ErrorKind> {
+        let State::Publishing { stream } = self.state else { return Ok(None) };
+        let named = match command.name.as_str() {
+            "deleteStream" => command.arguments.get(1).and_then(Value::as_number),
+            "closeStream" => Some(f64::from(message.stream)),
+            _ => None,
+        };
+        // Deleting another stream than the published one ends nothing.
+        if named.is_some_and(|id| id as u32 != stream) {
+            return Ok(None);
+        }
+        self.on_status(stream, "status", "NetStream.Unpublish.Success", "stopped")?;
+        self.state = State::Connected;
+        self.begin_phase(now);
+        Ok(Some(Event::Unpublished))
+    }
+
+    fn result(&mut self, command: &Command, arguments: &[Value]) -> Result<(), ErrorKind> {
+        self.transmit.command(0, "_result", command.transaction, arguments)
+    }
+}
+
+/// Decodes a command. Short ones (no command object, no transaction id) are completed, not refused.
+fn decode(message: &Message, limits: &crate::limits::AmfLimits) -> Result<Command, ErrorKind> {
+    // An AMF3 command carries AMF0 behind a zero byte; some encoders leave the byte out.
+    let payload: &[u8] = match (message.kind, message.payload.split_first()) {
+        (MessageType::COMMAND_AMF3, Some((0, rest))) if rest.first() == Some(&2) => rest,
+        _ => &message.payload,
+    };
+    let mut values = amf::decode(payload, limits)?.into_iter();
+    let Some(Value::String(name)) = values.next() else { return Err(ErrorKind::Malformed("command")) };
+    let mut values = values.peekable();
+    let transaction = match values.peek() {
+        Some(Value::Number(n)) => {
+            let n = *n;
+            values.next();
+            n
+        }
+        _ => 0.0,
+    };
+    Ok(Command { name, transaction, arguments: values.collect() })
+}

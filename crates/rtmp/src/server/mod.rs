@@ -1,0 +1,8 @@
+//! The server's side of a publishing session.
+
+mod commands;
+mod info;
+mod session;
+
+pub use info::{ConnectInfo, PublishMode, PublishRequest, Rejection, StreamName};
+pub use session::{Event, ServerSession};

@@ -1,0 +1,503 @@
+//! The server's state machine: bytes in, events out, answers queued.
+
+use super::info::{ConnectInfo, PublishRequest, Rejection};
+use crate::amf::{self, Properties, Value};
+use crate::chunk::ChunkReader;
+use crate::error::{ErrorKind, Location, Phase, RtmpError};
+use crate::handshake::Handshake;
+use crate::limits::{Limits, MIN_READ_BYTES, MIN_WINDOW_ACK_BYTES, READ_BYTES, READ_BYTES_BEFORE_PUBLISH};
+use crate::message::{Message, MessageType, UserControl, control_u32};
+use crate::transmit::{Transmit, status};
+use bytes::{Buf, Bytes, BytesMut};
+use std::time::Duration;
+
+/// What a session has to say.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Event {
+    /// `connect`: answer with [`ServerSession::accept_connect`] or [`ServerSession::reject_connect`].
+    ConnectRequested(ConnectInfo),
+    /// `publish`: answer with [`ServerSession::accept_publish`] or [`ServerSession::reject_publish`].
+    PublishRequested(PublishRequest),
+    /// A video message: an FLV VIDEODATA body, never empty.
+    Video {
+        /// Milliseconds, wrapping at 2^32.
+        timestamp: u32,
+        /// The body.
+        data: Bytes,
+    },
+    /// An audio message: an FLV AUDIODATA body, never empty.
+    Audio {
+        /// Milliseconds, wrapping at 2^32.
+        timestamp: u32,
+        /// The body.
+        data: Bytes,
+    },
+    /// `onMetaData` (or `@setDataFrame onMetaData`); the properties may be empty.
+    Metadata {
+        /// Milliseconds, wrapping at 2^32.
+        timestamp: u32,
+        /// In the sender's order.
+        properties: Properties,
+    },
+    /// Any other data message (`onFI`, `onCaptionInfo`, `onTextData`, …).
+    Data {
+        /// Milliseconds, wrapping at 2^32.
+        timestamp: u32,
+        /// The message's name.
+        name: String,
+        /// Its arguments.
+        values: Vec<Value>,
+    },
+    /// The publisher ended its stream in order; it may publish again on this connection.
+    Unpublished,
+}
+
+/// Where a session stands.
+#[derive(Debug)]
+pub(super) enum State {
+    Handshake(Handshake),
+    /// Waiting for `connect`.
+    Open,
+    ConnectPending {
+        transaction: f64,
+    },
+    /// Connected, nothing published.
+    Connected,
+    PublishPending {
+        stream: u32,
+    },
+    Publishing {
+        stream: u32,
+    },
+    /// Refused or ended; what is queued is still sent.
+    Finished,
+}
+
+/// The server's side of one connection.
+///
+/// While a decision is pending nothing is parsed, so that the peer's bytes wait in its socket.
+#[derive(Debug)]
+pub struct ServerSession {
+    pub(super) state: State,
+    pub(super) reader: ChunkReader,
+    pub(super) transmit: Transmit,
+    pub(super) limits: Limits,
+    pub(super) raw_app: String,
+    pub(super) message_streams: u32,
+    commands: u32,
+    /// Start of the current phase, for deadlines.
+    since: Duration,
+    /// Connection offset when nothing was published last.
+    phase_offset: u64,
+    window_ack: u32,
+    acknowledged: u64,
+    handshake_bytes: u64,
+    aggregate: Option<Aggregate>,
+    ignored: u64,
+    ping_answered: Option<u32>,
+}
+
+/// An aggregate message being taken apart (RTMP 7.1.6).
+#[derive(Debug)]
+struct Aggregate {
+    rest: Bytes,
+    timestamp: u32,
+    /// The first part's own timestamp: parts are relative to it.
+    base: Option<u32>,
+}
+
+impl ServerSession {
+    /// A session for a connection accepted at `now` (a monotonic time with any origin).
+    pub fn new(limits: Limits, now: Duration) -> Self {
+        let mut reader = ChunkReader::new(limits, crate::handshake::HANDSHAKE_BYTES as u64);
+        reader.set_media_limit(limits.control_bytes);
+        Self {
+            state: State::Handshake(Handshake::server()),
+            reader,
+            transmit: Transmit::default(),
+            limits,
+            raw_app: String::new(),
+            message_streams: 0,
+            commands: 0,
+            since: now,
+            phase_offset: 0,
+            window_ack: limits.window_ack,
+            acknowledged: 0,
+            handshake_bytes: 0,
+            aggregate: None,
+            ignored: 0,
+            ping_answered: None,
+        }
+    }
+
+    /// Reserves room in `buf` for the next read: little before publish, whole frames afterwards.
+    pub fn prepare_read(&self, buf: &mut BytesMut) {
+        let publishing = matches!(self.state, State::Publishing { .. });
+        let room = if publishing { READ_BYTES } else { READ_BYTES_BEFORE_PUBLISH };
+        let missing = self.reader.missing(buf.len());
+        let spare = buf.capacity() - buf.len();
+        if spare < missing.max(MIN_READ_BYTES.min(room)) {
+            buf.reserve(missing.max(room));
+        }
+    }
+
+    /// False while a decision is pending, or after the end: the shell should not read the socket.
+    pub fn wants_input(&self) -> bool {
+        !matches!(self.state, State::ConnectPending { .. } | State::PublishPending { .. } | State::Finished)
+    }
+
+    /// Consumes bytes of `buf` until there is an event. Call until it returns `Ok(None)`, and after each
+    /// decision; then send what [`Self::poll_transmit`] holds. An error ends the connection.
+    pub fn next_event(&mut self, now: Duration, buf: &mut BytesMut) -> Result<Option<Event>, RtmpError> {
+        if let State::Handshake(handshake) = &mut self.state {
+            let offset = handshake.consumed();
+            let result = handshake.advance(buf, &mut self.transmit.out);
+            if !result.map_err(|kind| RtmpError::at_offset(offset, kind))? {
+                self.handshake_bytes = self.handshake_consumed();
+                return Ok(None);
+            }
+            self.state = State::Open;
+            self.handshake_bytes = self.reader.offset();
+            self.begin_phase(now);
+            self.acknowledged = self.reader.offset();
+        }
+        while self.wants_input() {
+            if let Some(event) = self.next_of_aggregate() {
+                self.touch(now, &event);
+                return Ok(Some(event));
+            }
+            let Some(message) = self.reader.read(buf)? else {
+                self.acknowledge()?;
+                return Ok(None);
+            };
+            if let Some(event) = self.handle(message, now)? {
+                self.touch(now, &event);
+                return Ok(Some(event));
+            }
+            self.check_bounds()?;
+        }
+        Ok(None)
+    }
+
+    /// Bytes to write to the peer, in order.
+    pub fn poll_transmit(&mut self) -> Option<Bytes> {
+        self.transmit.poll()
+    }
+
+    /// Bytes waiting in [`Self::poll_transmit`].
+    pub fn pending_transmit(&self) -> usize {
+        self.transmit.pending()
+    }
+
+    /// When [`Self::handle_timeout`] must be called, on the clock of `now`; `None` while the peer waits for us.
+    pub fn deadline(&self) -> Option<Duration> {
+        let (limit, _) = self.time_limit()?;
+        Some(self.since + limit)
+    }
+
+    /// Fails if the current phase's deadline has passed.
+    pub fn handle_timeout(&mut self, now: Duration) -> Result<(), RtmpError> {
+        match self.time_limit() {
+            Some((limit, phase)) if now >= self.since + limit => {
+                Err(RtmpError::at_offset(self.bytes_received(), ErrorKind::TimedOut(phase)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Accepts the connection.
+    pub fn accept_connect(&mut self) -> Result<(), RtmpError> {
+        let State::ConnectPending { transaction } = self.state else {
+            return Err(self.error(ErrorKind::Misuse("no connect is pending")));
+        };
+        self.state = State::Connected;
+        self.answer_connect(transaction).map_err(|kind| self.error(kind))
+    }
+
+    /// Refuses the connection; it is finished once the answer is sent.
+    pub fn reject_connect(&mut self, why: Rejection, description: &str) -> Result<(), RtmpError> {
+        let State::ConnectPending { transaction } = self.state else {
+            return Err(self.error(ErrorKind::Misuse("no connect is pending")));
+        };
+        self.state = State::Finished;
+        let info = status("error", why.code(), description);
+        let sent = self.transmit.command(0, "_error", transaction, &[Value::Null, info]);
+        sent.map_err(|kind| self.error(kind))
+    }
+
+    /// Accepts the publish; media follows.
+    pub fn accept_publish(&mut self, now: Duration) -> Result<(), RtmpError> {
+        let State::PublishPending { stream } = self.state else {
+            return Err(self.error(ErrorKind::Misuse("no publish is pending")));
+        };
+        self.state = State::Publishing { stream };
+        self.since = now;
+        self.reader.set_media_limit(self.limits.message_bytes);
+        let began = self.transmit.user_control(UserControl::StreamBegin(stream));
+        let sent =
+            began.and_then(|()| self.on_status(stream, "status", "NetStream.Publish.Start", "publishing"));
+        sent.map_err(|kind| self.error(kind))
+    }
+
+    /// Refuses the publish; the connection is finished once the answer is sent.
+    pub fn reject_publish(&mut self, why: Rejection, description: &str) -> Result<(), RtmpError> {
+        let State::PublishPending { stream } = self.state else {
+            return Err(self.error(ErrorKind::Misuse("no publish is pending")));
+        };
+        self.finish(stream, why, description)
+    }
+
+    /// Ends a publishing session from our side (stopped, taken over, limits), saying why.
+    pub fn kick(&mut self, why: Rejection, description: &str) -> Result<(), RtmpError> {
+        match self.state {
+            State::Publishing { stream } | State::PublishPending { stream } => {
+                self.finish(stream, why, description)
+            }
+            _ => {
+                self.state = State::Finished;
+                Ok(())
+            }
+        }
+    }
+
+    /// Asks the peer to answer with the given time stamp.
+    pub fn send_ping(&mut self, timestamp: u32) -> Result<(), RtmpError> {
+        let sent = self.transmit.user_control(UserControl::PingRequest(timestamp));
+        sent.map_err(|kind| self.error(kind))
+    }
+
+    /// Time stamp of the last ping the peer answered.
+    pub fn last_pong(&self) -> Option<u32> {
+        self.ping_answered
+    }
+
+    /// True once refused or kicked: send what is queued, then close.
+    pub fn is_finished(&self) -> bool {
+        matches!(self.state, State::Finished)
+    }
+
+    /// True while media is accepted.
+    pub fn is_publishing(&self) -> bool {
+        matches!(self.state, State::Publishing { .. })
+    }
+
+    /// Bytes of the connection consumed, handshake included.
+    pub fn bytes_received(&self) -> u64 {
+        if let State::Handshake(_) = self.state { self.handshake_bytes } else { self.reader.offset() }
+    }
+
+    /// Messages dropped because nothing could be done with them (media without publish, broken metadata).
+    pub fn ignored(&self) -> u64 {
+        self.ignored
+    }
+
+    fn handshake_consumed(&self) -> u64 {
+        if let State::Handshake(handshake) = &self.state { handshake.consumed() } else { 0 }
+    }
+
+    fn time_limit(&self) -> Option<(Duration, Phase)> {
+        match self.state {
+            State::Handshake(_) => Some((self.limits.handshake, Phase::Handshake)),
+            State::Open | State::Connected => Some((self.limits.publish, Phase::Publish)),
+            State::Publishing { .. } => Some((self.limits.idle, Phase::Media)),
+            State::ConnectPending { .. } | State::PublishPending { .. } | State::Finished => None,
+        }
+    }
+
+    pub(super) fn error(&self, kind: ErrorKind) -> RtmpError {
+        RtmpError::at_offset(self.bytes_received(), kind)
+    }
+
+    pub(super) fn begin_phase(&mut self, now: Duration) {
+        self.since = now;
+        self.commands = 0;
+        self.phase_offset = self.reader.offset();
+        self.reader.set_media_limit(self.limits.control_bytes);
+    }
+
+    fn touch(&mut self, now: Duration, event: &Event) {
+        if matches!(event, Event::Video { .. } | Event::Audio { .. }) {
+            self.since = now;
+        }
+    }
+
+    fn finish(&mut self, stream: u32, why: Rejection, description: &str) -> Result<(), RtmpError> {
+        self.state = State::Finished;
+        let sent = self.on_status(stream, "error", why.code(), description);
+        sent.map_err(|kind| self.error(kind))
+    }
+
+    fn check_bounds(&self) -> Result<(), RtmpError> {
+        if self.transmit.pending() > self.limits.pending_transmit {
+            return Err(self.error(ErrorKind::Limit("the peer does not read its answers")));
+        }
+        if matches!(self.state, State::Open | State::Connected)
+            && self.reader.offset() - self.phase_offset > self.limits.bytes_before_publish
+        {
+            return Err(self.error(ErrorKind::Limit("bytes before publish")));
+        }
+        Ok(())
+    }
+
+    fn acknowledge(&mut self) -> Result<(), RtmpError> {
+        let received = self.reader.offset();
+        if received - self.acknowledged >= u64::from(self.window_ack) {
+            self.acknowledged = received;
+            // Counted from the end of the handshake; the sequence number wraps at 2^32 (RTMP 5.4.3).
+            let sequence = (received - self.handshake_bytes) as u32;
+            let sent = self.transmit.control_u32(MessageType::ACKNOWLEDGEMENT, sequence);
+            sent.map_err(|kind| self.error(kind))?;
+        }
+        self.check_bounds()
+    }
+
+    fn handle(&mut self, message: Message, now: Duration) -> Result<Option<Event>, RtmpError> {
+        let at = Location {
+            offset: self.reader.offset(),
+            chunk_stream: Some(message.chunk_stream),
+            message_type: Some(message.kind.0),
+        };
+        let result = match message.kind {
+            MessageType::VIDEO | MessageType::AUDIO => Ok(self.media(message)),
+            MessageType::AGGREGATE if self.is_publishing() => {
+                self.aggregate =
+                    Some(Aggregate { rest: message.payload, timestamp: message.timestamp, base: None });
+                Ok(None)
+            }
+            MessageType::DATA_AMF0 | MessageType::DATA_AMF3 => Ok(self.data(&message)),
+            MessageType::COMMAND_AMF0 | MessageType::COMMAND_AMF3 => self.count_command(&message, now),
+            MessageType::USER_CONTROL => self.user_control(&message.payload).map(|()| None),
+            MessageType::WINDOW_ACK_SIZE => self.window(&message.payload).map(|()| None),
+            MessageType::SET_CHUNK_SIZE
+            | MessageType::ABORT
+            | MessageType::ACKNOWLEDGEMENT
+            | MessageType::SET_PEER_BANDWIDTH => Ok(None),
+            _ => {
+                self.ignored += 1;
+                Ok(None)
+            }
+        };
+        result.map_err(|kind| RtmpError { at, kind })
+    }
+
+    fn count_command(&mut self, message: &Message, now: Duration) -> Result<Option<Event>, ErrorKind> {
+        self.commands += 1;
+        if !self.is_publishing() && self.commands > self.limits.commands_before_publish {
+            return Err(ErrorKind::Limit("commands before publish"));
+        }
+        self.command(message, now)
+    }
+
+    fn media(&mut self, message: Message) -> Option<Event> {
+        if !self.is_publishing() {
+            self.ignored += 1;
+            return None;
+        }
+        // An empty audio message is a keep-alive of some encoders.
+        if message.payload.is_empty() {
+            return None;
+        }
+        let (timestamp, data) = (message.timestamp, message.payload);
+        match message.kind {
+            MessageType::VIDEO => Some(Event::Video { timestamp, data }),
+            _ => Some(Event::Audio { timestamp, data }),
+        }
+    }
+
+    /// Takes the next usable part out of an aggregate: FLV tags, each followed by its length.
+    fn next_of_aggregate(&mut self) -> Option<Event> {
+        while let Some(aggregate) = &mut self.aggregate {
+            let Some((kind, timestamp, data)) = aggregate.next_part() else {
+                self.aggregate = None;
+                break;
+            };
+            let message = Message { chunk_stream: 0, kind, stream: 0, timestamp, payload: data };
+            let event = match kind {
+                MessageType::VIDEO | MessageType::AUDIO => self.media(message),
+                MessageType::DATA_AMF0 => self.data(&message),
+                _ => None,
+            };
+            if event.is_some() {
+                return event;
+            }
+        }
+        None
+    }
+
+    fn data(&mut self, message: &Message) -> Option<Event> {
+        let event = self.is_publishing().then(|| decode_data(message, &self.limits)).flatten();
+        // Metadata never decides over a stream: what cannot be read is dropped, and counted.
+        self.ignored += u64::from(event.is_none());
+        event
+    }
+
+    fn user_control(&mut self, payload: &[u8]) -> Result<(), ErrorKind> {
+        match UserControl::decode(payload)? {
+            UserControl::PingRequest(timestamp) => {
+                self.transmit.user_control(UserControl::PingResponse(timestamp))
+            }
+            UserControl::PingResponse(timestamp) => {
+                self.ping_answered = Some(timestamp);
+                Ok(())
+            }
+            UserControl::StreamBegin(_) | UserControl::Other(_) => Ok(()),
+        }
+    }
+
+    fn window(&mut self, payload: &[u8]) -> Result<(), ErrorKind> {
+        self.window_ack = control_u32(payload, "window acknowledgement size")?.max(MIN_WINDOW_ACK_BYTES);
+        Ok(())
+    }
+
+    pub(super) fn on_status(
+        &mut self,
+        stream: u32,
+        level: &str,
+        code: &str,
+        description: &str,
+    ) -> Result<(), ErrorKind> {
+        let info = status(level, code, description);
+        self.transmit.command(stream, "onStatus", 0.0, &[Value::Null, info])
+    }
+}
+
+impl Aggregate {
+    fn next_part(&mut self) -> Option<(MessageType, u32, Bytes)> {
+        let head = self.rest.first_chunk::<11>()?;
+        let kind = MessageType(head[0]);
+        let length = u32::from_be_bytes([0, head[1], head[2], head[3]]) as usize;
+        let own = u32::from_be_bytes([head[7], head[4], head[5], head[6]]);
+        if self.rest.len() < 11 + length {
+            return None;
+        }
+        self.rest.advance(11);
+        let data = self.rest.split_to(length);
+        self.rest.advance(self.rest.len().min(4));
+        let base = *self.base.get_or_insert(own);
+        Some((kind, self.timestamp.wrapping_add(own.wrapping_sub(base)), data))
+    }
+}
+
+fn decode_data(message: &Message, limits: &Limits) -> Option<Event> {
+    // AMF3 data carries AMF0 behind a zero byte.
+    let payload: &[u8] = match (message.kind, message.payload.split_first()) {
+        (MessageType::DATA_AMF3, Some((0, rest))) => rest,
+        _ => &message.payload,
+    };
+    let mut values = amf::decode(payload, &limits.amf).ok()?.into_iter();
+    let mut name = values.next()?;
+    if name.as_str() == Some("@setDataFrame") {
+        name = values.next()?;
+    }
+    let Value::String(name) = name else { return None };
+    let timestamp = message.timestamp;
+    if name != "onMetaData" {
+        return Some(Event::Data { timestamp, name, values: values.collect() });
+    }
+    let properties = match values.next() {
+        Some(Value::Object(properties) | Value::EcmaArray(properties)) => properties,
+        _ => Vec::new(),
+    };
+    Some(Event::Metadata { timestamp, properties })
+}
