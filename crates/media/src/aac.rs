@@ -116,8 +116,8 @@ fn rate(bits: &mut BitReader<'_>) -> Result<u32, AacError> {
 /// One AAC-LC frame of digital silence, for mono and stereo; other layouts have none here.
 pub fn silent_frame(channels: u8) -> Option<Bytes> {
     // A single-channel (or channel-pair) element whose scale factor bands are all zero, then the end element.
-    const MONO: [u8; 4] = [0x00, 0xc8, 0x00, 0x0e];
-    const STEREO: [u8; 6] = [0x21, 0x00, 0x49, 0x90, 0x02, 0x1c];
+    const MONO: [u8; 4] = [0x00, 0xc8, 0x00, 0x07];
+    const STEREO: [u8; 6] = [0x21, 0x00, 0x03, 0x20, 0x64, 0x1c];
     match channels {
         1 => Some(Bytes::from_static(&MONO)),
         2 => Some(Bytes::from_static(&STEREO)),

@@ -12,7 +12,11 @@
 
 pub mod aac;
 mod bits;
+pub mod cmaf;
+pub mod door;
 pub mod flv;
 pub mod h264;
+pub mod packager;
 pub mod sample;
+pub mod segmenter;
 pub mod time;

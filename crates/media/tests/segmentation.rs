@@ -1,0 +1,336 @@
+//! From RTMP messages to stamped units.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod support;
+
+use bytes::Bytes;
+use millrace_media::sample::{MediaEvent, StampedUnit, TrackKind, Unit};
+use millrace_media::segmenter::SEGMENT_AIM;
+use millrace_media::time::Timescale;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use support::*;
+
+fn units(events: &[MediaEvent]) -> Vec<&StampedUnit> {
+    events
+        .iter()
+        .filter_map(|event| match event {
+            MediaEvent::Unit(unit) => Some(unit),
+            MediaEvent::Init { .. } => None,
+        })
+        .collect()
+}
+
+fn time(unit: &Unit, rate: u32) -> i64 {
+    match unit {
+        Unit::Video(unit) => unit.dts,
+        Unit::Audio(frame) => Timescale::of_rate(rate).convert(frame.pts, Timescale::VIDEO),
+    }
+}
+
+/// (msn, time, independent, discontinuity) of every boundary.
+fn boundaries(events: &[MediaEvent], rate: u32) -> Vec<(u64, i64, bool, bool)> {
+    units(events)
+        .into_iter()
+        .filter(|unit| unit.stamp.boundary)
+        .map(|u| (u.stamp.msn, time(&u.unit, rate), u.stamp.independent, u.stamp.discontinuity))
+        .collect()
+}
+
+/// What holds for every stream.
+fn check(events: &[MediaEvent], rate: u32, target: u32) {
+    let boundaries = boundaries(events, rate);
+    for pair in boundaries.windows(2) {
+        assert_eq!(pair[1].0, pair[0].0 + 1, "numbers grow by one");
+        assert!(pair[1].1 > pair[0].1);
+    }
+    let (mut open, mut last) = (None, [(0u64, i64::MIN); 2]);
+    for unit in units(events) {
+        if unit.stamp.boundary {
+            open = Some(unit.stamp.msn);
+        }
+        let (open, slot) = (open.unwrap(), &mut last[usize::from(unit.unit.track() == TrackKind::Audio)]);
+        let native = match &unit.unit {
+            Unit::Video(unit) => unit.dts,
+            Unit::Audio(frame) => frame.pts,
+        };
+        assert!(unit.stamp.msn == open || unit.stamp.msn + 1 == open, "{unit:?} in {open}");
+        assert!(unit.stamp.msn >= slot.0 && native > slot.1, "{unit:?} after {slot:?}");
+        *slot = (unit.stamp.msn, native);
+        let start = boundaries.iter().find(|b| b.0 == unit.stamp.msn).unwrap().1;
+        assert!(time(&unit.unit, rate) - start < i64::from(target) * 90_000, "{unit:?} from {start}");
+    }
+}
+
+fn all_data_passes(source: &Source, events: &[MediaEvent]) {
+    let messages = source.messages();
+    for track in [TrackKind::Video, TrackKind::Audio] {
+        assert_eq!(unit_data(events, track), message_data(&messages, track), "{track}");
+    }
+}
+
+#[test]
+fn cuts_every_two_seconds_on_keyframes() {
+    let source = Source::default();
+    let (events, ingest) = segment(source.messages(), config());
+    check(&events, 48_000, 4);
+    all_data_passes(&source, &events);
+    let boundaries = boundaries(&events, 48_000);
+    assert_eq!(boundaries.len(), 5);
+    assert!(boundaries.windows(2).all(|pair| pair[1].1 - pair[0].1 == SEGMENT_AIM));
+    assert!(boundaries.iter().all(|b| b.2 && !b.3));
+    assert_eq!(boundaries[0].0, 100);
+    assert_eq!(ingest.segmenter.stats().longest_gop, SEGMENT_AIM);
+    assert_eq!(ingest.segmenter.inits().count(), 2);
+}
+
+#[test]
+fn wraps_leave_no_trace() {
+    let start = |bits: u32| (1u64 << bits) - 5_000;
+    let reference = segment(Source::default().messages(), config()).0;
+    for (bits, wrap_bits) in [(24, 24), (24, 32), (31, 31), (31, 32), (32, 32)] {
+        let source = Source { start_ms: start(bits), wrap_bits, ..Source::default() };
+        assert_eq!(segment(source.messages(), config()).0, reference, "2^{bits} wrapping at 2^{wrap_bits}");
+    }
+}
+
+#[test]
+fn short_gops_are_joined_and_odd_ones_cut_in_time() {
+    for (gop, expected) in
+        [(15, 180_000), (30, 180_000), (45, 270_000), (50, 300_000), (59, 177_000), (61, 183_000)]
+    {
+        let (events, _) = segment(Source { gop, seconds: 20.0, ..Source::default() }.messages(), config());
+        check(&events, 48_000, 4);
+        let boundaries = boundaries(&events, 48_000);
+        assert!(
+            boundaries.windows(2).all(|pair| (pair[1].1 - pair[0].1 - expected).abs() <= 90),
+            "{gop} {boundaries:?}"
+        );
+        assert!(boundaries.iter().all(|b| b.2));
+    }
+    // With the smallest target duration a keyframe is taken early rather than missed.
+    let small = millrace_media::segmenter::SegmenterConfig { target_duration: 2, ..config() };
+    let (events, _) = segment(Source { gop: 45, seconds: 20.0, ..Source::default() }.messages(), small);
+    check(&events, 48_000, 2);
+    assert!(boundaries(&events, 48_000).iter().skip(2).all(|b| b.2));
+}
+
+#[test]
+fn long_gops_get_synthetic_boundaries_and_every_keyframe_starts_a_segment() {
+    let source = Source { gop: 250, seconds: 40.0, ..Source::default() }; // OBS "auto": 8.3 s
+    let (events, ingest) = segment(source.messages(), config());
+    check(&events, 48_000, 4);
+    all_data_passes(&source, &events);
+    let boundaries = boundaries(&events, 48_000);
+    assert!(boundaries.iter().any(|b| !b.2));
+    assert!(ingest.segmenter.stats().synthetic_boundaries > 0);
+    let keyframes = units(&events).into_iter().filter(|u| matches!(&u.unit, Unit::Video(v) if v.keyframe));
+    assert!(keyframes.into_iter().all(|unit| unit.stamp.boundary && unit.stamp.independent));
+}
+
+#[test]
+fn audio_only_is_cut_every_two_seconds() {
+    for rate in [48_000, 44_100, 22_050, 8_000] {
+        let source = Source { fps: None, rate: Some(rate), ..Source::default() };
+        let (events, _) = segment(source.messages(), config());
+        check(&events, rate, 4);
+        all_data_passes(&source, &events);
+        let frame = i64::from(1024 * 90_000 / rate) + 1;
+        let boundaries = boundaries(&events, rate);
+        assert!(boundaries.len() >= 4);
+        assert!(
+            boundaries.windows(2).all(|pair| (0..=frame).contains(&(pair[1].1 - pair[0].1 - SEGMENT_AIM)))
+        );
+        assert!(boundaries.iter().all(|b| b.2));
+    }
+}
+
+#[test]
+fn video_only_and_late_unannounced_audio() {
+    let source = Source { rate: None, ..Source::default() };
+    let (events, _) = segment(source.messages(), config());
+    check(&events, 48_000, 4);
+    all_data_passes(&source, &events);
+    // Audio whose very configuration comes late.
+    let mut messages = source.messages();
+    let late = Source { fps: None, ..Source::default() }.messages();
+    let at = messages.len() / 2;
+    messages.insert(at, late[0].clone());
+    let mut merged = messages[..=at].to_vec();
+    for (offset, message) in messages[at + 1..].iter().enumerate() {
+        merged.push(message.clone());
+        merged.push(late[240 + offset].clone());
+    }
+    let (events, _) = segment(merged, config());
+    check(&events, 48_000, 4);
+    assert_eq!(unit_data(&events, TrackKind::Audio).len(), messages.len() - at - 1);
+}
+
+#[test]
+fn announced_audio_that_stays_away_is_silent_until_it_comes() {
+    let source = Source { audio_from_ms: 3_000, ..Source::default() };
+    let (events, ingest) = segment(source.messages(), config());
+    check(&events, 48_000, 4);
+    let silence = ingest.door.stats().silence_frames;
+    assert!((138..=142).contains(&silence), "{silence}");
+    let real: Vec<Bytes> = unit_data(&events, TrackKind::Audio).split_off(silence as usize);
+    assert_eq!(real, message_data(&source.messages(), TrackKind::Audio));
+    // No hole anywhere.
+    let pts: Vec<i64> = units(&events)
+        .into_iter()
+        .filter_map(|unit| if let Unit::Audio(frame) = &unit.unit { Some(frame.pts) } else { None })
+        .collect();
+    assert!(pts.windows(2).all(|pair| pair[1] - pair[0] == 1024));
+}
+
+#[test]
+fn audio_that_stops_for_good_goes_on_silent() {
+    let source = Source { seconds: 20.0, ..Source::default() };
+    let messages = source
+        .messages()
+        .into_iter()
+        .filter(|m| !matches!(m, Message::Audio(ms, _) if *ms > 5_000))
+        .collect();
+    let (events, ingest) = segment(messages, config());
+    check(&events, 48_000, 4);
+    let last = units(&events).into_iter().filter(|u| u.unit.track() == TrackKind::Audio).next_back().unwrap();
+    assert!(time(&last.unit, 48_000) > 19 * 90_000);
+    assert!(ingest.door.stats().silence_frames > 600);
+}
+
+#[test]
+fn pictures_that_stop_leave_the_boundaries_to_audio() {
+    let source = Source { seconds: 30.0, ..Source::default() };
+    let messages: Vec<_> = source
+        .messages()
+        .into_iter()
+        .filter(|m| !matches!(m, Message::Video(ms, _) if (5_000..20_000).contains(ms)))
+        .collect();
+    let expected = message_data(&messages, TrackKind::Audio);
+    let (events, _) = segment(messages, config());
+    check(&events, 48_000, 4);
+    assert_eq!(unit_data(&events, TrackKind::Audio), expected);
+    let boundaries = boundaries(&events, 48_000);
+    assert!(boundaries.windows(2).all(|pair| pair[1].1 - pair[0].1 <= 4 * 90_000), "{boundaries:?}");
+    assert!(boundaries.iter().all(|b| !b.3), "a pause is no discontinuity");
+}
+
+#[test]
+fn a_clock_that_jumps_is_one_discontinuity_and_no_hole() {
+    for jump in [-3_600_000i64, 50_000_000] {
+        let mut messages = Source { start_ms: 4_000_000, ..Source::default() }.messages();
+        let at = messages.len() / 2;
+        for message in &mut messages[at..] {
+            let (Message::Video(ms, _) | Message::Audio(ms, _)) = message;
+            *ms = (i64::from(*ms) + jump) as u32;
+        }
+        let (events, ingest) = segment(messages, config());
+        check(&events, 48_000, 4);
+        let boundaries = boundaries(&events, 48_000);
+        assert_eq!(boundaries.iter().filter(|b| b.3).count(), 1, "{jump}: {boundaries:?}");
+        assert_eq!(ingest.door.stats().discontinuities, 1);
+        assert!((900_000 - 360_000..900_000).contains(&(boundaries.last().unwrap().1 - boundaries[0].1)));
+    }
+}
+
+#[test]
+fn new_parameters_are_a_new_version_and_a_discontinuity() {
+    let mut messages = Source::default().messages();
+    let at = messages.iter().position(|m| matches!(m, Message::Video(ms, _) if *ms >= 3_900)).unwrap();
+    let header = millrace_media::flv::FlvVideo::SequenceHeader(avcc(OTHER_PPS));
+    messages.insert(at, Message::Video(3_900, header));
+    // The same header again changes nothing.
+    messages.insert(40, Message::Video(500, millrace_media::flv::FlvVideo::SequenceHeader(avcc(PPS))));
+    let (events, ingest) = segment(messages, config());
+    check(&events, 48_000, 4);
+    let marked: Vec<_> = boundaries(&events, 48_000).into_iter().filter(|b| b.3).collect();
+    assert_eq!(marked.len(), 1);
+    assert_eq!(marked[0].0, 102);
+    for unit in units(&events).into_iter().filter(|unit| unit.unit.track() == TrackKind::Video) {
+        assert_eq!(unit.stamp.init_version, u32::from(unit.stamp.msn >= 102));
+    }
+    assert!(ingest.segmenter.stats().undecodable_dropped <= 3);
+    // New audio parameters cut at the next audio frame.
+    let mut messages = Source::default().messages();
+    let asc = millrace_media::aac::AudioSpecificConfig::aac_lc(44_100, 1).unwrap();
+    messages.insert(200, Message::Audio(2_500, millrace_media::flv::FlvAudio::SequenceHeader(asc)));
+    let (events, _) = segment(messages, config());
+    assert_eq!(boundaries(&events, 48_000).iter().filter(|b| b.3).count(), 1);
+}
+
+#[test]
+fn a_stream_joined_mid_gop_starts_at_its_keyframe() {
+    let source = Source::default();
+    let messages = source.messages();
+    let late: Vec<_> = messages[..2].iter().cloned().chain(messages[60..].iter().cloned()).collect();
+    let (events, ingest) = segment(late, config());
+    check(&events, 48_000, 4);
+    let first = units(&events)[0];
+    assert!(first.stamp.boundary && first.stamp.independent && first.unit.track() == TrackKind::Video);
+    assert!(ingest.segmenter.stats().undecodable_dropped > 0);
+}
+
+#[test]
+fn b_frames_keep_their_exact_presentation_times() {
+    let source = Source { jitter: vec![0, 3, -2, 0, 1], ..Source::default() };
+    let messages = source.messages();
+    let base = millrace_media::door::TIMELINE_START;
+    let expected: Vec<i64> = messages
+        .iter()
+        .filter_map(|message| match message {
+            Message::Video(ms, millrace_media::flv::FlvVideo::Nalus { cts_ms, .. }) => {
+                Some(base + (i64::from(*ms) + i64::from(*cts_ms)) * 90)
+            }
+            _ => None,
+        })
+        .collect();
+    let (events, _) = segment(messages, config());
+    let actual: Vec<i64> = units(&events)
+        .into_iter()
+        .filter_map(|unit| if let Unit::Video(video) = &unit.unit { Some(video.pts()) } else { None })
+        .collect();
+    assert_eq!(actual, expected);
+}
+
+/// Random streams; set `MILLRACE_SEED` to replay one.
+#[test]
+fn random_streams_keep_the_rules() {
+    let seeds = match std::env::var("MILLRACE_SEED") {
+        Ok(seed) => vec![seed.parse().unwrap()],
+        Err(_) => (0..300).collect::<Vec<u64>>(),
+    };
+    for seed in seeds {
+        println!("seed {seed}");
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let rate = [48_000, 44_100, 32_000][rng.random_range(0..3)];
+        let source = Source {
+            start_ms: [0, (1 << 24) - 3_000, (1 << 31) - 3_000, (1 << 32) - 3_000][rng.random_range(0..4)],
+            seconds: rng.random_range(6.0..14.0),
+            fps: Some([24.0, 25.0, 29.97, 30.0, 60.0][rng.random_range(0..5)]),
+            gop: rng.random_range(1..300),
+            b_frames: rng.random(),
+            rate: Some(rate),
+            jitter: (0..17).map(|_| rng.random_range(-12..=12)).collect(),
+            ..Source::default()
+        };
+        let mut messages = source.messages();
+        // Lose some, and let the clock jump now and then.
+        messages.retain(|m| {
+            matches!(m, Message::Video(_, millrace_media::flv::FlvVideo::SequenceHeader(_)))
+                || matches!(m, Message::Audio(_, millrace_media::flv::FlvAudio::SequenceHeader(_)))
+                || rng.random_range(0..50) > 0
+        });
+        if rng.random_range(0..3) == 0 {
+            let at = rng.random_range(0..messages.len());
+            let jump: u32 = rng.random();
+            for message in &mut messages[at..] {
+                let (Message::Video(ms, _) | Message::Audio(ms, _)) = message;
+                *ms = ms.wrapping_add(jump);
+            }
+        }
+        let target = rng.random_range(2..=10);
+        let config = millrace_media::segmenter::SegmenterConfig { target_duration: target, ..config() };
+        let (events, _) = segment(messages, config);
+        check(&events, rate, target);
+    }
+}
