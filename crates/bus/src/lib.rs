@@ -18,9 +18,9 @@
 #![forbid(unsafe_code)]
 
 mod error;
-//FAULTY
+mod faulty;
 mod mem;
-//NATS
+mod nats;
 mod queue;
 mod subject;
 mod subscription;
@@ -33,9 +33,9 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 pub use error::BusError;
-//pub use faulty::{FaultPlan, FaultyBus};
+pub use faulty::{FaultPlan, FaultyBus};
 pub use mem::{MEM_MAX_PAYLOAD, MemBus};
-//pub use nats::{NatsBus, NatsConfig};
+pub use nats::{NatsBus, NatsConfig};
 pub use queue::{Job, JobControl, QueueConfig, QueueDepth};
 pub use subscription::{Message, Subscription};
 

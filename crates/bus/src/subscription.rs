@@ -116,8 +116,4 @@ impl Sink {
             }
         }
     }
-
-    pub(crate) async fn closed(&self) {
-        self.sender.closed().await;
-    }
 }

@@ -1,0 +1,190 @@
+//! The bus over a NATS server or cluster.
+
+mod config;
+mod link;
+mod pull;
+mod work;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use crate::subject::{check_name, check_pattern, check_subject};
+use crate::subscription::Subscription;
+use crate::{Bus, BusError, BusStats, Job, QueueConfig, QueueDepth};
+pub use config::NatsConfig;
+use link::Link;
+
+/// How often the connections' state is looked at besides being told of changes, which may get lost.
+const STATE_POLL: Duration = Duration::from_millis(250);
+
+struct Inner {
+    /// Requests, answers, work queues, heartbeats: never behind media.
+    control: Link,
+    /// Subjects whose first token is one of `media_tokens`.
+    media: Link,
+    media_tokens: Vec<String>,
+    replicas: usize,
+    queues: Mutex<HashMap<String, QueueConfig>>,
+    connected: watch::Sender<bool>,
+}
+
+impl Inner {
+    fn link(&self, subject: &str) -> &Link {
+        let first = subject.split('.').next().unwrap_or(subject);
+        if self.media_tokens.iter().any(|token| token == first) { &self.media } else { &self.control }
+    }
+
+    fn queue(&self, name: &str) -> Result<QueueConfig, BusError> {
+        let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        queues.get(name).cloned().ok_or_else(|| BusError::UnknownQueue { queue: name.to_owned() })
+    }
+}
+
+/// The bus over NATS: two connections, one for media and one for everything else.
+///
+/// Core subjects for media and requests, JetStream work queues for jobs. Works with nats-server 2.9 and newer.
+/// While a server is away the client reconnects without delay, publishes are dropped and counted, and
+/// subscriptions come back by themselves.
+#[derive(Clone)]
+pub struct NatsBus {
+    inner: Arc<Inner>,
+}
+
+impl NatsBus {
+    /// Connects, waiting up to [`NatsConfig::start_timeout`] for a server.
+    pub async fn connect(config: NatsConfig) -> Result<Self, BusError> {
+        let changed = Arc::new(tokio::sync::Notify::new());
+        let (control, media) = tokio::try_join!(
+            Link::connect(&config, "control", config.control_capacity, changed.clone()),
+            Link::connect(&config, "media", config.media_capacity, changed.clone()),
+        )?;
+        let found = control.server();
+        tracing::info!(
+            version = %found.version, server = %found.name, jetstream = found.jetstream,
+            max_payload = control.max_payload(), "connected to NATS"
+        );
+        let inner = Arc::new(Inner {
+            control,
+            media,
+            media_tokens: config.media_tokens,
+            replicas: config.replicas,
+            queues: Mutex::default(),
+            connected: watch::Sender::new(true),
+        });
+        let watched = Arc::downgrade(&inner);
+        tokio::spawn(async move {
+            loop {
+                // Either way the state is read afresh.
+                let _ = tokio::time::timeout(STATE_POLL, changed.notified()).await;
+                let Some(inner) = watched.upgrade() else { break };
+                let up = inner.control.is_connected() && inner.media.is_connected();
+                inner.connected.send_if_modified(|known| std::mem::replace(known, up) != up);
+            }
+        });
+        Ok(Self { inner })
+    }
+
+    /// The version of the server of the control connection, as it says itself.
+    pub fn server_version(&self) -> String {
+        self.inner.control.server().version
+    }
+
+    /// Sends what is still buffered.
+    pub async fn flush(&self, timeout: Duration) -> Result<(), BusError> {
+        tokio::try_join!(self.inner.control.flush(timeout), self.inner.media.flush(timeout)).map(drop)
+    }
+}
+
+#[async_trait]
+impl Bus for NatsBus {
+    fn publish(&self, subject: &str, payload: Bytes) -> Result<(), BusError> {
+        check_subject(subject)?;
+        self.inner.link(subject).publish(subject, None, payload)
+    }
+
+    fn publish_with_reply(&self, subject: &str, reply: &str, payload: Bytes) -> Result<(), BusError> {
+        check_subject(subject)?;
+        check_subject(reply)?;
+        // On the connection of the inbox: the server knows the subscription before it sees the request.
+        self.inner.control.publish(subject, Some(reply), payload)
+    }
+
+    async fn subscribe(&self, pattern: &str, capacity: usize) -> Result<Subscription, BusError> {
+        check_pattern(pattern)?;
+        self.inner.link(pattern).subscribe(pattern, None, capacity).await
+    }
+
+    async fn queue_subscribe(
+        &self,
+        pattern: &str,
+        group: &str,
+        capacity: usize,
+    ) -> Result<Subscription, BusError> {
+        check_pattern(pattern)?;
+        check_name(group)?;
+        self.inner.link(pattern).subscribe(pattern, Some(group), capacity).await
+    }
+
+    async fn request(&self, subject: &str, payload: Bytes, timeout: Duration) -> Result<Bytes, BusError> {
+        check_subject(subject)?;
+        self.inner.control.request(subject, None, payload, timeout).await
+    }
+
+    fn new_inbox(&self) -> String {
+        self.inner.control.new_inbox()
+    }
+
+    async fn queue_declare(&self, config: &QueueConfig) -> Result<(), BusError> {
+        check_name(&config.name)?;
+        check_subject(&config.subject_prefix)?;
+        work::declare(&self.inner.control, config, self.inner.replicas).await?;
+        let mut queues = self.inner.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        queues.insert(config.name.clone(), config.clone());
+        Ok(())
+    }
+
+    async fn queue_push(&self, queue: &str, id: &str, payload: Bytes) -> Result<bool, BusError> {
+        check_name(id)?;
+        let config = self.inner.queue(queue)?;
+        work::push(&self.inner.control, &config, id, payload).await
+    }
+
+    async fn queue_pull(&self, queue: &str, wait: Duration) -> Result<Option<Job>, BusError> {
+        let config = self.inner.queue(queue)?;
+        pull::pull(&self.inner.control, &config, wait).await
+    }
+
+    async fn queue_depth(&self, queue: &str) -> Result<QueueDepth, BusError> {
+        let config = self.inner.queue(queue)?;
+        work::depth(&self.inner.control, &config).await
+    }
+
+    fn max_payload(&self) -> usize {
+        self.inner.media.max_payload().min(self.inner.control.max_payload())
+    }
+
+    fn connected(&self) -> watch::Receiver<bool> {
+        self.inner.connected.subscribe()
+    }
+
+    async fn loopback(&self, timeout: Duration) -> Result<Duration, BusError> {
+        let (control, media) =
+            tokio::try_join!(self.inner.control.echo(timeout), self.inner.media.echo(timeout))?;
+        Ok(control.max(media))
+    }
+
+    fn stats(&self) -> BusStats {
+        let (mut sum, media) = (self.inner.control.stats(), self.inner.media.stats());
+        sum.published += media.published;
+        sum.dropped_disconnected += media.dropped_disconnected;
+        sum.dropped_overflow += media.dropped_overflow;
+        sum.slow_consumer += media.slow_consumer;
+        sum.reconnects += media.reconnects;
+        sum
+    }
+}
