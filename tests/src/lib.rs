@@ -1,2 +1,16 @@
-//! millrace-tests
+//! What the end-to-end tests, load generators and benchmarks share: processes, the API's client, a viewer that checks every
+//! playlist it is served, and clips whose every access unit is known.
+//!
+//! The viewer's playlist reader is deliberately not the product's own: an error made in both would hide itself.
 #![forbid(unsafe_code)]
+
+pub mod api;
+pub mod clip;
+pub mod compare;
+pub mod http;
+pub mod playlist;
+pub mod process;
+pub mod publish;
+pub mod standalone;
+pub mod viewer;
+pub mod wait;

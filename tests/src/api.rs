@@ -1,0 +1,92 @@
+//! The control API's client.
+
+use anyhow::{Context, Result, bail};
+use reqwest::{Method, StatusCode};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::http::client;
+
+/// Control's API at one address, as its administrator.
+#[derive(Debug, Clone)]
+pub struct Api {
+    base: String,
+    token: String,
+}
+
+/// What creating a livestream answers.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Livestream {
+    /// The id the API knows it by.
+    pub id: String,
+    /// The public id in viewers' URLs.
+    pub playback_id: String,
+    /// The secret to push with; told this once.
+    pub stream_key: String,
+    /// Where to push: the application's URL, without the key.
+    pub rtmp_url: String,
+    /// The multivariant playlist.
+    pub hls_url: String,
+}
+
+impl Livestream {
+    /// The URL encoders take that have a single field for server and key.
+    pub fn push_url(&self) -> String {
+        format!("{}/{}", self.rtmp_url.trim_end_matches('/'), self.stream_key)
+    }
+}
+
+impl Api {
+    /// A client of the API at `base` (`http://host:port`).
+    pub fn new(base: &str, token: &str) -> Self {
+        Self { base: base.trim_end_matches('/').to_owned(), token: token.to_owned() }
+    }
+
+    /// Any request: the status and the JSON body (`null` when empty).
+    pub async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<(StatusCode, Value)> {
+        let url = format!("{}/api/v1{path}", self.base);
+        let mut request = client().request(method.clone(), &url).bearer_auth(&self.token);
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let response = request.send().await.with_context(|| format!("{method} {url}"))?;
+        let status = response.status();
+        let text = response.text().await.with_context(|| format!("body of {method} {url}"))?;
+        let value = if text.is_empty() { Value::Null } else { serde_json::from_str(&text).context(text)? };
+        Ok((status, value))
+    }
+
+    async fn expect(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value> {
+        let (status, value) = self.call(method.clone(), path, body).await?;
+        if !status.is_success() {
+            bail!("{method} {path}: {status}: {value}");
+        }
+        Ok(value)
+    }
+
+    /// A livestream with default settings.
+    pub async fn create(&self, title: &str) -> Result<Livestream> {
+        self.create_with(json!({ "title": title })).await
+    }
+
+    /// A livestream from a whole request.
+    pub async fn create_with(&self, request: Value) -> Result<Livestream> {
+        let value = self.expect(Method::POST, "/livestreams", Some(&request)).await?;
+        serde_json::from_value(value.clone()).with_context(|| format!("a livestream: {value}"))
+    }
+
+    /// `GET …/status`.
+    pub async fn status(&self, id: &str) -> Result<Value> {
+        self.expect(Method::GET, &format!("/livestreams/{id}/status"), None).await
+    }
+
+    /// Ends the livestream, whatever its encoder does.
+    pub async fn stop(&self, id: &str) -> Result<()> {
+        self.expect(Method::POST, &format!("/livestreams/{id}/stop"), None).await.map(drop)
+    }
+}

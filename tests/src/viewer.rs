@@ -1,0 +1,167 @@
+//! A viewer that keeps everything: polls the media playlists, fetches each segment once, notes whatever a player would choke on.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use bytes::Bytes;
+use millrace_media::cmaf::demux::{parse_fragments, parse_init};
+use tokio::task::JoinHandle;
+
+use crate::playlist::{Media, Multivariant, Segment};
+use crate::{http, wait};
+
+/// Between two looks at a playlist; far below a segment, so that none slides out of the window unseen.
+const POLL: Duration = Duration::from_millis(150);
+/// Time for the first playable playlist.
+const START_LIMIT: Duration = Duration::from_secs(20);
+/// A playlist that does not change for so long is stuck.
+const STUCK_LIMIT: Duration = Duration::from_secs(30);
+
+/// One rendition as it was served.
+#[derive(Debug, Clone, Default)]
+pub struct Track {
+    /// URL of the media playlist.
+    pub url: String,
+    /// Segments by media sequence number, with their bytes (none for gaps).
+    pub segments: BTreeMap<u64, (Segment, Option<Bytes>)>,
+    /// Every different playlist text, in order.
+    pub playlists: Vec<String>,
+    /// Broken promises.
+    pub violations: Vec<String>,
+    /// Requests that failed (an edge that was away), and were tried again.
+    pub failures: u64,
+}
+
+impl Track {
+    /// The samples of all segments in order: access units or audio frames, byte for byte.
+    pub fn samples(&self) -> Result<Vec<Bytes>> {
+        self.samples_where(|_| true)
+    }
+
+    /// The samples of the segments that `choose` takes.
+    pub fn samples_where(&self, choose: impl Fn(&Segment) -> bool) -> Result<Vec<Bytes>> {
+        let mut samples = Vec::new();
+        for (segment, bytes) in self.segments.values().filter(|(segment, _)| choose(segment)) {
+            let Some(bytes) = bytes else { continue };
+            let fragments = parse_fragments(bytes).with_context(|| segment.uri.clone())?;
+            samples.extend(fragments.into_iter().flat_map(|part| part.samples).map(|sample| sample.data));
+        }
+        Ok(samples)
+    }
+
+    /// How many discontinuities lie between the first and the last segment.
+    pub fn discontinuities(&self) -> usize {
+        self.segments.values().skip(1).filter(|(segment, _)| segment.discontinuity).count()
+    }
+
+    /// Fails when anything a player would choke on was served.
+    pub fn check(&self) -> Result<()> {
+        if !self.violations.is_empty() {
+            bail!("{}: {:#?}", self.url, self.violations);
+        }
+        let numbers: Vec<u64> = self.segments.keys().copied().collect();
+        for (before, after) in numbers.iter().zip(numbers.iter().skip(1)) {
+            if *after != before + 1 {
+                bail!("{}: segments between {before} and {after} were never listed", self.url);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Both tracks of a watched stream.
+#[derive(Debug, Clone)]
+pub struct Recording {
+    /// The first variant.
+    pub video: Track,
+    /// The first audio rendition.
+    pub audio: Track,
+}
+
+/// A viewer at work.
+#[derive(Debug)]
+pub struct Viewer {
+    tracks: Vec<JoinHandle<Result<Track>>>,
+}
+
+impl Viewer {
+    /// Opens the multivariant playlist (waiting for the stream to start) and follows what it names, in tasks of their own.
+    pub async fn watch(hls_url: &str) -> Result<Self> {
+        let text = wait::until(&format!("{hls_url} to play"), START_LIMIT, || async {
+            http::get_text(hls_url).await.ok()
+        })
+        .await?;
+        let main = Multivariant::parse(&text)?;
+        let mut tracks = Vec::new();
+        for reference in main.variants.iter().take(1).chain(main.audio.iter().take(1)) {
+            let url = http::resolve(hls_url, reference)?;
+            tracks.push(tokio::spawn(follow(url)));
+        }
+        Ok(Self { tracks })
+    }
+
+    /// Waits for ENDLIST on every track. A stream without audio gives an empty audio track.
+    pub async fn finish(self) -> Result<Recording> {
+        let mut tracks = Vec::new();
+        for task in self.tracks {
+            tracks.push(task.await.context("a viewer's task")??);
+        }
+        let mut tracks = tracks.into_iter();
+        let video = tracks.next().unwrap_or_default();
+        Ok(Recording { video, audio: tracks.next().unwrap_or_default() })
+    }
+}
+
+async fn follow(url: String) -> Result<Track> {
+    let mut track = Track { url, ..Track::default() };
+    let mut last: Option<Media> = None;
+    let mut changed = std::time::Instant::now();
+    loop {
+        match http::get_text(&track.url).await {
+            Err(_) => track.failures += 1,
+            Ok(text) if track.playlists.last() == Some(&text) => {}
+            Ok(text) => {
+                changed = std::time::Instant::now();
+                let playlist = Media::parse(&text)?;
+                if let Some(earlier) = &last {
+                    track.violations.extend(playlist.violations_after(earlier));
+                }
+                fetch_new(&mut track, &playlist).await?;
+                track.playlists.push(text);
+                if playlist.ended {
+                    return Ok(track);
+                }
+                last = Some(playlist);
+            }
+        }
+        if changed.elapsed() > STUCK_LIMIT {
+            bail!("{} did not change for {STUCK_LIMIT:?}; last: {:?}", track.url, track.playlists.last());
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+async fn fetch_new(track: &mut Track, playlist: &Media) -> Result<()> {
+    for segment in &playlist.segments {
+        if track.segments.contains_key(&segment.msn) {
+            continue;
+        }
+        let bytes = if segment.gap { None } else { Some(fetch_segment(track, segment).await?) };
+        track.segments.insert(segment.msn, (segment.clone(), bytes));
+    }
+    Ok(())
+}
+
+/// A listed segment must be there; an edge that is being restarted gets a few seconds.
+async fn fetch_segment(track: &mut Track, segment: &Segment) -> Result<Bytes> {
+    let init = http::resolve(&track.url, &segment.init)?;
+    let url = http::resolve(&track.url, &segment.uri)?;
+    let bytes = wait::until(&url, START_LIMIT, || async { http::get(&url).await.ok() }).await?;
+    let known = track.segments.values().any(|(other, _)| other.init == segment.init);
+    if !known {
+        let bytes = wait::until(&init, START_LIMIT, || async { http::get(&init).await.ok() }).await?;
+        parse_init(&bytes).with_context(|| init.clone())?;
+    }
+    Ok(bytes)
+}
