@@ -1,0 +1,374 @@
+//! A client and a server back to back, without sockets or clocks.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use common::{Pair, message};
+use millrace_rtmp::{
+    ClientConfig, ClientEvent, ErrorKind, Event, Limits, Message, MessageType, Phase, PublishMode, Rejection,
+    Value, amf,
+};
+use std::time::Duration;
+
+const URL: &str = "rtmp://localhost/live/KEY?user=1";
+
+fn publishing() -> Pair {
+    let mut pair = Pair::new(URL);
+    pair.run().unwrap();
+    assert!(pair.client.is_publishing() && pair.server.is_publishing());
+    pair.events.clear();
+    pair
+}
+
+/// Pulls events until the given one, deciding nothing.
+fn until_publish(pair: &mut Pair) -> millrace_rtmp::PublishRequest {
+    loop {
+        pair.step().unwrap();
+        match pair.server.next_event(pair.now, &mut pair.to_server).unwrap() {
+            Some(Event::ConnectRequested(_)) => pair.server.accept_connect().unwrap(),
+            Some(Event::PublishRequested(request)) => return request,
+            _ => {}
+        }
+    }
+}
+
+fn command(name: &str, transaction: f64, arguments: &[Value]) -> Bytes {
+    let mut payload = BytesMut::new();
+    amf::encode(&[name.into(), transaction.into()], &mut payload);
+    amf::encode(arguments, &mut payload);
+    payload.freeze()
+}
+
+#[test]
+fn plays_a_whole_session() {
+    let mut pair = Pair::new(URL);
+    pair.run().unwrap();
+    let [Event::ConnectRequested(connect), Event::PublishRequested(publish)] = &pair.events[..] else {
+        panic!("{:?}", pair.events);
+    };
+    assert_eq!((connect.app.as_str(), connect.tc_url.as_str()), ("live", "rtmp://localhost/live"));
+    assert_eq!(
+        (publish.app.as_str(), publish.stream_key.expose(), publish.mode),
+        ("live", "KEY", PublishMode::Live)
+    );
+    assert_eq!(publish.query.as_ref().map(|q| q.expose()), Some("user=1"));
+    assert!(pair.client_events.contains(&ClientEvent::PublishStarted));
+    pair.events.clear();
+
+    let properties = vec![("width".to_owned(), Value::from(640.0))];
+    pair.client.push_metadata(0, properties.clone()).unwrap();
+    pair.client.push_video(40, Bytes::from_static(b"video")).unwrap();
+    pair.client.push_audio(41, Bytes::from_static(b"audio")).unwrap();
+    pair.client.push_data(42, &["onCaptionInfo".into(), "708".into()]).unwrap();
+    pair.run().unwrap();
+    pair.client.unpublish().unwrap();
+    pair.run().unwrap();
+    let expected = [
+        Event::Metadata { timestamp: 0, properties },
+        Event::Video { timestamp: 40, data: Bytes::from_static(b"video") },
+        Event::Audio { timestamp: 41, data: Bytes::from_static(b"audio") },
+        Event::Data { timestamp: 42, name: "onCaptionInfo".to_owned(), values: vec!["708".into()] },
+        Event::Unpublished,
+    ];
+    assert_eq!(pair.events, expected);
+    assert!(
+        pair.client_events.contains(&ClientEvent::Status { code: "NetStream.Unpublish.Success".to_owned() })
+    );
+}
+
+#[test]
+fn media_of_one_chunk_is_a_slice_of_the_read_buffer() {
+    let mut pair = publishing();
+    pair.client.push_video(0, Bytes::from(vec![9; 20_000])).unwrap();
+    pair.step().unwrap();
+    let held = pair.to_server.as_ptr_range();
+    let event = pair.server.next_event(pair.now, &mut pair.to_server).unwrap();
+    let Some(Event::Video { data, .. }) = event else { panic!("{event:?}") };
+    assert!(held.contains(&data.as_ptr()));
+}
+
+#[test]
+fn a_refused_publisher_is_told_why() {
+    for why in [Rejection::BadName, Rejection::Denied, Rejection::Failed] {
+        let mut pair = Pair::new(URL);
+        until_publish(&mut pair);
+        pair.server.reject_publish(why, "unknown key").unwrap();
+        pair.run().unwrap();
+        let refused =
+            ClientEvent::Refused { code: why.code().to_owned(), description: "unknown key".to_owned() };
+        assert!(pair.client_events.contains(&refused), "{:?}", pair.client_events);
+        assert!(pair.server.is_finished() && pair.server.deadline().is_none());
+    }
+}
+
+#[test]
+fn a_refused_connection_is_told_why() {
+    let mut pair = Pair::new("rtmp://localhost/wrong/KEY");
+    while !pair.server.is_finished() {
+        pair.step().unwrap();
+        if let Some(Event::ConnectRequested(_)) =
+            pair.server.next_event(pair.now, &mut pair.to_server).unwrap()
+        {
+            pair.server.reject_connect(Rejection::ConnectRejected, "no such application").unwrap();
+        }
+    }
+    pair.run().unwrap();
+    let [ClientEvent::Refused { code, .. }] = &pair.client_events[..] else {
+        panic!("{:?}", pair.client_events)
+    };
+    assert_eq!(code, "NetConnection.Connect.Rejected");
+}
+
+#[test]
+fn a_kicked_publisher_is_told_why() {
+    let mut pair = publishing();
+    pair.server.kick(Rejection::Denied, "stream stopped").unwrap();
+    pair.client.push_video(0, Bytes::from_static(b"late")).unwrap();
+    pair.run().unwrap();
+    assert!(matches!(&pair.client_events.last(), Some(ClientEvent::Refused { .. })));
+    assert!(pair.events.is_empty());
+}
+
+#[test]
+fn nothing_is_parsed_while_a_decision_is_pending() {
+    let mut pair = Pair::new(URL);
+    until_publish(&mut pair);
+    let early = message(6, MessageType::VIDEO, 0, b"early");
+    pair.client.send_message(&early).unwrap();
+    pair.step().unwrap();
+    assert!(!pair.server.wants_input());
+    assert_eq!(pair.server.next_event(pair.now, &mut pair.to_server).unwrap(), None);
+    pair.server.accept_publish(pair.now).unwrap();
+    let event = pair.server.next_event(pair.now, &mut pair.to_server).unwrap();
+    assert_eq!(event, Some(Event::Video { timestamp: 0, data: early.payload }));
+}
+
+#[test]
+fn the_key_may_stand_in_the_application_path() {
+    let mut config = ClientConfig::from_url("rtmp://localhost/live/KEY/x").unwrap();
+    config.name = millrace_rtmp::StreamName::new("");
+    let mut pair = Pair::with(config, Limits::default());
+    let request = until_publish(&mut pair);
+    assert_eq!((request.app.as_str(), request.stream_key.expose()), ("live", "KEY"));
+}
+
+#[test]
+fn a_publisher_without_key_is_refused_by_the_session() {
+    let mut config = ClientConfig::from_url(URL).unwrap();
+    config.name = millrace_rtmp::StreamName::new("");
+    let mut pair = Pair::with(config, Limits::default());
+    pair.run().unwrap();
+    assert!(
+        matches!(&pair.client_events[..], [.., ClientEvent::Refused { code, .. }] if code == "NetStream.Publish.BadName")
+    );
+}
+
+#[test]
+fn publishes_again_on_the_same_connection() {
+    let mut pair = publishing();
+    for name in ["FCUnpublish", "deleteStream", "closeStream"] {
+        let payload = command(name, 9.0, &[Value::Null, 1.0.into()]);
+        let kind = MessageType::COMMAND_AMF0;
+        pair.client.send_message(&Message { payload, ..message(3, kind, 0, &[]) }).unwrap();
+    }
+    let payload = command("publish", 10.0, &[Value::Null, "OTHER".into(), "append".into()]);
+    pair.client.send_message(&Message { payload, ..message(3, MessageType::COMMAND_AMF0, 0, &[]) }).unwrap();
+    pair.run().unwrap();
+    let [Event::Unpublished, Event::PublishRequested(request)] = &pair.events[..] else {
+        panic!("{:?}", pair.events)
+    };
+    assert_eq!((request.stream_key.expose(), request.mode), ("OTHER", PublishMode::Append));
+}
+
+#[test]
+fn answers_what_encoders_ask() {
+    let mut pair = publishing();
+    for (i, name) in
+        ["_checkbw", "getStreamLength", "releaseStream", "FCPublish", "unheardOf"].iter().enumerate()
+    {
+        let payload = command(name, 20.0 + i as f64, &[Value::Null, "KEY".into()]);
+        pair.client
+            .send_message(&Message { stream: 0, payload, ..message(3, MessageType::COMMAND_AMF0, 0, &[]) })
+            .unwrap();
+    }
+    // An AMF3 command: AMF0 behind a zero byte.
+    let mut amf3 = vec![0];
+    amf3.extend_from_slice(&command("createStream", 30.0, &[Value::Null]));
+    pair.client.send_message(&message(3, MessageType::COMMAND_AMF3, 0, &amf3)).unwrap();
+    // A command that ends after its name.
+    let mut short = BytesMut::new();
+    amf::encode(&["_checkbw".into()], &mut short);
+    pair.client.send_message(&message(3, MessageType::COMMAND_AMF0, 0, &short)).unwrap();
+    pair.client.send_ping(77).unwrap();
+    pair.server.send_ping(5).unwrap();
+    pair.run().unwrap();
+    assert_eq!(pair.server.last_pong(), Some(5));
+    assert!(pair.server.is_publishing());
+}
+
+#[test]
+fn acknowledges_each_window_of_bytes() {
+    let mut pair = publishing();
+    let window = 100_000u32;
+    pair.client
+        .send_message(&Message {
+            stream: 0,
+            ..message(2, MessageType::WINDOW_ACK_SIZE, 0, &window.to_be_bytes())
+        })
+        .unwrap();
+    for i in 0..50 {
+        pair.client.push_video(i * 40, Bytes::from(vec![1; 10_000])).unwrap();
+        pair.run().unwrap();
+    }
+    let acks: Vec<u32> = pair
+        .client_events
+        .iter()
+        .filter_map(|e| if let ClientEvent::Acknowledged(n) = e { Some(*n) } else { None })
+        .collect();
+    assert_eq!(acks.len(), 5, "{acks:?}");
+    assert!(acks.is_sorted_by(|a, b| b - a >= window), "{acks:?}");
+}
+
+#[test]
+fn takes_aggregates_apart() {
+    let mut pair = publishing();
+    let mut body = BytesMut::new();
+    for (kind, timestamp, data) in [(9u8, 1000u32, &b"v1"[..]), (8, 1010, b"a1"), (9, 1040, b"v2")] {
+        body.put_u8(kind);
+        body.put_uint(data.len() as u64, 3);
+        body.put_uint(u64::from(timestamp & 0xff_ffff), 3);
+        body.put_u8((timestamp >> 24) as u8);
+        body.put_uint(1, 3);
+        body.put_slice(data);
+        body.put_u32(11 + data.len() as u32);
+    }
+    pair.client.send_message(&message(6, MessageType::AGGREGATE, 500, &body)).unwrap();
+    pair.run().unwrap();
+    let expected = [
+        Event::Video { timestamp: 500, data: Bytes::from_static(b"v1") },
+        Event::Audio { timestamp: 510, data: Bytes::from_static(b"a1") },
+        Event::Video { timestamp: 540, data: Bytes::from_static(b"v2") },
+    ];
+    assert_eq!(pair.events, expected);
+}
+
+#[test]
+fn broken_or_empty_metadata_does_not_end_a_stream() {
+    let mut pair = publishing();
+    pair.client.send_message(&message(5, MessageType::DATA_AMF0, 0, &[2, 0, 9, b'x'])).unwrap();
+    pair.client.push_data(0, &["@setDataFrame".into(), "onMetaData".into()]).unwrap();
+    pair.client.push_video(0, Bytes::from_static(b"v")).unwrap();
+    pair.run().unwrap();
+    assert_eq!(pair.events.len(), 2);
+    assert_eq!(pair.events[0], Event::Metadata { timestamp: 0, properties: vec![] });
+    assert_eq!(pair.server.ignored(), 1);
+}
+
+#[test]
+fn each_phase_has_its_deadline() {
+    let limits = Limits::default();
+    let mut pair = Pair::new(URL);
+    assert_eq!(pair.server.deadline(), Some(limits.handshake));
+    let late = pair.server.handle_timeout(limits.handshake).unwrap_err();
+    assert_eq!(late.kind, ErrorKind::TimedOut(Phase::Handshake));
+
+    // The handshake alone.
+    pair.now = Duration::from_secs(2);
+    pair.step().unwrap();
+    pair.server.next_event(pair.now, &mut pair.to_server).unwrap();
+    pair.step().unwrap();
+    while pair.server.next_event(pair.now, &mut pair.to_server).unwrap().is_none() {
+        pair.step().unwrap();
+    }
+    assert_eq!(pair.server.deadline(), None, "a decision is pending");
+    pair.server.accept_connect().unwrap();
+    assert_eq!(pair.server.deadline(), Some(pair.now + limits.publish));
+    pair.run().unwrap();
+    assert_eq!(pair.server.deadline(), Some(pair.now + limits.idle));
+    pair.now = Duration::from_secs(9);
+    pair.client.push_video(0, Bytes::from_static(b"v")).unwrap();
+    pair.run().unwrap();
+    // Pings are no media.
+    pair.now = Duration::from_secs(12);
+    pair.client.send_ping(1).unwrap();
+    pair.run().unwrap();
+    assert_eq!(pair.server.deadline(), Some(Duration::from_secs(9) + limits.idle));
+    let late = pair.server.handle_timeout(Duration::from_secs(9) + limits.idle).unwrap_err();
+    assert_eq!(late.kind, ErrorKind::TimedOut(Phase::Media));
+}
+
+#[test]
+fn bounds_hold_before_publish() {
+    let cases: [(&str, fn(&mut Pair)); 3] = [
+        ("commands before publish", |pair| {
+            for i in 0..40 {
+                let payload = command("releaseStream", f64::from(i), &[Value::Null]);
+                pair.client
+                    .send_message(&Message { payload, ..message(3, MessageType::COMMAND_AMF0, 0, &[]) })
+                    .unwrap();
+            }
+        }),
+        ("bytes before publish", |pair| {
+            for _ in 0..20 {
+                pair.client.send_message(&message(6, MessageType::VIDEO, 0, &[0; 60_000])).unwrap();
+            }
+        }),
+        ("the peer does not read its answers", |pair| {
+            for i in 0..10_000 {
+                pair.client.send_ping(i).unwrap();
+            }
+        }),
+    ];
+    for (limit, misbehave) in cases {
+        let mut pair = Pair::new(URL);
+        while !matches!(
+            pair.server.next_event(pair.now, &mut pair.to_server),
+            Ok(Some(Event::ConnectRequested(_)))
+        ) {
+            pair.step().unwrap();
+        }
+        pair.server.accept_connect().unwrap();
+        misbehave(&mut pair);
+        assert_eq!(pair.run().unwrap_err().kind, ErrorKind::Limit(limit));
+    }
+}
+
+#[test]
+fn a_large_message_waits_for_publish() {
+    let mut pair = Pair::new(URL);
+    pair.run().unwrap();
+    pair.client.push_video(0, Bytes::from(vec![1; 3_000_000])).unwrap();
+    pair.run().unwrap();
+    assert!(matches!(&pair.events.last(), Some(Event::Video { data, .. }) if data.len() == 3_000_000));
+    pair.client.push_video(0, Bytes::from(vec![1; 9_000_000])).unwrap();
+    let error = pair.run().unwrap_err();
+    assert!(matches!(error.kind, ErrorKind::MessageTooLarge { length: 9_000_000, .. }));
+    assert_eq!((error.at.chunk_stream, error.at.message_type), (Some(6), Some(9)));
+}
+
+#[test]
+fn timestamps_run_through_every_wrap() {
+    let mut pair = publishing();
+    let times = [
+        0,
+        (1 << 24) - 40,
+        (1 << 24) + 1,
+        (1 << 24) + 41,
+        (1 << 31) - 1,
+        (1 << 31) + 39,
+        u32::MAX - 3,
+        36,
+        76,
+    ];
+    for (i, timestamp) in times.into_iter().enumerate() {
+        pair.client.push_video(timestamp, Bytes::from(vec![i as u8; 70_000])).unwrap();
+    }
+    pair.run().unwrap();
+    let got: Vec<u32> = pair
+        .events
+        .iter()
+        .filter_map(|e| if let Event::Video { timestamp, .. } = e { Some(*timestamp) } else { None })
+        .collect();
+    assert_eq!(got, times);
+}
