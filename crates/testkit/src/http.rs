@@ -1,0 +1,54 @@
+//! Fetching over HTTP as a viewer would.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::header::HeaderMap;
+
+/// A whole answer.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The status code.
+    pub status: u16,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Bytes,
+}
+
+impl Answer {
+    /// The body as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// A header's value.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+}
+
+/// A client with connections kept alive and a time limit of 30 s a request, longer than any blocking reload.
+pub fn client() -> reqwest::Client {
+    static CLIENT: OnceLock<()> = OnceLock::new();
+    // Installed already by the code under test: just as good.
+    CLIENT.get_or_init(|| drop(rustls::crypto::ring::default_provider().install_default()));
+    reqwest::Client::builder()
+        .timeout(Duration::from_secs(30))
+        .no_proxy()
+        .build()
+        .expect("an HTTP client without options that can fail")
+}
+
+/// Fetches `url`, following no redirect's surprise: any status is an answer.
+pub async fn get(url: &str) -> anyhow::Result<Answer> {
+    fetch(client().get(url)).await
+}
+
+/// Sends a prepared request.
+pub async fn fetch(request: reqwest::RequestBuilder) -> anyhow::Result<Answer> {
+    let answer = request.send().await?;
+    let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
+    Ok(Answer { status, headers, body: answer.bytes().await? })
+}
