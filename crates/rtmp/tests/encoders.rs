@@ -11,7 +11,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// An encoder that has not connected or gone by then has failed.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Ends the encoder whatever happens to the test.
 struct Encoder(Option<Child>);
@@ -104,39 +104,23 @@ fn serve(listener: &TcpListener, limits: Limits, refuse: Option<Rejection>) -> R
     }
 }
 
-const VIDEO: [&str; 15] = [
-    "-f",
-    "lavfi",
-    "-i",
-    "testsrc=size=320x180:rate=25",
-    "-c:v",
-    "libx264",
-    "-preset",
-    "veryfast",
-    "-bf",
-    "2",
-    "-g",
-    "25",
-    "-pix_fmt",
-    "yuv420p",
-    "-shortest",
-];
-const AUDIO: [&str; 6] = ["-f", "lavfi", "-i", "sine=frequency=440:sample_rate=48000", "-c:a", "aac"];
+/// An input and how it is encoded; ffmpeg wants all inputs before all codecs.
+struct Input([&'static str; 4], &'static [&'static str]);
 
-fn ffmpeg(inputs: &[&str], output: &[&str], url: &str) -> Encoder {
+const VIDEO: Input = Input(
+    ["-f", "lavfi", "-i", "testsrc=size=320x180:rate=25"],
+    &["-c:v", "libx264", "-preset", "veryfast", "-bf", "2", "-g", "25", "-pix_fmt", "yuv420p"],
+);
+const AUDIO: Input = Input(["-f", "lavfi", "-i", "sine=frequency=440:sample_rate=48000"], &["-c:a", "aac"]);
+
+fn ffmpeg(inputs: &[&Input], output: &[&str], url: &str) -> Encoder {
     let mut arguments = vec!["-hide_banner", "-loglevel", "warning"];
-    // Inputs come before the codecs.
-    let (sources, codecs): (Vec<_>, Vec<_>) =
-        inputs.chunks(4).enumerate().fold((vec![], vec![]), |mut acc, (_, c)| {
-            if c.first() == Some(&"-f") {
-                acc.0.extend_from_slice(c)
-            } else {
-                acc.1.extend_from_slice(c)
-            };
-            acc
-        });
-    arguments.extend(sources);
-    arguments.extend(codecs);
+    for input in inputs {
+        arguments.extend_from_slice(&input.0);
+    }
+    for input in inputs {
+        arguments.extend_from_slice(input.1);
+    }
     arguments.extend_from_slice(&["-t", "2"]);
     arguments.extend_from_slice(output);
     arguments.extend_from_slice(&["-f", "flv", url]);
@@ -171,8 +155,7 @@ fn check_media(events: &[Event], video: bool, start: u32) {
 #[test]
 fn ffmpeg_publishes_video_and_audio() {
     let (listener, url) = listen();
-    let inputs = [&VIDEO[..4], &AUDIO[..4], &VIDEO[4..], &AUDIO[4..]].concat();
-    let encoder = ffmpeg(&inputs, &[], &url);
+    let encoder = ffmpeg(&[&VIDEO, &AUDIO], &[], &url);
     let events = serve(&listener, Limits::default(), None).unwrap();
     assert!(encoder.output().status.success());
     let Some(Event::PublishRequested(request)) = events.get(1) else { panic!("{:?}", events.get(1)) };
@@ -193,7 +176,7 @@ fn ffmpeg_publishes_video_and_audio() {
 #[test]
 fn ffmpeg_publishes_audio_alone() {
     let (listener, url) = listen();
-    let encoder = ffmpeg(&AUDIO, &[], &url);
+    let encoder = ffmpeg(&[&AUDIO], &[], &url);
     let events = serve(&listener, Limits::default(), None).unwrap();
     assert!(encoder.output().status.success());
     check_media(&events, false, 0);
@@ -205,7 +188,7 @@ fn ffmpeg_publishes_past_4_h_39_m_in_small_chunks() {
     // ffmpeg takes over the server's chunk size: 128 makes every frame a row of type 3 chunks.
     let limits = Limits { outbound_chunk: 128, ..Limits::default() };
     let (listener, url) = listen();
-    let encoder = ffmpeg(&VIDEO, &["-output_ts_offset", "16776"], &url);
+    let encoder = ffmpeg(&[&VIDEO], &["-output_ts_offset", "16776"], &url);
     let events = serve(&listener, limits, None).unwrap();
     assert!(encoder.output().status.success());
     check_media(&events, true, 16_776_000);
@@ -215,7 +198,7 @@ fn ffmpeg_publishes_past_4_h_39_m_in_small_chunks() {
 #[test]
 fn ffmpeg_shows_why_it_was_refused() {
     let (listener, url) = listen();
-    let encoder = ffmpeg(&VIDEO, &[], &url);
+    let encoder = ffmpeg(&[&VIDEO], &[], &url);
     let events = serve(&listener, Limits::default(), Some(Rejection::BadName)).unwrap();
     let output = encoder.output();
     assert!(!output.status.success());

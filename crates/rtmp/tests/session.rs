@@ -7,7 +7,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use common::{Pair, message};
 use millrace_rtmp::{
     ClientConfig, ClientEvent, ErrorKind, Event, Limits, Message, MessageType, Phase, PublishMode, Rejection,
-    Value, amf,
+    StreamName, Value, amf,
 };
 use std::time::Duration;
 
@@ -52,7 +52,7 @@ fn plays_a_whole_session() {
         (publish.app.as_str(), publish.stream_key.expose(), publish.mode),
         ("live", "KEY", PublishMode::Live)
     );
-    assert_eq!(publish.query.as_ref().map(|q| q.expose()), Some("user=1"));
+    assert_eq!(publish.query.as_ref().map(StreamName::expose), Some("user=1"));
     assert!(pair.client_events.contains(&ClientEvent::PublishStarted));
     pair.events.clear();
 
@@ -147,7 +147,7 @@ fn nothing_is_parsed_while_a_decision_is_pending() {
 #[test]
 fn the_key_may_stand_in_the_application_path() {
     let mut config = ClientConfig::from_url("rtmp://localhost/live/KEY/x").unwrap();
-    config.name = millrace_rtmp::StreamName::new("");
+    config.name = StreamName::new("");
     let mut pair = Pair::with(config, Limits::default());
     let request = until_publish(&mut pair);
     assert_eq!((request.app.as_str(), request.stream_key.expose()), ("live", "KEY"));
@@ -156,7 +156,7 @@ fn the_key_may_stand_in_the_application_path() {
 #[test]
 fn a_publisher_without_key_is_refused_by_the_session() {
     let mut config = ClientConfig::from_url(URL).unwrap();
-    config.name = millrace_rtmp::StreamName::new("");
+    config.name = StreamName::new("");
     let mut pair = Pair::with(config, Limits::default());
     pair.run().unwrap();
     assert!(
@@ -298,9 +298,11 @@ fn each_phase_has_its_deadline() {
     assert_eq!(late.kind, ErrorKind::TimedOut(Phase::Media));
 }
 
+type Misbehaviour = fn(&mut Pair);
+
 #[test]
 fn bounds_hold_before_publish() {
-    let cases: [(&str, fn(&mut Pair)); 3] = [
+    let cases: [(&str, Misbehaviour); 3] = [
         ("commands before publish", |pair| {
             for i in 0..40 {
                 let payload = command("releaseStream", f64::from(i), &[Value::Null]);
@@ -311,7 +313,7 @@ fn bounds_hold_before_publish() {
         }),
         ("bytes before publish", |pair| {
             for _ in 0..20 {
-                pair.client.send_message(&message(6, MessageType::VIDEO, 0, &[0; 60_000])).unwrap();
+                pair.client.send_message(&message(6, MessageType::VIDEO, 0, &vec![0; 60_000])).unwrap();
             }
         }),
         ("the peer does not read its answers", |pair| {

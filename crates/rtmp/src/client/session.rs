@@ -300,23 +300,23 @@ impl ClientSession {
             }
             // Servers without these two still take streams.
             "_error" if transaction == RELEASE_STREAM || transaction == FC_PUBLISH => {}
-            "_error" | "onStatus" => return Ok(self.status(name == "_error", last)),
+            "_error" | "onStatus" => return Ok(Some(self.status(name == "_error", last))),
             _ => {}
         }
         Ok(None)
     }
 
-    fn status(&mut self, failed: bool, info: &Value) -> Option<ClientEvent> {
+    fn status(&mut self, failed: bool, info: &Value) -> ClientEvent {
         let text = |name| info.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
         let code = text("code");
         if failed || text("level") == "error" {
             self.state = State::Finished;
-            return Some(ClientEvent::Refused { code, description: text("description") });
+            return ClientEvent::Refused { code, description: text("description") };
         }
         if code == "NetStream.Publish.Start" && matches!(self.state, State::StartingPublish) {
             self.state = State::Publishing;
-            return Some(ClientEvent::PublishStarted);
+            return ClientEvent::PublishStarted;
         }
-        Some(ClientEvent::Status { code })
+        ClientEvent::Status { code }
     }
 }

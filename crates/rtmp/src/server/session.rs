@@ -111,6 +111,7 @@ impl ServerSession {
     /// A session for a connection accepted at `now` (a monotonic time with any origin).
     pub fn new(limits: Limits, now: Duration) -> Self {
         let mut reader = ChunkReader::new(limits, crate::handshake::HANDSHAKE_BYTES as u64);
+        // Until a publish is accepted; afterwards frames still under way must not fail.
         reader.set_media_limit(limits.control_bytes);
         Self {
             state: State::Handshake(Handshake::server()),
@@ -313,7 +314,6 @@ impl ServerSession {
         self.since = now;
         self.commands = 0;
         self.phase_offset = self.reader.offset();
-        self.reader.set_media_limit(self.limits.control_bytes);
     }
 
     fn touch(&mut self, now: Duration, event: &Event) {
