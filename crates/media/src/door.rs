@@ -9,7 +9,7 @@
 //!   [`AUDIO_SLACK`]; a hole beyond that is filled with silence (mono and stereo) or left, an overlap is dropped.
 //! - Audio that is announced and absent ([`AUDIO_START_LIMIT`], [`AUDIO_STALL_LIMIT`]) is replaced by silence until it
 //!   comes, because a player starves when one of its tracks does.
-//! - A step beyond [`JUMP_LIMIT`] forward (seen from both tracks) or [`BACK_LIMIT`] back is a discontinuity: the
+//! - A step of [`JUMP_LIMIT`] beyond both tracks, or [`BACK_LIMIT`] back, is a discontinuity: the
 //!   timeline goes on without a hole and the unit says so.
 //! - AAC priming is neither trimmed nor signalled: the publisher's first frame plays at its own timestamp, as in RTMP.
 
@@ -26,8 +26,9 @@ use crate::time::{RtmpClock, Timescale};
 /// Where every timeline starts, in 90 kHz ticks: one second, so that a track that starts a little before the other,
 /// or a negative composition offset, stays positive (`tfdt` is unsigned).
 pub const TIMELINE_START: i64 = 90_000;
-/// A forward step beyond this is no pause of the encoder but another timeline. 90 kHz ticks (10 s).
-pub const JUMP_LIMIT: i64 = 900_000;
+/// A step this far beyond both tracks is no pause of one of them but another timeline. 90 kHz ticks (1.5 s): a hole
+/// must fit a segment below the smallest target duration.
+pub const JUMP_LIMIT: i64 = 135_000;
 /// A backward step beyond this is no reordering. 90 kHz ticks (1 s).
 pub const BACK_LIMIT: i64 = 90_000;
 /// How far audio timestamps may stray from the sample count. 90 kHz ticks (100 ms): senders batch frames.

@@ -16,6 +16,7 @@ pub mod cmaf;
 pub mod door;
 pub mod flv;
 pub mod h264;
+pub mod hls;
 pub mod packager;
 pub mod sample;
 pub mod segmenter;

@@ -61,7 +61,11 @@ struct Open {
     msn: u64,
     /// Decoding time of the boundary unit in 90 kHz ticks.
     start: i64,
+    /// Earliest time of any unit in it, which is audio's when that comes late after a hole.
+    earliest: i64,
     independent: bool,
+    /// Earliest time in the segment before.
+    previous: i64,
 }
 
 /// See the module.
@@ -204,14 +208,14 @@ impl Segmenter {
         let Some(open) = self.open else { return true };
         let elapsed = unit.dts - open.start;
         if !unit.keyframe {
-            return elapsed + self.frame > self.target;
+            return unit.dts - open.earliest + self.frame > self.target;
         }
         !self.video.started
             || self.video.changed
             || !open.independent
             || (self.pending && elapsed >= MIN_DISCONTINUITY_SEGMENT)
             || elapsed >= SEGMENT_AIM - BOUNDARY_SLACK
-            || elapsed + self.gop > self.target
+            || unit.dts - open.earliest + self.gop > self.target
     }
 
     fn audio(&mut self, frame: AudioFrame) {
@@ -226,7 +230,8 @@ impl Segmenter {
         let elapsed = time - open.start;
         let stalled = self.last_dts.is_none_or(|dts| time - dts > VIDEO_STALL);
         let limit = if self.video.started { self.target - length } else { SEGMENT_AIM };
-        let boundary = self.audio.changed || (stalled && elapsed >= limit);
+        let boundary = self.audio.changed
+            || (stalled && elapsed >= limit.min(self.target - length - (open.start - open.earliest)));
         let mut discontinuity = false;
         if boundary {
             self.pending |= self.audio.changed;
@@ -234,8 +239,13 @@ impl Segmenter {
             discontinuity = self.cut(time, alone);
             self.stats.synthetic_boundaries += u64::from(!alone);
         } else {
-            let behind = time < open.start && open.msn > self.audio_msn;
+            // A segment that would grow beyond the target duration takes no more late audio.
+            let fits = time + length - open.previous <= self.target;
+            let behind = time < open.start && open.msn > self.audio_msn && fits;
             self.audio_msn = self.audio_msn.max(if behind { open.msn - 1 } else { open.msn });
+            if !behind {
+                self.open = Some(Open { earliest: open.earliest.min(time), ..open });
+            }
         }
         self.audio.started = true;
         let independent = !boundary || !self.video.started;
@@ -280,7 +290,8 @@ impl Segmenter {
     /// Opens the next segment at `start`; returns whether it follows a discontinuity.
     fn cut(&mut self, start: i64, independent: bool) -> bool {
         let msn = self.open.map_or(self.config.first_msn, |open| open.msn + 1);
-        self.open = Some(Open { msn, start, independent });
+        let previous = self.open.map_or(start, |open| open.earliest);
+        self.open = Some(Open { msn, start, earliest: start, independent, previous });
         let floor = if self.audio.changed || !self.audio.started { msn } else { self.audio_msn.max(msn - 1) };
         self.audio_msn = floor.max(self.config.first_msn);
         self.audio.changed = false;

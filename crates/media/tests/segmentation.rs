@@ -58,7 +58,11 @@ fn check(events: &[MediaEvent], rate: u32, target: u32) {
         assert!(unit.stamp.msn >= slot.0 && native > slot.1, "{unit:?} after {slot:?}");
         *slot = (unit.stamp.msn, native);
         let start = boundaries.iter().find(|b| b.0 == unit.stamp.msn).unwrap().1;
-        assert!(time(&unit.unit, rate) - start < i64::from(target) * 90_000, "{unit:?} from {start}");
+        // EXTINF is rounded before it is compared: audio may run a little ahead of the picture that cuts.
+        assert!(
+            time(&unit.unit, rate) - start <= i64::from(target) * 90_000 + 27_000,
+            "{unit:?} from {start}"
+        );
     }
 }
 
@@ -152,18 +156,23 @@ fn video_only_and_late_unannounced_audio() {
     check(&events, 48_000, 4);
     all_data_passes(&source, &events);
     // Audio whose very configuration comes late.
-    let mut messages = source.messages();
-    let late = Source { fps: None, ..Source::default() }.messages();
-    let at = messages.len() / 2;
-    messages.insert(at, late[0].clone());
-    let mut merged = messages[..=at].to_vec();
-    for (offset, message) in messages[at + 1..].iter().enumerate() {
-        merged.push(message.clone());
-        merged.push(late[240 + offset].clone());
-    }
-    let (events, _) = segment(merged, config());
+    let asc = millrace_media::aac::AudioSpecificConfig::aac_lc(48_000, 2).unwrap();
+    let header = millrace_media::flv::FlvAudio::SequenceHeader(asc);
+    let messages: Vec<_> = Source::default()
+        .messages()
+        .into_iter()
+        .filter(|m| !matches!(m, Message::Audio(_, millrace_media::flv::FlvAudio::SequenceHeader(_))))
+        .flat_map(|m| match m {
+            Message::Audio(ms, _) if ms < 5_000 => vec![],
+            Message::Audio(ms, _) if ms < 5_022 => vec![Message::Audio(ms, header.clone()), m],
+            _ => vec![m],
+        })
+        .collect();
+    let expected = message_data(&messages, TrackKind::Audio);
+    let (events, _) = segment(messages, config());
     check(&events, 48_000, 4);
-    assert_eq!(unit_data(&events, TrackKind::Audio).len(), messages.len() - at - 1);
+    assert!(expected.len() > 200);
+    assert_eq!(unit_data(&events, TrackKind::Audio), expected);
 }
 
 #[test]

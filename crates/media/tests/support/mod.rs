@@ -1,5 +1,5 @@
 //! A made-up encoder with known bytes, and the way from its messages to packaged output.
-#![allow(dead_code, missing_docs, clippy::missing_panics_doc)]
+#![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
 use bytes::Bytes;
 use millrace_media::door::{Door, DoorEvent};

@@ -1,0 +1,375 @@
+//! Checks successive playlists of one rendition, as one player would fetch them, against RFC 8216bis and against what
+//! players in the field need.
+//!
+//! Feed it every playlist in the order fetched; it keeps what was listed and reports what may never happen. It remembers
+//! every name for as long as it lives: made for tests and for probing a server, not for a server's own path.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::model::{Map, MediaPlaylist, Part, Segment};
+use super::parse::ParseError;
+
+/// Durations are compared with this tolerance: they are written to the microsecond.
+const EPSILON: Duration = Duration::from_micros(2);
+
+/// A rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Rule {
+    /// The text is a media playlist.
+    Parses,
+    /// EXTINF, rounded, is at most EXT-X-TARGETDURATION (§4.4.3.1).
+    TargetDurationExceeded,
+    /// EXT-X-TARGETDURATION does not change (§6.2.1).
+    TargetDurationChanged,
+    /// No part is longer than PART-TARGET (§4.4.4.9).
+    PartTargetExceeded,
+    /// A part reaches 85 % of PART-TARGET, unless independent, a gap, or the last of its segment (§4.4.4.9).
+    PartTooShort,
+    /// PART-TARGET does not change: AVPlayer gives up.
+    PartTargetChanged,
+    /// Parts need EXT-X-PART-INF (§4.4.3.7).
+    PartInfMissing,
+    /// PART-HOLD-BACK is there and at least twice PART-TARGET (§4.4.3.8).
+    PartHoldBack,
+    /// HOLD-BACK is at least three target durations (§4.4.3.8).
+    HoldBack,
+    /// CAN-SKIP-UNTIL is at least six target durations (§4.4.3.8).
+    CanSkipUntil,
+    /// The parts of a segment are not longer than the segment (§4.4.4.9).
+    PartsExceedSegment,
+    /// A live low-latency playlist hints at the next part: hls.js polls in a loop without.
+    PreloadHintMissing,
+    /// A preload hint names something already listed.
+    PreloadHintStale,
+    /// Fragmented MP4 needs EXT-X-MAP (§3.1.2).
+    MapMissing,
+    /// Another init segment without a discontinuity.
+    MapChangedWithoutDiscontinuity,
+    /// EXT-X-MEDIA-SEQUENCE does not decrease (§6.2.2).
+    MediaSequenceBackwards,
+    /// EXT-X-DISCONTINUITY-SEQUENCE does not decrease (§6.2.2).
+    DiscontinuitySequenceBackwards,
+    /// It grows by exactly the EXT-X-DISCONTINUITY tags removed (§6.2.2).
+    DiscontinuitySequenceMiscounted,
+    /// The newest segment or part only moves forward.
+    PositionBackwards,
+    /// A media sequence number names the same segment for ever (§6.2.1).
+    SegmentChanged,
+    /// A part, once listed, does not change.
+    PartChanged,
+    /// Parts stay listed for three target durations (§6.2.2).
+    PartRemovedEarly,
+    /// A URI names one thing for ever.
+    UriReused,
+    /// A playlist that loses segments keeps three target durations (§6.2.2).
+    WindowTooShort,
+    /// EXT-X-PROGRAM-DATE-TIME does not go back.
+    DateBackwards,
+    /// Time passes that neither segments nor EXT-X-GAP nor a discontinuity account for.
+    GapMissing,
+    /// Nothing changes after EXT-X-ENDLIST (§4.4.3.4).
+    ChangedAfterEnd,
+    /// A delta update fits the playlist before it (§6.2.5.1).
+    DeltaWithoutBase,
+}
+
+/// A rule broken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// The rule.
+    pub rule: Rule,
+    /// Where, and the values.
+    pub detail: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {}", self.rule, self.detail)
+    }
+}
+
+/// Media sequence number, and part within it.
+type Name = (u64, Option<u32>);
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Checker {
+    last: Option<MediaPlaylist>,
+    part_target: Option<Duration>,
+    segments: BTreeMap<u64, Segment>,
+    parts: BTreeMap<(u64, u32), Part>,
+    uris: BTreeMap<Arc<str>, Name>,
+    found: Vec<Violation>,
+}
+
+impl Checker {
+    /// A checker that has seen nothing.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The last playlist, delta updates applied.
+    pub const fn last(&self) -> Option<&MediaPlaylist> {
+        self.last.as_ref()
+    }
+
+    /// Checks the next playlist as fetched.
+    pub fn check(&mut self, text: &str) -> Vec<Violation> {
+        match MediaPlaylist::parse(text) {
+            Ok(playlist) => self.check_playlist(&playlist),
+            Err(error) => vec![parse_violation(&error)],
+        }
+    }
+
+    /// Checks the next playlist.
+    pub fn check_playlist(&mut self, playlist: &MediaPlaylist) -> Vec<Violation> {
+        let full = if playlist.skipped_segments > 0 {
+            match self.last.as_ref().and_then(|last| playlist.with_skipped_from(last)) {
+                Some(full) => full,
+                None => {
+                    let detail =
+                        format!("skips {} from {}", playlist.skipped_segments, playlist.media_sequence);
+                    return vec![Violation { rule: Rule::DeltaWithoutBase, detail }];
+                }
+            }
+        } else {
+            playlist.clone()
+        };
+        self.durations(&full);
+        self.control(&full);
+        self.order(&full);
+        self.names(&full);
+        if let Some(last) = self.last.take() {
+            self.succession(&last, &full);
+        }
+        self.part_target = self.part_target.or(full.part_target);
+        self.last = Some(full);
+        std::mem::take(&mut self.found)
+    }
+
+    fn report(&mut self, rule: Rule, detail: String) {
+        self.found.push(Violation { rule, detail });
+    }
+
+    fn durations(&mut self, playlist: &MediaPlaylist) {
+        for (msn, segment) in numbered(playlist) {
+            if (segment.duration.as_secs_f64() + 0.5).floor() > f64::from(playlist.target_duration) {
+                let detail = format!("{msn}: {:?} of {} s", segment.duration, playlist.target_duration);
+                self.report(Rule::TargetDurationExceeded, detail);
+            }
+            let parts: Duration = segment.parts.iter().map(|part| part.duration).sum();
+            if parts > segment.duration + EPSILON * (1 + segment.parts.len() as u32) {
+                self.report(Rule::PartsExceedSegment, format!("{msn}: {parts:?} of {:?}", segment.duration));
+            }
+        }
+        let mut all = all_parts(playlist).peekable();
+        let Some(target) = playlist.part_target else {
+            if all.peek().is_some() {
+                self.report(Rule::PartInfMissing, String::new());
+            }
+            return;
+        };
+        let last_of = |msn: u64| match playlist.segments.get((msn - playlist.media_sequence) as usize) {
+            Some(segment) => segment.parts.len() as u32 - 1,
+            // The open segment's newest part may turn out to be its last.
+            None => playlist.open.as_ref().map_or(0, |open| open.parts.len() as u32 - 1),
+        };
+        for (msn, index, part) in all {
+            let detail = || format!("{msn}.{index}: {:?} of {target:?}", part.duration);
+            if part.duration > target + EPSILON {
+                self.report(Rule::PartTargetExceeded, detail());
+            }
+            let exempt = part.independent || part.gap || index == last_of(msn);
+            if !exempt && part.duration + EPSILON < target.mul_f64(0.85) {
+                self.report(Rule::PartTooShort, detail());
+            }
+        }
+    }
+
+    fn control(&mut self, playlist: &MediaPlaylist) {
+        let target = Duration::from_secs(u64::from(playlist.target_duration));
+        let control = playlist.server_control.unwrap_or_default();
+        if control.hold_back.is_some_and(|hold| hold < target * 3) {
+            self.report(Rule::HoldBack, format!("{:?}", control.hold_back));
+        }
+        if control.can_skip_until.is_some_and(|skip| skip < target * 6) {
+            self.report(Rule::CanSkipUntil, format!("{:?}", control.can_skip_until));
+        }
+        let Some(part_target) = playlist.part_target else { return };
+        if control.part_hold_back.is_none_or(|hold| hold + EPSILON < part_target * 2) {
+            self.report(Rule::PartHoldBack, format!("{:?} for {part_target:?}", control.part_hold_back));
+        }
+        let hint = match &playlist.preload_hint {
+            Some(super::PreloadHint::Part(uri) | super::PreloadHint::Map(uri)) => Some(uri),
+            None => None,
+        };
+        match hint {
+            None if !playlist.ended => self.report(Rule::PreloadHintMissing, String::new()),
+            Some(uri) if all_parts(playlist).any(|(.., part)| part.uri == *uri) => {
+                self.report(Rule::PreloadHintStale, uri.to_string());
+            }
+            _ => {}
+        }
+    }
+
+    /// Within one playlist: maps and dates.
+    fn order(&mut self, playlist: &MediaPlaylist) {
+        let mut map: Option<&Map> = None;
+        let mut date: Option<(i64, Duration)> = None;
+        let open = playlist.open.as_ref();
+        let heads = numbered(playlist)
+            .map(|(msn, s)| (msn, s.discontinuity, s.map.as_ref(), s.program_date_time, s.duration, s.gap))
+            .chain(open.map(|o| {
+                (
+                    playlist.next_msn(),
+                    o.discontinuity,
+                    o.map.as_ref(),
+                    o.program_date_time,
+                    Duration::ZERO,
+                    false,
+                )
+            }));
+        for (msn, discontinuity, new_map, time, duration, gap) in heads {
+            if new_map.is_none() && !gap {
+                self.report(Rule::MapMissing, msn.to_string());
+            }
+            if map.is_some() && new_map != map && !discontinuity {
+                self.report(Rule::MapChangedWithoutDiscontinuity, msn.to_string());
+            }
+            map = new_map.or(map);
+            if let (Some(time), Some((before, passed))) = (time, date) {
+                let expected = before + passed.as_millis() as i64;
+                if time < before {
+                    self.report(Rule::DateBackwards, format!("{msn}: {time} after {before}"));
+                } else if !discontinuity && time - expected > i64::from(playlist.target_duration) * 1000 {
+                    self.report(Rule::GapMissing, format!("{msn}: {} ms", time - expected));
+                }
+            }
+            date = match time {
+                Some(time) => Some((time, duration)),
+                None => date.map(|(start, passed)| (start, passed + duration)),
+            };
+        }
+    }
+
+    /// Names and what they name never change.
+    fn names(&mut self, playlist: &MediaPlaylist) {
+        for (msn, segment) in numbered(playlist) {
+            self.name(&segment.uri, (msn, None));
+            let bare = Segment { parts: Vec::new(), ..segment.clone() };
+            match self.segments.get(&msn) {
+                Some(old) if *old != bare => {
+                    self.report(Rule::SegmentChanged, format!("{msn}: {old:?} became {bare:?}"));
+                }
+                Some(_) => {}
+                None => {
+                    self.segments.insert(msn, bare);
+                }
+            }
+        }
+        for (msn, index, part) in all_parts(playlist) {
+            self.name(&part.uri, (msn, Some(index)));
+            match self.parts.get(&(msn, index)) {
+                Some(old) if old != part => {
+                    self.report(Rule::PartChanged, format!("{msn}.{index}: {old:?} became {part:?}"));
+                }
+                Some(_) => {}
+                None => {
+                    self.parts.insert((msn, index), part.clone());
+                }
+            }
+        }
+    }
+
+    fn name(&mut self, uri: &Arc<str>, name: Name) {
+        match self.uris.get(uri) {
+            Some(old) if *old != name => self.report(Rule::UriReused, format!("{uri}: {old:?} and {name:?}")),
+            Some(_) => {}
+            None => {
+                self.uris.insert(uri.clone(), name);
+            }
+        }
+    }
+
+    /// From one playlist to the next.
+    fn succession(&mut self, old: &MediaPlaylist, new: &MediaPlaylist) {
+        let change = |old: &dyn fmt::Debug, new: &dyn fmt::Debug| format!("{old:?} became {new:?}");
+        if new.target_duration != old.target_duration {
+            self.report(Rule::TargetDurationChanged, change(&old.target_duration, &new.target_duration));
+        }
+        if let (Some(before), Some(after)) = (self.part_target, new.part_target) {
+            if before != after {
+                self.report(Rule::PartTargetChanged, change(&before, &after));
+            }
+        }
+        if new.media_sequence < old.media_sequence {
+            self.report(Rule::MediaSequenceBackwards, change(&old.media_sequence, &new.media_sequence));
+        }
+        if new.position() < old.position() {
+            self.report(Rule::PositionBackwards, change(&old.position(), &new.position()));
+        }
+        if old.ended && new != old {
+            self.report(Rule::ChangedAfterEnd, String::new());
+        }
+        let window = Duration::from_secs(u64::from(new.target_duration) * 3);
+        if new.media_sequence > old.media_sequence && !new.ended && new.duration() < window {
+            self.report(Rule::WindowTooShort, format!("{:?} of {window:?}", new.duration()));
+        }
+        self.discontinuity_sequence(old, new);
+        self.parts_kept(old, new);
+    }
+
+    fn discontinuity_sequence(&mut self, old: &MediaPlaylist, new: &MediaPlaylist) {
+        let (before, after) = (old.discontinuity_sequence, new.discontinuity_sequence);
+        if after < before {
+            self.report(Rule::DiscontinuitySequenceBackwards, format!("{before} became {after}"));
+            return;
+        }
+        let removed = old.media_sequence..new.media_sequence.max(old.media_sequence);
+        let known = self.segments.range(removed.clone());
+        if known.clone().count() as u64 != removed.end - removed.start {
+            return; // segments came and went between two fetches
+        }
+        let tags = known.filter(|(_, segment)| segment.discontinuity).count() as u64;
+        if after - before != tags {
+            let detail = format!("{before} became {after}, {tags} tags were removed");
+            self.report(Rule::DiscontinuitySequenceMiscounted, detail);
+        }
+    }
+
+    fn parts_kept(&mut self, old: &MediaPlaylist, new: &MediaPlaylist) {
+        let keep = Duration::from_secs(u64::from(new.target_duration) * 3);
+        let mut age: Duration = new.open.iter().flat_map(|open| &open.parts).map(|part| part.duration).sum();
+        let mut missing = Vec::new();
+        for (msn, segment) in numbered(new).collect::<Vec<_>>().into_iter().rev() {
+            if age > keep {
+                break;
+            }
+            let listed = all_parts(old).filter(|(of, ..)| *of == msn).count();
+            if segment.parts.len() < listed {
+                missing.push(format!("{msn}: {} of {listed} left", segment.parts.len()));
+            }
+            age += segment.duration;
+        }
+        missing.into_iter().for_each(|detail| self.report(Rule::PartRemovedEarly, detail));
+    }
+}
+
+fn parse_violation(error: &ParseError) -> Violation {
+    Violation { rule: Rule::Parses, detail: error.to_string() }
+}
+
+fn numbered(playlist: &MediaPlaylist) -> impl Iterator<Item = (u64, &Segment)> {
+    (playlist.media_sequence..).zip(&playlist.segments)
+}
+
+fn all_parts(playlist: &MediaPlaylist) -> impl Iterator<Item = (u64, u32, &Part)> {
+    let open = playlist.open.iter().map(|open| (playlist.next_msn(), &open.parts));
+    numbered(playlist)
+        .map(|(msn, segment)| (msn, &segment.parts))
+        .chain(open)
+        .flat_map(|(msn, parts)| parts.iter().zip(0..).map(move |(part, index)| (msn, index, part)))
+}

@@ -1,0 +1,360 @@
+//! From stamped units to CMAF parts.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod support;
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use millrace_media::cmaf::demux::{parse_fragments, parse_init};
+use millrace_media::packager::{Output, PartParams, PartSetup, SegmentEnd};
+use millrace_media::sample::{MediaEvent, TrackKind, Unit};
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use support::*;
+
+const TRACKS: [TrackKind; 2] = [TrackKind::Video, TrackKind::Audio];
+
+fn params(outputs: &[Output]) -> Vec<(u64, PartParams)> {
+    outputs
+        .iter()
+        .filter_map(|output| match output {
+            Output::Params { from_msn, params } => Some((*from_msn, *params)),
+            _ => None,
+        })
+        .collect()
+}
+
+/// What holds for every stream, whatever came in.
+fn check(outputs: &[Output], events: &[MediaEvent]) {
+    let target = params(outputs)[0].1.part_target;
+    assert!(params(outputs).iter().all(|(_, params)| params.part_target == target), "PART-TARGET is frozen");
+    for track in TRACKS {
+        let data: Vec<Bytes> = samples(outputs, track).into_iter().map(|sample| sample.3).collect();
+        assert!(data == unit_data(events, track), "{track}: every unit, once, in order");
+        check_parts(outputs, track, target);
+        check_segments(outputs, track);
+    }
+    for (out, event) in samples(outputs, TrackKind::Video).iter().zip(video_units(events)) {
+        assert_eq!((out.1, out.2), (event.pts(), event.keyframe), "presentation times are exact");
+    }
+}
+
+fn video_units(events: &[MediaEvent]) -> Vec<millrace_media::sample::AccessUnit> {
+    events
+        .iter()
+        .filter_map(|event| match event {
+            MediaEvent::Unit(unit) => match &unit.unit {
+                Unit::Video(unit) => Some(unit.clone()),
+                Unit::Audio(_) => None,
+            },
+            MediaEvent::Init { .. } => None,
+        })
+        .collect()
+}
+
+fn check_parts(outputs: &[Output], track: TrackKind, target: u32) {
+    let mut last: Option<(u64, u32, i64, u32)> = None;
+    for part in parts(outputs, track) {
+        let scale = part.timescale.ticks_per_second();
+        assert!(
+            u64::from(part.duration) * 90_000 <= u64::from(target) * u64::from(scale),
+            "{track} {}.{} of {} exceeds {target}",
+            part.msn,
+            part.part,
+            part.duration
+        );
+        let fragments = parse_fragments(&part.body.to_contiguous()).unwrap();
+        assert_eq!(fragments.len(), 1);
+        assert_eq!((fragments[0].start, fragments[0].duration()), (part.start, u64::from(part.duration)));
+        assert_eq!(fragments[0].samples.len(), part.samples as usize);
+        assert_eq!(fragments[0].samples[0].sync, part.independent);
+        if let Some((msn, index, end, sequence)) = last {
+            let follows = (part.msn == msn && part.part == index + 1) || (part.msn > msn && part.part == 0);
+            assert!(follows, "{track} {}.{} after {msn}.{index}", part.msn, part.part);
+            assert!(part.msn > msn || part.start >= end, "no overlap within a segment");
+            assert!(fragments[0].sequence > sequence);
+        }
+        last = Some((part.msn, part.part, part.start + i64::from(part.duration), fragments[0].sequence));
+    }
+}
+
+fn check_segments(outputs: &[Output], track: TrackKind) {
+    let ends = ends(outputs, track);
+    assert!(ends.windows(2).all(|pair| pair[1].head.msn == pair[0].head.msn + 1));
+    for end in ends {
+        let of = |part: &&millrace_media::packager::Part| part.msn == end.head.msn;
+        let parts: Vec<_> = parts(outputs, track).into_iter().filter(of).collect();
+        assert_eq!(parts.len(), end.parts as usize);
+        assert_eq!(parts.iter().map(|part| part.body.len() as u64).sum::<u64>(), end.bytes);
+        assert_eq!(end.gap, parts.is_empty());
+        if let (Some(first), Some(last)) = (parts.first(), parts.last()) {
+            assert_eq!(first.start, end.head.start);
+            assert_eq!(end.duration as i64, last.start + i64::from(last.duration) - first.start);
+        }
+    }
+}
+
+/// Parts before a segment's last one that miss 85 % of PART-TARGET.
+fn short_parts(outputs: &[Output], track: TrackKind) -> Vec<(u64, u32, u32)> {
+    let target = f64::from(params(outputs)[0].1.part_target) / 90_000.0;
+    let counts: HashMap<u64, u32> =
+        ends(outputs, track).iter().map(|end| (end.head.msn, end.parts)).collect();
+    parts(outputs, track)
+        .into_iter()
+        .filter(|part| counts.get(&part.msn).is_some_and(|count| part.part + 1 < *count))
+        .filter(|part| part.timescale.seconds(i64::from(part.duration)) < 0.85 * target)
+        .map(|part| (part.msn, part.part, part.duration))
+        .collect()
+}
+
+#[test]
+fn parts_are_equal_and_audio_follows_video() {
+    for (fps, rate) in [(30.0, 48_000), (25.0, 44_100), (60.0, 48_000), (29.97, 44_100), (24.0, 32_000)] {
+        let source =
+            Source { fps: Some(fps), gop: (fps * 2.0) as u32, rate: Some(rate), ..Source::default() };
+        let (events, _) = segment(source.messages(), config());
+        let (outputs, packager) = package(PartSetup::Measure, events.clone(), true);
+        check(&outputs, &events);
+        assert_eq!(packager.late_units(), 0);
+        let params = packager.params().unwrap();
+        assert_eq!(params.part_target, params.part_ticks() as u32 + (1024 * 90_000_u32).div_ceil(rate));
+        for track in TRACKS {
+            assert_eq!(short_parts(&outputs, track), [], "{fps} {track}");
+        }
+        let video: Vec<_> = parts(&outputs, TrackKind::Video);
+        let full = video.iter().filter(|part| i64::from(part.duration) == params.part_ticks()).count();
+        assert!(full * 10 >= video.len() * 8, "{full} of {}", video.len());
+        for end in ends(&outputs, TrackKind::Audio).iter().rev().skip(1) {
+            let video =
+                ends(&outputs, TrackKind::Video).into_iter().find(|v| v.head.msn == end.head.msn).unwrap();
+            assert!(end.parts.abs_diff(video.parts) <= 1);
+            let length = |end: &SegmentEnd| end.head.timescale.seconds(end.duration as i64);
+            assert!((length(end) - length(&video)).abs() < 0.05);
+        }
+    }
+}
+
+#[test]
+fn a_part_closes_with_its_last_frame_in() {
+    let (events, _) = segment(Source::default().messages(), config());
+    let mut packager = millrace_media::packager::Packager::new(PartSetup::Measure);
+    let mut frames = 0;
+    let mut closed = Vec::new();
+    for event in events {
+        frames +=
+            u32::from(matches!(&event, MediaEvent::Unit(unit) if unit.unit.track() == TrackKind::Video));
+        packager.push(event);
+        while let Some(output) = packager.poll() {
+            if matches!(&output, Output::Part(part) if part.track == TrackKind::Video) {
+                closed.push(frames);
+            }
+        }
+    }
+    assert_eq!(closed, (1..=30).map(|n| n * 10).collect::<Vec<u32>>());
+}
+
+#[test]
+fn inits_are_valid_and_come_once_per_version() {
+    let (events, ingest) = segment(Source::default().messages(), config());
+    let again: Vec<MediaEvent> = ingest.segmenter.inits().collect();
+    let (outputs, _) = package(PartSetup::Measure, again.into_iter().chain(events), true);
+    let inits: Vec<_> = outputs
+        .iter()
+        .filter_map(|output| if let Output::Init(init) = output { Some(init) } else { None })
+        .collect();
+    assert_eq!(inits.len(), 2);
+    let video = parse_init(&inits[0].bytes).unwrap();
+    assert_eq!((video.timescale, &video.handler, &video.sample_entry), (90_000, b"vide", b"avc1"));
+    let audio = parse_init(&inits[1].bytes).unwrap();
+    assert_eq!((audio.timescale, &audio.handler, &audio.sample_entry), (48_000, b"soun", b"mp4a"));
+}
+
+/// Bytes of every part by name.
+fn named(outputs: &[Output]) -> HashMap<(TrackKind, u64, u32), Bytes> {
+    TRACKS
+        .into_iter()
+        .flat_map(|track| parts(outputs, track))
+        .map(|part| ((part.track, part.msn, part.part), part.body.to_contiguous()))
+        .collect()
+}
+
+/// A replacement with the same params that starts at any boundary makes the same bytes and the same ends.
+fn check_replacements(events: &[MediaEvent], ingest: &Ingest) {
+    let (reference, _) = package(PartSetup::Measure, events.to_vec(), true);
+    let names = named(&reference);
+    for (at, event) in events.iter().enumerate() {
+        let MediaEvent::Unit(unit) = event else { continue };
+        if !unit.stamp.boundary {
+            continue;
+        }
+        let msn = unit.stamp.msn;
+        let handed = params(&reference).into_iter().filter(|(from, _)| *from <= msn).next_back().unwrap().1;
+        let inits = ingest.segmenter.inits();
+        let inits =
+            inits.chain(events[..at].iter().filter(|e| matches!(e, MediaEvent::Init { .. })).cloned());
+        let inits: Vec<_> = inits.collect();
+        let (outputs, _) =
+            package(PartSetup::Resume(handed), inits.into_iter().chain(events[at..].to_vec()), true);
+        let again = named(&outputs);
+        let expected = names.keys().filter(|name| name.1 >= msn).count();
+        assert_eq!(again.len(), expected, "from {msn}");
+        assert!(again.iter().all(|(name, bytes)| names[name] == bytes), "from {msn}");
+        for track in TRACKS {
+            let skip = |end: &SegmentEnd| end.head.msn < msn;
+            let old: Vec<_> = ends(&reference, track).into_iter().skip_while(skip).collect();
+            assert_eq!(ends(&outputs, track), old, "from {msn}");
+        }
+    }
+}
+
+#[test]
+fn a_replacement_goes_on_byte_for_byte() {
+    for fps in [25.0, 29.97, 60.0] {
+        let source = Source { fps: Some(fps), jitter: vec![0, 1, -1, 2], seconds: 20.0, ..Source::default() };
+        let (events, ingest) = segment(source.messages(), config());
+        check_replacements(&events, &ingest);
+    }
+    let (events, ingest) =
+        segment(Source { gop: 250, seconds: 30.0, ..Source::default() }.messages(), config());
+    check_replacements(&events, &ingest);
+    let (events, ingest) = segment(Source { fps: None, ..Source::default() }.messages(), config());
+    check_replacements(&events, &ingest);
+    let (events, ingest) = segment(Source { rate: None, ..Source::default() }.messages(), config());
+    check_replacements(&events, &ingest);
+}
+
+#[test]
+fn audio_only_parts_keep_the_rules() {
+    for rate in [48_000, 44_100, 22_050, 16_000] {
+        let (events, _) =
+            segment(Source { fps: None, rate: Some(rate), ..Source::default() }.messages(), config());
+        let (outputs, _) = package(PartSetup::Measure, events.clone(), true);
+        check(&outputs, &events);
+        assert_eq!(short_parts(&outputs, TrackKind::Audio), [], "{rate}");
+        assert!(ends(&outputs, TrackKind::Video).is_empty());
+    }
+}
+
+#[test]
+fn lost_pictures_leave_holes_and_pauses_are_gaps() {
+    let messages: Vec<_> = Source { seconds: 30.0, ..Source::default() }
+        .messages()
+        .into_iter()
+        .filter(|m| !matches!(m, Message::Video(ms, _) if (5_000..20_000).contains(ms)))
+        .collect();
+    let (events, ingest) = segment(messages, config());
+    let (outputs, _) = package(PartSetup::Measure, events.clone(), true);
+    check(&outputs, &events);
+    check_replacements(&events, &ingest);
+    let gaps = ends(&outputs, TrackKind::Video).into_iter().filter(|end| end.gap).count();
+    assert!(gaps >= 2, "{gaps}");
+    assert!(ends(&outputs, TrackKind::Audio).iter().all(|end| !end.gap));
+    let video = ends(&outputs, TrackKind::Video).iter().map(|end| end.head.msn).collect::<Vec<_>>();
+    let audio = ends(&outputs, TrackKind::Audio).iter().map(|end| end.head.msn).collect::<Vec<_>>();
+    assert_eq!(video, audio);
+}
+
+#[test]
+fn a_frame_rate_that_changes_never_exceeds_part_target() {
+    for (slow, fast) in [(30.0, 5.0), (30.0, 1.0), (60.0, 24.0), (15.0, 60.0), (30.0, 120.0)] {
+        let mut messages =
+            Source { fps: Some(slow), gop: 1_000_000, seconds: 6.0, ..Source::default() }.messages();
+        let then = Source { fps: Some(fast), gop: 1_000_000, seconds: 20.0, ..Source::default() }.messages();
+        messages.extend(then.into_iter().filter(|m| {
+            let (Message::Video(ms, _) | Message::Audio(ms, _)) = m;
+            *ms >= 6_000
+        }));
+        let (events, ingest) = segment(messages, config());
+        let (outputs, _) = package(PartSetup::Measure, events.clone(), true);
+        check(&outputs, &events);
+        check_replacements(&events, &ingest);
+    }
+}
+
+#[test]
+fn a_new_epoch_keeps_part_target_at_another_frame_rate() {
+    let (events, _) = segment(Source::default().messages(), config());
+    let (outputs, _) = package(PartSetup::Measure, events, true);
+    let part_target = params(&outputs)[0].1.part_target;
+    for fps in [5.0, 24.0, 25.0, 50.0, 60.0] {
+        let source = Source { fps: Some(fps), gop: (2.0 * fps) as u32, ..Source::default() };
+        let (events, _) = segment(source.messages(), config());
+        let (outputs, packager) = package(PartSetup::Frozen { part_target }, events.clone(), true);
+        check(&outputs, &events);
+        assert_eq!(packager.params().unwrap().part_target, part_target);
+    }
+}
+
+#[test]
+fn parameters_that_change_measure_again_with_the_same_target() {
+    let mut messages = Source::default().messages();
+    let at = messages.iter().position(|m| matches!(m, Message::Video(ms, _) if *ms >= 3_990)).unwrap();
+    messages
+        .insert(at, Message::Video(3_990, millrace_media::flv::FlvVideo::SequenceHeader(avcc(OTHER_PPS))));
+    let (events, ingest) = segment(messages, config());
+    let (outputs, _) = package(PartSetup::Measure, events.clone(), true);
+    check(&outputs, &events);
+    check_replacements(&events, &ingest);
+    assert_eq!(params(&outputs).iter().map(|(_, p)| p.init_version).collect::<Vec<_>>(), [Some(0), Some(1)]);
+    let marked: Vec<_> =
+        ends(&outputs, TrackKind::Audio).into_iter().filter(|end| end.head.discontinuity).collect();
+    assert_eq!(marked.len(), 1);
+    assert_eq!(marked[0].head.init_version, 0, "audio keeps its init");
+}
+
+#[test]
+fn holds_nothing_back_at_the_end() {
+    for seconds in [0.05, 0.1, 0.4, 1.9, 2.1] {
+        let (events, _) = segment(Source { seconds, ..Source::default() }.messages(), config());
+        let (outputs, _) = package(PartSetup::Measure, events.clone(), true);
+        check(&outputs, &events);
+    }
+}
+
+#[test]
+fn media_bytes_are_shared_not_copied() {
+    let (events, _) = segment(Source::default().messages(), config());
+    let (outputs, _) = package(PartSetup::Measure, events.clone(), true);
+    let part = parts(&outputs, TrackKind::Video)[0];
+    let first = &unit_data(&events, TrackKind::Video)[0];
+    assert_eq!(part.body.chunks()[1].as_ptr(), first.as_ptr());
+}
+
+/// Random streams; set `MILLRACE_SEED` to replay one.
+#[test]
+fn random_streams_keep_the_rules() {
+    let seeds = match std::env::var("MILLRACE_SEED") {
+        Ok(seed) => vec![seed.parse().unwrap()],
+        Err(_) => (0..200).collect::<Vec<u64>>(),
+    };
+    for seed in seeds {
+        println!("seed {seed}");
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let source = Source {
+            start_ms: rng.random_range(0..1 << 32),
+            seconds: rng.random_range(1.0..14.0),
+            fps: (rng.random_range(0..8) > 0).then(|| rng.random_range(3.0..70.0)),
+            gop: rng.random_range(1..300),
+            b_frames: rng.random(),
+            rate: Some([48_000, 44_100, 32_000, 8_000][rng.random_range(0..4)]),
+            jitter: (0..17).map(|_| rng.random_range(-15..=15)).collect(),
+            ..Source::default()
+        };
+        let mut messages = source.messages();
+        let loss = rng.random_range(0..10);
+        messages.retain(|m| {
+            matches!(m, Message::Video(_, millrace_media::flv::FlvVideo::SequenceHeader(_)))
+                || matches!(m, Message::Audio(_, millrace_media::flv::FlvAudio::SequenceHeader(_)))
+                || rng.random_range(0..100) >= loss
+        });
+        let (events, ingest) = segment(messages, config());
+        if !events.iter().any(|event| matches!(event, MediaEvent::Unit(_))) {
+            continue;
+        }
+        let (outputs, packager) = package(PartSetup::Measure, events.clone(), true);
+        check(&outputs, &events);
+        assert_eq!(packager.late_units(), 0);
+        check_replacements(&events, &ingest);
+    }
+}

@@ -1,0 +1,201 @@
+//! A real H.264 (B-frames) + AAC clip through the whole crate, judged by ffmpeg.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod support;
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use millrace_media::flv::file::{Reader, TagKind};
+use millrace_media::flv::{FlvAudio, FlvVideo};
+use millrace_media::hls::checker::Checker;
+use millrace_media::hls::{Map, MediaPlaylist, Segment};
+use millrace_media::packager::{Output, PartSetup};
+use millrace_media::sample::TrackKind;
+use support::*;
+
+const SECONDS: u32 = 9;
+
+/// Removed with what is in it.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("millrace-media-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Runs a tool that must succeed and say nothing on stderr; gives its stdout.
+fn quiet(program: &str, arguments: &[&str]) -> Vec<u8> {
+    let output =
+        Command::new(program).args(arguments).output().unwrap_or_else(|error| panic!("{program}: {error}"));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && stderr.trim().is_empty(), "{program} {arguments:?}: {stderr}");
+    output.stdout
+}
+
+fn clip(rate: &str, encoder: &[&str]) -> Bytes {
+    let video = format!("testsrc2=size=320x180:rate={rate}:duration={SECONDS}");
+    let audio = format!("sine=frequency=440:sample_rate=44100:duration={SECONDS}");
+    let mut arguments = vec!["-v", "error", "-f", "lavfi", "-i", &video, "-f", "lavfi", "-i", &audio];
+    arguments.extend(["-c:v", "libx264", "-preset", "veryfast", "-pix_fmt", "yuv420p", "-threads", "1"]);
+    arguments.extend(encoder);
+    arguments.extend([
+        "-c:a",
+        "aac",
+        "-b:a",
+        "96k",
+        "-ac",
+        "2",
+        "-flvflags",
+        "no_duration_filesize",
+        "-f",
+        "flv",
+        "pipe:1",
+    ]);
+    Bytes::from(quiet("ffmpeg", &arguments))
+}
+
+fn messages(flv: Bytes) -> Vec<Message> {
+    Reader::new(flv)
+        .unwrap()
+        .map(Result::unwrap)
+        .filter_map(|tag| match tag.kind {
+            TagKind::Video => Some(Message::Video(tag.timestamp_ms, FlvVideo::parse(tag.body).unwrap()?)),
+            TagKind::Audio => Some(Message::Audio(tag.timestamp_ms, FlvAudio::parse(tag.body).unwrap()?)),
+            TagKind::Script => None,
+        })
+        .collect()
+}
+
+/// Writes init, segments and playlist of a track, and all of it in one file; gives the one file.
+fn write(outputs: &[Output], track: TrackKind, directory: &Path) -> PathBuf {
+    let mut whole = Vec::new();
+    let mut playlist =
+        MediaPlaylist { target_duration: 4, media_sequence: 100, ended: true, ..MediaPlaylist::default() };
+    let mut segment: Vec<u8> = Vec::new();
+    for output in outputs {
+        match output {
+            Output::Init(init) if init.track == track => {
+                std::fs::write(directory.join(format!("{track}-init.mp4")), &init.bytes).unwrap();
+                whole.extend_from_slice(&init.bytes);
+            }
+            Output::Part(part) if part.track == track => segment.extend(part.body.chunks().iter().flatten()),
+            Output::SegmentEnd(end) if end.head.track == track => {
+                assert_eq!(segment.len() as u64, end.bytes);
+                let name = format!("{track}-{}.m4s", end.head.msn);
+                std::fs::write(directory.join(&name), &segment).unwrap();
+                whole.append(&mut segment);
+                playlist.segments.push(Segment {
+                    uri: name.into(),
+                    duration: end.head.timescale.duration(end.duration),
+                    map: Some(Map { uri: Arc::from(format!("{track}-init.mp4")) }),
+                    ..Segment::default()
+                });
+            }
+            _ => {}
+        }
+    }
+    let text = playlist.render();
+    assert_eq!(Checker::new().check(&text), []);
+    std::fs::write(directory.join(format!("{track}.m3u8")), text).unwrap();
+    let path = directory.join(format!("{track}.mp4"));
+    std::fs::write(&path, whole).unwrap();
+    path
+}
+
+/// (pts, dts) of every packet in seconds.
+fn probe(path: &str, stream: &str) -> Vec<(f64, f64)> {
+    let entries = ["-show_entries", "packet=pts_time,dts_time", "-of", "csv=p=0"];
+    let out =
+        quiet("ffprobe", &[&["-v", "error", "-select_streams", stream][..], &entries, &[path]].concat());
+    String::from_utf8(out)
+        .unwrap()
+        .lines()
+        .map(|line| {
+            let mut fields = line.split(',').map(|field| field.parse().unwrap());
+            (fields.next().unwrap(), fields.next().unwrap())
+        })
+        .collect()
+}
+
+fn check(name: &str, rate: &str, encoder: &[&str]) {
+    let directory = Directory::new(name);
+    let flv = clip(rate, encoder);
+    let source = directory.0.join("source.flv");
+    std::fs::write(&source, &flv).unwrap();
+    let messages = messages(flv);
+    let (events, ingest) = segment(messages.clone(), config());
+    let (outputs, packager) = package(PartSetup::Measure, events.clone(), true);
+    assert_eq!(packager.late_units(), 0);
+    assert_eq!(ingest.door.stats().silence_frames + ingest.door.stats().discontinuities, 0);
+    let mut starts = Vec::new();
+    for (track, stream) in [(TrackKind::Video, "v:0"), (TrackKind::Audio, "a:0")] {
+        let out: Vec<Bytes> = samples(&outputs, track).into_iter().map(|sample| sample.3).collect();
+        assert!(out == message_data(&messages, track), "{track}: byte for byte, in order, once");
+        let whole = write(&outputs, track, &directory.0);
+        let whole = whole.to_str().unwrap();
+        quiet("ffmpeg", &["-v", "error", "-xerror", "-i", whole, "-f", "null", "-"]);
+        let list = directory.0.join(format!("{track}.m3u8"));
+        let list = list.to_str().unwrap();
+        quiet(
+            "ffmpeg",
+            &["-v", "error", "-xerror", "-allowed_extensions", "ALL", "-i", list, "-f", "null", "-"],
+        );
+        let (before, after) = (probe(source.to_str().unwrap(), stream), probe(whole, stream));
+        assert_eq!(before.len(), after.len());
+        assert!(after.windows(2).all(|pair| pair[0].1 < pair[1].1), "decoding times grow");
+        let shift = after[0].0 - before[0].0;
+        for (old, new) in before.iter().zip(&after) {
+            assert!((new.0 - old.0 - shift).abs() < 0.0015, "{track}: {new:?} for {old:?} + {shift}");
+        }
+        starts.push(shift);
+    }
+    assert!((starts[0] - starts[1]).abs() < 0.0015, "audio and video keep their distance: {starts:?}");
+}
+
+#[test]
+fn thirty_frames_with_b_frames() {
+    check("30", "30", &["-bf", "2", "-g", "60", "-keyint_min", "60", "-sc_threshold", "0"]);
+}
+
+#[test]
+fn ntsc_rate_with_long_gops() {
+    check("ntsc", "30000/1001", &["-bf", "3", "-g", "250", "-sc_threshold", "0"]);
+}
+
+#[test]
+fn sixty_frames_without_b_frames() {
+    check("60", "60", &["-bf", "0", "-g", "60", "-tune", "zerolatency"]);
+}
+
+#[test]
+fn silence_decodes() {
+    let directory = Directory::new("silence");
+    for channels in [1u8, 2] {
+        let frame = millrace_media::aac::silent_frame(channels).unwrap();
+        let length = frame.len() as u8 + 7;
+        // ADTS: AAC-LC, 48 kHz.
+        let header = [0xff, 0xf1, 0x4c, channels << 6, length >> 3, length << 5 | 0x1f, 0xfc];
+        let stream: Vec<u8> = header.into_iter().chain(frame).collect::<Vec<_>>().repeat(20);
+        let path = directory.0.join(format!("{channels}.aac"));
+        std::fs::write(&path, stream).unwrap();
+        let mut text = String::new();
+        let _ = write!(text, "{}", path.display());
+        let arguments = ["-v", "error", "-f", "aac", "-i", &text, "-f", "s16le", "pipe:1"];
+        let samples = quiet("ffmpeg", &arguments);
+        assert_eq!(samples.len(), 20 * 1024 * 2 * usize::from(channels));
+        assert!(samples.iter().all(|byte| *byte == 0), "digital silence");
+    }
+}
