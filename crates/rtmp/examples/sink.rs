@@ -1,7 +1,7 @@
-//! Takes one RTMP publisher after another and prints what it sends: `cargo run -p millrace-rtmp --example sink -- ADDR`.
+//! Takes one RTMP publisher after another and prints what it sends: `cargo run -p millrace-rtmp --example sink -- ADDR [refuse]`.
 
 use bytes::BytesMut;
-use millrace_rtmp::{Event, Limits, ServerSession};
+use millrace_rtmp::{Event, Limits, Rejection, ServerSession};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
@@ -34,7 +34,11 @@ fn serve(mut socket: TcpStream) -> Result<(), Box<dyn std::error::Error>> {
                 }
                 Event::PublishRequested(request) => {
                     println!("{request:?}");
-                    session.accept_publish(start.elapsed())?;
+                    if std::env::args().nth(2).is_some() {
+                        session.reject_publish(Rejection::BadName, "this key is unknown")?;
+                    } else {
+                        session.accept_publish(start.elapsed())?;
+                    }
                 }
                 Event::Video { timestamp, .. } => (video, last) = (video + 1, timestamp),
                 Event::Audio { .. } => audio += 1,

@@ -1,7 +1,8 @@
 //! Chunks in, messages out.
 
-use super::header::{BasicHeader, u24, u32_be, u32_le};
-use super::{EXTENDED, INITIAL_CHUNK_BYTES, MAX_CHUNK_BYTES};
+use super::header::BasicHeader;
+use super::stream::{ChunkStream, Parsed, parse_fields};
+use super::{INITIAL_CHUNK_BYTES, MAX_CHUNK_BYTES};
 use crate::error::{ErrorKind, Location, RtmpError};
 use crate::limits::Limits;
 use crate::message::{Message, MessageType, control_u32};
@@ -10,10 +11,6 @@ use bytes::{Buf, Bytes, BytesMut};
 /// First allocation for a message of several chunks: most frames fit, and a peer that only declares
 /// 8 MB on each chunk stream gets no more than this.
 const FIRST_ASSEMBLY_BYTES: usize = 128 * 1024;
-/// A type 3 header after a type 0 header means, by 5.3.1.2.4, "delta = that timestamp". librtmp writes it for
-/// "same timestamp again". No frame lasts this long, so a larger value is librtmp's meaning.
-const MAX_REPEATED_TIMESTAMP_MS: u32 = 5_000;
-
 /// Whether the peer repeats the extended timestamp in type 3 chunks (5.3.1.3 says so; several encoders don't).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExtendedTimestamps {
@@ -25,23 +22,6 @@ pub enum ExtendedTimestamps {
     Omitted,
 }
 
-/// What is remembered of a chunk stream.
-#[derive(Debug)]
-struct ChunkStream {
-    id: u32,
-    timestamp: u32,
-    /// Delta of the last header, or its timestamp when that was of type 0.
-    delta: u32,
-    last_was_absolute: bool,
-    /// The 32-bit field, when the last type 0, 1 or 2 header had one.
-    extended: Option<u32>,
-    length: usize,
-    kind: MessageType,
-    stream: u32,
-    /// A message of several chunks being assembled.
-    partial: Option<BytesMut>,
-}
-
 /// The chunk whose header was read and whose payload was not.
 #[derive(Debug, Clone, Copy)]
 struct Current {
@@ -49,18 +29,6 @@ struct Current {
     remaining: usize,
     /// The whole message lies in this chunk and becomes a slice of the read buffer.
     whole: bool,
-}
-
-/// A parsed message header, not yet applied.
-struct Parsed {
-    basic: BasicHeader,
-    size: usize,
-    index: Option<usize>,
-    field: u32,
-    extended: Option<u32>,
-    length: usize,
-    kind: MessageType,
-    stream: u32,
 }
 
 /// Reads messages from a buffer that the caller fills; owns no bytes but those of unfinished messages.
@@ -189,17 +157,7 @@ impl ChunkReader {
             let kind = ErrorKind::TooManyChunkStreams { limit: self.limits.chunk_streams };
             return Err(self.fail(None, id, kind));
         }
-        self.streams.push(ChunkStream {
-            id,
-            timestamp: 0,
-            delta: 0,
-            last_was_absolute: false,
-            extended: None,
-            length: 0,
-            kind: MessageType(0),
-            stream: 0,
-            partial: None,
-        });
+        self.streams.push(ChunkStream::new(id));
         Ok(self.streams.len() - 1)
     }
 
@@ -371,64 +329,6 @@ impl ChunkReader {
         }
         Ok(())
     }
-}
-
-impl ChunkStream {
-    fn start_message(&mut self, parsed: &Parsed) {
-        let delta = match parsed.basic.format {
-            0 => {
-                self.timestamp = 0;
-                self.last_was_absolute = true;
-                parsed.field
-            }
-            3 if self.last_was_absolute && parsed.field > MAX_REPEATED_TIMESTAMP_MS => 0,
-            3 => parsed.field,
-            _ => {
-                self.last_was_absolute = false;
-                parsed.field
-            }
-        };
-        self.timestamp = self.timestamp.wrapping_add(delta);
-        self.delta = parsed.field;
-        self.extended = parsed.extended;
-        self.length = parsed.length;
-        self.kind = parsed.kind;
-        self.stream = parsed.stream;
-    }
-
-    fn message(&self, payload: Bytes) -> Message {
-        Message {
-            chunk_stream: self.id,
-            kind: self.kind,
-            stream: self.stream,
-            timestamp: self.timestamp,
-            payload,
-        }
-    }
-}
-
-/// Fills in the fields of a header of type 0, 1 or 2.
-fn parse_fields(buf: &[u8], start: usize, mut parsed: Parsed) -> Option<Parsed> {
-    let mut at = start;
-    parsed.field = u24(buf, at)?;
-    at += 3;
-    if parsed.basic.format < 2 {
-        parsed.length = u24(buf, at)? as usize;
-        parsed.kind = MessageType(*buf.get(at + 3)?);
-        at += 4;
-    }
-    if parsed.basic.format == 0 {
-        parsed.stream = u32_le(buf, at)?;
-        at += 4;
-    }
-    parsed.extended = None;
-    if parsed.field == EXTENDED {
-        parsed.field = u32_be(buf, at)?;
-        parsed.extended = Some(parsed.field);
-        at += 4;
-    }
-    parsed.size = at;
-    Some(parsed)
 }
 
 /// Takes `count` bytes, as a slice or, when few, as a copy that leaves the buffer free for reuse.

@@ -2,6 +2,7 @@
 
 mod commands;
 mod info;
+mod media;
 mod session;
 
 pub use info::{ConnectInfo, PublishMode, PublishRequest, Rejection, StreamName};
