@@ -152,7 +152,7 @@ impl Door {
         match video {
             FlvVideo::SequenceHeader(avcc) => self.video_config(VideoConfig::from_avcc(avcc)?),
             FlvVideo::Nalus { cts_ms, data, .. } => {
-                self.push_video(millis * 90, i64::from(cts_ms) * 90, data)
+                self.push_video(millis * 90, i64::from(cts_ms) * 90, data);
             }
             FlvVideo::EndOfSequence => {}
         }
@@ -291,12 +291,11 @@ fn map(track: &mut TrackClock, other: &TrackClock, latest: Option<i64>, time: i6
     let mut jump = false;
     if !continues(mapped) {
         // When the source's clock jumps, the other track has usually told already.
-        match other.offset.filter(|shared| *shared != offset && continues(time + shared)) {
-            Some(shared) => mapped = time + shared,
-            None => {
-                mapped = latest + MIN_VIDEO_STEP;
-                jump = true;
-            }
+        if let Some(shared) = other.offset.filter(|shared| *shared != offset && continues(time + shared)) {
+            mapped = time + shared;
+        } else {
+            mapped = latest + MIN_VIDEO_STEP;
+            jump = true;
         }
         track.offset = Some(mapped - time);
     }

@@ -180,7 +180,7 @@ fn delta_updates_give_back_the_whole() {
     let delta = after.delta().unwrap();
     assert!(delta.skipped_segments > 0);
     let kept: Duration = delta.segments.iter().map(|segment| segment.duration).sum();
-    assert!(kept >= Duration::from_secs(24) - PART * 2);
+    assert!(kept >= Duration::from_secs(24).checked_sub(PART * 2).unwrap());
     let text = delta.render();
     assert!(text.contains("#EXT-X-SKIP:SKIPPED-SEGMENTS="));
     assert_eq!(MediaPlaylist::parse(&text).unwrap().with_skipped_from(&before).unwrap(), after);
@@ -221,14 +221,14 @@ fn the_checker_finds_each_fault() {
         (Rule::PartHoldBack, |p| p.server_control = None),
         (Rule::HoldBack, |p| p.server_control.as_mut().unwrap().hold_back = Some(Duration::from_secs(6))),
         (Rule::CanSkipUntil, |p| {
-            p.server_control.as_mut().unwrap().can_skip_until = Some(Duration::from_secs(12))
+            p.server_control.as_mut().unwrap().can_skip_until = Some(Duration::from_secs(12));
         }),
         (Rule::PartsExceedSegment, |p| p.segments[7].duration = Duration::from_millis(1900)),
         (Rule::PreloadHintMissing, |p| p.preload_hint = None),
         (Rule::PreloadHintStale, |p| p.preload_hint = Some(PreloadHint::Part("18.1.m4s".into()))),
         (Rule::MapMissing, |p| p.segments.iter_mut().for_each(|segment| segment.map = None)),
         (Rule::MapChangedWithoutDiscontinuity, |p| {
-            p.open.as_mut().unwrap().map.as_mut().unwrap().uri = "init-1.mp4".into()
+            p.open.as_mut().unwrap().map.as_mut().unwrap().uri = "init-1.mp4".into();
         }),
         (Rule::MediaSequenceBackwards, |p| *p = playlist(9, 3)),
         (Rule::DiscontinuitySequenceBackwards, |p| p.discontinuity_sequence = 3),

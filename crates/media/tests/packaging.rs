@@ -189,7 +189,7 @@ fn check_replacements(events: &[MediaEvent], ingest: &Ingest) {
             continue;
         }
         let msn = unit.stamp.msn;
-        let handed = params(&reference).into_iter().filter(|(from, _)| *from <= msn).next_back().unwrap().1;
+        let handed = params(&reference).into_iter().rfind(|(from, _)| *from <= msn).unwrap().1;
         let inits = ingest.segmenter.inits();
         let inits =
             inits.chain(events[..at].iter().filter(|e| matches!(e, MediaEvent::Init { .. })).cloned());

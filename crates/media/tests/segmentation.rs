@@ -202,7 +202,7 @@ fn audio_that_stops_for_good_goes_on_silent() {
         .collect();
     let (events, ingest) = segment(messages, config());
     check(&events, 48_000, 4);
-    let last = units(&events).into_iter().filter(|u| u.unit.track() == TrackKind::Audio).next_back().unwrap();
+    let last = units(&events).into_iter().rfind(|u| u.unit.track() == TrackKind::Audio).unwrap();
     assert!(time(&last.unit, 48_000) > 19 * 90_000);
     assert!(ingest.door.stats().silence_frames > 600);
 }

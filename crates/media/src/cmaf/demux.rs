@@ -62,19 +62,19 @@ pub struct InitInfo {
 
 /// Reads an init segment.
 pub fn parse_init(data: &Bytes) -> Result<InitInfo, DemuxError> {
-    let moov = child(data, b"moov")?.ok_or(DemuxError::Missing("moov"))?;
-    let trak = child(&moov, b"trak")?.ok_or(DemuxError::Missing("trak"))?;
-    let mdia = child(&trak, b"mdia")?.ok_or(DemuxError::Missing("mdia"))?;
-    let mut mdhd = child(&mdia, b"mdhd")?.ok_or(DemuxError::Missing("mdhd"))?;
+    let moov = child(data, *b"moov")?.ok_or(DemuxError::Missing("moov"))?;
+    let trak = child(&moov, *b"trak")?.ok_or(DemuxError::Missing("trak"))?;
+    let mdia = child(&trak, *b"mdia")?.ok_or(DemuxError::Missing("mdia"))?;
+    let mut mdhd = child(&mdia, *b"mdhd")?.ok_or(DemuxError::Missing("mdhd"))?;
     let version = take_u32(&mut mdhd, "mdhd")? >> 24;
     skip(&mut mdhd, if version == 1 { 16 } else { 8 }, "mdhd")?;
     let timescale = take_u32(&mut mdhd, "mdhd")?;
-    let mut hdlr = child(&mdia, b"hdlr")?.ok_or(DemuxError::Missing("hdlr"))?;
+    let mut hdlr = child(&mdia, *b"hdlr")?.ok_or(DemuxError::Missing("hdlr"))?;
     skip(&mut hdlr, 8, "hdlr")?;
     let handler = take_u32(&mut hdlr, "hdlr")?.to_be_bytes();
-    let minf = child(&mdia, b"minf")?.ok_or(DemuxError::Missing("minf"))?;
-    let stbl = child(&minf, b"stbl")?.ok_or(DemuxError::Missing("stbl"))?;
-    let mut stsd = child(&stbl, b"stsd")?.ok_or(DemuxError::Missing("stsd"))?;
+    let minf = child(&mdia, *b"minf")?.ok_or(DemuxError::Missing("minf"))?;
+    let stbl = child(&minf, *b"stbl")?.ok_or(DemuxError::Missing("stbl"))?;
+    let mut stsd = child(&stbl, *b"stsd")?.ok_or(DemuxError::Missing("stsd"))?;
     skip(&mut stsd, 12, "stsd")?;
     let sample_entry = take_u32(&mut stsd, "stsd")?.to_be_bytes();
     Ok(InitInfo { timescale, handler, sample_entry })
@@ -103,16 +103,16 @@ struct Defaults {
 }
 
 fn fragment(moof: &Bytes, moof_size: usize, mdat: &Bytes) -> Result<Fragment, DemuxError> {
-    let mut mfhd = child(moof, b"mfhd")?.ok_or(DemuxError::Missing("mfhd"))?;
+    let mut mfhd = child(moof, *b"mfhd")?.ok_or(DemuxError::Missing("mfhd"))?;
     skip(&mut mfhd, 4, "mfhd")?;
     let sequence = take_u32(&mut mfhd, "mfhd")?;
-    let traf = child(moof, b"traf")?.ok_or(DemuxError::Missing("traf"))?;
-    let defaults = tfhd(child(&traf, b"tfhd")?.ok_or(DemuxError::Missing("tfhd"))?)?;
-    let mut tfdt = child(&traf, b"tfdt")?.ok_or(DemuxError::Missing("tfdt"))?;
+    let traf = child(moof, *b"traf")?.ok_or(DemuxError::Missing("traf"))?;
+    let defaults = tfhd(child(&traf, *b"tfhd")?.ok_or(DemuxError::Missing("tfhd"))?)?;
+    let mut tfdt = child(&traf, *b"tfdt")?.ok_or(DemuxError::Missing("tfdt"))?;
     let version = take_u32(&mut tfdt, "tfdt")? >> 24;
     let high = if version == 1 { take_u32(&mut tfdt, "tfdt")? } else { 0 };
     let start = (u64::from(high) << 32 | u64::from(take_u32(&mut tfdt, "tfdt")?)) as i64;
-    let trun = child(&traf, b"trun")?.ok_or(DemuxError::Missing("trun"))?;
+    let trun = child(&traf, *b"trun")?.ok_or(DemuxError::Missing("trun"))?;
     let samples = samples(trun, &defaults, start, moof_size, mdat)?;
     Ok(Fragment { sequence, start, samples })
 }
@@ -174,10 +174,10 @@ fn next_box(rest: &mut Bytes) -> Result<Option<(Kind, Bytes, usize)>, DemuxError
     Ok(Some((kind, rest.split_to(body), size)))
 }
 
-fn child(parent: &Bytes, kind: &Kind) -> Result<Option<Bytes>, DemuxError> {
+fn child(parent: &Bytes, kind: Kind) -> Result<Option<Bytes>, DemuxError> {
     let mut rest = parent.clone();
     while let Some((found, body, _)) = next_box(&mut rest)? {
-        if found == *kind {
+        if found == kind {
             return Ok(Some(body));
         }
     }

@@ -44,20 +44,22 @@ pub fn fragment_header(sequence: u32, start: i64, samples: &[Sample]) -> Bytes {
     flags |= if samples.iter().any(|sample| sample.cts != 0) { TRUN_CTS } else { 0 };
     let mut out = BytesMut::with_capacity(128 + 16 * samples.len());
     let mut offset_at = 0;
-    boxed(&mut out, b"moof", |out| {
-        full(out, b"mfhd", 0, 0, |out| out.put_u32(sequence));
-        boxed(out, b"traf", |out| {
-            full(out, b"tfhd", 0, TFHD_DEFAULT_BASE_IS_MOOF | TFHD_DURATION | TFHD_FLAGS, |out| {
+    boxed(&mut out, *b"moof", |out| {
+        full(out, *b"mfhd", 0, 0, |out| out.put_u32(sequence));
+        boxed(out, *b"traf", |out| {
+            full(out, *b"tfhd", 0, TFHD_DEFAULT_BASE_IS_MOOF | TFHD_DURATION | TFHD_FLAGS, |out| {
                 out.put_u32(TRACK_ID);
                 out.put_u32(first.duration);
                 out.put_u32(sample_flags(first));
             });
-            full(out, b"tfdt", 1, 0, |out| out.put_u64(start.max(0) as u64));
-            full(out, b"trun", 1, flags, |out| {
+            full(out, *b"tfdt", 1, 0, |out| out.put_u64(start.max(0) as u64));
+            full(out, *b"trun", 1, flags, |out| {
                 out.put_u32(samples.len() as u32);
                 offset_at = out.len();
                 out.put_u32(0);
-                samples.iter().for_each(|sample| put_sample(out, flags, *sample));
+                for sample in samples {
+                    put_sample(out, flags, *sample);
+                }
             });
         });
     });

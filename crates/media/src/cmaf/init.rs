@@ -13,16 +13,16 @@ const LANGUAGE_UND: u16 = 0x55c4;
 /// The init segment of a track; the same configuration gives the same bytes.
 pub fn init_segment(config: &TrackConfig) -> Bytes {
     let mut out = BytesMut::with_capacity(1024);
-    boxed(&mut out, b"ftyp", |out| {
+    boxed(&mut out, *b"ftyp", |out| {
         out.put_slice(b"iso6");
         out.put_u32(1);
         out.put_slice(b"iso6cmfcmp41");
     });
-    boxed(&mut out, b"moov", |out| {
+    boxed(&mut out, *b"moov", |out| {
         mvhd(out);
-        boxed(out, b"trak", |out| trak(out, config));
-        boxed(out, b"mvex", |out| {
-            full(out, b"trex", 0, 0, |out| {
+        boxed(out, *b"trak", |out| trak(out, config));
+        boxed(out, *b"mvex", |out| {
+            full(out, *b"trex", 0, 0, |out| {
                 out.put_u32(TRACK_ID);
                 out.put_u32(1); // sample description index
                 out.put_bytes(0, 12); // default duration, size, flags: in every fragment instead
@@ -32,15 +32,21 @@ pub fn init_segment(config: &TrackConfig) -> Bytes {
     out.freeze()
 }
 
+fn put_matrix(out: &mut BytesMut) {
+    for value in MATRIX {
+        out.put_u32(value);
+    }
+}
+
 fn mvhd(out: &mut BytesMut) {
-    full(out, b"mvhd", 0, 0, |out| {
+    full(out, *b"mvhd", 0, 0, |out| {
         out.put_bytes(0, 8); // no times: the same input gives the same bytes
         out.put_u32(1000);
         out.put_u32(0);
         out.put_u32(0x0001_0000); // rate
         out.put_u16(0x0100); // volume
         out.put_bytes(0, 10);
-        MATRIX.iter().for_each(|value| out.put_u32(*value));
+        put_matrix(out);
         out.put_bytes(0, 24);
         out.put_u32(TRACK_ID + 1);
     });
@@ -52,21 +58,21 @@ fn trak(out: &mut BytesMut, config: &TrackConfig) {
         TrackConfig::Audio(audio) => (audio.rate, b"soun", b"audio\0"),
     };
     tkhd(out, config);
-    boxed(out, b"mdia", |out| {
-        full(out, b"mdhd", 0, 0, |out| {
+    boxed(out, *b"mdia", |out| {
+        full(out, *b"mdhd", 0, 0, |out| {
             out.put_bytes(0, 8);
             out.put_u32(timescale);
             out.put_u32(0);
             out.put_u16(LANGUAGE_UND);
             out.put_u16(0);
         });
-        full(out, b"hdlr", 0, 0, |out| {
+        full(out, *b"hdlr", 0, 0, |out| {
             out.put_u32(0);
             out.put_slice(handler);
             out.put_bytes(0, 12);
             out.put_slice(name);
         });
-        boxed(out, b"minf", |out| minf(out, config));
+        boxed(out, *b"minf", |out| minf(out, config));
     });
 }
 
@@ -76,13 +82,13 @@ fn tkhd(out: &mut BytesMut, config: &TrackConfig) {
         TrackConfig::Audio(_) => (0x0100, 0, 0),
     };
     // Enabled, in movie, in preview.
-    full(out, b"tkhd", 0, 7, |out| {
+    full(out, *b"tkhd", 0, 7, |out| {
         out.put_bytes(0, 8);
         out.put_u32(TRACK_ID);
         out.put_bytes(0, 4 + 4 + 8 + 2 + 2);
         out.put_u16(volume);
         out.put_u16(0);
-        MATRIX.iter().for_each(|value| out.put_u32(*value));
+        put_matrix(out);
         out.put_u32(width << 16);
         out.put_u32(height << 16);
     });
@@ -90,33 +96,33 @@ fn tkhd(out: &mut BytesMut, config: &TrackConfig) {
 
 fn minf(out: &mut BytesMut, config: &TrackConfig) {
     match config {
-        TrackConfig::Video(_) => full(out, b"vmhd", 0, 1, |out| out.put_bytes(0, 8)),
-        TrackConfig::Audio(_) => full(out, b"smhd", 0, 0, |out| out.put_bytes(0, 4)),
+        TrackConfig::Video(_) => full(out, *b"vmhd", 0, 1, |out| out.put_bytes(0, 8)),
+        TrackConfig::Audio(_) => full(out, *b"smhd", 0, 0, |out| out.put_bytes(0, 4)),
     }
-    boxed(out, b"dinf", |out| {
-        full(out, b"dref", 0, 0, |out| {
+    boxed(out, *b"dinf", |out| {
+        full(out, *b"dref", 0, 0, |out| {
             out.put_u32(1);
-            full(out, b"url ", 0, 1, |_| {}); // the media is in this file
+            full(out, *b"url ", 0, 1, |_| {}); // the media is in this file
         });
     });
-    boxed(out, b"stbl", |out| {
-        full(out, b"stsd", 0, 0, |out| {
+    boxed(out, *b"stbl", |out| {
+        full(out, *b"stsd", 0, 0, |out| {
             out.put_u32(1);
             match config {
                 TrackConfig::Video(video) => avc1(out, video),
                 TrackConfig::Audio(audio) => mp4a(out, audio),
             }
         });
-        full(out, b"stts", 0, 0, |out| out.put_u32(0));
-        full(out, b"stsc", 0, 0, |out| out.put_u32(0));
-        full(out, b"stsz", 0, 0, |out| out.put_u64(0));
-        full(out, b"stco", 0, 0, |out| out.put_u32(0));
+        full(out, *b"stts", 0, 0, |out| out.put_u32(0));
+        full(out, *b"stsc", 0, 0, |out| out.put_u32(0));
+        full(out, *b"stsz", 0, 0, |out| out.put_u64(0));
+        full(out, *b"stco", 0, 0, |out| out.put_u32(0));
     });
 }
 
 /// AVCSampleEntry (ISO/IEC 14496-15 §5.4.2.1.2).
 fn avc1(out: &mut BytesMut, video: &VideoConfig) {
-    boxed(out, b"avc1", |out| {
+    boxed(out, *b"avc1", |out| {
         out.put_bytes(0, 6);
         out.put_u16(1); // data reference
         out.put_bytes(0, 16);
@@ -129,7 +135,7 @@ fn avc1(out: &mut BytesMut, video: &VideoConfig) {
         out.put_bytes(0, 32); // compressor name
         out.put_u16(24); // depth
         out.put_i16(-1);
-        boxed(out, b"avcC", |out| out.put_slice(&video.avcc));
+        boxed(out, *b"avcC", |out| out.put_slice(&video.avcc));
     });
 }
 
@@ -139,7 +145,7 @@ fn mp4a(out: &mut BytesMut, audio: &AudioConfig) {
     let specific = audio.asc.len();
     let decoder = 13 + DESCRIPTOR_HEADER + specific;
     let stream = 3 + DESCRIPTOR_HEADER + decoder + DESCRIPTOR_HEADER + 1;
-    boxed(out, b"mp4a", |out| {
+    boxed(out, *b"mp4a", |out| {
         out.put_bytes(0, 6);
         out.put_u16(1);
         out.put_bytes(0, 8);
@@ -148,7 +154,7 @@ fn mp4a(out: &mut BytesMut, audio: &AudioConfig) {
         out.put_u32(0);
         // 16.16; rates above 65 535 Hz do not fit and the descriptor tells them.
         out.put_u32(u32::from(u16::try_from(audio.rate).unwrap_or(0)) << 16);
-        full(out, b"esds", 0, 0, |out| {
+        full(out, *b"esds", 0, 0, |out| {
             descriptor(out, 3, stream);
             out.put_u16(0); // ES id
             out.put_u8(0);

@@ -65,10 +65,10 @@ impl Body {
 }
 
 /// Appends a box: its size is patched when `content` has written.
-pub(crate) fn boxed(out: &mut BytesMut, kind: &[u8; 4], content: impl FnOnce(&mut BytesMut)) {
+pub(crate) fn boxed(out: &mut BytesMut, kind: [u8; 4], content: impl FnOnce(&mut BytesMut)) {
     let start = out.len();
     out.put_u32(0);
-    out.put_slice(kind);
+    out.put_slice(&kind);
     content(out);
     let size = (out.len() - start) as u32;
     out[start..start + 4].copy_from_slice(&size.to_be_bytes());
@@ -77,7 +77,7 @@ pub(crate) fn boxed(out: &mut BytesMut, kind: &[u8; 4], content: impl FnOnce(&mu
 /// Appends a full box (version and flags).
 pub(crate) fn full(
     out: &mut BytesMut,
-    kind: &[u8; 4],
+    kind: [u8; 4],
     version: u8,
     flags: u32,
     content: impl FnOnce(&mut BytesMut),

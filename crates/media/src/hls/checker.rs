@@ -127,13 +127,11 @@ impl Checker {
     /// Checks the next playlist.
     pub fn check_playlist(&mut self, playlist: &MediaPlaylist) -> Vec<Violation> {
         let full = if playlist.skipped_segments > 0 {
-            match self.last.as_ref().and_then(|last| playlist.with_skipped_from(last)) {
-                Some(full) => full,
-                None => {
-                    let detail =
-                        format!("skips {} from {}", playlist.skipped_segments, playlist.media_sequence);
-                    return vec![Violation { rule: Rule::DeltaWithoutBase, detail }];
-                }
+            if let Some(full) = self.last.as_ref().and_then(|last| playlist.with_skipped_from(last)) {
+                full
+            } else {
+                let detail = format!("skips {} from {}", playlist.skipped_segments, playlist.media_sequence);
+                return vec![Violation { rule: Rule::DeltaWithoutBase, detail }];
             }
         } else {
             playlist.clone()
@@ -300,10 +298,10 @@ impl Checker {
         if new.target_duration != old.target_duration {
             self.report(Rule::TargetDurationChanged, change(&old.target_duration, &new.target_duration));
         }
-        if let (Some(before), Some(after)) = (self.part_target, new.part_target) {
-            if before != after {
-                self.report(Rule::PartTargetChanged, change(&before, &after));
-            }
+        if let (Some(before), Some(after)) = (self.part_target, new.part_target)
+            && before != after
+        {
+            self.report(Rule::PartTargetChanged, change(&before, &after));
         }
         if new.media_sequence < old.media_sequence {
             self.report(Rule::MediaSequenceBackwards, change(&old.media_sequence, &new.media_sequence));
@@ -354,7 +352,9 @@ impl Checker {
             }
             age += segment.duration;
         }
-        missing.into_iter().for_each(|detail| self.report(Rule::PartRemovedEarly, detail));
+        for detail in missing {
+            self.report(Rule::PartRemovedEarly, detail);
+        }
     }
 }
 

@@ -76,9 +76,14 @@ impl MultivariantPlaylist {
             let (tag, value) = content.split_once(':').unwrap_or((content, ""));
             match tag {
                 "#EXT-X-INDEPENDENT-SEGMENTS" => playlist.independent_segments = true,
-                "#EXT-X-MEDIA" => playlist
-                    .audio
-                    .extend(parse_audio(value).ok_or(error(ParseErrorKind::Bad("EXT-X-MEDIA")))?),
+                "#EXT-X-MEDIA" => {
+                    let bad = error(ParseErrorKind::Bad("EXT-X-MEDIA"));
+                    let list = Attributes::parse(value).ok_or_else(|| bad.clone())?;
+                    // Only audio is modelled; other types are skipped.
+                    if list.get("TYPE") == Some("AUDIO") {
+                        playlist.audio.push(parse_audio(&list).ok_or(bad)?);
+                    }
+                }
                 "#EXT-X-STREAM-INF" => {
                     let bad = error(ParseErrorKind::Bad("EXT-X-STREAM-INF"));
                     variant = Some(parse_variant(value).ok_or(bad)?);
@@ -142,13 +147,8 @@ fn render_variant(out: &mut String, variant: &Variant) {
     write_line(out, &variant.uri);
 }
 
-/// Only audio is modelled; other types are skipped.
-fn parse_audio(value: &str) -> Option<Option<MediaRendition>> {
-    let list = Attributes::parse(value)?;
-    if list.get("TYPE")? != "AUDIO" {
-        return Some(None);
-    }
-    Some(Some(MediaRendition {
+fn parse_audio(list: &Attributes<'_>) -> Option<MediaRendition> {
+    Some(MediaRendition {
         group_id: list.get("GROUP-ID")?.to_owned(),
         name: list.get("NAME")?.to_owned(),
         uri: list.get("URI").map(str::to_owned),
@@ -156,7 +156,7 @@ fn parse_audio(value: &str) -> Option<Option<MediaRendition>> {
         default: list.yes("DEFAULT"),
         autoselect: list.yes("AUTOSELECT"),
         channels: list.get("CHANNELS").and_then(|channels| channels.split('/').next()?.parse().ok()),
-    }))
+    })
 }
 
 fn parse_variant(value: &str) -> Option<Variant> {

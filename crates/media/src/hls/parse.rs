@@ -136,7 +136,7 @@ impl Reader {
             _ => {
                 let count =
                     Attributes::parse(value).and_then(|list| list.integer("SKIPPED-SEGMENTS").ok().flatten());
-                let count = count.filter(|count| *count <= u64::from(u32::MAX));
+                let count = count.filter(|count| u32::try_from(*count).is_ok());
                 self.playlist.skipped_segments = count.ok_or(ParseErrorKind::Bad("EXT-X-SKIP"))?;
             }
         }

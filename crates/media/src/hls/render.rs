@@ -24,7 +24,7 @@ impl MediaPlaylist {
             head_of_segment(
                 &mut out,
                 segment.discontinuity,
-                &segment.map,
+                segment.map.as_ref(),
                 &mut map,
                 segment.program_date_time,
             );
@@ -38,7 +38,13 @@ impl MediaPlaylist {
             write_line(&mut out, &segment.uri);
         }
         if let Some(open) = &self.open {
-            head_of_segment(&mut out, open.discontinuity, &open.map, &mut map, open.program_date_time);
+            head_of_segment(
+                &mut out,
+                open.discontinuity,
+                open.map.as_ref(),
+                &mut map,
+                open.program_date_time,
+            );
             open.parts.iter().for_each(|part| render_part(&mut out, part));
         }
         self.render_tail(&mut out);
@@ -130,14 +136,14 @@ fn render_control(out: &mut String, control: &ServerControl) {
 fn head_of_segment<'a>(
     out: &mut String,
     discontinuity: bool,
-    map: &'a Option<Map>,
+    map: Option<&'a Map>,
     last_map: &mut Option<&'a Map>,
     program_date_time: Option<i64>,
 ) {
     if discontinuity {
         out.push_str("#EXT-X-DISCONTINUITY\n");
     }
-    if let Some(map) = map.as_ref().filter(|map| *last_map != Some(*map)) {
+    if let Some(map) = map.filter(|map| *last_map != Some(*map)) {
         out.push_str("#EXT-X-MAP:URI=");
         write_quoted(out, &map.uri);
         out.push('\n');

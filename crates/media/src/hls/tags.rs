@@ -62,12 +62,11 @@ impl<'a> Attributes<'a> {
             if name.is_empty() || !name.bytes().all(legal) || known || list.len() == MAX_ATTRIBUTES {
                 return None;
             }
-            let (value, rest) = match rest.strip_prefix('"') {
-                Some(quoted) => quoted.split_once('"')?,
-                None => {
-                    let (value, rest) = rest.split_at(rest.find(',').unwrap_or(rest.len()));
-                    (value.trim(), rest)
-                }
+            let (value, rest) = if let Some(quoted) = rest.strip_prefix('"') {
+                quoted.split_once('"')?
+            } else {
+                let (value, rest) = rest.split_at(rest.find(',').unwrap_or(rest.len()));
+                (value.trim(), rest)
             };
             list.push((name, value));
             text = match rest.strip_prefix(',') {

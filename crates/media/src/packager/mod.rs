@@ -296,7 +296,9 @@ impl Packager {
             if matches!(unit.unit, Unit::Video(_)) && version.is_some_and(|v| v != unit.stamp.init_version) {
                 let rest = std::mem::take(&mut self.measuring);
                 self.unit(unit);
-                rest.into_iter().for_each(|unit| self.unit(unit));
+                for unit in rest {
+                    self.unit(unit);
+                }
                 return;
             }
             self.package(unit);

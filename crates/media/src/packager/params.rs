@@ -65,12 +65,11 @@ impl PartParams {
         };
         // A frozen target leaves room for the same allowance; a frame that does not fit is a part on its own.
         let room = target.map(|target| target.saturating_sub(allowance).max(1));
-        let frames = match room {
-            Some(room) => (room / frame_ticks).max(1),
-            None => {
-                let aim = PART_AIM.max(AUDIO_FRAMES_PER_PART * allowance).min(PART_AIM_MAX);
-                ((aim + frame_ticks / 2) / frame_ticks).max(1)
-            }
+        let frames = if let Some(room) = room {
+            (room / frame_ticks).max(1)
+        } else {
+            let aim = PART_AIM.max(AUDIO_FRAMES_PER_PART * allowance).min(PART_AIM_MAX);
+            ((aim + frame_ticks / 2) / frame_ticks).max(1)
         };
         let part_target = target.unwrap_or(frames * frame_ticks + allowance);
         Self { init_version, frame_ticks, frames, part_target }

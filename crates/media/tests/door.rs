@@ -1,0 +1,168 @@
+//! Timestamps repaired where media enters.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod support;
+
+use bytes::Bytes;
+use millrace_media::door::{AUDIO_SLACK, Door, DoorEvent, TIMELINE_START};
+use millrace_media::flv::FlvVideo;
+use millrace_media::sample::{AudioConfig, Unit, VideoConfig};
+use millrace_media::time::TimestampUnwrapper;
+use support::*;
+
+fn door(channels: u8) -> Door {
+    let mut door = Door::new();
+    door.video_config(VideoConfig::from_avcc(avcc(PPS)).unwrap());
+    door.audio_config(AudioConfig::aac_lc(48_000, channels).unwrap());
+    door
+}
+
+fn picture(number: u32, keyframe: bool) -> Bytes {
+    match access_unit(number, keyframe, 0) {
+        FlvVideo::Nalus { data, .. } => data,
+        _ => Bytes::new(),
+    }
+}
+
+fn drain(door: &mut Door) -> (Vec<(i64, i64)>, Vec<i64>, usize) {
+    let (mut video, mut audio, mut discontinuities) = (Vec::new(), Vec::new(), 0);
+    while let Some(event) = door.poll() {
+        let DoorEvent::Unit { unit, discontinuity } = event else { continue };
+        discontinuities += usize::from(discontinuity);
+        match unit {
+            Unit::Video(unit) => video.push((unit.dts, unit.pts())),
+            Unit::Audio(frame) => audio.push(frame.pts),
+        }
+    }
+    (video, audio, discontinuities)
+}
+
+#[test]
+fn audio_timestamps_that_jitter_follow_the_sample_count() {
+    let mut door = door(2);
+    for n in 0..500i64 {
+        let jitter = [0, 4_000, -4_000, 90, 8_000][n as usize % 5];
+        door.push_audio((n * 1920 + jitter).max(0), Bytes::from_static(&[1]));
+    }
+    let (_, audio, discontinuities) = drain(&mut door);
+    assert_eq!(audio.len(), 500);
+    assert!(audio.windows(2).all(|pair| pair[1] - pair[0] == 1024));
+    assert_eq!((audio[0], discontinuities), (48_000, 0));
+}
+
+#[test]
+fn a_hole_in_audio_is_silence_or_stays_a_hole() {
+    for (channels, silence) in [(2, 16), (6, 0)] {
+        let mut door = door(channels);
+        for n in (0..50i64).chain(66..100) {
+            door.push_audio(n * 1920, Bytes::from_static(&[1]));
+        }
+        let (_, audio, _) = drain(&mut door);
+        assert_eq!(door.stats().silence_frames, silence);
+        assert_eq!(door.stats().audio_reanchored, 1);
+        assert_eq!(*audio.last().unwrap(), 48_000 + 99 * 1024, "in time again");
+        assert_eq!(
+            audio.windows(2).filter(|pair| pair[1] - pair[0] != 1024).count(),
+            usize::from(silence == 0)
+        );
+    }
+}
+
+#[test]
+fn audio_that_overlaps_is_dropped_until_it_fits() {
+    let mut door = door(2);
+    for n in 0..50i64 {
+        door.push_audio(n * 1920, Bytes::from_static(&[1]));
+    }
+    let back = 10 * 1920; // 213 ms
+    for n in 50..100i64 {
+        door.push_audio(n * 1920 - back, Bytes::from_static(&[1]));
+    }
+    let (_, audio, discontinuities) = drain(&mut door);
+    assert_eq!(discontinuities, 0);
+    let dropped = door.stats().audio_dropped;
+    assert!((1..=10).contains(&dropped), "{dropped}");
+    assert!(audio.windows(2).all(|pair| pair[1] - pair[0] == 1024));
+    let late = (50 + 50 - dropped as i64 - 1) * 1024 - (99 * 1920 - back) * 48 / 90;
+    assert!(late * 90 / 48 <= AUDIO_SLACK, "{late}");
+}
+
+#[test]
+fn rtp_and_pes_clocks_wrap_without_a_trace() {
+    for bits in [32, 33] {
+        let mut clock = TimestampUnwrapper::new(bits);
+        let mut door = door(2);
+        let start = (1u64 << bits) - 45_000;
+        for n in 0..60u64 {
+            let raw = (start + n * 3000) % (1 << bits);
+            door.push_video(clock.unwrap(raw), 3000, picture(n as u32, n == 0));
+        }
+        let (video, ..) = drain(&mut door);
+        let expected: Vec<_> =
+            (0..60).map(|n| TIMELINE_START + n * 3000).map(|dts| (dts, dts + 3000)).collect();
+        assert_eq!(video, expected, "2^{bits}");
+    }
+}
+
+#[test]
+fn decoding_times_that_stand_still_or_go_back_are_moved_and_presentation_times_kept() {
+    let mut door = door(2);
+    let times = [0, 3000, 3000, 2000, 9000, 12_000];
+    for (n, dts) in times.into_iter().enumerate() {
+        door.push_video(dts, 6000, picture(n as u32, n == 0));
+    }
+    let (video, _, discontinuities) = drain(&mut door);
+    assert_eq!(discontinuities, 0);
+    assert!(video.windows(2).all(|pair| pair[0].0 < pair[1].0));
+    let pts: Vec<i64> = times.iter().map(|dts| TIMELINE_START + dts + 6000).collect();
+    assert_eq!(video.iter().map(|unit| unit.1).collect::<Vec<_>>(), pts);
+    assert_eq!(door.stats().dts_repaired, 2);
+}
+
+#[test]
+fn tracks_with_one_clock_keep_their_distance_and_others_are_put_together() {
+    // Audio 200 ms before the pictures.
+    let mut together = door(2);
+    together.push_video(1_000_000, 0, picture(0, true));
+    together.push_audio(1_000_000 - 18_000, Bytes::from_static(&[1]));
+    let (video, audio, _) = drain(&mut together);
+    assert_eq!((video[0].0 - TIMELINE_START, audio[0] - 48_000), (0, -9_600));
+    // Audio that counts from zero while the pictures carry the encoder's up-time.
+    let mut apart = door(2);
+    apart.push_video(90_000_000, 0, picture(0, true));
+    apart.push_audio(0, Bytes::from_static(&[1]));
+    apart.push_video(90_003_000, 0, picture(1, false));
+    apart.push_audio(1920, Bytes::from_static(&[1]));
+    let (video, audio, discontinuities) = drain(&mut apart);
+    assert_eq!((video[0].0, audio[0], discontinuities), (TIMELINE_START, 48_000, 0));
+    assert_eq!(audio[1], 48_000 + 1024);
+}
+
+#[test]
+fn a_jump_of_both_tracks_is_told_once_in_any_interleaving() {
+    for audio_first in [false, true] {
+        let mut door = door(2);
+        for n in 0..60i64 {
+            // The tracks jump at different messages, as interleaving has it.
+            let (video_jump, audio_jump) = if audio_first { (n >= 32, n >= 30) } else { (n >= 30, n >= 32) };
+            let time = |jump: bool| n * 3000 + if jump { 800_000_000 } else { 0 };
+            door.push_video(time(video_jump), 0, picture(n as u32, n == 0));
+            door.push_audio(time(audio_jump), Bytes::from_static(&[1]));
+        }
+        let (video, _, discontinuities) = drain(&mut door);
+        assert_eq!(discontinuities, 1);
+        assert!(video.windows(2).all(|pair| (1..12_000).contains(&(pair[1].0 - pair[0].0))));
+    }
+}
+
+#[test]
+fn what_cannot_be_used_is_counted() {
+    let mut door = Door::new();
+    door.push_video(0, 0, picture(0, true));
+    door.push_audio(0, Bytes::from_static(&[1]));
+    assert_eq!(door.stats().unconfigured, 2);
+    door.video_config(VideoConfig::from_avcc(avcc(PPS)).unwrap());
+    door.push_video(0, 0, Bytes::from_static(&[0, 0, 0, 9, 0x65]));
+    assert_eq!(door.stats().malformed, 1);
+    assert!(drain(&mut door).0.is_empty());
+}
