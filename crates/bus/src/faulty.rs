@@ -9,7 +9,6 @@ use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 use crate::subscription::{Delivery, Message, Sink};
 use crate::{Bus, BusError, BusStats, Job, QueueConfig, QueueDepth, SharedBus, Subscription};
@@ -42,6 +41,7 @@ struct Inner {
     dice: Mutex<StdRng>,
     seed: u64,
     subscriptions: AtomicU64,
+    slow_consumer: AtomicU64,
     connected: watch::Sender<bool>,
 }
 
@@ -84,6 +84,7 @@ impl FaultyBus {
             dice: Mutex::new(StdRng::seed_from_u64(seed)),
             seed,
             subscriptions: AtomicU64::new(0),
+            slow_consumer: AtomicU64::new(0),
             connected,
         };
         Self { inner: Arc::new(inner) }
@@ -100,6 +101,13 @@ impl FaultyBus {
         let number = self.inner.subscriptions.fetch_add(1, Ordering::Relaxed);
         let mut dice = StdRng::seed_from_u64(self.inner.seed ^ number.wrapping_add(1).rotate_left(32));
         let inner = self.inner.clone();
+        let deliver = move |inner: &Inner, message| {
+            let delivery = sink.deliver(message);
+            if delivery == Delivery::Full {
+                inner.slow_consumer.fetch_add(1, Ordering::Relaxed);
+            }
+            delivery != Delivery::Gone
+        };
         let task = tokio::spawn(async move {
             let mut held: Option<Message> = None;
             loop {
@@ -107,14 +115,18 @@ impl FaultyBus {
                     None => raw.recv().await,
                     Some(first) => {
                         if let Ok(Some(second)) = tokio::time::timeout(SWAP_WAIT, raw.recv()).await {
-                            sink.deliver(second);
+                            deliver(&inner, second);
                         }
                         Some(first)
                     }
                 };
                 let Some(message) = message else { break };
                 let plan = inner.plan().clone();
-                if !step(&plan, &mut dice, message, &sink, &mut held).await {
+                let Some(passed) = step(&plan, &mut dice, message, &mut held).await else { continue };
+                if passed.twice && !deliver(&inner, passed.message.clone()) {
+                    break;
+                }
+                if !deliver(&inner, passed.message) {
                     break;
                 }
             }
@@ -124,38 +136,40 @@ impl FaultyBus {
     }
 }
 
-/// Passes one message on, or not; `false` once nobody listens.
+/// A message that got through.
+struct Passed {
+    message: Message,
+    twice: bool,
+}
+
+/// What becomes of one message: lost or held back is `None`.
 async fn step(
     plan: &FaultPlan,
     dice: &mut StdRng,
     message: Message,
-    sink: &Sink,
     held: &mut Option<Message>,
-) -> bool {
+) -> Option<Passed> {
     // Always the same number of throws, so that one fault does not change where the next strikes.
     let mut hit = |chance: f64| dice.random::<f64>() < chance;
     let (lose, double, swap, delay) = (hit(plan.lose), hit(plan.double), hit(plan.swap), hit(plan.delay));
     let share: f64 = dice.random();
     if plan.away {
-        return true;
+        return None;
     }
     if !message.subject.starts_with(&plan.subject_prefix) {
-        return sink.deliver(message) != Delivery::Gone;
+        return Some(Passed { message, twice: false });
     }
     if lose {
-        return true;
+        return None;
     }
     if delay {
-        tokio::time::sleep_until(Instant::now() + plan.max_delay.mul_f64(share)).await;
+        tokio::time::sleep(plan.max_delay.mul_f64(share)).await;
     }
     if swap {
         *held = Some(message);
-        return true;
+        return None;
     }
-    if double {
-        sink.deliver(message.clone());
-    }
-    sink.deliver(message) != Delivery::Gone
+    Some(Passed { message, twice: double })
 }
 
 #[async_trait]
@@ -228,6 +242,8 @@ impl Bus for FaultyBus {
     }
 
     fn stats(&self) -> BusStats {
-        self.inner.bus.stats()
+        let mut stats = self.inner.bus.stats();
+        stats.slow_consumer += self.inner.slow_consumer.load(Ordering::Relaxed);
+        stats
     }
 }

@@ -10,25 +10,13 @@ const POLL: Duration = Duration::from_millis(10);
 
 /// Waits until `condition` gives true; panics at the caller's line after `timeout`.
 #[track_caller]
-pub fn until<F, Fut>(timeout: Duration, mut condition: F) -> impl Future<Output = ()>
-where
-    F: FnMut() -> Fut,
-    Fut: Future<Output = bool>,
-{
-    let wait = some(timeout, move || {
-        let looking = condition();
-        async move { looking.await.then_some(()) }
-    });
-    async move { wait.await }
+pub fn until(timeout: Duration, mut condition: impl AsyncFnMut() -> bool) -> impl Future<Output = ()> {
+    some(timeout, async move || condition().await.then_some(()))
 }
 
 /// Waits until `look` gives something, and gives that; panics at the caller's line after `timeout`.
 #[track_caller]
-pub fn some<T, F, Fut>(timeout: Duration, mut look: F) -> impl Future<Output = T>
-where
-    F: FnMut() -> Fut,
-    Fut: Future<Output = Option<T>>,
-{
+pub fn some<T>(timeout: Duration, mut look: impl AsyncFnMut() -> Option<T>) -> impl Future<Output = T> {
     let caller = Location::caller();
     async move {
         let deadline = Instant::now() + timeout;

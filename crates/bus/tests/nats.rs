@@ -1,0 +1,123 @@
+//! The bus over real servers: the conformance suite on each supported nats-server, and what happens when one
+//! dies or hangs.
+
+mod conformance;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use conformance::{bytes, next};
+use millrace_bus::{Bus, BusError, FaultyBus, NatsBus, NatsConfig, SharedBus};
+use millrace_testkit::{NatsKind, NatsServer, wait};
+use tokio::time::Instant;
+
+const SOON: Duration = Duration::from_secs(10);
+
+async fn connect(server: &NatsServer) -> NatsBus {
+    NatsBus::connect(NatsConfig::new([server.url()])).await.expect("connect to nats-server")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn conforms_on_every_supported_server() {
+    for kind in NatsKind::all() {
+        let server = NatsServer::start(kind).await;
+        let bus = connect(&server).await;
+        println!("nats-server {}", bus.server_version());
+        conformance::all(Arc::new(bus)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn conforms_behind_a_harmless_wrapper() {
+    let server = NatsServer::start_any().await;
+    let bus: SharedBus = Arc::new(connect(&server).await);
+    conformance::all(Arc::new(FaultyBus::new(bus, 1))).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_nodes_meet() {
+    let server = NatsServer::start_any().await;
+    let (a, b) = (connect(&server).await, connect(&server).await);
+    let mut sub = b.subscribe("media.s.1", 100).await.unwrap();
+    a.publish("media.s.1", bytes("over the wire")).unwrap();
+    assert_eq!(next(&mut sub).await, "over the wire");
+}
+
+#[tokio::test]
+async fn no_server_is_an_error_after_the_start_timeout() {
+    let mut config = NatsConfig::new([format!("nats://127.0.0.1:{}", millrace_testkit::ports::free())]);
+    config.start_timeout = Duration::from_millis(300);
+    assert_eq!(NatsBus::connect(config).await.err(), Some(BusError::Disconnected));
+}
+
+/// The bus is whole again within a second of the server's return, and publishing never waited.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_server_comes_back() {
+    for kind in NatsKind::all() {
+        let mut server = NatsServer::start(kind).await;
+        let (sender, receiver) = (connect(&server).await, connect(&server).await);
+        let mut sub = receiver.subscribe("media.s.1", 100).await.unwrap();
+        let shared: SharedBus = Arc::new(sender.clone());
+        let queue = conformance::queue(&shared, |_| {}).await;
+        shared.queue_push(&queue, "durable", bytes("x")).await.unwrap();
+
+        server.process().kill();
+        wait::until(SOON, || async { !*sender.connected().borrow() }).await;
+        let mut slowest = Duration::ZERO;
+        for _ in 0..5000 {
+            let start = Instant::now();
+            assert_eq!(sender.publish("media.s.1", bytes("lost")), Err(BusError::Disconnected));
+            slowest = slowest.max(start.elapsed());
+        }
+        println!("slowest publish while away: {slowest:?}");
+        assert!(sender.stats().dropped_disconnected >= 5000);
+
+        server.restart().await;
+        let back = Instant::now();
+        wait::until(SOON, async || {
+            let _ = sender.publish("media.s.1", bytes("again"));
+            sub.try_recv().is_some_and(|message| message.payload == bytes("again"))
+        })
+        .await;
+        println!("nats {kind:?}: receiving {:?} after the server's return", back.elapsed());
+        assert!(back.elapsed() < Duration::from_secs(1));
+        assert!(sender.stats().reconnects >= 1);
+        assert_eq!(conformance::pull(&shared, &queue).await.id, "durable");
+    }
+}
+
+/// A pull that waits while the server dies gets a job pushed after its return.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_waiting_pull_outlives_the_server() {
+    let mut server = NatsServer::start_any().await;
+    let bus: SharedBus = Arc::new(connect(&server).await);
+    let queue = conformance::queue(&bus, |_| {}).await;
+    let (puller, name) = (bus.clone(), queue.clone());
+    let waiting = tokio::spawn(async move { puller.queue_pull(&name, SOON).await.unwrap().unwrap().id });
+    server.process().kill();
+    server.restart().await;
+    bus.queue_push(&queue, "after", bytes("x")).await.unwrap();
+    let pushed = Instant::now();
+    assert_eq!(waiting.await.unwrap(), "after");
+    assert!(pushed.elapsed() < Duration::from_secs(3), "{:?}", pushed.elapsed());
+}
+
+/// A frozen server is noticed by its silence; publishes are dropped meanwhile, not awaited.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frozen_server_is_noticed() {
+    let mut server = NatsServer::start_any().await;
+    let bus = connect(&server).await;
+    server.process().pause();
+    let start = Instant::now();
+    let body = bytes(&"x".repeat(60_000));
+    let mut overflowed = false;
+    for _ in 0..4000 {
+        overflowed |= bus.publish("media.s.1", body.clone()).is_err();
+    }
+    assert!(overflowed, "the outgoing buffer is bounded");
+    assert!(start.elapsed() < Duration::from_secs(2), "publishing waited");
+    wait::until(SOON, || async { !*bus.connected().borrow() }).await;
+    println!("frozen server noticed after {:?}", start.elapsed());
+    server.process().resume();
+    wait::until(SOON, || async { bus.loopback(Duration::from_millis(200)).await.is_ok() }).await;
+}
