@@ -113,6 +113,11 @@ impl Units {
 }
 
 impl ClipSpec {
+    /// What load is made of: 720p at 30 frames per second, 2.5 Mb/s, keyframes every 2 s.
+    pub fn load(seconds: u32) -> Self {
+        Self { seconds, size: (1280, 720), kbps: 2400, ..Self::default() }
+    }
+
     fn file_name(&self) -> String {
         let Self { seconds, size: (w, h), rate, b_frames, keyframe_interval, kbps, video, audio } = self;
         let tracks = match (video, audio) {

@@ -8,6 +8,7 @@ pub mod api;
 pub mod clip;
 pub mod compare;
 pub mod http;
+pub mod load;
 pub mod playlist;
 pub mod process;
 pub mod publish;

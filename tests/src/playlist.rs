@@ -45,6 +45,8 @@ pub struct Media {
     pub segments: Vec<Segment>,
     /// References of the parts, complete segments' and the open one's.
     pub parts: Vec<String>,
+    /// Parts of the segment that is not complete yet.
+    pub open_parts: usize,
     /// `EXT-X-ENDLIST`.
     pub ended: bool,
 }
@@ -122,6 +124,7 @@ impl Media {
                 "#EXT-X-MAP" => attribute(value, "URI").context("MAP without URI")?.clone_into(&mut init),
                 "#EXT-X-PART" => {
                     playlist.parts.push(attribute(value, "URI").context("PART without URI")?.to_owned());
+                    playlist.open_parts += 1;
                 }
                 "#EXTINF" => {
                     let seconds = value.split(',').next().unwrap_or_default();
@@ -129,6 +132,7 @@ impl Media {
                 }
                 _ if !line.starts_with('#') => {
                     let said = std::mem::take(&mut pending);
+                    playlist.open_parts = 0;
                     playlist.segments.push(Segment {
                         msn: playlist.media_sequence + playlist.segments.len() as u64,
                         uri: line.to_owned(),
@@ -144,6 +148,15 @@ impl Media {
             }
         }
         Ok(playlist)
+    }
+
+    /// What a viewer fetches: parts where the playlist has them, else segments.
+    pub fn references(&self) -> Vec<&str> {
+        if self.parts.is_empty() {
+            self.segments.iter().filter(|segment| !segment.gap).map(|segment| segment.uri.as_str()).collect()
+        } else {
+            self.parts.iter().map(String::as_str).collect()
+        }
     }
 
     /// What is wrong in `self`, served after `earlier`: a viewer's playlist never goes backwards and never rewrites what it said.
@@ -213,7 +226,7 @@ mod tests {
         let last = &playlist.segments[1];
         assert_eq!((last.msn, last.uri.as_str(), last.init.as_str()), (8, "1/8.1.m4s", "1/init-0.mp4"));
         assert_eq!((last.discontinuity, last.discontinuity_sequence), (true, 3));
-        assert_eq!(playlist.parts, ["1/8.1.0.m4s"]);
+        assert_eq!((playlist.references(), playlist.open_parts), (vec!["1/8.1.0.m4s"], 0));
     }
 
     #[test]

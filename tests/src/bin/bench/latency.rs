@@ -1,0 +1,126 @@
+//! How late viewers are, and how soon a stream starts.
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use bytes::Bytes;
+use millrace_media::cmaf::demux::parse_fragments;
+use millrace_media::flv::FlvVideo;
+use millrace_media::flv::file::TagKind;
+use millrace_tests::load::publisher::{Shot, Tally, publish};
+use millrace_tests::load::viewer::{self, follow, media_playlists};
+use millrace_tests::playlist::Media;
+use millrace_tests::{http, wait};
+use tokio::time::Instant;
+
+use crate::publishers::reel;
+use crate::report::{Report, Row};
+use crate::subject;
+
+/// The start-up of the stream is no part of the delay of parts.
+const WARM_UP: Duration = Duration::from_secs(4);
+/// How often a stream is started.
+const STARTS: usize = 5;
+
+/// When each access unit was last sent.
+type SentTimes = Arc<Mutex<HashMap<Bytes, Instant>>>;
+
+fn note(times: &SentTimes, shot: &Shot) {
+    if shot.kind == TagKind::Video
+        && let Ok(Some(FlvVideo::Nalus { data, .. })) = FlvVideo::parse(shot.body.clone())
+    {
+        times.lock().unwrap_or_else(PoisonError::into_inner).insert(data, Instant::now());
+    }
+}
+
+/// From the last frame of a part leaving the publisher to that part, whole, at a viewer (playlist reload included).
+pub(crate) async fn frame_to_part(seconds: u64) -> Result<Report> {
+    let subject = subject::millrace(1).await?;
+    let (push_url, hls_url) = (subject.push_urls[0].clone(), subject.hls_urls[0].clone());
+    let tally = Arc::new(Tally::default());
+    let times = SentTimes::default();
+    let noted = times.clone();
+    let publisher = tokio::spawn(publish(push_url, reel()?, Duration::ZERO, tally.clone(), move |shot| {
+        note(&noted, shot)
+    }));
+    let playlists =
+        wait::until("the stream", Duration::from_secs(20), || async { media_playlists(&hls_url).await.ok() })
+            .await?;
+    tokio::time::sleep(WARM_UP).await;
+
+    let watching = Arc::new(viewer::Tally::default());
+    let stopper = watching.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+        stopper.stop.store(true, Ordering::Relaxed);
+    });
+    let mut delays = Vec::new();
+    follow(&playlists[0], &watching, |_, bytes| {
+        let arrived = Instant::now();
+        let parts = parse_fragments(&bytes).unwrap_or_default();
+        let last = parts.last().and_then(|part| part.samples.last());
+        let sent = last.and_then(|sample| {
+            times.lock().unwrap_or_else(PoisonError::into_inner).get(&sample.data).copied()
+        });
+        delays.extend(sent.map(|sent| (arrived - sent).as_secs_f64() * 1000.0));
+    })
+    .await?;
+    tally.stop.store(true, Ordering::Relaxed);
+    publisher.await??;
+    if delays.is_empty() {
+        bail!("no part was matched with a frame");
+    }
+    // The first is the part that was already there.
+    delays.remove(0);
+    delays.sort_by(f64::total_cmp);
+    let at = |share: f64| delays.get((delays.len() as f64 * share) as usize).copied().unwrap_or(f64::NAN);
+    let mut report = Report::new("latency", "latency");
+    let who = format!("millrace standalone, {} parts", delays.len());
+    report.push(Row::new("last frame of a part sent → part fetched, p50, ms", &who, at(0.5)).at_most(15.0));
+    report.push(Row::new("last frame of a part sent → part fetched, p99, ms", &who, at(0.99)).at_most(50.0));
+    Ok(report)
+}
+
+/// From the first frame to a playlist that a player can start with.
+pub(crate) async fn first_playlist() -> Result<Report> {
+    let reel = reel()?;
+    let subject = subject::millrace(STARTS).await?;
+    let mut starts = Vec::new();
+    for (push_url, hls_url) in subject.push_urls.iter().zip(&subject.hls_urls) {
+        let first = Arc::new(Mutex::new(None));
+        let noted = first.clone();
+        let tally = Arc::new(Tally::default());
+        let publisher =
+            tokio::spawn(publish(push_url.clone(), reel.clone(), Duration::ZERO, tally.clone(), move |_| {
+                noted.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(Instant::now);
+            }));
+        wait::until("a playable playlist", Duration::from_secs(20), || playable(hls_url)).await?;
+        let playable = Instant::now();
+        let began = first.lock().unwrap_or_else(PoisonError::into_inner).context("nothing was sent")?;
+        starts.push((playable - began).as_secs_f64() * 1000.0);
+        tally.stop.store(true, Ordering::Relaxed);
+        publisher.await??;
+    }
+    starts.sort_by(f64::total_cmp);
+    let mut report = Report::new("start", "start");
+    let row = Row::new(
+        "first frame sent → first playable playlist, median, ms",
+        "millrace standalone",
+        starts[STARTS / 2],
+    );
+    report.push(row.at_most(500.0));
+    Ok(report)
+}
+
+/// Both media playlists list something that can be fetched.
+async fn playable(hls_url: &str) -> Option<()> {
+    for url in media_playlists(hls_url).await.ok()? {
+        let playlist = Media::parse(&http::get_text(&url).await.ok()?).ok()?;
+        let uri = http::resolve(&url, playlist.references().last()?).ok()?;
+        http::get(&uri).await.ok()?;
+    }
+    Some(())
+}
