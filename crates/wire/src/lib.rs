@@ -1,2 +1,24 @@
-//! millrace-wire
+//! What Millrace's nodes say to each other: typed ids, bus subjects, object keys, state-store keys, the binary
+//! framing of media and facts, and the control API's messages.
+//!
+//! Every subject, key and code is spelled here and nowhere else. Nothing here does I/O, reads a clock or draws
+//! randomness on its own: the caller passes a random number generator where an id is made.
 #![forbid(unsafe_code)]
+
+pub mod announce;
+pub mod control_api;
+pub mod fact;
+pub mod frame;
+pub mod ids;
+pub mod job;
+pub mod keys;
+pub mod media_msg;
+pub mod objects;
+pub mod reasons;
+pub mod repair;
+pub mod secret_ids;
+pub mod subjects;
+mod text;
+
+/// Version of every message this crate encodes; a reader refuses another one.
+pub const WIRE_VERSION: u8 = 1;

@@ -1,0 +1,392 @@
+//! The log of facts: what an author announces and every reader folds.
+//!
+//! Facts are numbered from 0 per (epoch, generation). Number 0 is always [`Fact::Takeover`], whose snapshot is the
+//! state the following facts apply to, so a log explains itself without its predecessors.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::{Buf, Bytes};
+use serde::{Deserialize, Serialize};
+
+use crate::frame::{self, Frame, FrameError, Kind, Position, Reassembler};
+use crate::ids::{
+    BroadcastId, DiscontinuitySeq, Epoch, FactSeq, Generation, InitVersion, Msn, PartIndex, Rendition,
+    UnixMillis,
+};
+
+/// Largest encoded fact without its payload: a snapshot of the longest live window (see [`MAX_SLOTS`]) fits.
+pub const MAX_FACT: usize = 4 << 20;
+/// Most segments in the live window; longer DVR windows are read from the index.
+pub const MAX_SLOTS: usize = 1024;
+
+/// An exact duration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct MediaDuration {
+    /// Ticks.
+    pub ticks: u64,
+    /// Ticks per second; never 0 in a valid fact.
+    pub timescale: u32,
+}
+
+impl MediaDuration {
+    /// Whole milliseconds, as a duration in a 1/1000 s timescale.
+    pub const fn from_millis(ms: u64) -> Self {
+        Self { ticks: ms, timescale: 1000 }
+    }
+    /// Seconds, for rendering.
+    pub fn as_secs_f64(self) -> f64 {
+        self.ticks as f64 / f64::from(self.timescale.max(1))
+    }
+    /// Milliseconds, rounded down.
+    pub fn as_millis(self) -> u64 {
+        let ms = u128::from(self.ticks) * 1000 / u128::from(self.timescale.max(1));
+        u64::try_from(ms).unwrap_or(u64::MAX)
+    }
+}
+
+/// What kind of track a rendition is and what the multivariant playlist says of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrackInfo {
+    /// Video or audio parameters.
+    pub media: TrackMedia,
+    /// RFC 6381 codec string (`avc1.64001f`, `mp4a.40.2`).
+    pub codecs: String,
+    /// Peak bits per second as declared (BANDWIDTH).
+    pub bandwidth: u64,
+    /// Ticks per second of the track.
+    pub timescale: u32,
+}
+
+/// Parameters of a track by kind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum TrackMedia {
+    /// Video.
+    Video {
+        /// Pixels.
+        width: u32,
+        /// Pixels.
+        height: u32,
+        /// Thousandths of frames per second, when known.
+        #[serde(default)]
+        frame_rate_milli: Option<u32>,
+    },
+    /// Audio.
+    Audio {
+        /// Channels.
+        channels: u8,
+        /// Samples per second.
+        sample_rate: u32,
+    },
+}
+
+/// One announced fact.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "fact", rename_all = "snake_case")]
+pub enum Fact {
+    /// Number 0 of every log: the state this author builds on.
+    Takeover {
+        /// The state.
+        base: Box<Snapshot>,
+    },
+    /// The epoch's numbers, said by its first author.
+    EpochOpen(EpochOpen),
+    /// A rendition's initialisation section; the payload is its bytes. Said again by every author.
+    Init {
+        /// Rendition.
+        rendition: Rendition,
+        /// Version within the epoch.
+        version: InitVersion,
+        /// Description for the multivariant playlist.
+        info: TrackInfo,
+    },
+    /// A rendition's PART-TARGET, said with its first part and frozen from then on.
+    PartTarget {
+        /// Rendition.
+        rendition: Rendition,
+        /// PART-TARGET.
+        target: MediaDuration,
+    },
+    /// A part; the payload is its bytes.
+    Part(Part),
+    /// A segment is complete. Its bytes are its parts' concatenated, unless the payload carries them.
+    Segment(Segment),
+    /// A segment's object is in the store under the author's generation.
+    Committed {
+        /// Rendition.
+        rendition: Rendition,
+        /// Segment.
+        msn: Msn,
+    },
+    /// A segment nobody has, in every rendition that has not closed it.
+    Gap(Gap),
+    /// No segment of this epoch will follow `last`.
+    Seal {
+        /// Last segment of the epoch, if it had any.
+        last: Option<Msn>,
+    },
+    /// The broadcast is over: ENDLIST.
+    End,
+    /// Segments below `first` leave the live window.
+    Trim {
+        /// The new media sequence number.
+        first: Msn,
+    },
+}
+
+/// Numbers an epoch starts with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EpochOpen {
+    /// Broadcast the epoch belongs to; another one starts a fresh window.
+    pub broadcast: BroadcastId,
+    /// Number of the epoch's first segment.
+    pub first_msn: Msn,
+    /// Its absolute discontinuity sequence number.
+    pub discontinuity_sequence: DiscontinuitySeq,
+    /// Wall clock of the epoch's first sample.
+    pub program_date_time: UnixMillis,
+    /// TARGETDURATION in seconds; constant for a broadcast.
+    pub target_duration: u32,
+}
+
+/// A partial segment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// Rendition.
+    pub rendition: Rendition,
+    /// Segment it is part of.
+    pub msn: Msn,
+    /// Index in the segment.
+    pub part: PartIndex,
+    /// Exact duration.
+    pub duration: MediaDuration,
+    /// Starts with a random access point.
+    pub independent: bool,
+    /// Length of the payload.
+    pub bytes: u64,
+    /// Absolute discontinuity sequence number of the segment.
+    pub discontinuity_sequence: DiscontinuitySeq,
+    /// Wall clock of the segment's first sample.
+    pub program_date_time: UnixMillis,
+    /// Initialisation section.
+    pub init_version: InitVersion,
+    /// GAP=YES: the part's bytes do not exist.
+    #[serde(default)]
+    pub gap: bool,
+}
+
+/// A complete segment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Segment {
+    /// Rendition.
+    pub rendition: Rendition,
+    /// Number.
+    pub msn: Msn,
+    /// Number of parts.
+    pub parts: u32,
+    /// Exact duration.
+    pub duration: MediaDuration,
+    /// Starts with a random access point.
+    pub independent: bool,
+    /// Length of the object.
+    pub bytes: u64,
+    /// Absolute discontinuity sequence number.
+    pub discontinuity_sequence: DiscontinuitySeq,
+    /// Wall clock of the first sample.
+    pub program_date_time: UnixMillis,
+    /// Initialisation section.
+    pub init_version: InitVersion,
+}
+
+/// A missing segment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gap {
+    /// Number.
+    pub msn: Msn,
+    /// Its stated duration.
+    pub duration: MediaDuration,
+    /// Absolute discontinuity sequence number.
+    pub discontinuity_sequence: DiscontinuitySeq,
+    /// Wall clock of its start.
+    pub program_date_time: UnixMillis,
+}
+
+/// The folded state of a log at one position: everything a playlist needs but the bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// Broadcast.
+    pub broadcast: BroadcastId,
+    /// Epoch of the log.
+    pub epoch: Epoch,
+    /// Generation of the log; 0: not a log yet but a state to build on.
+    pub generation: Generation,
+    /// Last fact folded.
+    pub seq: FactSeq,
+    /// TARGETDURATION in seconds; 0 until the first EpochOpen.
+    pub target_duration: u32,
+    /// EpochOpen of `epoch` has been folded.
+    pub opened: bool,
+    /// `epoch` has its last segment.
+    pub sealed: bool,
+    /// The broadcast is over.
+    pub ended: bool,
+    /// Media sequence number: nothing below it is or ever will be listed.
+    pub first_msn: Msn,
+    /// Segments of the window, complete or open, by number.
+    pub slots: VecDeque<Slot>,
+    /// Renditions seen in the broadcast.
+    pub renditions: BTreeMap<Rendition, RenditionState>,
+}
+
+/// A rendition's state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct RenditionState {
+    /// PART-TARGET, once known.
+    pub part_target: Option<MediaDuration>,
+    /// Initialisation sections that the window still uses, and the newest.
+    pub inits: Vec<InitEntry>,
+}
+
+/// One initialisation section.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InitEntry {
+    /// Epoch.
+    pub epoch: Epoch,
+    /// Version within the epoch.
+    pub version: InitVersion,
+    /// Author whose log last carried the bytes.
+    pub generation: Generation,
+    /// Where in that log.
+    pub seq: FactSeq,
+    /// Description.
+    pub info: TrackInfo,
+}
+
+/// One media sequence number of the window.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Slot {
+    /// Number.
+    pub msn: Msn,
+    /// Epoch it belongs to.
+    pub epoch: Epoch,
+    /// Absolute discontinuity sequence number.
+    pub discontinuity_sequence: DiscontinuitySeq,
+    /// Wall clock of its start.
+    pub program_date_time: UnixMillis,
+    /// Set when it was declared missing: its stated duration.
+    pub gap: Option<MediaDuration>,
+    /// What each rendition has of it.
+    pub tracks: BTreeMap<Rendition, TrackSlot>,
+}
+
+/// A rendition's share of a slot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrackSlot {
+    /// Initialisation section.
+    pub init_version: InitVersion,
+    /// Parts by index; emptied when the segment is old enough to be listed without.
+    pub parts: Vec<PartEntry>,
+    /// Set when complete.
+    pub segment: Option<SegmentEntry>,
+    /// The object is in the store.
+    pub committed: bool,
+}
+
+/// A part in the window.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartEntry {
+    /// Generation in its name and of the log that carried its bytes.
+    pub generation: Generation,
+    /// Where in that log.
+    pub seq: FactSeq,
+    /// Exact duration.
+    pub duration: MediaDuration,
+    /// Starts with a random access point.
+    pub independent: bool,
+    /// Length.
+    pub bytes: u64,
+    /// GAP=YES.
+    pub gap: bool,
+}
+
+/// A complete segment in the window.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SegmentEntry {
+    /// Generation in its name.
+    pub generation: Generation,
+    /// Fact that completed it.
+    pub seq: FactSeq,
+    /// Exact duration.
+    pub duration: MediaDuration,
+    /// Starts with a random access point.
+    pub independent: bool,
+    /// Length.
+    pub bytes: u64,
+    /// Number of parts it was made of.
+    pub parts: u32,
+}
+
+/// A fact with its author, number and payload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FactMessage {
+    /// Epoch.
+    pub epoch: Epoch,
+    /// Generation of the author.
+    pub generation: Generation,
+    /// Number in the author's log.
+    pub seq: FactSeq,
+    /// The fact.
+    pub fact: Fact,
+    /// Bytes of an init section, a part or (rarely) a segment; else empty.
+    pub payload: Bytes,
+}
+
+impl FactMessage {
+    /// Encodes into frames of at most `max_payload` bytes, copying the payload once.
+    pub fn encode(&self, max_payload: usize) -> Result<Vec<Bytes>, FrameError> {
+        let fact = serde_json::to_vec(&self.fact).map_err(|_| FrameError::Body("not encodable"))?;
+        if fact.len() > MAX_FACT {
+            return Err(FrameError::Body("fact too long"));
+        }
+        let at = Position { epoch: self.epoch, generation: self.generation, seq: self.seq.0 };
+        let len = (fact.len() as u32).to_le_bytes();
+        frame::encode(Kind::Fact, at, &[&len, &fact, &self.payload], max_payload)
+    }
+
+    /// Reads a reassembled body; the payload is a slice of it.
+    pub fn decode(at: Position, mut body: Bytes) -> Result<Self, FrameError> {
+        if body.len() < 4 {
+            return Err(FrameError::Truncated { need: 4, have: body.len() });
+        }
+        let len = body.get_u32_le() as usize;
+        if len > MAX_FACT {
+            return Err(FrameError::Body("fact too long"));
+        }
+        if len > body.len() {
+            return Err(FrameError::Truncated { need: len, have: body.len() });
+        }
+        let fact: Fact =
+            serde_json::from_slice(&body.split_to(len)).map_err(|_| FrameError::Body("not a fact"))?;
+        let seq = FactSeq(at.seq);
+        Ok(Self { epoch: at.epoch, generation: at.generation, seq, fact, payload: body })
+    }
+}
+
+/// Receives fact frames of one subject: reassembly and decoding.
+#[derive(Debug, Default)]
+pub struct FactReader(Reassembler);
+
+impl FactReader {
+    /// Takes one received frame; gives back a fact when one is whole.
+    pub fn push(&mut self, bytes: Bytes) -> Result<Option<FactMessage>, FrameError> {
+        let frame = Frame::decode(bytes)?;
+        if frame.kind != Kind::Fact {
+            return Err(FrameError::Kind(1));
+        }
+        self.0.push(frame).map(|(at, body)| FactMessage::decode(at, body)).transpose()
+    }
+}
+
+#[cfg(test)]
+#[path = "fact_tests.rs"]
+mod tests;

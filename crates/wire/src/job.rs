@@ -1,0 +1,102 @@
+//! Offer, bid, grant and heartbeat between a publisher's session and workers.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::control_api::StreamSettings;
+use crate::fact::{EpochOpen, Snapshot};
+use crate::ids::{
+    Epoch, FactSeq, Generation, MediaSeq, Msn, NodeId, PartIndex, PlaybackId, Rendition, SessionId, StreamId,
+};
+
+/// On `jobs.offer`: who can take this job?
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offer {
+    /// Stream.
+    pub stream: StreamId,
+    /// Epoch.
+    pub epoch: Epoch,
+    /// Session to bid to (`jobs.bid.{session}`).
+    pub session: SessionId,
+    /// Number of the offer within the session; a bid repeats it.
+    pub round: u64,
+    /// Cost units the job needs.
+    pub cost: u64,
+}
+
+/// On `jobs.bid.{session}`: this worker can.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bid {
+    /// The offer's number.
+    pub round: u64,
+    /// The bidder.
+    pub node: NodeId,
+    /// Free cost units; the most free wins.
+    pub free: u64,
+    /// The bidder already works on this stream (an earlier epoch): it is preferred.
+    pub continuing: bool,
+}
+
+/// On `job.grant.{node}`; repeated until the heartbeats show it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "order", rename_all = "snake_case")]
+pub enum GrantOrder {
+    /// The worker is the author of this generation.
+    Grant(Box<Grant>),
+    /// Stop announcing this generation; finish uploads and leave.
+    Revoke {
+        /// Stream.
+        stream: StreamId,
+        /// Epoch.
+        epoch: Epoch,
+        /// Generation that has ended.
+        generation: Generation,
+    },
+}
+
+/// Everything a worker needs to author one generation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grant {
+    /// Stream.
+    pub stream: StreamId,
+    /// Its public id.
+    pub playback: PlaybackId,
+    /// Session that grants.
+    pub session: SessionId,
+    /// Epoch.
+    pub epoch: Epoch,
+    /// Generation granted.
+    pub generation: Generation,
+    /// The epoch's numbers.
+    pub open: EpochOpen,
+    /// State to build on.
+    pub base: Snapshot,
+    /// First media message needed: the start of the oldest segment that may be uncommitted.
+    pub resume_from: MediaSeq,
+    /// The stream's settings.
+    pub settings: StreamSettings,
+}
+
+/// On `job.{stream}.{epoch}.heartbeat`, every 200 ms.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// The worker.
+    pub node: NodeId,
+    /// Epoch.
+    pub epoch: Epoch,
+    /// Generation it works on.
+    pub generation: Generation,
+    /// It announces (has reached the resume point).
+    pub ready: bool,
+    /// It leaves (drain): grant a successor.
+    pub leaving: bool,
+    /// Next fact number of its log.
+    pub next_fact: FactSeq,
+    /// Newest announced part per rendition.
+    pub announced: BTreeMap<Rendition, (Msn, PartIndex)>,
+    /// Per rendition: every segment of the epoch up to this one is stored.
+    pub committed: BTreeMap<Rendition, Msn>,
+    /// The epoch is sealed and everything of it is stored.
+    pub done: bool,
+}

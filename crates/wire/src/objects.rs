@@ -1,0 +1,165 @@
+//! Names of media objects: the same relative path is the viewer's URL (`/` + path) and the bucket key.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::ids::{BadId, Epoch, Generation, InitVersion, Msn, PartIndex, PlaybackId, Rendition};
+
+/// First path element of everything that is served or stored.
+pub const ROOT: &str = "live";
+
+/// One immutable object.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ObjectName {
+    /// The stream's public id.
+    pub playback: PlaybackId,
+    /// The rendition the object belongs to.
+    pub rendition: Rendition,
+    /// The epoch that made it.
+    pub epoch: Epoch,
+    /// Which object of the epoch.
+    pub kind: ObjectKind,
+}
+
+/// What an [`ObjectName`] names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ObjectKind {
+    /// `init-{version}.mp4`: its bytes follow from the codec parameters alone, so it carries no generation.
+    Init(InitVersion),
+    /// `{msn}.{generation}.m4s`.
+    Segment(Msn, Generation),
+    /// `{msn}.{generation}.{part}.m4s`: served by edges, never stored.
+    Part(Msn, Generation, PartIndex),
+}
+
+impl ObjectName {
+    /// The object's path under the rendition: what a relative URL in a media playlist holds.
+    pub fn tail(&self) -> String {
+        let epoch = self.epoch;
+        match self.kind {
+            ObjectKind::Init(v) => format!("{epoch}/init-{v}.mp4"),
+            ObjectKind::Segment(m, g) => format!("{epoch}/{m}.{g}.m4s"),
+            ObjectKind::Part(m, g, p) => format!("{epoch}/{m}.{g}.{p}.m4s"),
+        }
+    }
+    /// Bucket key: `live/{playback}/{rendition}/{epoch}/…`.
+    pub fn key(&self) -> String {
+        self.to_string()
+    }
+    /// URL path: the key with a leading slash.
+    pub fn url(&self) -> String {
+        format!("/{self}")
+    }
+}
+
+impl fmt::Display for ObjectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{ROOT}/{}/{}/{}", self.playback, self.rendition, self.tail())
+    }
+}
+
+impl FromStr for ObjectName {
+    type Err = BadId;
+    /// Parses a key or a URL path (one leading slash is allowed). Accepts exactly what [`ObjectName::key`] writes.
+    fn from_str(path: &str) -> Result<Self, BadId> {
+        const BAD: BadId = BadId("ObjectName");
+        let mut it = path.strip_prefix('/').unwrap_or(path).split('/');
+        let mut next = || it.next().ok_or(BAD);
+        if next()? != ROOT {
+            return Err(BAD);
+        }
+        let (playback, rendition) = (next()?.parse()?, next()?.parse()?);
+        let (epoch, file) = (next()?.parse()?, next()?);
+        if it.next().is_some() {
+            return Err(BAD);
+        }
+        Ok(Self { playback, rendition, epoch, kind: parse_file(file)? })
+    }
+}
+
+fn parse_file(file: &str) -> Result<ObjectKind, BadId> {
+    const BAD: BadId = BadId("ObjectName");
+    if let Some(version) = file.strip_prefix("init-").and_then(|f| f.strip_suffix(".mp4")) {
+        return Ok(ObjectKind::Init(version.parse()?));
+    }
+    let mut it = file.strip_suffix(".m4s").ok_or(BAD)?.split('.');
+    let mut next = || it.next().ok_or(BAD);
+    let (msn, generation) = (next()?.parse()?, next()?.parse()?);
+    match (it.next(), it.next()) {
+        (None, _) => Ok(ObjectKind::Segment(msn, generation)),
+        (Some(part), None) => Ok(ObjectKind::Part(msn, generation, part.parse()?)),
+        (Some(_), Some(_)) => Err(BAD),
+    }
+}
+
+/// Path of the multivariant playlist.
+pub fn multivariant(playback: PlaybackId) -> String {
+    format!("{ROOT}/{playback}/index.m3u8")
+}
+/// Path of a rendition's media playlist.
+pub fn media_playlist(playback: PlaybackId, rendition: &Rendition) -> String {
+    format!("{ROOT}/{playback}/{rendition}/index.m3u8")
+}
+/// Prefix of everything a stream has stored.
+pub fn stream_prefix(playback: PlaybackId) -> String {
+    format!("{ROOT}/{playback}/")
+}
+/// Prefix of everything one epoch has stored for a rendition.
+pub fn epoch_prefix(playback: PlaybackId, rendition: &Rendition, epoch: Epoch) -> String {
+    format!("{ROOT}/{playback}/{rendition}/{epoch}/")
+}
+
+/// User metadata stored with every segment, so that the index can be rebuilt by listing.
+pub mod meta {
+    /// Duration in ticks.
+    pub const DURATION: &str = "millrace-duration";
+    /// Ticks per second.
+    pub const TIMESCALE: &str = "millrace-timescale";
+    /// Base media decode time in ticks.
+    pub const TFDT: &str = "millrace-tfdt";
+    /// Media sequence number.
+    pub const MSN: &str = "millrace-msn";
+    /// Absolute discontinuity sequence number.
+    pub const DISCONTINUITY: &str = "millrace-discontinuity-sequence";
+    /// Program date time, unix milliseconds.
+    pub const PDT: &str = "millrace-program-date-time";
+    /// Initialisation section version.
+    pub const INIT: &str = "millrace-init";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn name(n: u64, kind: u8) -> ObjectName {
+        let kind = match kind % 3 {
+            0 => ObjectKind::Init(InitVersion(n as u32)),
+            1 => ObjectKind::Segment(Msn(n), Generation(n ^ 5)),
+            _ => ObjectKind::Part(Msn(n), Generation(n), PartIndex(n as u32)),
+        };
+        let playback = "00112233445566778899aabbccddeeff".parse().unwrap();
+        ObjectName { playback, rendition: Rendition::audio(), epoch: Epoch(n), kind }
+    }
+
+    proptest! {
+        #[test]
+        fn names_round_trip(n: u64, kind: u8) {
+            let name = name(n, kind);
+            prop_assert_eq!(name.key().parse(), Ok(name.clone()));
+            prop_assert_eq!(name.url().parse(), Ok(name));
+        }
+
+        #[test]
+        fn a_path_is_refused_or_comes_back_unchanged(
+            path in "live/[0-9a-f]{32}/(video|a.b|audio)/[0-9]{1,3}/(init-)?[0-9.]{1,8}(\\.m4s|\\.mp4|/)"
+        ) {
+            if let Ok(name) = path.parse::<ObjectName>() { prop_assert_eq!(name.key(), path); }
+        }
+
+        #[test]
+        fn garbage_does_not_panic(path in "\\PC{0,80}") {
+            let _ = path.parse::<ObjectName>();
+        }
+    }
+}

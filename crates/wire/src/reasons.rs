@@ -1,0 +1,114 @@
+//! Why a publisher is refused or closed: stable codes, and what an RTMP client is told.
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident = $code:literal, $status:literal, $text:literal;)*) => {
+        /// A close-reason code. Codes are stable: they appear in the API, events and metrics.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        pub enum CloseReason {
+            $($(#[$doc])* $name,)*
+        }
+        impl CloseReason {
+            /// Every reason.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+            /// The stable code.
+            pub const fn code(self) -> &'static str {
+                match self { $(Self::$name => $code,)* }
+            }
+            /// `code` of the RTMP `onStatus` message.
+            pub const fn rtmp_status(self) -> &'static str {
+                match self { $(Self::$name => $status,)* }
+            }
+            /// One sentence for the publisher; never names the key.
+            pub const fn text(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// The key is not known.
+    UnknownKey = "unknown_key", "NetStream.Publish.BadName", "The stream key is not known.";
+    /// The key was rotated or its stream deleted.
+    RevokedKey = "revoked_key", "NetStream.Publish.BadName", "The stream key has been revoked.";
+    /// The key's time is over.
+    ExpiredKey = "expired_key", "NetStream.Publish.BadName", "The stream key has expired.";
+    /// Another publisher is live and the stream's setting is to refuse.
+    AlreadyLive = "already_live", "NetStream.Publish.BadName", "The stream already has a publisher.";
+    /// The stream was stopped, cancelled or archived.
+    StreamEnded = "stream_ended", "NetStream.Publish.BadName", "The stream has ended.";
+    /// The scheduled time is too far away.
+    TooEarly = "too_early", "NetStream.Publish.BadName", "The stream does not start yet.";
+    /// Wrong application name.
+    WrongApp = "wrong_app", "NetConnection.Connect.InvalidApp", "Publish to the application \"live\".";
+    /// The node takes no new streams.
+    Draining = "draining", "NetConnection.Connect.Closed", "The server is restarting; connect again.";
+    /// Limits of this node or address reached.
+    TooManyConnections = "too_many_connections", "NetConnection.Connect.Rejected", "Too many connections.";
+    /// Control did not answer.
+    Unavailable = "unavailable", "NetStream.Publish.Failed", "The service is unavailable; try again.";
+    /// A newer publisher of the same key took over.
+    TakenOver = "taken_over", "NetStream.Publish.BadName", "Another publisher took over.";
+    /// Stopped over the API.
+    Stopped = "stopped", "NetStream.Unpublish.Success", "The stream was stopped.";
+    /// The key was rotated while live.
+    KeyRotated = "key_rotated", "NetStream.Publish.BadName", "The stream key has been replaced.";
+    /// The publisher left by itself.
+    PublisherLeft = "publisher_left", "NetStream.Unpublish.Success", "Unpublished.";
+    /// The connection broke.
+    ConnectionLost = "connection_lost", "NetConnection.Connect.Closed", "The connection was lost.";
+    /// No data within the deadline.
+    Idle = "idle", "NetStream.Publish.Idle", "No media arrived in time.";
+    /// Handshake or publish did not happen in time.
+    Timeout = "timeout", "NetConnection.Connect.Closed", "The client was too slow.";
+    /// Bytes that break the protocol.
+    ProtocolError = "protocol_error", "NetConnection.Call.Failed", "The client broke the protocol.";
+    /// A codec this server does not take.
+    UnsupportedCodec = "unsupported_codec", "NetStream.Publish.Rejected", "The codec is not supported.";
+    /// More bits per second than allowed.
+    BitrateExceeded = "bitrate_exceeded", "NetStream.Publish.Rejected", "The bitrate limit is exceeded.";
+    /// A fault of the server.
+    Internal = "internal", "NetStream.Publish.Failed", "The server failed; try again.";
+}
+
+impl CloseReason {
+    /// The publisher cannot do better by trying again with the same key now.
+    pub const fn is_final(self) -> bool {
+        !matches!(
+            self,
+            Self::Draining
+                | Self::TooManyConnections
+                | Self::Unavailable
+                | Self::PublisherLeft
+                | Self::ConnectionLost
+                | Self::Idle
+                | Self::Timeout
+                | Self::Internal
+        )
+    }
+    /// A refusal that counts towards the growing delay of its address: someone may be guessing keys.
+    pub const fn is_guess(self) -> bool {
+        matches!(self, Self::UnknownKey | Self::RevokedKey | Self::ExpiredKey)
+    }
+}
+
+impl std::fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.code())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_serde_form_is_the_code() {
+        for r in CloseReason::ALL {
+            assert_eq!(serde_json::to_string(r).unwrap(), format!("\"{}\"", r.code()));
+        }
+    }
+}
