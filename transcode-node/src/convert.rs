@@ -1,0 +1,66 @@
+//! Media units of the bus to the events the packager takes.
+
+use millrace_media::sample::{
+    AccessUnit, AudioConfig, AudioFrame, MediaEvent, Stamp, StampedUnit, TrackConfig, Unit, VideoConfig,
+};
+use millrace_wire::media_msg::{MediaUnit, Track, UnitKind};
+use thiserror::Error;
+
+/// A unit that cannot be packaged: its sender's fault, and only that unit is lost.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("segment {msn}: unreadable {what}: {reason}")]
+pub struct BadUnit {
+    /// Segment the unit was stamped with.
+    pub msn: u64,
+    /// Which configuration record.
+    pub what: &'static str,
+    /// The parser's words.
+    pub reason: String,
+}
+
+/// What the packager takes for `unit`; media bytes are shared.
+///
+/// # Errors
+/// When a configuration record cannot be read.
+pub fn media_event(unit: MediaUnit) -> Result<MediaEvent, BadUnit> {
+    match unit.kind {
+        UnitKind::Config => config_event(unit),
+        UnitKind::Frame => Ok(MediaEvent::Unit(StampedUnit { stamp: stamp(&unit), unit: media_unit(unit) })),
+    }
+}
+
+const fn stamp(unit: &MediaUnit) -> Stamp {
+    Stamp {
+        msn: unit.msn.0,
+        discontinuity: unit.discontinuity,
+        boundary: unit.boundary,
+        independent: unit.independent,
+        init_version: unit.init_version.0,
+    }
+}
+
+fn media_unit(unit: MediaUnit) -> Unit {
+    match unit.track {
+        Track::Video => Unit::Video(AccessUnit {
+            dts: unit.dts,
+            cts: unit.cts,
+            keyframe: unit.keyframe,
+            data: unit.data,
+        }),
+        Track::Audio => Unit::Audio(AudioFrame { pts: unit.dts, data: unit.data }),
+    }
+}
+
+fn config_event(unit: MediaUnit) -> Result<MediaEvent, BadUnit> {
+    let msn = unit.msn.0;
+    let bad = |what, reason: String| BadUnit { msn, what, reason };
+    let config = match unit.track {
+        Track::Video => VideoConfig::from_avcc(unit.data)
+            .map(TrackConfig::Video)
+            .map_err(|error| bad("avcC record", error.to_string()))?,
+        Track::Audio => AudioConfig::from_asc(unit.data)
+            .map(TrackConfig::Audio)
+            .map_err(|error| bad("AudioSpecificConfig", error.to_string()))?,
+    };
+    Ok(MediaEvent::Init { version: unit.init_version.0, config })
+}

@@ -1,0 +1,278 @@
+//! Media messages in, facts with their bytes out: the copy rung, sans-IO.
+//!
+//! What comes out depends only on the media from a segment's boundary on, on the epoch's numbers and on the part
+//! params, so two workers that package the same segment say the same about it and write the same bytes.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use millrace_media::packager::{Init, Output, Packager, Part, PartParams, PartSetup, SegmentEnd, SegmentStart};
+use millrace_media::sample::{MediaEvent, TrackConfig, TrackKind};
+use millrace_wire::fact::{self, EpochOpen, MediaDuration, TrackInfo, TrackMedia};
+use millrace_wire::ids::{DiscontinuitySeq, InitVersion, Msn, PartIndex, Rendition, UnixMillis};
+use millrace_wire::media_msg::MediaMessage;
+
+use crate::convert::media_event;
+
+/// Segments whose discontinuity sequence number is remembered: a track is at most two segments behind.
+const REMEMBERED_SEGMENTS: usize = 8;
+
+/// What the pipeline has made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Made {
+    /// An init segment.
+    Init {
+        /// Rendition it opens.
+        rendition: Rendition,
+        /// Version within the epoch.
+        version: InitVersion,
+        /// For the multivariant playlist.
+        info: TrackInfo,
+        /// The file.
+        bytes: Bytes,
+    },
+    /// PART-TARGET, once per epoch and rendition.
+    PartTarget {
+        /// Rendition.
+        rendition: Rendition,
+        /// PART-TARGET.
+        target: MediaDuration,
+        /// The params a successor needs.
+        params: PartParams,
+    },
+    /// A part and its bytes.
+    Part(fact::Part, Bytes),
+    /// A complete segment and its bytes in pieces.
+    Segment(fact::Segment, Vec<Bytes>),
+    /// This rendition has no media for the segment.
+    Missing {
+        /// Rendition.
+        rendition: Rendition,
+        /// Segment.
+        msn: Msn,
+        /// Time it stands for.
+        duration: MediaDuration,
+    },
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Pipeline {
+    packager: Packager,
+    epoch_start: UnixMillis,
+    first_discontinuity: DiscontinuitySeq,
+    discontinuities: BTreeMap<u64, DiscontinuitySeq>,
+    open: BTreeMap<TrackKind, OpenSegment>,
+    renditions: Vec<TrackKind>,
+    params: Option<PartParams>,
+    made: VecDeque<Made>,
+    bad_units: u64,
+}
+
+#[derive(Debug)]
+struct OpenSegment {
+    head: SegmentStart,
+    pieces: Vec<Bytes>,
+}
+
+impl Pipeline {
+    /// A pipeline for one epoch; `setup` as the packager takes it.
+    pub fn new(open: &EpochOpen, setup: PartSetup) -> Self {
+        Self {
+            packager: Packager::new(setup),
+            epoch_start: open.program_date_time,
+            first_discontinuity: open.discontinuity_sequence,
+            discontinuities: BTreeMap::new(),
+            open: BTreeMap::new(),
+            renditions: Vec::new(),
+            params: match setup {
+                PartSetup::Resume(params) => Some(params),
+                PartSetup::Measure | PartSetup::Frozen { .. } => None,
+            },
+            made: VecDeque::new(),
+            bad_units: 0,
+        }
+    }
+
+    /// Takes the next message; the epoch's last one closes everything.
+    pub fn push(&mut self, message: MediaMessage) {
+        for unit in message.units {
+            self.remember(unit.msn.0, unit.discontinuity_sequence);
+            match media_event(unit) {
+                Ok(event) => self.feed(event),
+                Err(error) => {
+                    self.bad_units += 1;
+                    tracing::warn!(%error, "unit left out");
+                }
+            }
+        }
+        if message.end {
+            self.finish();
+        }
+    }
+
+    /// The epoch ends here: closes the open segments with predicted durations.
+    pub fn finish(&mut self) {
+        self.packager.finish();
+        self.drain();
+    }
+
+    /// The next thing made.
+    pub fn poll(&mut self) -> Option<Made> {
+        self.made.pop_front()
+    }
+
+    /// Units that could not be read or came too late to be packaged.
+    pub const fn lost_units(&self) -> u64 {
+        self.bad_units + self.packager.late_units()
+    }
+
+    fn remember(&mut self, msn: u64, discontinuity: DiscontinuitySeq) {
+        self.discontinuities.insert(msn, discontinuity);
+        while self.discontinuities.len() > REMEMBERED_SEGMENTS {
+            self.discontinuities.pop_first();
+        }
+    }
+
+    fn feed(&mut self, event: MediaEvent) {
+        self.packager.push(event);
+        self.drain();
+    }
+
+    fn drain(&mut self) {
+        while let Some(output) = self.packager.poll() {
+            match output {
+                Output::Init(init) => self.init(init),
+                Output::Params { params, .. } => {
+                    self.params = Some(params);
+                    for track in self.renditions.clone() {
+                        self.part_target(track);
+                    }
+                }
+                Output::SegmentStart(head) => {
+                    self.open.insert(head.track, OpenSegment { head, pieces: Vec::new() });
+                }
+                Output::Part(part) => self.part(part),
+                Output::SegmentEnd(end) => self.segment(end),
+            }
+        }
+    }
+
+    fn init(&mut self, init: Init) {
+        let Init { track, version, config, bytes } = init;
+        let info = track_info(&config);
+        let rendition = rendition(track);
+        self.made.push_back(Made::Init { rendition, version: InitVersion(version), info, bytes });
+        if !self.renditions.contains(&track) {
+            self.renditions.push(track);
+            self.part_target(track);
+        }
+    }
+
+    fn part_target(&mut self, track: TrackKind) {
+        let Some(params) = self.params else { return };
+        let target = MediaDuration { ticks: u64::from(params.part_target), timescale: 90_000 };
+        self.made.push_back(Made::PartTarget { rendition: rendition(track), target, params });
+    }
+
+    fn part(&mut self, part: Part) {
+        let Some(open) = self.open.get_mut(&part.track) else { return };
+        let bytes = part.body.to_contiguous();
+        open.pieces.push(bytes.clone());
+        let head = open.head;
+        let fact = fact::Part {
+            rendition: rendition(part.track),
+            msn: Msn(part.msn),
+            part: PartIndex(part.part),
+            duration: duration(u64::from(part.duration), part.timescale.ticks_per_second()),
+            independent: part.independent,
+            bytes: bytes.len() as u64,
+            discontinuity_sequence: self.discontinuity(part.msn),
+            program_date_time: self.wall_clock(&head),
+            init_version: InitVersion(head.init_version),
+            gap: false,
+        };
+        self.made.push_back(Made::Part(fact, bytes));
+    }
+
+    fn segment(&mut self, end: SegmentEnd) {
+        let head = end.head;
+        let rendition = rendition(head.track);
+        let msn = Msn(head.msn);
+        let pieces = self.open.remove(&head.track).map(|open| open.pieces).unwrap_or_default();
+        let duration = duration(end.duration, head.timescale.ticks_per_second());
+        if end.gap {
+            self.made.push_back(Made::Missing { rendition, msn, duration });
+            return;
+        }
+        let fact = fact::Segment {
+            rendition,
+            msn,
+            parts: end.parts,
+            duration,
+            independent: head.independent,
+            bytes: end.bytes,
+            discontinuity_sequence: self.discontinuity(head.msn),
+            program_date_time: self.wall_clock(&head),
+            init_version: InitVersion(head.init_version),
+        };
+        self.made.push_back(Made::Segment(fact, pieces));
+    }
+
+    fn discontinuity(&self, msn: u64) -> DiscontinuitySeq {
+        let known = self.discontinuities.range(..=msn).next_back();
+        known.map_or(self.first_discontinuity, |(_, sequence)| *sequence)
+    }
+
+    /// Ingest's timeline starts at 0 with the epoch.
+    fn wall_clock(&self, head: &SegmentStart) -> UnixMillis {
+        let millis = head.timescale.convert(head.start, millrace_media::time::Timescale::MILLIS);
+        UnixMillis(self.epoch_start.0.saturating_add_signed(millis))
+    }
+}
+
+const fn duration(ticks: u64, timescale: u32) -> MediaDuration {
+    MediaDuration { ticks, timescale }
+}
+
+/// The copy rung's rendition of a track.
+pub fn rendition(track: TrackKind) -> Rendition {
+    match track {
+        TrackKind::Video => Rendition::video(),
+        TrackKind::Audio => Rendition::audio(),
+    }
+}
+
+/// Bits per pixel and second that a copy rung is declared with: a publisher's peak is not known in advance, and a
+/// value too low makes players give up on a stream they could play.
+const DECLARED_BITS_PER_PIXEL: f64 = 0.15;
+/// Bounds of that declaration in bits per second.
+const DECLARED_VIDEO: std::ops::RangeInclusive<u64> = 500_000..=20_000_000;
+/// Declared per audio channel in bits per second.
+const DECLARED_AUDIO_CHANNEL: u64 = 96_000;
+
+fn track_info(config: &TrackConfig) -> TrackInfo {
+    match config {
+        TrackConfig::Video(video) => {
+            let rate = video.frame_rate.map(|(ticks, per)| f64::from(ticks) / f64::from(per.max(1)));
+            let pixels = f64::from(video.width) * f64::from(video.height);
+            let bits = (pixels * rate.unwrap_or(30.0) * DECLARED_BITS_PER_PIXEL) as u64;
+            TrackInfo {
+                media: TrackMedia::Video {
+                    width: video.width,
+                    height: video.height,
+                    frame_rate_milli: rate.map(|rate| (rate * 1000.0).round() as u32),
+                },
+                codecs: video.codec.clone(),
+                bandwidth: bits.clamp(*DECLARED_VIDEO.start(), *DECLARED_VIDEO.end()),
+                timescale: 90_000,
+            }
+        }
+        TrackConfig::Audio(audio) => TrackInfo {
+            media: TrackMedia::Audio { channels: audio.channels, sample_rate: audio.rate },
+            codecs: audio.codec.clone(),
+            bandwidth: DECLARED_AUDIO_CHANNEL * u64::from(audio.channels.max(1)),
+            timescale: audio.rate,
+        },
+    }
+}
