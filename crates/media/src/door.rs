@@ -99,6 +99,8 @@ pub struct Door {
     latest: Option<i64>,
     last_dts: Option<i64>,
     first_picture: Option<i64>,
+    /// When audio was announced: what came before needs no silence.
+    announced: i64,
     next_audio: Option<i64>,
     silent: bool,
     out: VecDeque<DoorEvent>,
@@ -132,6 +134,7 @@ impl Door {
     /// The audio configuration; repeating the same one changes nothing.
     pub fn audio_config(&mut self, config: AudioConfig) {
         let Some(old) = self.audio_config.replace(config.clone()) else {
+            self.announced = self.latest.unwrap_or(TIMELINE_START);
             self.out.push_back(DoorEvent::Config(TrackConfig::Audio(config)));
             return;
         };
@@ -239,6 +242,7 @@ impl Door {
     fn fill_silence(&mut self, dts: i64) {
         let (Some(config), Some(first)) = (&self.audio_config, self.first_picture) else { return };
         let scale = config.timescale();
+        let first = first.max(self.announced);
         let due = match self.next_audio {
             _ if self.silent => true,
             None => dts - first > AUDIO_START_LIMIT,

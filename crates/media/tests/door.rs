@@ -51,6 +51,21 @@ fn audio_timestamps_that_jitter_follow_the_sample_count() {
 }
 
 #[test]
+fn audio_announced_late_is_silent_from_there_on() {
+    let mut door = Door::new();
+    door.video_config(VideoConfig::from_avcc(avcc(PPS)).unwrap());
+    for n in 0..600u32 {
+        if n == 500 {
+            door.audio_config(AudioConfig::aac_lc(48_000, 2).unwrap());
+        }
+        door.push_video(i64::from(n) * 3000, 0, picture(n, n == 0));
+    }
+    let (_, audio, _) = drain(&mut door);
+    assert_eq!(audio[0], 48_000 + 499 * 1600);
+    assert!((150..160).contains(&audio.len()));
+}
+
+#[test]
 fn a_hole_in_audio_is_silence_or_stays_a_hole() {
     for (channels, silence) in [(2, 16), (6, 0)] {
         let mut door = door(channels);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use millrace_media::hls::checker::{Checker, Rule};
 use millrace_media::hls::{
     Map, MediaPlaylist, MediaRendition, MultivariantPlaylist, OpenSegment, Part, PreloadHint,
-    RenditionReport, Segment, ServerControl, Variant, part_hold_back,
+    RenditionReport, Segment, ServerControl, Start, Variant, part_hold_back,
 };
 use proptest::prelude::*;
 
@@ -309,6 +309,7 @@ prop_compose! {
         (target_duration, part_target, media_sequence, discontinuity_sequence) in
             (1u32..20, prop::option::of(duration()), 0u64..1 << 62, any::<u64>()),
         (independent_segments, ended, skipped_segments) in (any::<bool>(), any::<bool>(), 0u64..50),
+        start in prop::option::of((-900_000_000i32..900_000_000, any::<bool>())),
         segments in prop::collection::vec(any_segment(), 0..6),
         open in prop::option::of(any_open()),
         hint in prop::option::of((uri(), any::<bool>())),
@@ -318,6 +319,7 @@ prop_compose! {
         MediaPlaylist {
             target_duration, part_target, media_sequence, discontinuity_sequence, independent_segments, ended,
             skipped_segments, segments, open,
+            start: start.map(|(time_offset_ms, precise)| Start { time_offset_ms, precise }),
             preload_hint: hint.map(|(uri, part)| if part { PreloadHint::Part(uri) } else { PreloadHint::Map(uri) }),
             rendition_reports: reports
                 .into_iter()

@@ -10,7 +10,7 @@ mod tags;
 
 pub use date::{format_date_time, parse_date_time};
 pub use model::{
-    Map, MediaPlaylist, OpenSegment, Part, PreloadHint, RenditionReport, Segment, ServerControl,
+    Map, MediaPlaylist, OpenSegment, Part, PreloadHint, RenditionReport, Segment, ServerControl, Start,
     part_hold_back,
 };
 pub use multivariant::{MediaRendition, MultivariantPlaylist, Variant};

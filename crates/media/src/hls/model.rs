@@ -18,6 +18,8 @@ pub struct MediaPlaylist {
     pub discontinuity_sequence: u64,
     /// EXT-X-INDEPENDENT-SEGMENTS; must be false when any segment may start without a keyframe.
     pub independent_segments: bool,
+    /// EXT-X-START.
+    pub start: Option<Start>,
     /// EXT-X-SKIP:SKIPPED-SEGMENTS; above 0 this is a delta update.
     pub skipped_segments: u64,
     /// Complete segments, oldest first.
@@ -30,6 +32,15 @@ pub struct MediaPlaylist {
     pub rendition_reports: Vec<RenditionReport>,
     /// EXT-X-ENDLIST.
     pub ended: bool,
+}
+
+/// EXT-X-START: where a player should begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Start {
+    /// TIME-OFFSET in milliseconds: from the beginning, or from the end when negative.
+    pub time_offset_ms: i32,
+    /// PRECISE=YES: nothing before the offset is shown.
+    pub precise: bool,
 }
 
 /// EXT-X-SERVER-CONTROL.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::date::parse_date_time;
 use super::model::{
-    Map, MediaPlaylist, OpenSegment, Part, PreloadHint, RenditionReport, Segment, ServerControl,
+    Map, MediaPlaylist, OpenSegment, Part, PreloadHint, RenditionReport, Segment, ServerControl, Start,
 };
 use super::tags::{Attributes, parse_integer, parse_seconds};
 
@@ -98,6 +98,9 @@ impl Reader {
             | "#EXT-X-SERVER-CONTROL"
             | "#EXT-X-SKIP" => return self.header(tag, value),
             "#EXT-X-INDEPENDENT-SEGMENTS" => self.playlist.independent_segments = true,
+            "#EXT-X-START" => {
+                self.playlist.start = Some(start(value).ok_or(ParseErrorKind::Bad("EXT-X-START"))?);
+            }
             "#EXT-X-ENDLIST" => self.playlist.ended = true,
             "#EXT-X-PRELOAD-HINT" => self.playlist.preload_hint = preload_hint(value)?,
             "#EXT-X-RENDITION-REPORT" => self.playlist.rendition_reports.push(report(value)?),
@@ -208,6 +211,14 @@ fn control(value: &str) -> Option<ServerControl> {
         hold_back: list.seconds("HOLD-BACK").ok()?,
         can_skip_until: list.seconds("CAN-SKIP-UNTIL").ok()?,
     })
+}
+
+fn start(value: &str) -> Option<Start> {
+    let list = Attributes::parse(value)?;
+    let offset = list.get("TIME-OFFSET")?;
+    let (sign, digits) = offset.strip_prefix('-').map_or((1, offset), |digits| (-1, digits));
+    let ms = i32::try_from(parse_seconds(digits)?.as_millis()).ok()?;
+    Some(Start { time_offset_ms: sign * ms, precise: list.yes("PRECISE") })
 }
 
 fn part(value: &str) -> Option<Part> {

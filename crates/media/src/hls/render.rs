@@ -74,6 +74,12 @@ impl MediaPlaylist {
         if self.independent_segments {
             out.push_str("#EXT-X-INDEPENDENT-SEGMENTS\n");
         }
+        if let Some(start) = self.start {
+            let (sign, ms) =
+                (if start.time_offset_ms < 0 { "-" } else { "" }, start.time_offset_ms.unsigned_abs());
+            let _ = write!(out, "#EXT-X-START:TIME-OFFSET={sign}{}.{:03}", ms / 1000, ms % 1000);
+            out.push_str(if start.precise { ",PRECISE=YES\n" } else { "\n" });
+        }
         if self.skipped_segments > 0 {
             let _ = writeln!(out, "#EXT-X-SKIP:SKIPPED-SEGMENTS={}", self.skipped_segments);
         }
