@@ -6,6 +6,7 @@
 
 pub mod api;
 pub mod clip;
+pub mod cluster;
 pub mod compare;
 pub mod http;
 pub mod load;

@@ -44,7 +44,7 @@ pub(crate) async fn frame_to_part(seconds: u64) -> Result<Report> {
     let times = SentTimes::default();
     let noted = times.clone();
     let publisher = tokio::spawn(publish(push_url, reel()?, Duration::ZERO, tally.clone(), move |shot| {
-        note(&noted, shot)
+        note(&noted, shot);
     }));
     let playlists =
         wait::until("the stream", Duration::from_secs(20), || async { media_playlists(&hls_url).await.ok() })

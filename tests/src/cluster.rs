@@ -1,0 +1,181 @@
+//! A real cluster on one machine: every node a process of its own on a real nats-server, redis-server and MinIO.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use millrace_store::{S3Config, S3Store};
+use millrace_testkit::{MinioServer, NatsServer, RedisServer, ports};
+use tempfile::TempDir;
+
+use crate::api::Api;
+use crate::process::{Process, millrace_command};
+use crate::{http, wait};
+
+/// Start-up of a node on a busy two-core machine.
+const READY_LIMIT: Duration = Duration::from_secs(30);
+const TOKEN: &str = "test-admin-token-0123456789abcdef";
+const BUCKET: &str = "millrace";
+
+/// A node of the cluster, with what tells it from others of its kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Node {
+    /// The API, and the stream's lifecycle.
+    Control,
+    /// Takes publishers.
+    Ingest,
+    /// Packages; the first or the second.
+    Transcode(u8),
+    /// Serves viewers; the first or the second.
+    Edge(u8),
+}
+
+impl Node {
+    fn role(self) -> &'static str {
+        match self {
+            Self::Control => "control",
+            Self::Ingest => "ingest",
+            Self::Transcode(_) => "transcode",
+            Self::Edge(_) => "edge",
+        }
+    }
+
+    fn name(self) -> String {
+        match self {
+            Self::Transcode(number) | Self::Edge(number) => format!("{}-{number}", self.role()),
+            _ => self.role().to_owned(),
+        }
+    }
+}
+
+/// The servers and the nodes.
+#[derive(Debug)]
+pub struct Cluster {
+    nodes: BTreeMap<Node, Process>,
+    ports: BTreeMap<Node, u16>,
+    /// The message bus.
+    pub nats: NatsServer,
+    /// The state store.
+    pub redis: RedisServer,
+    /// The object store.
+    pub minio: MinioServer,
+    folder: TempDir,
+}
+
+impl Cluster {
+    /// Control, ingest, two workers and two edges, all ready.
+    pub async fn start() -> Result<Self> {
+        let nodes = [
+            Node::Control,
+            Node::Ingest,
+            Node::Transcode(1),
+            Node::Transcode(2),
+            Node::Edge(1),
+            Node::Edge(2),
+        ];
+        Self::start_with(&nodes).await
+    }
+
+    /// The servers and these nodes, in this order.
+    pub async fn start_with(nodes: &[Node]) -> Result<Self> {
+        let (nats, redis, minio) =
+            (NatsServer::start_any().await, RedisServer::start().await, MinioServer::start().await);
+        let store = S3Config::new(minio.url(), BUCKET, MinioServer::ACCESS_KEY, MinioServer::SECRET_KEY);
+        S3Store::new(&store).create_bucket().await.context("the bucket")?;
+        let ports =
+            [Node::Control, Node::Ingest, Node::Edge(1), Node::Edge(2)].map(|node| (node, ports::free()));
+        let folder = TempDir::with_prefix("millrace-cluster-").context("a folder for the cluster")?;
+        let mut cluster = Self { nodes: BTreeMap::new(), ports: ports.into(), nats, redis, minio, folder };
+        std::fs::write(cluster.folder.path().join("millrace.toml"), cluster.configuration())?;
+        for &node in nodes {
+            cluster.start_node(node).await?;
+        }
+        Ok(cluster)
+    }
+
+    /// One file for all nodes; what differs comes as environment.
+    fn configuration(&self) -> String {
+        let (nats, redis, minio) = (self.nats.url(), self.redis.url(), self.minio.url());
+        let (user, password) = (MinioServer::ACCESS_KEY, MinioServer::SECRET_KEY);
+        let (rtmp, edge) = (self.ports[&Node::Ingest], self.edge_url(1));
+        format!(
+            "[bus]\nurls = ['{nats}']\n\
+             [state]\nurl = '{redis}'\n\
+             [store]\nendpoint = '{minio}'\nbucket = '{BUCKET}'\naccess_key = '{user}'\nsecret_key = '{password}'\n\
+             [control]\nadmin_token = '{TOKEN}'\nrtmp_url = 'rtmp://127.0.0.1:{rtmp}/live'\nedge_url = '{edge}'\n\
+             stream_key_secret = 'a-secret-of-the-tests-only-0123456789'\n\
+             [ingest]\nstream_key_secret = 'a-secret-of-the-tests-only-0123456789'\n"
+        )
+    }
+
+    /// Starts a node (again), on the port it has always had.
+    pub async fn start_node(&mut self, node: Node) -> Result<()> {
+        let mut command: Command = millrace_command()?;
+        command.arg(node.role()).arg("--config").arg(self.folder().join("millrace.toml"));
+        if let Some(port) = self.ports.get(&node) {
+            let key = if node == Node::Ingest { "RTMP" } else { "LISTEN" };
+            let variable = format!("MILLRACE_{}_{key}", node.role().to_uppercase());
+            command.env(variable, format!("127.0.0.1:{port}"));
+        }
+        let mut process = Process::spawn(&node.name(), self.folder(), &mut command)?;
+        self.until_ready(node, &mut process).await.with_context(|| process.tail())?;
+        self.nodes.insert(node, process);
+        Ok(())
+    }
+
+    async fn until_ready(&self, node: Node, process: &mut Process) -> Result<()> {
+        let Some(&port) = self.ports.get(&node) else { return Ok(()) };
+        let what = format!("{} to be ready", node.name());
+        wait::until(&what, READY_LIMIT, || {
+            let ended = process.exit_status().ok().flatten();
+            async move {
+                if ended.is_some() {
+                    return Some(Err(anyhow::anyhow!("ended while starting: {ended:?}")));
+                }
+                let ready = match node {
+                    Node::Ingest => tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok(),
+                    _ => http::get(&format!("http://127.0.0.1:{port}/readyz")).await.is_ok(),
+                };
+                ready.then_some(Ok(()))
+            }
+        })
+        .await?
+    }
+
+    /// A running node.
+    pub fn node(&mut self, node: Node) -> Result<&mut Process> {
+        self.nodes.get_mut(&node).with_context(|| format!("{} does not run", node.name()))
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self, node: Node) -> Result<()> {
+        self.node(node)?.kill()
+    }
+
+    /// The API.
+    pub fn api(&self) -> Api {
+        Api::new(&format!("http://127.0.0.1:{}", self.ports[&Node::Control]), TOKEN)
+    }
+
+    /// `http://host:port` of an edge.
+    pub fn edge_url(&self, number: u8) -> String {
+        format!("http://127.0.0.1:{}", self.ports[&Node::Edge(number)])
+    }
+
+    /// The multivariant playlist of a livestream at an edge.
+    pub fn hls_url(&self, edge: u8, playback_id: &str) -> String {
+        format!("{}/live/{playback_id}/index.m3u8", self.edge_url(edge))
+    }
+
+    /// Where logs go; deleted with the cluster.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The end of every node's log, for messages.
+    pub fn tails(&self) -> String {
+        self.nodes.values().map(Process::tail).collect::<Vec<_>>().join("\n")
+    }
+}
