@@ -9,20 +9,20 @@ use thiserror::Error;
 /// A unit that cannot be packaged: its sender's fault, and only that unit is lost.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("segment {msn}: unreadable {what}: {reason}")]
-pub struct BadUnit {
+pub(crate) struct BadUnit {
     /// Segment the unit was stamped with.
-    pub msn: u64,
+    pub(crate) msn: u64,
     /// Which configuration record.
-    pub what: &'static str,
+    pub(crate) what: &'static str,
     /// The parser's words.
-    pub reason: String,
+    pub(crate) reason: String,
 }
 
 /// What the packager takes for `unit`; media bytes are shared.
 ///
 /// # Errors
 /// When a configuration record cannot be read.
-pub fn media_event(unit: MediaUnit) -> Result<MediaEvent, BadUnit> {
+pub(crate) fn media_event(unit: MediaUnit) -> Result<MediaEvent, BadUnit> {
     match unit.kind {
         UnitKind::Config => config_event(unit),
         UnitKind::Frame => Ok(MediaEvent::Unit(StampedUnit { stamp: stamp(&unit), unit: media_unit(unit) })),

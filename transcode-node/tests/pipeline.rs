@@ -1,0 +1,134 @@
+//! The copy rung's pipeline on media as ingest stamps it.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use bytes::Bytes;
+use millrace_media::packager::PartSetup;
+use millrace_media::sample::AudioConfig;
+use millrace_transcode::pipeline::{Made, Pipeline};
+use millrace_wire::fact::EpochOpen;
+use millrace_wire::ids::{BroadcastId, DiscontinuitySeq, Epoch, InitVersion, MediaSeq, Msn, UnixMillis};
+use millrace_wire::media_msg::{MediaMessage, MediaUnit, Track, UnitKind};
+
+/// Samples per second of the test's audio, and per frame.
+const RATE: i64 = 48_000;
+const FRAME: i64 = 1024;
+const FIRST: u64 = 1000;
+const SEGMENT_SECONDS: i64 = 2;
+
+fn open() -> EpochOpen {
+    EpochOpen {
+        broadcast: BroadcastId::from_u128(1),
+        first_msn: Msn(FIRST),
+        discontinuity_sequence: DiscontinuitySeq(3),
+        program_date_time: UnixMillis(1_700_000_000_000),
+        target_duration: 4,
+        lead_gaps: 0,
+    }
+}
+
+fn unit(kind: UnitKind, pts: i64, data: Bytes) -> MediaUnit {
+    let segment = pts / (RATE * SEGMENT_SECONDS);
+    let before = (pts - FRAME).div_euclid(RATE * SEGMENT_SECONDS);
+    MediaUnit {
+        track: Track::Audio,
+        kind,
+        msn: Msn(FIRST + segment as u64),
+        discontinuity_sequence: DiscontinuitySeq(3),
+        init_version: InitVersion(0),
+        dts: pts,
+        cts: 0,
+        keyframe: true,
+        boundary: kind == UnitKind::Frame && before < segment,
+        independent: true,
+        discontinuity: false,
+        data,
+    }
+}
+
+/// `seconds` of audio, one frame a message; every segment's first message repeats the configuration.
+fn messages(seconds: i64) -> Vec<MediaMessage> {
+    let asc = AudioConfig::aac_lc(RATE as u32, 2).unwrap().asc;
+    let frames = seconds * RATE / FRAME;
+    (0..frames)
+        .map(|n| {
+            let pts = n * FRAME;
+            let frame = unit(UnitKind::Frame, pts, Bytes::from(n.to_be_bytes().to_vec()));
+            let config = frame.boundary.then(|| unit(UnitKind::Config, pts, asc.clone()));
+            let units = config.into_iter().chain([frame]).collect();
+            MediaMessage { epoch: Epoch(1), seq: MediaSeq(n as u64), end: n + 1 == frames, units }
+        })
+        .collect()
+}
+
+fn make(pipeline: &mut Pipeline, messages: &[MediaMessage]) -> Vec<Made> {
+    messages.iter().cloned().for_each(|message| pipeline.push(message));
+    std::iter::from_fn(|| pipeline.poll()).collect()
+}
+
+#[test]
+fn segments_are_their_parts_and_follow_the_wall_clock() {
+    let mut pipeline = Pipeline::new(&open(), PartSetup::Measure);
+    let made = make(&mut pipeline, &messages(9));
+    assert!(matches!(made[0], Made::Init { .. }), "{:?}", made[0]);
+    let (mut parts, mut segments) = (Vec::new(), Vec::new());
+    for item in made {
+        match item {
+            Made::Part(part, bytes) => {
+                assert_eq!(part.bytes, bytes.len() as u64);
+                assert_eq!(part.part.0 as usize, parts.len());
+                parts.push(bytes);
+            }
+            Made::Segment(segment, pieces) => {
+                assert_eq!(std::mem::take(&mut parts), pieces);
+                assert_eq!(segment.bytes, pieces.iter().map(|piece| piece.len() as u64).sum::<u64>());
+                assert_eq!(segment.discontinuity_sequence, DiscontinuitySeq(3));
+                segments.push(segment);
+            }
+            Made::Init { .. } | Made::PartTarget { .. } => {}
+            Made::Missing { .. } => panic!("audio was there all the time"),
+        }
+    }
+    let numbers: Vec<u64> = segments.iter().map(|segment| segment.msn.0).collect();
+    assert_eq!(numbers, [FIRST, FIRST + 1, FIRST + 2, FIRST + 3, FIRST + 4]);
+    let total: u64 = segments.iter().map(|segment| segment.duration.ticks).sum();
+    assert_eq!(total as i64, 9 * RATE / FRAME * FRAME, "every frame once");
+    for pair in segments.windows(2) {
+        let step = pair[1].program_date_time.0 - pair[0].program_date_time.0;
+        assert!(step.abs_diff(pair[0].duration.as_millis()) <= 1, "{step}");
+    }
+    assert_eq!(pipeline.lost_units(), 0);
+}
+
+#[test]
+fn a_successor_makes_the_same_of_the_same_segment() {
+    let all = messages(9);
+    let mut first = Pipeline::new(&open(), PartSetup::Measure);
+    let made = make(&mut first, &all);
+    let params = made.iter().find_map(|item| match item {
+        Made::PartTarget { params, .. } => Some(*params),
+        _ => None,
+    });
+    let from = all.iter().position(|message| message.first_msn() == Some(Msn(FIRST + 2))).unwrap();
+    let mut second = Pipeline::new(&open(), PartSetup::Resume(params.unwrap()));
+    let again = make(&mut second, &all[from..]);
+    let after = |made: Vec<Made>| -> Vec<Made> {
+        made.into_iter()
+            .filter(|item| match item {
+                Made::Part(part, _) => part.msn >= Msn(FIRST + 2),
+                Made::Segment(segment, _) => segment.msn >= Msn(FIRST + 2),
+                _ => false,
+            })
+            .collect()
+    };
+    assert_eq!(after(again), after(made));
+}
+
+#[test]
+fn an_unreadable_configuration_costs_its_unit_only() {
+    let mut all = messages(3);
+    all[5].units.insert(0, unit(UnitKind::Config, 5 * FRAME, Bytes::from_static(&[0xFF])));
+    let mut pipeline = Pipeline::new(&open(), PartSetup::Measure);
+    let made = make(&mut pipeline, &all);
+    assert_eq!(pipeline.lost_units(), 1);
+    assert_eq!(made.iter().filter(|item| matches!(item, Made::Segment(..))).count(), 2);
+}
