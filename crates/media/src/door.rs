@@ -39,6 +39,9 @@ pub const AUDIO_START_LIMIT: i64 = 36_000;
 pub const AUDIO_STALL_LIMIT: i64 = 180_000;
 /// Smallest step between decoding times. 90 kHz ticks (1 ms, RTMP's resolution).
 pub const MIN_VIDEO_STEP: i64 = 90;
+/// New configurations per publish; each one costs an init segment and may cut a segment. A publisher that
+/// switches scenes or encoders stays far below.
+const MAX_CONFIG_CHANGES: u32 = 256;
 /// Composition offsets beyond this are nonsense (16 pictures at 2 per second). 90 kHz ticks (8 s).
 const MAX_CTS: i64 = 720_000;
 /// A second track that starts further in the past than this has its own zero. 90 kHz ticks (3 s).
@@ -63,6 +66,8 @@ pub enum DoorEvent {
 /// What was repaired or refused, for metrics and a stream's health.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DoorStats {
+    /// New configurations beyond the limit.
+    pub configs_refused: u64,
     /// Units without a configuration before them.
     pub unconfigured: u64,
     /// Access units whose NAL unit lengths do not add up.
@@ -96,6 +101,7 @@ pub struct Door {
     audio: TrackClock,
     video_config: Option<VideoConfig>,
     audio_config: Option<AudioConfig>,
+    config_changes: u32,
     latest: Option<i64>,
     last_dts: Option<i64>,
     first_picture: Option<i64>,
@@ -125,7 +131,7 @@ impl Door {
 
     /// The video configuration; repeating the same one changes nothing.
     pub fn video_config(&mut self, config: VideoConfig) {
-        if self.video_config.as_ref() != Some(&config) {
+        if self.video_config.as_ref() != Some(&config) && self.may_change() {
             self.video_config = Some(config.clone());
             self.out.push_back(DoorEvent::Config(TrackConfig::Video(config)));
         }
@@ -133,20 +139,27 @@ impl Door {
 
     /// The audio configuration; repeating the same one changes nothing.
     pub fn audio_config(&mut self, config: AudioConfig) {
+        if self.audio_config.as_ref() == Some(&config) || !self.may_change() {
+            return;
+        }
         let Some(old) = self.audio_config.replace(config.clone()) else {
             self.announced = self.latest.unwrap_or(TIMELINE_START);
             self.out.push_back(DoorEvent::Config(TrackConfig::Audio(config)));
             return;
         };
-        if old == config {
-            return;
-        }
         if old.rate != config.rate {
             // The count goes on at the new rate, never before what the old one reached.
             let scale = |next| old.timescale().convert(next, config.timescale());
             self.next_audio = self.next_audio.map(scale);
         }
         self.out.push_back(DoorEvent::Config(TrackConfig::Audio(config)));
+    }
+
+    fn may_change(&mut self) -> bool {
+        self.config_changes = self.config_changes.saturating_add(1);
+        let may = self.config_changes <= MAX_CONFIG_CHANGES;
+        self.stats.configs_refused += u64::from(!may);
+        may
     }
 
     /// An RTMP video message other than a sequence header; `timestamp_ms` is the message's.

@@ -171,6 +171,17 @@ fn a_jump_of_both_tracks_is_told_once_in_any_interleaving() {
 }
 
 #[test]
+fn configurations_without_end_are_refused() {
+    let mut door = Door::new();
+    for n in 0..1000 {
+        door.video_config(VideoConfig::from_avcc(avcc(if n % 2 == 0 { PPS } else { OTHER_PPS })).unwrap());
+    }
+    assert_eq!(std::iter::from_fn(|| door.poll()).count(), 256);
+    // Every other one repeats the configuration that stayed.
+    assert_eq!(door.stats().configs_refused, 372);
+}
+
+#[test]
 fn what_cannot_be_used_is_counted() {
     let mut door = Door::new();
     door.push_video(0, 0, picture(0, true));

@@ -180,7 +180,7 @@ fn named(outputs: &[Output]) -> HashMap<(TrackKind, u64, u32), Bytes> {
 }
 
 /// A replacement with the same params that starts at any boundary makes the same bytes and the same ends.
-fn check_replacements(events: &[MediaEvent], ingest: &Ingest) {
+fn check_replacements(events: &[MediaEvent]) {
     let (reference, _) = package(PartSetup::Measure, events.to_vec(), true);
     let names = named(&reference);
     for (at, event) in events.iter().enumerate() {
@@ -190,10 +190,9 @@ fn check_replacements(events: &[MediaEvent], ingest: &Ingest) {
         }
         let msn = unit.stamp.msn;
         let handed = params(&reference).into_iter().rfind(|(from, _)| *from <= msn).unwrap().1;
-        let inits = ingest.segmenter.inits();
-        let inits =
-            inits.chain(events[..at].iter().filter(|e| matches!(e, MediaEvent::Init { .. })).cloned());
-        let inits: Vec<_> = inits.collect();
+        let before = events[..at].iter();
+        let inits: Vec<_> =
+            before.filter(|event| matches!(event, MediaEvent::Init { .. })).cloned().collect();
         let (outputs, _) =
             package(PartSetup::Resume(handed), inits.into_iter().chain(events[at..].to_vec()), true);
         let again = named(&outputs);
@@ -212,16 +211,15 @@ fn check_replacements(events: &[MediaEvent], ingest: &Ingest) {
 fn a_replacement_goes_on_byte_for_byte() {
     for fps in [25.0, 29.97, 60.0] {
         let source = Source { fps: Some(fps), jitter: vec![0, 1, -1, 2], seconds: 20.0, ..Source::default() };
-        let (events, ingest) = segment(source.messages(), config());
-        check_replacements(&events, &ingest);
+        let (events, _) = segment(source.messages(), config());
+        check_replacements(&events);
     }
-    let (events, ingest) =
-        segment(Source { gop: 250, seconds: 30.0, ..Source::default() }.messages(), config());
-    check_replacements(&events, &ingest);
-    let (events, ingest) = segment(Source { fps: None, ..Source::default() }.messages(), config());
-    check_replacements(&events, &ingest);
-    let (events, ingest) = segment(Source { rate: None, ..Source::default() }.messages(), config());
-    check_replacements(&events, &ingest);
+    let (events, _) = segment(Source { gop: 250, seconds: 30.0, ..Source::default() }.messages(), config());
+    check_replacements(&events);
+    let (events, _) = segment(Source { fps: None, ..Source::default() }.messages(), config());
+    check_replacements(&events);
+    let (events, _) = segment(Source { rate: None, ..Source::default() }.messages(), config());
+    check_replacements(&events);
 }
 
 #[test]
@@ -243,16 +241,73 @@ fn lost_pictures_leave_holes_and_pauses_are_gaps() {
         .into_iter()
         .filter(|m| !matches!(m, Message::Video(ms, _) if (5_000..20_000).contains(ms)))
         .collect();
-    let (events, ingest) = segment(messages, config());
+    let (events, _) = segment(messages, config());
     let (outputs, _) = package(PartSetup::Measure, events.clone(), true);
     check(&outputs, &events);
-    check_replacements(&events, &ingest);
+    check_replacements(&events);
     let gaps = ends(&outputs, TrackKind::Video).into_iter().filter(|end| end.gap).count();
     assert!(gaps >= 2, "{gaps}");
     assert!(ends(&outputs, TrackKind::Audio).iter().all(|end| !end.gap));
     let video = ends(&outputs, TrackKind::Video).iter().map(|end| end.head.msn).collect::<Vec<_>>();
     let audio = ends(&outputs, TrackKind::Audio).iter().map(|end| end.head.msn).collect::<Vec<_>>();
     assert_eq!(video, audio);
+}
+
+/// The header of audio for which no silence is known.
+fn surround() -> Message {
+    let asc = millrace_media::aac::AudioSpecificConfig::aac_lc(48_000, 6).unwrap();
+    Message::Audio(0, millrace_media::flv::FlvAudio::SequenceHeader(asc))
+}
+
+#[test]
+fn audio_that_stays_away_without_silence_is_a_gap() {
+    let is_header =
+        |m: &Message| matches!(m, Message::Audio(_, millrace_media::flv::FlvAudio::SequenceHeader(_)));
+    let messages: Vec<_> = Source { seconds: 20.0, ..Source::default() }
+        .messages()
+        .into_iter()
+        .filter(|m| !matches!(m, Message::Audio(ms, _) if (3_000..13_000).contains(ms)))
+        .map(|m| if is_header(&m) { surround() } else { m })
+        .collect();
+    let (events, _) = segment(messages, config());
+    let (outputs, _) = package(PartSetup::Measure, events.clone(), true);
+    check(&outputs, &events);
+    check_replacements(&events);
+    let audio = ends(&outputs, TrackKind::Audio);
+    let gaps: Vec<u64> = audio.iter().filter(|end| end.gap).map(|end| end.head.msn).collect();
+    assert_eq!(gaps, [102, 103, 104, 105]);
+    assert!(audio.iter().filter(|end| end.gap).all(|end| end.duration == 96_000), "two seconds each");
+    assert_eq!(audio.len(), ends(&outputs, TrackKind::Video).len());
+}
+
+#[test]
+fn video_that_joins_running_audio_measures_with_the_same_target() {
+    let messages: Vec<_> = Source { seconds: 20.0, ..Source::default() }
+        .messages()
+        .into_iter()
+        .filter(|m| {
+            !matches!(m, Message::Video(ms, video) if *ms < 7_900
+            && !matches!(video, millrace_media::flv::FlvVideo::SequenceHeader(_)))
+        })
+        .collect();
+    let header = messages.iter().position(|m| matches!(m, Message::Video(..))).unwrap();
+    for announced in [true, false] {
+        let mut messages = messages.clone();
+        if !announced {
+            let header = messages.remove(header);
+            let first = messages.iter().position(|m| matches!(m, Message::Video(..))).unwrap();
+            messages.insert(first, header);
+        }
+        let (events, _) = segment(messages, config());
+        let (outputs, _) = package(PartSetup::Measure, events.clone(), true);
+        check(&outputs, &events);
+        check_replacements(&events);
+        assert_eq!(params(&outputs).last().unwrap().1.init_version, Some(0));
+        let video = ends(&outputs, TrackKind::Video);
+        let joined = video.iter().find(|end| !end.gap).unwrap().head;
+        assert!(joined.independent);
+        assert_eq!(joined.discontinuity, !announced, "announced video is waited for");
+    }
 }
 
 #[test]
@@ -265,10 +320,10 @@ fn a_frame_rate_that_changes_never_exceeds_part_target() {
             let (Message::Video(ms, _) | Message::Audio(ms, _)) = m;
             *ms >= 6_000
         }));
-        let (events, ingest) = segment(messages, config());
+        let (events, _) = segment(messages, config());
         let (outputs, _) = package(PartSetup::Measure, events.clone(), true);
         check(&outputs, &events);
-        check_replacements(&events, &ingest);
+        check_replacements(&events);
     }
 }
 
@@ -292,10 +347,10 @@ fn parameters_that_change_measure_again_with_the_same_target() {
     let at = messages.iter().position(|m| matches!(m, Message::Video(ms, _) if *ms >= 3_990)).unwrap();
     messages
         .insert(at, Message::Video(3_990, millrace_media::flv::FlvVideo::SequenceHeader(avcc(OTHER_PPS))));
-    let (events, ingest) = segment(messages, config());
+    let (events, _) = segment(messages, config());
     let (outputs, _) = package(PartSetup::Measure, events.clone(), true);
     check(&outputs, &events);
-    check_replacements(&events, &ingest);
+    check_replacements(&events);
     assert_eq!(params(&outputs).iter().map(|(_, p)| p.init_version).collect::<Vec<_>>(), [Some(0), Some(1)]);
     let marked: Vec<_> =
         ends(&outputs, TrackKind::Audio).into_iter().filter(|end| end.head.discontinuity).collect();
@@ -348,13 +403,13 @@ fn random_streams_keep_the_rules() {
                 || matches!(m, Message::Audio(_, millrace_media::flv::FlvAudio::SequenceHeader(_)))
                 || rng.random_range(0..100) >= loss
         });
-        let (events, ingest) = segment(messages, config());
+        let (events, _) = segment(messages, config());
         if !events.iter().any(|event| matches!(event, MediaEvent::Unit(_))) {
             continue;
         }
         let (outputs, packager) = package(PartSetup::Measure, events.clone(), true);
         check(&outputs, &events);
         assert_eq!(packager.late_units(), 0);
-        check_replacements(&events, &ingest);
+        check_replacements(&events);
     }
 }

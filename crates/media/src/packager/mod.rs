@@ -162,7 +162,7 @@ pub struct Packager {
 }
 
 impl Packager {
-    /// A packager; feed it the init events first, then units from a boundary unit on.
+    /// A packager; feed it the init events that came before a boundary unit, then everything from that unit on.
     pub fn new(setup: PartSetup) -> Self {
         Self {
             setup,
