@@ -1,2 +1,18 @@
-//! millrace-edge
+//! The edge: playlists, media and the watch page for viewers.
+//!
+//! One feed for each watched stream folds the stream's log of facts into playlists, rendered once per change; a request
+//! takes a pointer. Media come from the feed's memory while hot and from the object store afterwards.
 #![forbid(unsafe_code)]
+
+pub mod cache;
+pub mod config;
+pub mod fetch;
+mod http;
+pub mod metrics;
+pub mod registry;
+pub mod render;
+pub mod stream;
+pub mod text;
+pub mod viewers;
+
+pub use config::Config;

@@ -1,0 +1,34 @@
+// Bundles the page into dist/: scripts and styles named by their content, so they are cached for ever.
+import { mkdirSync, readFileSync, rmSync, writeFileSync, copyFileSync } from 'node:fs';
+import path from 'node:path';
+import { build } from 'esbuild';
+
+const root = import.meta.dirname ?? path.dirname(new URL(import.meta.url).pathname);
+const at = (...p) => path.join(root, ...p);
+// Emptied and not removed: cargo watches the directory.
+mkdirSync(at('dist'), { recursive: true });
+rmSync(at('dist', 'watch.html'), { force: true });
+
+const result = await build({
+  entryPoints: { watch: at('src/watch.js'), style: at('src/style.css') },
+  entryNames: '[name]-[hash]',
+  outdir: at('dist'),
+  bundle: true,
+  minify: true,
+  format: 'iife',
+  target: ['es2020'],
+  metafile: true,
+  legalComments: 'none',
+});
+const named = {};
+for (const [file, meta] of Object.entries(result.metafile.outputs)) {
+  if (meta.entryPoint) named[path.basename(meta.entryPoint)] = path.basename(file);
+}
+copyFileSync(at('node_modules/hls.js/LICENSE'), at('dist/hls.js-license.txt'));
+for (const page of ['index.html', 'watch.html']) {
+  const text = readFileSync(at('src', page), 'utf8')
+    .replaceAll('{{style}}', `/assets/${named['style.css']}`)
+    .replaceAll('{{script}}', `/assets/${named['watch.js']}`);
+  writeFileSync(at('dist', page), text);
+}
+console.log('built', Object.values(named).join(', '));
