@@ -11,9 +11,11 @@
 #![forbid(unsafe_code)]
 
 mod error;
+mod faulty;
 mod key;
 mod model;
 mod redb_state;
+mod redis_state;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,9 +23,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 pub use error::StateError;
+pub use faulty::{FaultyState, StateFaults};
 pub use key::MAX_KEY_LEN;
 pub use model::{MAX_TX_BYTES, MAX_TX_KEYS, Record, Tx, Version, Versioned};
 pub use redb_state::RedbState;
+pub use redis_state::{RedisConfig, RedisState};
 
 /// A state store shared by the parts of a node.
 pub type SharedState = Arc<dyn StateStore>;
@@ -61,11 +65,7 @@ pub trait StateStore: Send + Sync + 'static {
 }
 
 /// Every record below `prefix`, page by page, at most `limit`.
-pub async fn scan_all(
-    state: &dyn StateStore,
-    prefix: &str,
-    limit: usize,
-) -> Result<Vec<Record>, StateError> {
+pub async fn scan_all(state: &dyn StateStore, prefix: &str, limit: usize) -> Result<Vec<Record>, StateError> {
     let mut records: Vec<Record> = Vec::new();
     while records.len() < limit {
         let want = (limit - records.len()).min(SCAN_PAGE);

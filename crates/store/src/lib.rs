@@ -13,8 +13,12 @@
 
 mod dir;
 mod error;
+mod faulty;
 mod key;
 mod model;
+mod retry;
+mod s3;
+mod upload;
 
 use std::sync::Arc;
 
@@ -22,8 +26,12 @@ use async_trait::async_trait;
 
 pub use dir::{DirStore, SyncPolicy};
 pub use error::StoreError;
+pub use faulty::{FaultyStore, StoreFaults};
 pub use key::{MAX_KEY_LEN, check_key};
 pub use model::{ByteRange, ListEntry, ListPage, Meta, Object, ObjectInfo, PutBody};
+pub use retry::{RetryPolicy, RetryStore};
+pub use s3::{S3Config, S3Store};
+pub use upload::{Completed, UploadError, UploadStats, UploadTicket, Uploader, UploaderConfig};
 
 /// A store shared by the parts of a node.
 pub type SharedStore = Arc<dyn ObjectStore>;

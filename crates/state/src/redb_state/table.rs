@@ -84,12 +84,7 @@ pub(super) fn scan(
 }
 
 /// Applies `tx` to the open table if its checks hold.
-pub(super) fn apply(
-    records: &mut Records<'_>,
-    tx: &Tx,
-    version: u64,
-    now_ms: u64,
-) -> Result<(), StateError> {
+pub(super) fn apply(records: &mut Records<'_>, tx: &Tx, version: u64, now_ms: u64) -> Result<(), StateError> {
     for (key, expected) in &tx.checks {
         let found = records.get(key.as_str()).map_err(StateError::unavailable)?;
         let current = found.and_then(|found| {
@@ -114,9 +109,7 @@ pub(super) fn apply(
 /// Removes what has expired; whether there was any.
 pub(super) fn purge(records: &mut Records<'_>, now_ms: u64) -> Result<bool, StateError> {
     let before = redb::ReadableTableMetadata::len(records).map_err(StateError::unavailable)?;
-    records
-        .retain(|_, (_, expires, _)| live(expires, now_ms))
-        .map_err(StateError::unavailable)?;
+    records.retain(|_, (_, expires, _)| live(expires, now_ms)).map_err(StateError::unavailable)?;
     let after = redb::ReadableTableMetadata::len(records).map_err(StateError::unavailable)?;
     Ok(after != before)
 }

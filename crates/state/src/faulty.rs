@@ -1,0 +1,125 @@
+//! A state store that goes wrong on purpose.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+
+use crate::{Record, SharedState, StateError, StateStore, Tx, Version, Versioned};
+
+/// What goes wrong.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct StateFaults {
+    /// Every call fails.
+    pub away: bool,
+    /// A call fails, with this probability.
+    pub fail: f64,
+    /// A failing commit was made all the same (its answer was lost), with this probability.
+    pub lost_answer: f64,
+    /// Every call takes this long more.
+    pub delay: Duration,
+}
+
+struct Inner {
+    state: SharedState,
+    faults: Mutex<StateFaults>,
+    dice: Mutex<StdRng>,
+}
+
+/// Wraps a state store and harms calls, by seed.
+#[derive(Clone)]
+pub struct FaultyState {
+    inner: Arc<Inner>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn injected() -> StateError {
+    StateError::unavailable("injected fault")
+}
+
+enum Verdict {
+    Pass,
+    Fail,
+    FailAfter,
+}
+
+impl FaultyState {
+    /// Wraps `state`; nothing goes wrong until faults are set.
+    pub fn new(state: SharedState, seed: u64) -> Self {
+        let dice = Mutex::new(StdRng::seed_from_u64(seed));
+        Self { inner: Arc::new(Inner { state, faults: Mutex::default(), dice }) }
+    }
+
+    /// What goes wrong from now on.
+    pub fn set(&self, faults: StateFaults) {
+        *lock(&self.inner.faults) = faults;
+    }
+
+    async fn verdict(&self) -> Verdict {
+        let delay = lock(&self.inner.faults).delay;
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
+        let faults = lock(&self.inner.faults).clone();
+        let mut dice = lock(&self.inner.dice);
+        let (fail, lost) = (dice.random::<f64>() < faults.fail, dice.random::<f64>() < faults.lost_answer);
+        match (faults.away, fail) {
+            (false, false) => Verdict::Pass,
+            (false, true) if lost => Verdict::FailAfter,
+            _ => Verdict::Fail,
+        }
+    }
+
+    async fn check(&self) -> Result<(), StateError> {
+        match self.verdict().await {
+            Verdict::Pass => Ok(()),
+            Verdict::Fail | Verdict::FailAfter => Err(injected()),
+        }
+    }
+}
+
+#[async_trait]
+impl StateStore for FaultyState {
+    async fn get(&self, key: &str) -> Result<Option<Versioned>, StateError> {
+        self.check().await?;
+        self.inner.state.get(key).await
+    }
+
+    async fn commit(&self, tx: Tx) -> Result<Version, StateError> {
+        match self.verdict().await {
+            Verdict::Pass => self.inner.state.commit(tx).await,
+            Verdict::Fail => Err(injected()),
+            Verdict::FailAfter => self.inner.state.commit(tx).await.and(Err(injected())),
+        }
+    }
+
+    async fn scan(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<Record>, StateError> {
+        self.check().await?;
+        self.inner.state.scan(prefix, after, limit).await
+    }
+
+    async fn set_add(&self, set: &str, members: &[String], ttl: Duration) -> Result<(), StateError> {
+        self.check().await?;
+        self.inner.state.set_add(set, members, ttl).await
+    }
+
+    async fn set_remove(&self, set: &str, members: &[String]) -> Result<(), StateError> {
+        self.check().await?;
+        self.inner.state.set_remove(set, members).await
+    }
+
+    async fn set_count(&self, set: &str) -> Result<u64, StateError> {
+        self.check().await?;
+        self.inner.state.set_count(set).await
+    }
+
+    async fn ready(&self) -> Result<(), StateError> {
+        self.check().await?;
+        self.inner.state.ready().await
+    }
+}

@@ -1,0 +1,94 @@
+//! The embedded store: the conformance suite, durability, and the wrapper that injects faults.
+
+mod conformance;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use conformance::value;
+use millrace_state::{
+    FaultyState, RedbState, SharedState, StateError, StateFaults, StateStore, Tx, scan_all,
+};
+use millrace_testkit::{Process, wait};
+
+async fn open(dir: &tempfile::TempDir) -> RedbState {
+    RedbState::open(dir.path().join("state.redb")).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn conforms() {
+    let dir = tempfile::tempdir().unwrap();
+    conformance::all(Arc::new(open(&dir).await)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_committed_is_there_after_reopening() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = open(&dir).await;
+    let brief = Duration::from_millis(50);
+    let version = state.commit(Tx::new().put("keep", "1").put_ttl("gone", "1", brief)).await.unwrap();
+    let locked = RedbState::open(dir.path().join("state.redb")).await;
+    assert!(matches!(locked, Err(StateError::Unavailable { .. })), "one process at a time");
+    state.close().await;
+    tokio::time::sleep(brief).await;
+    let state = open(&dir).await;
+    assert_eq!(state.get("keep").await.unwrap().unwrap().version, version);
+    assert_eq!(state.get("gone").await.unwrap(), None);
+    assert!(state.commit(Tx::new().put("new", "1")).await.unwrap() > version, "versions go on");
+}
+
+/// Where the process that is to be killed writes; without it that test does nothing.
+const VICTIM_DIR: &str = "MILLRACE_TEST_VICTIM_DIR";
+
+/// Run as a process of its own by the test below: commits and says so, until killed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn victim() {
+    let Ok(dir) = std::env::var(VICTIM_DIR) else { return };
+    let state = RedbState::open(std::path::Path::new(&dir).join("state.redb")).await.unwrap();
+    for number in 0u32.. {
+        state.commit(Tx::new().put(format!("k/{number:06}"), "x")).await.unwrap();
+        println!("done {number}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kill_9_loses_no_finished_commit() {
+    let dir = tempfile::tempdir().unwrap();
+    for round in 1..=3 {
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "victim", "--nocapture"]).env(VICTIM_DIR, dir.path());
+        let log = dir.path().join(format!("log{round}"));
+        let mut process = Process::spawn(command, &log).unwrap();
+        let finished = || process.output().lines().filter(|line| line.starts_with("done ")).count();
+        wait::until(Duration::from_secs(20), || async { finished() >= 40 * round }).await;
+        process.kill();
+        let finished = process.output().lines().filter(|line| line.starts_with("done ")).count();
+        let found = scan_all(&open(&dir).await, "k/", 1_000_000).await.unwrap().len();
+        assert!(found >= finished, "{found} of {finished}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_of_another_kind_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state.redb");
+    std::fs::write(&path, b"not a database").unwrap();
+    assert!(RedbState::open(&path).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn faults() {
+    let dir = tempfile::tempdir().unwrap();
+    let inner: SharedState = Arc::new(open(&dir).await);
+    let faulty = FaultyState::new(inner.clone(), 1);
+    conformance::all(Arc::new(faulty.clone())).await;
+    faulty.set(StateFaults { away: true, ..StateFaults::default() });
+    assert!(matches!(faulty.get("a").await, Err(StateError::Unavailable { .. })));
+    assert!(faulty.commit(Tx::new().put("a", "1")).await.is_err());
+    assert_eq!(value(&inner, "a").await, None);
+    faulty.set(StateFaults { fail: 1.0, lost_answer: 1.0, ..StateFaults::default() });
+    assert!(faulty.commit(Tx::new().put("a", "1")).await.is_err());
+    assert!(value(&inner, "a").await.is_some());
+    faulty.set(StateFaults::default());
+    assert!(faulty.get("a").await.unwrap().is_some());
+}

@@ -1,0 +1,39 @@
+//! From the client library's errors to ours.
+
+use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+
+use crate::StoreError;
+
+type Response = aws_sdk_s3::config::http::HttpResponse;
+
+/// What went wrong with a request for `key`.
+pub(super) fn classify<E>(error: &SdkError<E, Response>, key: &str) -> StoreError
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+{
+    let reason = || match (error.code(), error.message()) {
+        (Some(code), Some(message)) => format!("{code}: {message}"),
+        _ => DisplayErrorContext(error).to_string(),
+    };
+    let status = error.raw_response().map(|response| response.status().as_u16());
+    match (error, status) {
+        (SdkError::ConstructionFailure(_), _) => StoreError::invalid(reason()),
+        (_, None) => StoreError::unavailable(reason()),
+        (_, Some(404)) if error.code() == Some("NoSuchBucket") => StoreError::invalid(reason()),
+        (_, Some(404)) => StoreError::not_found(key),
+        (_, Some(401 | 403)) if error.code() != Some("RequestTimeTooSkewed") => {
+            StoreError::Denied { reason: reason() }
+        }
+        (_, Some(408 | 409 | 425 | 429)) => StoreError::unavailable(reason()),
+        (_, Some(status)) if (400..500).contains(&status) => StoreError::invalid(reason()),
+        _ => StoreError::unavailable(reason()),
+    }
+}
+
+/// One object of a batch that was not deleted.
+pub(super) fn refused(code: &str, key: &str) -> StoreError {
+    match code {
+        "AccessDenied" => StoreError::Denied { reason: format!("delete {key}") },
+        _ => StoreError::unavailable(format!("delete {key}: {code}")),
+    }
+}
