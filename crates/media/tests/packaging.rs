@@ -413,3 +413,50 @@ fn random_streams_keep_the_rules() {
         check_replacements(&events);
     }
 }
+
+/// Messages with any timestamps, offsets and order; set `MILLRACE_SEED` to replay one.
+#[test]
+fn anything_a_publisher_sends_is_survived() {
+    use millrace_media::flv::{FlvAudio, FlvVideo};
+    let seeds = match std::env::var("MILLRACE_SEED") {
+        Ok(seed) => vec![seed.parse().unwrap()],
+        Err(_) => (0..300).collect::<Vec<u64>>(),
+    };
+    for seed in seeds {
+        println!("seed {seed}");
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let mut messages = vec![Message::Video(0, FlvVideo::SequenceHeader(avcc(PPS))), surround()];
+        let mut time: u32 = rng.random();
+        for number in 0..rng.random_range(1..600) {
+            time = match rng.random_range(0..100) {
+                0 => rng.random(),
+                1 => time.wrapping_sub(rng.random_range(0..5_000)),
+                2 => time.wrapping_add(rng.random_range(0..5_000)),
+                _ => time.wrapping_add(rng.random_range(0..60)),
+            };
+            messages.push(match rng.random_range(0..40) {
+                0 => Message::Video(time, FlvVideo::SequenceHeader(avcc([PPS, OTHER_PPS][number % 2]))),
+                1 => {
+                    let rate = [48_000, 44_100, 8_000][rng.random_range(0..3)];
+                    let channels = rng.random_range(1..=6);
+                    let asc = millrace_media::aac::AudioSpecificConfig::aac_lc(rate, channels).unwrap();
+                    Message::Audio(time, FlvAudio::SequenceHeader(asc))
+                }
+                2 => Message::Video(time, FlvVideo::EndOfSequence),
+                3..20 => Message::Audio(time, audio_frame(number as u32)),
+                _ => {
+                    let cts = [0, 40, rng.random_range(-8_388_608..8_388_608)][rng.random_range(0..3)];
+                    Message::Video(time, access_unit(number as u32, rng.random_range(0..20) == 0, cts))
+                }
+            });
+        }
+        let (events, _) = segment(messages, config());
+        if !events.iter().any(|event| matches!(event, MediaEvent::Unit(_))) {
+            continue;
+        }
+        let (outputs, packager) = package(PartSetup::Measure, events.clone(), true);
+        assert_eq!(packager.late_units(), 0);
+        check(&outputs, &events);
+        check_replacements(&events);
+    }
+}

@@ -156,7 +156,8 @@ pub struct Packager {
     audio: Option<Track>,
     /// The open segment's boundary and the few before it that a track may still be in.
     boundaries: VecDeque<Boundary>,
-    measuring: VecDeque<StampedUnit>,
+    /// What waits for the params, in order, from the first unit on.
+    measuring: VecDeque<MediaEvent>,
     out: VecDeque<Output>,
     late_units: u64,
 }
@@ -196,20 +197,32 @@ impl Packager {
 
     /// Takes the next event of the stream.
     pub fn push(&mut self, event: MediaEvent) {
+        if !self.measuring.is_empty() || self.must_measure(&event) {
+            self.measuring.push_back(event);
+            if self.measured_enough() {
+                self.measured();
+            }
+            return;
+        }
+        self.take(event);
+    }
+
+    fn take(&mut self, event: MediaEvent) {
         match event {
             MediaEvent::Init { version, config } => self.init(version, config),
-            MediaEvent::Unit(unit) => self.unit(unit),
+            MediaEvent::Unit(unit) => self.package(unit),
         }
     }
 
     /// The stream ends here: closes what is open, with predicted durations.
     pub fn finish(&mut self) {
-        if !self.measuring.is_empty() {
+        // More than once when parameters changed while they were measured.
+        while !self.measuring.is_empty() {
             self.measured();
         }
         let Some(last) = self.boundaries.back().map(|boundary| boundary.msn) else { return };
         let Self { video, audio, boundaries, out, .. } = self;
-        let end = [&*video, &*audio].into_iter().flatten().filter_map(Track::end).max();
+        let end = [&*video, &*audio].into_iter().flatten().filter_map(|track| track.end_of(last)).max();
         for track in [video, audio].into_iter().flatten() {
             track.close_through(last, boundaries, end, out);
         }
@@ -234,19 +247,9 @@ impl Packager {
         self.out.push_back(Output::Init(Init { track: kind, version, config, bytes }));
     }
 
-    fn unit(&mut self, unit: StampedUnit) {
-        if !self.measuring.is_empty() || self.must_measure(&unit) {
-            self.measuring.push_back(unit);
-            if self.measured_enough() {
-                self.measured();
-            }
-            return;
-        }
-        self.package(unit);
-    }
-
     /// Without params, and at the first picture of a new init version.
-    fn must_measure(&self, unit: &StampedUnit) -> bool {
+    fn must_measure(&self, event: &MediaEvent) -> bool {
+        let MediaEvent::Unit(unit) = event else { return false };
         match (&self.params, &unit.unit) {
             (None, _) => true,
             (Some(params), Unit::Video(_)) => params.init_version != Some(unit.stamp.init_version),
@@ -258,50 +261,48 @@ impl Packager {
         if self.video.is_none() {
             return true;
         }
-        let pictures: Vec<i64> = self.measured_pictures().collect();
-        let audio_units = (self.measuring.len() - pictures.len()) as u64;
+        let pictures: Vec<i64> = self.measured_units().filter_map(picture).collect();
+        let audio_units = (self.measured_units().count() - pictures.len()) as u64;
         let frame = self.audio.as_ref().map_or(0, Track::audio_frame_ticks);
         pictures.len() >= MAX_MEASURED_PICTURES
             || audio_units * u64::from(frame) >= MAX_MEASURED_AUDIO
             || params::spans_a_part(&pictures)
     }
 
-    fn measured_pictures(&self) -> impl Iterator<Item = i64> + '_ {
-        self.measuring.iter().filter_map(|unit| match &unit.unit {
-            Unit::Video(unit) => Some(unit.dts),
-            Unit::Audio(_) => None,
+    fn measured_units(&self) -> impl Iterator<Item = &StampedUnit> {
+        self.measuring.iter().filter_map(|event| match event {
+            MediaEvent::Unit(unit) => Some(unit),
+            MediaEvent::Init { .. } => None,
         })
     }
 
     fn measured(&mut self) {
-        let pictures: Vec<i64> = self.measured_pictures().collect();
+        let of_video = |unit: &&StampedUnit| unit.unit.track() == TrackKind::Video;
+        let init_version = self.measured_units().find(of_video).map(|unit| unit.stamp.init_version);
+        let same = |unit: &&StampedUnit| Some(unit.stamp.init_version) == init_version;
+        let pictures: Vec<i64> = self.measured_units().filter(same).filter_map(picture).collect();
         let target = match (self.params, self.setup) {
             (Some(params), _) => Some(params.part_target),
             (None, PartSetup::Frozen { part_target }) => Some(part_target),
             (None, _) => None,
         };
-        let init_version = self.measuring.iter().find_map(|unit| match unit.unit {
-            Unit::Video(_) => Some(unit.stamp.init_version),
-            Unit::Audio(_) => None,
-        });
         let video = self.video.as_ref().and_then(|track| track.video_config(init_version?));
         let audio_frame = self.audio.as_ref().map(Track::audio_frame_ticks);
         let params = PartParams::measure(init_version, &pictures, video, audio_frame, target);
-        let from_msn = self.measuring.front().map_or(0, |unit| unit.stamp.msn);
+        let from_msn = self.measured_units().next().map_or(0, |unit| unit.stamp.msn);
         self.params = Some(params);
         self.out.push_back(Output::Params { from_msn, params });
-        let version = params.init_version;
-        while let Some(unit) = self.measuring.pop_front() {
-            // Parameters that change while they are measured start over with their own.
-            if matches!(unit.unit, Unit::Video(_)) && version.is_some_and(|v| v != unit.stamp.init_version) {
-                let rest = std::mem::take(&mut self.measuring);
-                self.unit(unit);
-                for unit in rest {
-                    self.unit(unit);
+        let mut waiting = std::mem::take(&mut self.measuring);
+        while let Some(event) = waiting.pop_front() {
+            // Parameters that changed while they were measured start over with their own.
+            if self.must_measure(&event) {
+                waiting.push_front(event);
+                for event in waiting {
+                    self.push(event);
                 }
                 return;
             }
-            self.package(unit);
+            self.take(event);
         }
     }
 
@@ -357,5 +358,13 @@ impl Packager {
         while self.boundaries.len() > 1 && needed.is_some_and(|needed| self.boundaries[0].msn < needed) {
             self.boundaries.pop_front();
         }
+    }
+}
+
+/// The decoding time of a picture.
+const fn picture(unit: &StampedUnit) -> Option<i64> {
+    match &unit.unit {
+        Unit::Video(unit) => Some(unit.dts),
+        Unit::Audio(_) => None,
     }
 }

@@ -98,9 +98,9 @@ impl Track {
         self.next.get_or_insert(msn);
     }
 
-    /// Where its media ends, in 90 kHz ticks.
-    pub(super) fn end(&self) -> Option<i64> {
-        let open = self.open.as_ref()?;
+    /// Where its media ends, in 90 kHz ticks, if that segment is the open one.
+    pub(super) fn end_of(&self, msn: u64) -> Option<i64> {
+        let open = self.open.as_ref().filter(|open| open.head.msn == msn)?;
         let end = if self.part.samples.is_empty() { open.end } else { self.part.end };
         Some(open.head.timescale.convert(end, Timescale::VIDEO))
     }
