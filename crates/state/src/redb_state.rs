@@ -59,7 +59,7 @@ impl RedbState {
         Ok(Self { db, orders, sets: Sets::default(), writer_gone })
     }
 
-    /// Finishes what waits and lets go of the file.
+    /// Finishes what waits and lets go of the file; merely dropped, the store does so a moment later.
     pub async fn close(self) {
         let Self { db, orders, writer_gone, .. } = self;
         drop(orders);
