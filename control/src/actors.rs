@@ -1,0 +1,158 @@
+//! The reconciler: what time changes. One control leads at a time, by a lease in the state store.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use millrace_runtime::Backoff;
+use millrace_state::{StateError, Tx};
+use millrace_wire::control_api::LifecycleKind;
+use millrace_wire::ids::NodeId;
+use millrace_wire::keys;
+use millrace_wire::reasons::CloseReason;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::domain::claim::{Due, LEASE_MS, due};
+use crate::domain::stream::IllegalMove;
+use crate::repo::{Loaded, RepoError};
+use crate::service::Core;
+
+/// How often time is looked at: readers expect an announcement about every second.
+const TICK: Duration = Duration::from_millis(500);
+
+/// Every second tick announces.
+const TICKS_PER_ANNOUNCEMENT: u64 = 2;
+
+/// A leader that is not heard of for this long is replaced.
+const LEADER_TTL: Duration = Duration::from_secs(5);
+
+/// A new leader gives sessions the time of two leases to renew before it counts anybody as away: the
+/// controls may all have been down, with every session still publishing.
+const GRACE_MS: u64 = 2 * LEASE_MS as u64;
+
+/// Claims looked at in one tick; far above what one cluster carries.
+const MAX_CLAIMS: usize = 100_000;
+
+/// Leads when nobody else does, and then keeps time.
+pub(crate) struct Reconciler {
+    core: Arc<Core>,
+    node: NodeId,
+    leading_since: Option<u64>,
+    ticks: u64,
+}
+
+impl Reconciler {
+    pub(crate) fn new(core: Arc<Core>, node: NodeId) -> Self {
+        Self { core, node, leading_since: None, ticks: 0 }
+    }
+
+    /// Runs until told to stop, then hands the lead over.
+    pub(crate) async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
+        let mut backoff = Backoff::new(TICK, Duration::from_secs(5));
+        loop {
+            let pause = match self.tick().await {
+                Ok(()) => {
+                    backoff.reset();
+                    TICK
+                }
+                Err(error) => {
+                    warn!(%error, "the state could not be looked at");
+                    backoff.next_delay()
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = stop.cancelled() => break,
+            }
+        }
+        self.resign().await;
+        Ok(())
+    }
+
+    async fn tick(&mut self) -> Result<(), RepoError> {
+        if !self.lead().await? {
+            return Ok(());
+        }
+        self.ticks += 1;
+        let announce = self.ticks % TICKS_PER_ANNOUNCEMENT == 0;
+        let settled = self.leading_since.is_some_and(|since| self.core.clock.now_ms() - since >= GRACE_MS);
+        for claim in self.core.repo.claims(MAX_CLAIMS).await? {
+            if announce {
+                self.core.announce(&claim.value);
+            }
+            if settled {
+                self.settle(claim).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn settle(
+        &self,
+        Loaded { value: claim, version }: Loaded<crate::domain::claim::Claim>,
+    ) -> Result<(), RepoError> {
+        let core = &self.core;
+        let done = match due(crate::unix(&*core.clock), &claim) {
+            Due::Nothing => Ok(()),
+            Due::Lapsed(away) => core.repo.put_claim(&away, version).await.map(|()| {
+                info!(stream = %away.stream, session = %away.session, epoch = %away.epoch,
+                    window_s = away.settings.reconnect_window, "lease ran out: publisher away");
+                core.event(away.stream, LifecycleKind::Interrupted);
+                core.announce(&away);
+            }),
+            Due::Gaps(away) => core.repo.put_claim(&away, version).await.map(|()| core.announce(&away)),
+            Due::Over => core.stop(claim.stream, CloseReason::StreamEnded).await.map(drop),
+            Due::Forget => core.repo.forget_claim(claim.stream, version).await,
+        };
+        match done {
+            // Somebody else was faster, or the operator moved it: the next tick sees what is left to do.
+            Err(RepoError::State(StateError::Conflict { .. }) | RepoError::Illegal(IllegalMove { .. })) => {
+                Ok(())
+            }
+            Err(RepoError::NotFound) => core.repo.forget_claim(claim.stream, version).await,
+            done => done,
+        }
+    }
+
+    /// Takes or keeps the lead; `false` while somebody else has it.
+    async fn lead(&mut self) -> Result<bool, RepoError> {
+        let state = self.core.repo.state();
+        let current = state.get(keys::LEADER).await?;
+        let mine = current.as_ref().is_some_and(|leader| *leader.value == *self.node.as_str().as_bytes());
+        if current.is_some() && !mine {
+            self.leading_since = None;
+            return Ok(false);
+        }
+        let tx = Tx::new().check(keys::LEADER, current.map(|leader| leader.version)).put_ttl(
+            keys::LEADER,
+            self.node.as_str().to_owned(),
+            LEADER_TTL,
+        );
+        match state.commit(tx).await {
+            Ok(_) => {
+                if self.leading_since.is_none() {
+                    info!(node = %self.node, "this control leads");
+                    self.leading_since = Some(self.core.clock.now_ms());
+                }
+                Ok(true)
+            }
+            Err(StateError::Conflict { .. }) => {
+                self.leading_since = None;
+                Ok(false)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn resign(&self) {
+        let state = self.core.repo.state();
+        if let Ok(Some(leader)) = state.get(keys::LEADER).await
+            && *leader.value == *self.node.as_str().as_bytes()
+        {
+            let tx = Tx::new().check(keys::LEADER, Some(leader.version)).delete(keys::LEADER);
+            if let Err(error) = state.commit(tx).await {
+                debug!(%error, "the lead was not handed over: it runs out by itself");
+            }
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! What a livestream is and which moves it allows: pure rules, no I/O and no clock.
+
+pub mod claim;
+pub mod stream;
+pub mod validate;

@@ -1,0 +1,350 @@
+//! Who may publish a livestream now: the claim on its key, the lease that keeps it, and the numbers a new
+//! publisher session begins with.
+
+use std::net::IpAddr;
+
+use millrace_wire::announce::{Degraded, EpochAnnouncement, EpochPhase};
+use millrace_wire::control_api::{
+    AwayPolicy, ClaimGrant, ClaimRequest, PublishLimits, ReleaseRequest, RenewRequest, SealReport,
+    StreamSettings, Takeover,
+};
+use millrace_wire::ids::{
+    BroadcastId, DiscontinuitySeq, Epoch, Msn, NodeId, PlaybackId, SessionId, StreamId, UnixMillis,
+};
+use millrace_wire::reasons::CloseReason;
+use serde::{Deserialize, Serialize};
+
+use super::stream::{Move, Status, Stream};
+
+/// A lease is renewed every second; three misses are more than a pause of a busy machine.
+pub const LEASE_MS: u32 = 3_000;
+
+/// An unchanged lease is written again only after this time, so that quiet streams do not cost a write a
+/// second each. Below [`LEASE_MS`] by more than a renewal.
+pub const PERSIST_EVERY_MS: u64 = 1_500;
+
+/// How long an ended epoch is announced when its author does not report the end: it may be gone.
+pub const END_ANNOUNCED_MS: u64 = 60_000;
+
+/// Whether the publisher is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum Presence {
+    /// Its lease is kept.
+    Publishing,
+    /// It left or its lease ran out; the reconnect window counts from here.
+    Away {
+        /// Since when.
+        since: UnixMillis,
+    },
+    /// The broadcast is over.
+    Ended {
+        /// Since when.
+        since: UnixMillis,
+        /// The author reported that ENDLIST is announced.
+        confirmed: bool,
+    },
+}
+
+/// The newest publisher session of a stream, as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// The stream.
+    pub stream: StreamId,
+    /// Its public id.
+    pub playback: PlaybackId,
+    /// Its settings when the epoch was granted; they hold for the epoch.
+    pub settings: StreamSettings,
+    /// The publisher's connection.
+    pub session: SessionId,
+    /// The ingest node that holds it.
+    pub node: NodeId,
+    /// The publisher's address, for operators.
+    pub addr: Option<IpAddr>,
+    /// `rtmp`, `rtmps`, …
+    pub protocol: String,
+    /// The airing it belongs to.
+    pub broadcast: BroadcastId,
+    /// Its fencing number.
+    pub epoch: Epoch,
+    /// The first segment number it was given.
+    pub first_msn: Msn,
+    /// Whether the broadcast has earlier epochs.
+    pub continues: bool,
+    /// The highest segment number it reported as open; the first one until it reports.
+    pub open_msn: Msn,
+    /// The last segment number used, once its author sealed the epoch.
+    pub sealed_msn: Option<Msn>,
+    /// The highest number its author may use for a GAP while the publisher is away.
+    pub gaps_through: Option<Msn>,
+    /// The highest discontinuity sequence number reported.
+    pub discontinuity: DiscontinuitySeq,
+    /// When the epoch was granted.
+    pub granted_at: UnixMillis,
+    /// When the lease was last written.
+    pub renewed_at: UnixMillis,
+    /// Whether the publisher is there.
+    pub presence: Presence,
+    /// What the session says is wrong.
+    pub degraded: Option<Degraded>,
+}
+
+/// What a granted request changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// The stream's record: live now.
+    pub stream: Stream,
+    /// The new claim.
+    pub claim: Claim,
+    /// The session to disconnect, when the stream was taken over.
+    pub kick: Option<SessionId>,
+    /// The same session asked again: nothing changes, the answer is repeated.
+    pub repeated: bool,
+}
+
+/// Decides on a request. `fresh` is the id used if this begins an airing.
+pub fn decide(
+    now: UnixMillis,
+    stream: &Stream,
+    current: Option<&Claim>,
+    request: &ClaimRequest,
+    fresh: BroadcastId,
+) -> Result<Decision, CloseReason> {
+    if !matches!(stream.status, Status::Scheduled | Status::Live) {
+        return Err(CloseReason::StreamEnded);
+    }
+    if let Some(claim) = current.filter(|claim| claim.session == request.session) {
+        let (stream, claim) = (stream.clone(), claim.clone());
+        return Ok(Decision { stream, claim, kick: None, repeated: true });
+    }
+    if current.is_some_and(|claim| claim.is_held(now)) && stream.settings.takeover == Takeover::Refuse {
+        return Err(CloseReason::AlreadyLive);
+    }
+    let mut stream = stream.clone();
+    if stream.status == Status::Scheduled {
+        // `Start` is legal in `Scheduled`.
+        let _ = stream.apply(Move::Start, now);
+    }
+    let broadcast = *stream.broadcast.get_or_insert(fresh);
+    let claim = Claim::grant(now, &stream, broadcast, current, request);
+    // A session whose lease ran out may still run behind a broken link: it is told, too.
+    let kick = current.filter(|claim| claim.sealed_msn.is_none()).map(|claim| claim.session);
+    Ok(Decision { stream, claim, kick, repeated: false })
+}
+
+/// The answer to a renewal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lease {
+    /// Kept; with a claim when it must be written.
+    Kept(Option<Box<Claim>>),
+    /// Positive evidence that the session is to stop.
+    Lost(CloseReason),
+    /// This control does not know the session; it says nothing about anybody else, so the session goes on.
+    Unknown,
+}
+
+/// Renews a lease. One that ran out is taken up again as long as nobody else has the stream.
+pub fn renew(now: UnixMillis, claim: &Claim, request: &RenewRequest) -> Lease {
+    if claim.epoch > request.epoch {
+        return Lease::Lost(CloseReason::TakenOver);
+    }
+    if claim.session != request.session || claim.epoch != request.epoch {
+        return Lease::Unknown;
+    }
+    if matches!(claim.presence, Presence::Ended { .. }) {
+        return Lease::Lost(CloseReason::StreamEnded);
+    }
+    let renewed = Claim {
+        open_msn: request.open_msn.map_or(claim.open_msn, |open| open.max(claim.open_msn)),
+        discontinuity: claim.discontinuity.max(request.discontinuity_sequence),
+        degraded: request.degraded,
+        presence: Presence::Publishing,
+        ..claim.clone()
+    };
+    let due = now.0.saturating_sub(claim.renewed_at.0) >= PERSIST_EVERY_MS;
+    if renewed == *claim && !due {
+        return Lease::Kept(None);
+    }
+    Lease::Kept(Some(Box::new(Claim { renewed_at: now, ..renewed })))
+}
+
+impl Claim {
+    fn grant(
+        now: UnixMillis,
+        stream: &Stream,
+        broadcast: BroadcastId,
+        last: Option<&Self>,
+        request: &ClaimRequest,
+    ) -> Self {
+        // A stream's first number is the time: lost state restarts above everything (segments are >= 2 s).
+        let first_msn = last.map_or(Msn(now.as_secs()), |claim| claim.used_through().next());
+        Self {
+            stream: stream.id,
+            playback: stream.playback_id,
+            settings: stream.settings.clone(),
+            session: request.session,
+            node: request.node.clone(),
+            addr: request.addr,
+            protocol: request.protocol.clone(),
+            broadcast,
+            // Epochs only grow, also when the clock was set back.
+            epoch: last.map_or(Epoch(now.0), |claim| claim.epoch.next().max(Epoch(now.0))),
+            first_msn,
+            continues: last.is_some_and(|claim| claim.broadcast == broadcast),
+            open_msn: first_msn,
+            sealed_msn: None,
+            gaps_through: None,
+            discontinuity: last.map_or(DiscontinuitySeq(0), |claim| claim.discontinuity.next()),
+            granted_at: now,
+            renewed_at: now,
+            presence: Presence::Publishing,
+            degraded: None,
+        }
+    }
+
+    /// What the session is told.
+    pub fn to_grant(&self) -> ClaimGrant {
+        ClaimGrant {
+            stream: self.stream,
+            playback: self.playback,
+            broadcast: self.broadcast,
+            epoch: self.epoch,
+            first_msn: self.first_msn,
+            discontinuity_sequence: self.discontinuity,
+            continues: self.continues,
+            lease_ms: LEASE_MS,
+            limits: PublishLimits::default(),
+            settings: self.settings.clone(),
+        }
+    }
+
+    /// What readers and authors are told on `epoch.{stream}`.
+    pub fn announcement(&self) -> EpochAnnouncement {
+        let phase = match self.presence {
+            Presence::Publishing => EpochPhase::Open,
+            Presence::Away { .. } => EpochPhase::Away {
+                gaps_through: self.gaps_through,
+                discontinuity_sequence: self.discontinuity,
+            },
+            Presence::Ended { .. } => EpochPhase::Ended,
+        };
+        EpochAnnouncement {
+            stream: self.stream,
+            playback: self.playback,
+            broadcast: self.broadcast,
+            epoch: self.epoch,
+            session: Some(self.session),
+            phase,
+        }
+    }
+
+    /// Whether a publisher is there, as far as its lease says.
+    pub fn is_held(&self, now: UnixMillis) -> bool {
+        self.presence == Presence::Publishing && now.0.saturating_sub(self.renewed_at.0) < u64::from(LEASE_MS)
+    }
+
+    /// The highest segment number that may be in use. Without the author's word the last segment is the open
+    /// one or, had it been closed by then, the one after it.
+    pub fn used_through(&self) -> Msn {
+        let used = self.sealed_msn.unwrap_or(self.open_msn.next());
+        self.gaps_through.map_or(used, |gaps| gaps.max(used))
+    }
+
+    /// The claim after its session left; `None` when it is not the one that holds it.
+    pub fn released(&self, now: UnixMillis, request: &ReleaseRequest) -> Option<Self> {
+        if self.session != request.session
+            || self.epoch != request.epoch
+            || self.presence != Presence::Publishing
+        {
+            return None;
+        }
+        Some(Self {
+            open_msn: request.open_msn.map_or(self.open_msn, |open| open.max(self.open_msn)),
+            discontinuity: self.discontinuity.max(request.discontinuity_sequence),
+            presence: Presence::Away { since: now },
+            degraded: None,
+            ..self.clone()
+        })
+    }
+
+    /// The claim after its author's report; `None` when that changes nothing.
+    pub fn sealed(&self, report: &SealReport) -> Option<Self> {
+        if self.epoch != report.epoch {
+            return None;
+        }
+        let mut claim = self.clone();
+        // "None used" leaves the first number free again.
+        let last = report.last.unwrap_or(Msn(self.first_msn.0.saturating_sub(1)));
+        claim.sealed_msn = Some(claim.sealed_msn.map_or(last, |sealed| sealed.max(last)));
+        claim.discontinuity = claim.discontinuity.max(report.discontinuity_sequence);
+        if let Presence::Ended { since, .. } = claim.presence {
+            claim.presence = Presence::Ended { since, confirmed: report.ended };
+        }
+        (claim != *self).then_some(claim)
+    }
+
+    /// The claim after the broadcast ended.
+    #[must_use]
+    pub fn ended(&self, now: UnixMillis) -> Self {
+        let presence = Presence::Ended { since: now, confirmed: false };
+        Self { presence, degraded: None, ..self.clone() }
+    }
+
+    /// Seconds of absence turn into numbers that the author may use for GAP segments, one a target duration.
+    fn gaps_at(&self, now: UnixMillis, since: UnixMillis) -> Option<Msn> {
+        if self.settings.away == AwayPolicy::Hold {
+            return None;
+        }
+        let target_ms = u64::from(self.settings.target_duration.max(1)) * 1_000;
+        let gaps = now.0.saturating_sub(since.0) / target_ms;
+        let base = self.sealed_msn.unwrap_or(self.open_msn.next());
+        (gaps > 0).then(|| base.plus(gaps)).max(self.gaps_through)
+    }
+}
+
+/// What time alone changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Due {
+    /// Nothing.
+    Nothing,
+    /// The lease ran out: the publisher counts as away.
+    Lapsed(Box<Claim>),
+    /// The author may use more numbers for GAP segments.
+    Gaps(Box<Claim>),
+    /// The reconnect window passed: the stream is over.
+    Over,
+    /// The end is known to everybody: the claim can go.
+    Forget,
+}
+
+/// What is due for a claim at `now`.
+pub fn due(now: UnixMillis, claim: &Claim) -> Due {
+    match claim.presence {
+        Presence::Publishing if claim.is_held(now) => Due::Nothing,
+        Presence::Publishing => {
+            let presence = Presence::Away { since: now };
+            Due::Lapsed(Box::new(Claim { presence, degraded: None, ..claim.clone() }))
+        }
+        Presence::Away { since } => {
+            if now.0.saturating_sub(since.0) >= u64::from(claim.settings.reconnect_window) * 1_000 {
+                return Due::Over;
+            }
+            let gaps_through = claim.gaps_at(now, since);
+            if gaps_through == claim.gaps_through {
+                return Due::Nothing;
+            }
+            Due::Gaps(Box::new(Claim { gaps_through, ..claim.clone() }))
+        }
+        Presence::Ended { since, confirmed } => {
+            if confirmed || now.0.saturating_sub(since.0) >= END_ANNOUNCED_MS {
+                Due::Forget
+            } else {
+                Due::Nothing
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "claim_tests.rs"]
+mod tests;

@@ -1,0 +1,228 @@
+//! The rules of the claim, one by one.
+
+use super::super::stream::tests::sample;
+use super::*;
+
+const LEASE: u64 = LEASE_MS as u64;
+const T0: UnixMillis = UnixMillis(1_700_000_000_500);
+
+fn at(ms: u64) -> UnixMillis {
+    UnixMillis(T0.0 + ms)
+}
+
+fn request(session: u128) -> ClaimRequest {
+    ClaimRequest {
+        key_hash: sample().key_hash,
+        session: SessionId::from_u128(session),
+        node: "ingest-1".parse().unwrap(),
+        addr: Some([192, 0, 2, 1].into()),
+        protocol: "rtmp".to_owned(),
+    }
+}
+
+fn grant(
+    now: UnixMillis,
+    stream: &Stream,
+    claim: Option<&Claim>,
+    session: u128,
+) -> Result<Decision, CloseReason> {
+    decide(now, stream, claim, &request(session), BroadcastId::from_u128(session))
+}
+
+fn renewal(claim: &Claim, open: Option<u64>) -> RenewRequest {
+    RenewRequest {
+        stream: claim.stream,
+        session: claim.session,
+        epoch: claim.epoch,
+        open_msn: open.map(Msn),
+        discontinuity_sequence: claim.discontinuity,
+        degraded: None,
+    }
+}
+
+fn release(claim: &Claim, open: Option<u64>) -> ReleaseRequest {
+    ReleaseRequest {
+        stream: claim.stream,
+        session: claim.session,
+        epoch: claim.epoch,
+        open_msn: open.map(Msn),
+        discontinuity_sequence: claim.discontinuity,
+        reason: CloseReason::ConnectionLost,
+    }
+}
+
+fn seal(claim: &Claim, last: Option<u64>, ended: bool) -> SealReport {
+    SealReport {
+        stream: claim.stream,
+        epoch: claim.epoch,
+        generation: millrace_wire::ids::Generation(1),
+        last: last.map(Msn),
+        discontinuity_sequence: claim.discontinuity,
+        ended,
+    }
+}
+
+#[test]
+fn the_first_publisher_makes_the_stream_live() {
+    let grant = grant(T0, &sample(), None, 1).unwrap();
+    assert_eq!(grant.stream.status, Status::Live);
+    assert_eq!(grant.stream.started_at, Some(T0));
+    assert_eq!(grant.stream.broadcast, Some(BroadcastId::from_u128(1)));
+    assert_eq!(grant.claim.epoch, Epoch(T0.0));
+    assert_eq!(grant.claim.first_msn, Msn(1_700_000_000));
+    assert_eq!(grant.claim.discontinuity, DiscontinuitySeq(0));
+    assert_eq!(grant.kick, None);
+}
+
+#[test]
+fn a_repeated_request_gets_the_same_answer() {
+    let first = grant(T0, &sample(), None, 1).unwrap();
+    let again = grant(at(900), &first.stream, Some(&first.claim), 1).unwrap();
+    assert!(again.repeated);
+    assert_eq!(again.claim, first.claim);
+}
+
+#[test]
+fn a_second_publisher_takes_over_and_the_first_is_kicked() {
+    let first = grant(T0, &sample(), None, 1).unwrap();
+    let second = grant(at(2_000), &first.stream, Some(&first.claim), 2).unwrap();
+    assert_eq!(second.kick, Some(SessionId::from_u128(1)));
+    assert_eq!(second.claim.epoch, Epoch(at(2_000).0));
+    assert_eq!(second.claim.broadcast, first.claim.broadcast);
+    assert_eq!(second.claim.discontinuity, DiscontinuitySeq(1));
+    assert_eq!(second.claim.first_msn, first.claim.first_msn.plus(2));
+    assert!(second.claim.continues && !first.claim.continues);
+}
+
+#[test]
+fn a_second_publisher_is_refused_where_the_stream_says_so() {
+    let mut stream = sample();
+    stream.settings.takeover = Takeover::Refuse;
+    let first = grant(T0, &stream, None, 1).unwrap();
+    assert_eq!(grant(at(LEASE - 1), &first.stream, Some(&first.claim), 2), Err(CloseReason::AlreadyLive));
+    assert!(grant(at(LEASE), &first.stream, Some(&first.claim), 2).is_ok(), "the lease ran out");
+    let away = first.claim.released(at(10), &release(&first.claim, None)).unwrap();
+    assert!(grant(at(20), &first.stream, Some(&away), 2).is_ok(), "the first one left");
+}
+
+#[test]
+fn over_is_over() {
+    for status in [Status::Ended, Status::Archived, Status::Cancelled] {
+        let stream = Stream { status, ..sample() };
+        assert_eq!(grant(T0, &stream, None, 1), Err(CloseReason::StreamEnded));
+    }
+}
+
+#[test]
+fn epochs_grow_though_the_clock_goes_back() {
+    let first = grant(T0, &sample(), None, 1).unwrap();
+    let back = UnixMillis(T0.0 - 3_600_000);
+    let second = grant(back, &first.stream, Some(&first.claim), 2).unwrap();
+    assert_eq!(second.claim.epoch, first.claim.epoch.next());
+    assert!(second.claim.first_msn > first.claim.first_msn);
+}
+
+#[test]
+fn the_next_epoch_begins_after_the_sealed_or_the_open_segment() {
+    let first = grant(T0, &sample(), None, 1).unwrap();
+    let Lease::Kept(Some(claim)) =
+        renew(at(1_000), &first.claim, &renewal(&first.claim, Some(1_700_000_007)))
+    else {
+        panic!("renewed")
+    };
+    let unsealed = grant(at(2_000), &first.stream, Some(&claim), 2).unwrap();
+    assert_eq!(unsealed.claim.first_msn, Msn(1_700_000_009));
+    let sealed = claim.sealed(&seal(&claim, Some(1_700_000_007), false)).unwrap();
+    let next = grant(at(2_000), &first.stream, Some(&sealed), 2).unwrap();
+    assert_eq!(next.claim.first_msn, Msn(1_700_000_008));
+    assert!(next.claim.continues);
+    assert_eq!(next.kick, None, "a sealed epoch has nobody left to disconnect");
+    let unused = first.claim.sealed(&seal(&claim, None, false)).unwrap();
+    assert_eq!(unused.used_through().next(), first.claim.first_msn, "nothing was used");
+}
+
+#[test]
+fn numbers_lent_for_gaps_are_never_given_again() {
+    let first = grant(T0, &sample(), None, 1).unwrap();
+    let away = first.claim.released(T0, &release(&first.claim, Some(1_700_000_010))).unwrap();
+    assert_eq!(due(at(3_999), &away), Due::Nothing);
+    let Due::Gaps(lent) = due(at(8_000), &away) else { panic!("two target durations passed") };
+    assert_eq!(lent.gaps_through, Some(Msn(1_700_000_013)));
+    assert_eq!(due(at(8_000), &lent), Due::Nothing);
+    let sealed = lent.sealed(&seal(&lent, Some(1_700_000_010), false)).unwrap();
+    assert_eq!(sealed.used_through(), Msn(1_700_000_013));
+    let next = grant(at(9_000), &first.stream, Some(&sealed), 2).unwrap();
+    assert_eq!(next.claim.first_msn, Msn(1_700_000_014));
+    let mut hold = away.clone();
+    hold.settings.away = AwayPolicy::Hold;
+    assert_eq!(due(at(8_000), &hold), Due::Nothing);
+}
+
+#[test]
+fn an_unchanged_lease_is_written_now_and_then() {
+    let first = grant(T0, &sample(), None, 1).unwrap();
+    let same = renewal(&first.claim, None);
+    assert_eq!(renew(at(1_000), &first.claim, &same), Lease::Kept(None));
+    let Lease::Kept(Some(claim)) = renew(at(2_000), &first.claim, &same) else { panic!("due") };
+    assert_eq!(claim.renewed_at, at(2_000));
+    let degraded = RenewRequest { degraded: Some(Degraded::NoCapacity), ..same };
+    let Lease::Kept(Some(claim)) = renew(at(2_100), &claim, &degraded) else { panic!("changed") };
+    assert_eq!(claim.degraded, Some(Degraded::NoCapacity));
+}
+
+#[test]
+fn a_superseded_session_is_told() {
+    let first = grant(T0, &sample(), None, 1).unwrap();
+    let second = grant(at(2_000), &first.stream, Some(&first.claim), 2).unwrap();
+    let lease = renew(at(2_100), &second.claim, &renewal(&first.claim, None));
+    assert_eq!(lease, Lease::Lost(CloseReason::TakenOver));
+    let ended = first.claim.ended(at(5));
+    assert_eq!(renew(at(6), &ended, &renewal(&first.claim, None)), Lease::Lost(CloseReason::StreamEnded));
+}
+
+#[test]
+fn a_newer_epoch_than_ours_stops_nobody() {
+    let first = grant(T0, &sample(), None, 1).unwrap();
+    let newer = RenewRequest { epoch: first.claim.epoch.next(), ..renewal(&first.claim, None) };
+    assert_eq!(renew(at(1), &first.claim, &newer), Lease::Unknown);
+}
+
+#[test]
+fn a_lease_runs_out_then_the_window_then_the_claim() {
+    let first = grant(T0, &sample(), None, 1).unwrap();
+    assert_eq!(due(at(LEASE - 1), &first.claim), Due::Nothing);
+    let Due::Lapsed(away) = due(at(LEASE), &first.claim) else { panic!("lapsed") };
+    assert_eq!(away.presence, Presence::Away { since: at(LEASE) });
+    assert!(matches!(due(at(LEASE + 59_999), &away), Due::Gaps(_)));
+    assert_eq!(due(at(LEASE + 60_000), &away), Due::Over);
+    let ended = away.ended(at(70_000));
+    assert_eq!(due(at(70_001), &ended), Due::Nothing);
+    assert_eq!(due(at(70_000 + END_ANNOUNCED_MS), &ended), Due::Forget);
+    let confirmed = ended.sealed(&seal(&ended, Some(1_700_000_020), true)).unwrap();
+    assert_eq!(due(at(70_001), &confirmed), Due::Forget);
+}
+
+#[test]
+fn a_session_that_was_cut_off_takes_its_lease_up_again() {
+    let first = grant(T0, &sample(), None, 1).unwrap();
+    let Due::Lapsed(away) = due(at(LEASE), &first.claim) else { panic!("lapsed") };
+    let Lease::Kept(Some(back)) = renew(at(9_000), &away, &renewal(&first.claim, Some(0))) else {
+        panic!("kept")
+    };
+    assert_eq!(back.presence, Presence::Publishing);
+    assert_eq!(back.open_msn, first.claim.open_msn, "the open number never goes back");
+}
+
+#[test]
+fn only_the_holder_can_release() {
+    let first = grant(T0, &sample(), None, 1).unwrap();
+    let other = ReleaseRequest { session: SessionId::from_u128(9), ..release(&first.claim, None) };
+    assert_eq!(first.claim.released(at(1), &other), None);
+    let away = first.claim.released(at(1), &release(&first.claim, Some(1_700_000_005))).unwrap();
+    assert_eq!((away.presence, away.open_msn), (Presence::Away { since: at(1) }, Msn(1_700_000_005)));
+    assert_eq!(
+        away.released(at(2), &release(&first.claim, None)),
+        None,
+        "the window counts from the first release"
+    );
+}

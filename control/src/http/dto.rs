@@ -1,0 +1,199 @@
+//! What the API shows of a livestream.
+
+use jiff::Timestamp;
+use millrace_wire::control_api::{AwayPolicy, Takeover};
+use millrace_wire::ids::{BroadcastId, Epoch, NodeId, PlaybackId, StreamId, StreamKey, UnixMillis};
+use serde::Serialize;
+
+use crate::Config;
+use crate::domain::claim::{Claim, Presence};
+use crate::domain::stream::{Status, Stream};
+
+/// Where publishers and viewers connect, given or made from the host the API was asked at.
+#[derive(Debug, Clone)]
+pub(crate) struct Urls {
+    rtmp_url: Option<String>,
+    edge_url: Option<String>,
+    rtmp_port: u16,
+    edge_port: u16,
+}
+
+impl Urls {
+    pub(crate) fn new(config: &Config) -> Self {
+        let trim = |url: &Option<String>| url.as_ref().map(|url| url.trim_end_matches('/').to_owned());
+        Self {
+            rtmp_url: trim(&config.rtmp_url),
+            edge_url: trim(&config.edge_url),
+            rtmp_port: config.rtmp_port,
+            edge_port: config.edge_port,
+        }
+    }
+
+    fn rtmp(&self, authority: &str) -> String {
+        self.rtmp_url.clone().unwrap_or_else(|| format!("rtmp://{}:{}/live", host(authority), self.rtmp_port))
+    }
+
+    fn edge(&self, authority: &str) -> String {
+        self.edge_url.clone().unwrap_or_else(|| format!("http://{}:{}", host(authority), self.edge_port))
+    }
+}
+
+/// The host of `host:port` or `[v6]:port`.
+fn host(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
+        _ => authority,
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct StreamView {
+    id: StreamId,
+    playback_id: PlaybackId,
+    title: String,
+    description: String,
+    status: Status,
+    scheduled_at: Option<Timestamp>,
+    created_at: Option<Timestamp>,
+    started_at: Option<Timestamp>,
+    ended_at: Option<Timestamp>,
+    record: bool,
+    publish_playlist: bool,
+    takeover: Takeover,
+    away: AwayPolicy,
+    reconnect_window_s: u32,
+    target_duration_s: u32,
+    ladder: &'static str,
+    rtmp_url: String,
+    hls_url: String,
+    watch_url: String,
+    /// Shown when it is made, never again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stream_key: Option<String>,
+}
+
+impl StreamView {
+    pub(crate) fn new(stream: &Stream, urls: &Urls, authority: &str) -> Self {
+        let (edge, playback) = (urls.edge(authority), stream.playback_id);
+        Self {
+            id: stream.id,
+            playback_id: playback,
+            title: stream.title.clone(),
+            description: stream.description.clone(),
+            status: stream.status,
+            scheduled_at: stream.scheduled_at.and_then(timestamp),
+            created_at: timestamp(stream.created_at),
+            started_at: stream.started_at.and_then(timestamp),
+            ended_at: stream.ended_at.and_then(timestamp),
+            record: stream.settings.record,
+            publish_playlist: stream.settings.publish_playlist,
+            takeover: stream.settings.takeover,
+            away: stream.settings.away,
+            reconnect_window_s: stream.settings.reconnect_window,
+            target_duration_s: stream.settings.target_duration,
+            ladder: "copy",
+            rtmp_url: urls.rtmp(authority),
+            hls_url: format!("{edge}/live/{playback}/index.m3u8"),
+            watch_url: format!("{edge}/watch/{playback}"),
+            stream_key: None,
+        }
+    }
+
+    pub(crate) fn with_key(self, key: &StreamKey) -> Self {
+        Self { stream_key: Some(key.reveal()), ..self }
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Page {
+    pub(crate) livestreams: Vec<StreamView>,
+    /// Give it as `cursor` for the next page; absent on the last one.
+    pub(crate) next_cursor: Option<StreamId>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct StatusView {
+    id: StreamId,
+    status: Status,
+    viewer_count: u64,
+    started_at: Option<Timestamp>,
+    ended_at: Option<Timestamp>,
+    health: Health,
+}
+
+#[derive(Debug, Serialize)]
+struct Health {
+    /// `idle`, `waiting_for_publisher`, `reconnecting`, `degraded` or `ok`.
+    state: &'static str,
+    /// One sentence; for a degraded stream e.g. `degraded: no capacity`.
+    message: String,
+    publisher: Option<Publisher>,
+}
+
+#[derive(Debug, Serialize)]
+struct Publisher {
+    connected: bool,
+    protocol: String,
+    addr: Option<std::net::IpAddr>,
+    node: NodeId,
+    broadcast: BroadcastId,
+    epoch: Epoch,
+    connected_at: Option<Timestamp>,
+}
+
+impl StatusView {
+    pub(crate) fn new(stream: &Stream, claim: Option<&Claim>, viewer_count: u64, now: UnixMillis) -> Self {
+        Self {
+            id: stream.id,
+            status: stream.status,
+            viewer_count,
+            started_at: stream.started_at.and_then(timestamp),
+            ended_at: stream.ended_at.and_then(timestamp),
+            health: Health::new(stream, claim.filter(|_| stream.status == Status::Live), now),
+        }
+    }
+}
+
+impl Health {
+    fn new(stream: &Stream, claim: Option<&Claim>, now: UnixMillis) -> Self {
+        let (state, message) = match (stream.status, claim) {
+            (Status::Live, Some(claim)) => match (claim.presence, claim.degraded) {
+                (Presence::Publishing, Some(degraded)) => ("degraded", degraded.text()),
+                (Presence::Publishing, None) => ("ok", "on the air"),
+                _ => ("reconnecting", "the publisher is away and may come back"),
+            },
+            (Status::Live, None) => ("waiting_for_publisher", "no publisher has connected yet"),
+            (Status::Scheduled, _) => ("waiting_for_publisher", "not started"),
+            _ => ("idle", "over"),
+        };
+        let publisher = claim.map(|claim| Publisher {
+            connected: claim.is_held(now),
+            protocol: claim.protocol.clone(),
+            addr: claim.addr,
+            node: claim.node.clone(),
+            broadcast: claim.broadcast,
+            epoch: claim.epoch,
+            connected_at: timestamp(claim.granted_at),
+        });
+        Self { state, message: message.to_owned(), publisher }
+    }
+}
+
+fn timestamp(at: UnixMillis) -> Option<Timestamp> {
+    Timestamp::from_millisecond(i64::try_from(at.0).ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_come_from_the_configuration_or_the_host_asked() {
+        let urls = Urls::new(&Config::default());
+        assert_eq!(urls.rtmp("example.com:8080"), "rtmp://example.com:1935/live");
+        assert_eq!(urls.edge("[::1]:8080"), "http://[::1]:8000");
+        assert_eq!(urls.edge("[::1]"), "http://[::1]:8000");
+        let given = Config { edge_url: Some("https://cdn.example.com/".to_owned()), ..Config::default() };
+        assert_eq!(Urls::new(&given).edge("x"), "https://cdn.example.com");
+    }
+}

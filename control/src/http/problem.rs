@@ -1,0 +1,144 @@
+//! Errors as problem documents (RFC 9457).
+
+use std::fmt;
+
+use actix_web::error::JsonPayloadError;
+use actix_web::http::{StatusCode, header};
+use actix_web::{HttpResponse, ResponseError};
+use serde::Serialize;
+
+use crate::domain::validate::FieldError;
+use crate::repo::RepoError;
+
+/// Media type of a problem document (RFC 9457 §6.1).
+const PROBLEM_TYPE: &str = "application/problem+json";
+
+/// A problem document.
+#[derive(Debug, Serialize)]
+pub(crate) struct Problem {
+    #[serde(rename = "type")]
+    kind: String,
+    title: &'static str,
+    status: u16,
+    detail: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<FieldError>,
+    #[serde(skip)]
+    allow: Option<&'static str>,
+}
+
+impl Problem {
+    fn new(status: StatusCode, name: &str, title: &'static str, detail: &str) -> Self {
+        Self {
+            kind: format!("urn:millrace:problem:{name}"),
+            title,
+            status: status.as_u16(),
+            detail: detail.to_owned(),
+            errors: Vec::new(),
+            allow: None,
+        }
+    }
+
+    pub(crate) fn not_found(detail: &str) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not-found", "Not found", detail)
+    }
+
+    pub(crate) fn bad_request(detail: &str) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad-request", "Bad request", detail)
+    }
+
+    pub(crate) fn unauthorized(detail: &str) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", "Unauthorized", detail)
+    }
+
+    pub(crate) fn invalid(errors: Vec<FieldError>) -> Self {
+        let list: Vec<String> = errors.iter().map(|e| format!("{} {}", e.field, e.message)).collect();
+        let detail = list.join("; ");
+        Self {
+            errors,
+            ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", "Invalid livestream", &detail)
+        }
+    }
+
+    pub(crate) fn timeout() -> Self {
+        let detail = "the request was not answered in time";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "timeout", "Timed out", detail)
+    }
+
+    pub(crate) fn json(error: &JsonPayloadError) -> Self {
+        match error {
+            JsonPayloadError::Overflow { limit } | JsonPayloadError::OverflowKnownLength { limit, .. } => {
+                let detail = format!("the body is larger than {limit} bytes");
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "Body too large", &detail)
+            }
+            JsonPayloadError::ContentType => {
+                let detail = "the body must be application/json";
+                Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media-type", "Unsupported media type", detail)
+            }
+            // Well-formed JSON that is not what was asked for.
+            JsonPayloadError::Deserialize(error) if error.is_data() => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", "Invalid body", &error.to_string())
+            }
+            error => Self::bad_request(&error.to_string()),
+        }
+    }
+
+    pub(crate) fn into_response(self) -> HttpResponse {
+        self.error_response()
+    }
+}
+
+/// 405 with the methods that are allowed.
+pub(crate) async fn method_not_allowed(allow: &'static str) -> Result<HttpResponse, Problem> {
+    let detail = format!("allowed here: {allow}");
+    let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method", "Method not allowed", &detail);
+    Err(Problem { allow: Some(allow), ..problem })
+}
+
+impl From<RepoError> for Problem {
+    fn from(error: RepoError) -> Self {
+        match error {
+            RepoError::NotFound => Self::not_found(&error.to_string()),
+            RepoError::Illegal(_) => Self::new(
+                StatusCode::CONFLICT,
+                "illegal-move",
+                "Not possible in this state",
+                &error.to_string(),
+            ),
+            RepoError::State(_) => {
+                tracing::warn!(%error, "a request failed at the store");
+                let detail = "the state store did not answer; try again";
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Unavailable", detail)
+            }
+            RepoError::Corrupt { .. } => {
+                tracing::error!(%error, "a request met a record that cannot be read");
+                let detail = "a stored record cannot be read";
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal error", detail)
+            }
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.title, self.detail)
+    }
+}
+
+impl ResponseError for Problem {
+    fn status_code(&self) -> StatusCode {
+        StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let mut response = HttpResponse::build(self.status_code());
+        response.insert_header((header::CACHE_CONTROL, "no-store"));
+        if self.status_code() == StatusCode::UNAUTHORIZED {
+            response.insert_header((header::WWW_AUTHENTICATE, "Bearer realm=\"millrace\""));
+        }
+        if let Some(allow) = self.allow {
+            response.insert_header((header::ALLOW, allow));
+        }
+        response.content_type(PROBLEM_TYPE).body(serde_json::to_string(self).unwrap_or_default())
+    }
+}
