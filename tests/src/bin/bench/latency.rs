@@ -10,6 +10,7 @@ use bytes::Bytes;
 use millrace_media::cmaf::demux::parse_fragments;
 use millrace_media::flv::FlvVideo;
 use millrace_media::flv::file::TagKind;
+use millrace_tests::cluster::{Cluster, Node};
 use millrace_tests::load::publisher::{Shot, Tally, publish};
 use millrace_tests::load::viewer::{self, follow, media_playlists};
 use millrace_tests::playlist::Media;
@@ -19,9 +20,14 @@ use tokio::time::Instant;
 use crate::publishers::reel;
 use crate::report::{Report, Row};
 use crate::subject;
+use crate::usage::cpu_seconds;
 
 /// The start-up of the stream is no part of the delay of parts.
 const WARM_UP: Duration = Duration::from_secs(4);
+/// Long enough for any failover worth its name.
+const AFTER_KILL: Duration = Duration::from_secs(12);
+/// A part that was on its way when the worker died arrives within this.
+const IN_FLIGHT: Duration = Duration::from_millis(100);
 /// How often a stream is started.
 const STARTS: usize = 5;
 
@@ -36,27 +42,51 @@ fn note(times: &SentTimes, shot: &Shot) {
     }
 }
 
-/// From the last frame of a part leaving the publisher to that part, whole, at a viewer (playlist reload included).
+/// From the last frame of a part leaving the publisher to that part, whole, at a viewer (playlist reload included), in one
+/// process and through a cluster.
 pub(crate) async fn frame_to_part(seconds: u64) -> Result<Report> {
+    let mut report = Report::new("latency", "latency");
     let subject = subject::millrace(1).await?;
-    let (push_url, hls_url) = (subject.push_urls[0].clone(), subject.hls_urls[0].clone());
+    let delays = part_delays(&subject.push_urls[0], &subject.hls_urls[0], seconds).await?;
+    let who = format!("millrace standalone, {} parts", delays.len());
+    report.push(Row::new(&what("p50"), &who, at(&delays, 0.5)).at_most(15.0));
+    report.push(Row::new(&what("p99"), &who, at(&delays, 0.99)).at_most(50.0));
+    drop(subject);
+
+    let cluster = Cluster::start().await?;
+    let live = cluster.api().create("bench").await?;
+    let delays = part_delays(&live.push_url(), &cluster.hls_url(1, &live.playback_id), seconds).await?;
+    let who = format!("millrace cluster, {} parts", delays.len());
+    report.push(Row::new(&what("p50"), &who, at(&delays, 0.5)));
+    report.push(Row::new(&what("p99"), &who, at(&delays, 0.99)).at_most(100.0));
+    Ok(report)
+}
+
+fn what(percentile: &str) -> String {
+    format!("last frame of a part sent → part fetched, {percentile}, ms")
+}
+
+/// The value below which `share` of the sorted values lie.
+fn at(sorted: &[f64], share: f64) -> f64 {
+    sorted.get((sorted.len() as f64 * share) as usize).copied().unwrap_or(f64::NAN)
+}
+
+/// Sorted delays in milliseconds.
+async fn part_delays(push_url: &str, hls_url: &str, seconds: u64) -> Result<Vec<f64>> {
     let tally = Arc::new(Tally::default());
     let times = SentTimes::default();
     let noted = times.clone();
-    let publisher = tokio::spawn(publish(push_url, reel()?, Duration::ZERO, tally.clone(), move |shot| {
-        note(&noted, shot);
-    }));
+    let publisher =
+        tokio::spawn(publish(push_url.to_owned(), reel()?, Duration::ZERO, tally.clone(), move |shot| {
+            note(&noted, shot);
+        }));
     let playlists =
-        wait::until("the stream", Duration::from_secs(20), || async { media_playlists(&hls_url).await.ok() })
+        wait::until("the stream", Duration::from_secs(20), || async { media_playlists(hls_url).await.ok() })
             .await?;
     tokio::time::sleep(WARM_UP).await;
 
     let watching = Arc::new(viewer::Tally::default());
-    let stopper = watching.clone();
-    tokio::spawn(async move {
-        tokio::time::sleep(Duration::from_secs(seconds)).await;
-        stopper.stop.store(true, Ordering::Relaxed);
-    });
+    stop_after(seconds, &watching);
     let mut delays = Vec::new();
     follow(&playlists[0], &watching, |_, bytes| {
         let arrived = Instant::now();
@@ -76,12 +106,66 @@ pub(crate) async fn frame_to_part(seconds: u64) -> Result<Report> {
     // The first is the part that was already there.
     delays.remove(0);
     delays.sort_by(f64::total_cmp);
-    let at = |share: f64| delays.get((delays.len() as f64 * share) as usize).copied().unwrap_or(f64::NAN);
-    let mut report = Report::new("latency", "latency");
-    let who = format!("millrace standalone, {} parts", delays.len());
-    report.push(Row::new("last frame of a part sent → part fetched, p50, ms", &who, at(0.5)).at_most(15.0));
-    report.push(Row::new("last frame of a part sent → part fetched, p99, ms", &who, at(0.99)).at_most(50.0));
+    Ok(delays)
+}
+
+fn stop_after(seconds: u64, tally: &Arc<viewer::Tally>) {
+    let tally = tally.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+        tally.stop.store(true, Ordering::Relaxed);
+    });
+}
+
+/// The longest a viewer waits for a part around the `kill -9` of the worker that has the stream.
+pub(crate) async fn failover() -> Result<Report> {
+    let mut cluster = Cluster::start().await?;
+    let live = cluster.api().create("bench").await?;
+    let hls_url = cluster.hls_url(1, &live.playback_id);
+    let tally = Arc::new(Tally::default());
+    let publisher = tokio::spawn(publish(live.push_url(), reel()?, Duration::ZERO, tally.clone(), |_| {}));
+    let playlists =
+        wait::until("the stream", Duration::from_secs(20), || async { media_playlists(&hls_url).await.ok() })
+            .await?;
+    let watching = Arc::new(viewer::Tally::default());
+    let (url, counted) = (playlists[0].clone(), watching.clone());
+    let viewer = tokio::spawn(async move {
+        let mut arrivals = Vec::new();
+        follow(&url, &counted, |_, _| arrivals.push(Instant::now())).await.map(|()| arrivals)
+    });
+    let busy = busiest_worker(&mut cluster).await?;
+    let killed = Instant::now();
+    cluster.kill(busy)?;
+    tokio::time::sleep(AFTER_KILL).await;
+    watching.stop.store(true, Ordering::Relaxed);
+    let arrivals = viewer.await??;
+    tally.stop.store(true, Ordering::Relaxed);
+    publisher.await??;
+    let next =
+        arrivals.iter().find(|arrival| **arrival > killed + IN_FLIGHT).context("no part after the kill")?;
+    let mut report = Report::new("failover", "failover");
+    let row = Row::new(
+        "worker kill -9 → next part at a viewer, s",
+        "millrace cluster",
+        (*next - killed).as_secs_f64(),
+    );
+    report.push(row.at_most(2.0));
     Ok(report)
+}
+
+/// The worker that used the processor while the stream ran has the stream.
+async fn busiest_worker(cluster: &mut Cluster) -> Result<Node> {
+    let workers = [Node::Transcode(1), Node::Transcode(2)];
+    let mut before = Vec::new();
+    for worker in workers {
+        before.push(cpu_seconds(cluster.node(worker)?.pid())?);
+    }
+    tokio::time::sleep(WARM_UP).await;
+    let mut used = Vec::new();
+    for (worker, before) in workers.into_iter().zip(before) {
+        used.push((cpu_seconds(cluster.node(worker)?.pid())? - before, worker));
+    }
+    used.into_iter().max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, worker)| worker).context("no worker")
 }
 
 /// From the first frame to a playlist that a player can start with.

@@ -14,7 +14,7 @@ use anyhow::{Result, bail};
 use clap::Parser;
 
 /// What there is to measure, in the order of the table.
-const SCENARIOS: &[&str] = &["publishers", "growth", "latency", "start"];
+const SCENARIOS: &[&str] = &["publishers", "ingest", "growth", "latency", "start", "failover"];
 
 #[derive(Parser)]
 struct Arguments {
@@ -43,9 +43,11 @@ async fn main() -> Result<()> {
         eprintln!("==> {name}");
         let report = match name.as_str() {
             "publishers" => publishers::against_peers(arguments.publishers, arguments.seconds).await?,
+            "ingest" => publishers::ingest(arguments.publishers, arguments.seconds).await?,
             "growth" => publishers::growth(arguments.seconds).await?,
             "latency" => latency::frame_to_part(arguments.seconds).await?,
             "start" => latency::first_playlist().await?,
+            "failover" => latency::failover().await?,
             _ => bail!("no scenario {name}; there are {}", SCENARIOS.join(", ")),
         };
         report.write(&arguments.out)?;

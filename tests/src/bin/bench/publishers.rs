@@ -72,23 +72,40 @@ fn mean(values: impl Iterator<Item = f64> + Clone) -> f64 {
     values.clone().sum::<f64>() / values.count().max(1) as f64
 }
 
+fn cpu(costs: &[Cost]) -> f64 {
+    mean(costs.iter().map(|cost| cost.cpu_percent))
+}
+
+/// The ingest node alone against nginx-rtmp that only relays, taking turns.
+pub(crate) async fn ingest(publishers: usize, seconds: u64) -> Result<Report> {
+    let reel = reel()?;
+    let (mut ours, mut peers) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        ours.push(measure(&subject::ingest_alone(publishers).await?, &reel, seconds).await?);
+        peers.push(measure(&subject::nginx(false, publishers).await?, &reel, seconds).await?);
+    }
+    let (mine, peer) = (cpu(&ours), cpu(&peers));
+    let mut report = Report::new("ingest", "ingest");
+    let what = format!("CPU per 2.5 Mb/s publisher, {publishers} at once, ingest alone, % of a core");
+    report.push(Row::new(&what, "millrace ingest, to NATS", mine).against(peer, 1.5));
+    report.push(Row::new(&what, "nginx-rtmp, HLS off", peer));
+    Ok(report)
+}
+
 /// Millrace's whole path against nginx-rtmp with HLS, taking turns.
 pub(crate) async fn against_peers(publishers: usize, seconds: u64) -> Result<Report> {
     let reel = reel()?;
-    let (mut ours, mut peers, mut relays) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut ours, mut peers) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         ours.push(measure(&subject::millrace(publishers).await?, &reel, seconds).await?);
         peers.push(measure(&subject::nginx(true, publishers).await?, &reel, seconds).await?);
-        relays.push(measure(&subject::nginx(false, publishers).await?, &reel, seconds).await?);
     }
-    let cpu = |costs: &[Cost]| mean(costs.iter().map(|cost| cost.cpu_percent));
-    let (mine, peer, relay) = (cpu(&ours), cpu(&peers), cpu(&relays));
+    let (mine, peer) = (cpu(&ours), cpu(&peers));
     let megabytes = |pick: fn(&Cost) -> f64| mean(ours.iter().map(pick)) / 1e6;
     let mut report = Report::new("publishers", "publishers");
     let what = format!("CPU per 2.5 Mb/s publisher, {publishers} at once, % of a core");
     report.push(Row::new(&what, "millrace standalone, LL-HLS on disk", mine).against(peer, 1.0));
     report.push(Row::new(&what, "nginx-rtmp, HLS on", peer));
-    report.push(Row::new(&what, "nginx-rtmp, HLS off", relay));
     let what = "memory per live stream, MB";
     report.push(Row::new(what, "millrace standalone", megabytes(|cost| cost.memory_later)).at_most(8.0));
     report.push(Row::new(

@@ -4,6 +4,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use millrace_tests::cluster::{Cluster, Node};
 use millrace_tests::process::Process;
 use millrace_tests::standalone::Standalone;
 use millrace_tests::wait;
@@ -26,6 +27,7 @@ pub(crate) struct Subject {
 #[expect(dead_code, reason = "held for their end, never read")]
 enum Keep {
     Millrace(Standalone),
+    Cluster(Box<Cluster>),
     Peer(Process, TempDir),
 }
 
@@ -41,6 +43,19 @@ pub(crate) async fn millrace(publishers: usize) -> Result<Subject> {
     }
     let pid = server.process().pid();
     Ok(Subject { name: "millrace standalone", pid, push_urls, hls_urls, _keep: Keep::Millrace(server) })
+}
+
+/// `millrace ingest` alone, publishing to NATS; no worker takes what it publishes.
+pub(crate) async fn ingest_alone(publishers: usize) -> Result<Subject> {
+    let mut cluster = Cluster::start_with(&[Node::Control, Node::Ingest]).await?;
+    let api = cluster.api();
+    let mut push_urls = Vec::new();
+    for number in 0..publishers {
+        push_urls.push(api.create(&format!("bench {number}")).await?.push_url());
+    }
+    let pid = cluster.node(Node::Ingest)?.pid();
+    let keep = Keep::Cluster(Box::new(cluster));
+    Ok(Subject { name: "millrace ingest, to NATS", pid, push_urls, hls_urls: Vec::new(), _keep: keep })
 }
 
 /// Debian's nginx with its RTMP module, one worker, cutting HLS or only relaying.
