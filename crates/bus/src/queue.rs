@@ -36,7 +36,7 @@ impl QueueConfig {
             max_deliver: 10,
             max_in_flight: 1000,
             max_jobs: 100_000,
-            dedup_window: Duration::from_secs(120),
+            dedup_window: Duration::from_mins(2),
         }
     }
 }

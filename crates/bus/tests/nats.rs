@@ -1,5 +1,6 @@
 //! The bus over real servers: the conformance suite on each supported nats-server, and what happens when one
 //! dies or hangs.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failing test panics")]
 
 mod conformance;
 

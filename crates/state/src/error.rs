@@ -35,15 +35,15 @@ impl StateError {
         matches!(self, Self::Unavailable { .. })
     }
 
-    pub(crate) fn unavailable(reason: impl ToString) -> Self {
-        Self::Unavailable { reason: reason.to_string() }
+    pub(crate) fn unavailable(reason: impl std::fmt::Display) -> Self {
+        Self::Unavailable { reason: format!("{reason}") }
     }
 
     pub(crate) fn invalid(reason: impl Into<String>) -> Self {
         Self::Invalid { reason: reason.into() }
     }
 
-    pub(crate) fn corrupt(reason: impl ToString) -> Self {
-        Self::Corrupt { reason: reason.to_string() }
+    pub(crate) fn corrupt(reason: impl std::fmt::Display) -> Self {
+        Self::Corrupt { reason: format!("{reason}") }
     }
 }

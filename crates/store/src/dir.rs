@@ -139,6 +139,6 @@ impl ObjectStore for DirStore {
     }
 
     async fn ready(&self) -> Result<(), StoreError> {
-        self.run(|inner| files::probe(inner)).await
+        self.run(files::probe).await
     }
 }

@@ -91,10 +91,9 @@ impl FaultyStore {
         let mut dice = lock(&self.inner.dice);
         let (fail, lost) = (dice.random::<f64>() < faults.fail, dice.random::<f64>() < faults.lost_answer);
         match (faults.away || *tried <= faults.fail_first, fail) {
-            (true, _) => Verdict::Fail,
-            (false, true) if lost => Verdict::FailAfter,
-            (false, true) => Verdict::Fail,
             (false, false) => Verdict::Pass,
+            (false, true) if lost => Verdict::FailAfter,
+            _ => Verdict::Fail,
         }
     }
 

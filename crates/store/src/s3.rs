@@ -12,6 +12,7 @@ use aws_sdk_s3::config::{
     BehaviorVersion, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation,
     StalledStreamProtectionConfig,
 };
+use aws_sdk_s3::operation::create_bucket::CreateBucketError;
 use aws_sdk_s3::primitives::{ByteStream, DateTime};
 use aws_sdk_s3::types::{Delete, ObjectIdentifier};
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
@@ -119,7 +120,8 @@ impl S3Store {
         match self.client.create_bucket().bucket(&self.bucket).send().await {
             Ok(_) => Ok(()),
             Err(error) => {
-                let owned = error.as_service_error().is_some_and(|e| e.is_bucket_already_owned_by_you());
+                let owned =
+                    error.as_service_error().is_some_and(CreateBucketError::is_bucket_already_owned_by_you);
                 if owned { Ok(()) } else { Err(classify(&error, &self.bucket)) }
             }
         }

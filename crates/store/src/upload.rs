@@ -107,7 +107,7 @@ pub struct Uploader {
 
 impl Uploader {
     /// Starts the workers on the current runtime. `store` should make one attempt per call.
-    pub fn start(store: SharedStore, config: UploaderConfig) -> Self {
+    pub fn start(store: &SharedStore, config: UploaderConfig) -> Self {
         let shared = Arc::new(Shared::new(config));
         let workers = (0..config.parallel.max(1))
             .map(|_| tokio::spawn(work(shared.clone(), store.clone(), config)).abort_handle())

@@ -1,4 +1,5 @@
 //! A real S3: the conformance suite on MinIO, wrong settings, and a store that is away or slow.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failing test panics")]
 
 mod conformance;
 
@@ -57,7 +58,7 @@ async fn wrong_settings_are_told_apart() {
 async fn everything_is_uploaded_after_the_return() {
     let mut server = MinioServer::start().await;
     let store = open(&server).await;
-    let uploader = Uploader::start(store.clone(), UploaderConfig::default());
+    let uploader = Uploader::start(&store, UploaderConfig::default());
     uploader.submit("up/first", "x".into(), Meta::default(), false).unwrap().done().await.unwrap();
     server.process().kill();
     let start = Instant::now();
@@ -89,7 +90,7 @@ async fn a_hanging_store_is_given_up_and_tried_again() {
     let hung = store.put("a", "x".into(), Meta::default()).await;
     assert!(matches!(hung, Err(StoreError::Unavailable { .. })), "{hung:?}");
     assert!(start.elapsed() < Duration::from_secs(5));
-    let uploader = Uploader::start(store.clone(), UploaderConfig::default());
+    let uploader = Uploader::start(&store, UploaderConfig::default());
     let ticket = uploader.submit("slow", "x".into(), Meta::default(), false).unwrap();
     server.process().resume();
     tokio::time::timeout(SOON, ticket.done()).await.unwrap().unwrap();

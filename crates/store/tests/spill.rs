@@ -1,4 +1,5 @@
 //! The spill: bounds, order, retries, what is dropped and who is told.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failing test panics")]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,6 +18,10 @@ async fn faulty() -> (tempfile::TempDir, FaultyStore, SharedStore) {
     let inner: SharedStore = Arc::new(DirStore::open(dir.path(), SyncPolicy::default()).await.unwrap());
     let store = FaultyStore::new(inner.clone(), 1);
     (dir, store, inner)
+}
+
+fn shared(store: &FaultyStore) -> SharedStore {
+    Arc::new(store.clone())
 }
 
 fn away() -> StoreFaults {
@@ -40,7 +45,7 @@ fn config() -> UploaderConfig {
 async fn failures_are_tried_again() {
     let (_dir, store, inner) = faulty().await;
     store.set(StoreFaults { fail_first: 3, ..StoreFaults::default() });
-    let uploader = Uploader::start(Arc::new(store.clone()), config());
+    let uploader = Uploader::start(&shared(&store), config());
     let done = uploader.submit("a", body(1), Meta::default(), false).unwrap().done().await.unwrap();
     assert_eq!(done.attempts, 4);
     assert!(inner.head("a").await.is_ok());
@@ -52,7 +57,7 @@ async fn failures_are_tried_again() {
 async fn a_store_that_fails_by_chance_gets_everything() {
     let (_dir, store, inner) = faulty().await;
     store.set(StoreFaults { fail: 0.5, lost_answer: 0.5, ..StoreFaults::default() });
-    let uploader = Uploader::start(Arc::new(store), config());
+    let uploader = Uploader::start(&shared(&store), config());
     for number in 0..200 {
         drop(uploader.submit(format!("k/{number}"), body(100), Meta::default(), false).unwrap());
     }
@@ -64,7 +69,7 @@ async fn a_store_that_fails_by_chance_gets_everything() {
 async fn beyond_the_bounds_the_oldest_goes_and_its_owner_is_told() {
     let (_dir, store, inner) = faulty().await;
     store.set(StoreFaults { delay: SOON, ..away() });
-    let uploader = Uploader::start(Arc::new(store.clone()), UploaderConfig { max_bytes: 1000, ..config() });
+    let uploader = Uploader::start(&shared(&store), UploaderConfig { max_bytes: 1000, ..config() });
     // Four being sent, so that what waits is certain.
     for number in 0..4 {
         drop(uploader.submit(format!("busy/{number}"), body(1), Meta::default(), false).unwrap());
@@ -89,7 +94,7 @@ async fn beyond_the_bounds_the_oldest_goes_and_its_owner_is_told() {
 async fn everything_goes_out_after_the_return_oldest_first() {
     let (_dir, store, inner) = faulty().await;
     store.set(away());
-    let uploader = Uploader::start(Arc::new(store.clone()), UploaderConfig { parallel: 1, ..config() });
+    let uploader = Uploader::start(&shared(&store), UploaderConfig { parallel: 1, ..config() });
     let mut tickets = Vec::new();
     for number in 0..20 {
         tickets.push(uploader.submit(format!("k/{number:02}"), body(10), Meta::default(), false).unwrap());
@@ -110,7 +115,7 @@ async fn everything_goes_out_after_the_return_oldest_first() {
 async fn objects_of_one_key_are_sent_in_order() {
     let (_dir, store, inner) = faulty().await;
     store.set(StoreFaults { fail: 0.3, delay: Duration::from_millis(1), ..StoreFaults::default() });
-    let uploader = Uploader::start(Arc::new(store), config());
+    let uploader = Uploader::start(&shared(&store), config());
     for number in 0..50u32 {
         let text = number.to_string().into_bytes();
         drop(uploader.submit("index.m3u8", text.into(), Meta::default(), true).unwrap());
@@ -123,7 +128,7 @@ async fn objects_of_one_key_are_sent_in_order() {
 async fn slow_uploads_run_side_by_side() {
     let (_dir, store, _inner) = faulty().await;
     store.set(StoreFaults { delay: Duration::from_millis(200), ..StoreFaults::default() });
-    let uploader = Uploader::start(Arc::new(store), config());
+    let uploader = Uploader::start(&shared(&store), config());
     let start = Instant::now();
     for number in 0..8 {
         drop(uploader.submit(format!("k/{number}"), body(10), Meta::default(), false).unwrap());
@@ -137,7 +142,7 @@ async fn a_store_that_never_answers_is_away() {
     let (_dir, store, _inner) = faulty().await;
     store.set(StoreFaults { delay: SOON * 10, ..StoreFaults::default() });
     let quick = UploaderConfig { attempt_timeout: Duration::from_millis(50), ..config() };
-    let uploader = Uploader::start(Arc::new(store.clone()), quick);
+    let uploader = Uploader::start(&shared(&store), quick);
     let ticket = uploader.submit("a", body(1), Meta::default(), false).unwrap();
     wait::until(SOON, || async { uploader.stats().failed_attempts >= 2 }).await;
     store.set(StoreFaults::default());
@@ -162,7 +167,7 @@ async fn retrying_store() {
 async fn closing_tells_who_waits() {
     let (_dir, store, _inner) = faulty().await;
     store.set(away());
-    let uploader = Uploader::start(Arc::new(store), config());
+    let uploader = Uploader::start(&shared(&store), config());
     let ticket = uploader.submit("a", body(1), Meta::default(), false).unwrap();
     assert!(!uploader.drain(Duration::from_millis(20)).await);
     drop(uploader);

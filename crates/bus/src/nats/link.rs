@@ -75,7 +75,7 @@ fn other(error: impl std::fmt::Display) -> BusError {
     BusError::Other(error.to_string())
 }
 
-async fn options(config: &NatsConfig, lane: &str, capacity: usize) -> ConnectOptions {
+fn options(config: &NatsConfig, lane: &str, capacity: usize) -> ConnectOptions {
     let mut options = ConnectOptions::new()
         .name(format!("{}-{lane}", config.name))
         .ping_interval(config.ping_interval)
@@ -122,7 +122,7 @@ impl Link {
     ) -> Result<Self, BusError> {
         let shared = Arc::new(Shared::default());
         let seen = shared.clone();
-        let options = options(config, lane, capacity).await.event_callback(move |event| {
+        let options = options(config, lane, capacity).event_callback(move |event| {
             seen.on_event(lane, &event);
             changed.notify_one();
             std::future::ready(())

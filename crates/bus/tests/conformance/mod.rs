@@ -159,7 +159,9 @@ async fn gathering(bus: &SharedBus) {
     assert_eq!(all, [bytes("a"), bytes("b"), bytes("c")]);
     assert_eq!(bus.gather(&s, bytes("?"), SOON, 2).await.unwrap().len(), 2);
     assert_eq!(bus.gather(&s, bytes("?"), QUIET, 9).await.unwrap().len(), 3);
-    tasks.iter().for_each(|task| task.abort());
+    for task in &tasks {
+        task.abort();
+    }
 }
 
 async fn a_slow_consumer_hurts_only_itself(bus: &SharedBus) {

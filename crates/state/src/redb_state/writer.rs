@@ -12,7 +12,7 @@ use crate::{StateError, Tx, Version};
 /// How many commits share one flush at most; bounds how long the first waits.
 const MAX_BATCH: usize = 64;
 /// How often expired records are removed from the file, when something is written at all; reads skip them.
-const PURGE_EVERY: Duration = Duration::from_secs(60);
+const PURGE_EVERY: Duration = Duration::from_mins(1);
 
 /// A commit waiting for the writer.
 pub(super) struct Order {

@@ -18,7 +18,6 @@ where
     let status = error.raw_response().map(|response| response.status().as_u16());
     match (error, status) {
         (SdkError::ConstructionFailure(_), _) => StoreError::invalid(reason()),
-        (_, None) => StoreError::unavailable(reason()),
         (_, Some(404)) if error.code() == Some("NoSuchBucket") => StoreError::invalid(reason()),
         (_, Some(404)) => StoreError::not_found(key),
         (_, Some(401 | 403)) if error.code() != Some("RequestTimeTooSkewed") => {
