@@ -195,7 +195,13 @@ impl Track {
             TrackKind::Audio => 0,
         };
         let error = incoming.dts - predicted;
-        incoming.dts = if error.abs() <= slack { predicted } else { incoming.dts.max(earliest) };
+        let exact = incoming.dts;
+        incoming.dts = if error.abs() <= slack { predicted } else { exact.max(earliest) };
+        let lead = incoming.dts - exact;
+        if lead > slack {
+            // Pictures come faster than predicted: a shorter one, or the segment would run ahead without end.
+            incoming.duration = u32::try_from(i64::from(incoming.duration) - lead).unwrap_or(0).max(1);
+        }
     }
 
     /// Closes the part when the sample would make it longer than PART-TARGET.
