@@ -169,6 +169,12 @@ impl Segmenter {
             None => {}
         }
         track.config = Some(config.clone());
+        if matches!(config, TrackConfig::Audio(_)) {
+            // What waits was coded for other parameters, and its times may count another rate.
+            self.stats.early_audio_dropped += self.held.len() as u64;
+            self.held.clear();
+            self.first_held = None;
+        }
         self.out.push_back(MediaEvent::Init { version: track.version, config });
     }
 
