@@ -147,6 +147,9 @@ pub struct EpochOpen {
     pub program_date_time: UnixMillis,
     /// TARGETDURATION in seconds; constant for a broadcast.
     pub target_duration: u32,
+    /// In a fresh window: GAP segments listed below the first one, because players wait for a few segments.
+    #[serde(default)]
+    pub lead_gaps: u32,
 }
 
 /// A partial segment.

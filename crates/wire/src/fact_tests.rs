@@ -1,6 +1,7 @@
 use super::*;
 use proptest::prelude::*;
 
+#[allow(clippy::too_many_lines)] // one of each fact
 fn facts() -> Vec<Fact> {
     let duration = MediaDuration { ticks: 90_000, timescale: 90_000 };
     let rendition = Rendition::video();
@@ -35,6 +36,7 @@ fn facts() -> Vec<Fact> {
             discontinuity_sequence: DiscontinuitySeq(2),
             program_date_time: UnixMillis(3),
             target_duration: 4,
+            lead_gaps: 2,
         }),
         Fact::Init {
             rendition: rendition.clone(),

@@ -36,6 +36,7 @@ pub enum UnitKind {
 
 /// One access unit, audio frame or configuration with ingest's stamp.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools)] // independent flags of the record
 pub struct MediaUnit {
     /// Track.
     pub track: Track,

@@ -53,7 +53,7 @@ pub struct StreamKey([u8; 16]);
 
 impl StreamKey {
     /// A new key from `rng`, which must be cryptographically strong.
-    pub fn generate(rng: &mut (impl rand::RngCore + rand::CryptoRng)) -> Self {
+    pub fn generate(rng: &mut impl rand::CryptoRng) -> Self {
         let mut bytes = [0; 16];
         rng.fill_bytes(&mut bytes);
         Self(bytes)

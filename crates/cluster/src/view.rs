@@ -1,0 +1,298 @@
+//! The fold: a log of facts becomes the state every playlist is rendered from. A pure function of the log, so all
+//! readers of one log agree.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use millrace_wire::fact::{
+    EpochOpen, Fact, Gap, InitEntry, MAX_SLOTS, MediaDuration, Part, PartEntry, RenditionState, Segment,
+    SegmentEntry, Slot, Snapshot, TrackSlot,
+};
+use millrace_wire::ids::{
+    BroadcastId, DiscontinuitySeq, Epoch, FactSeq, Generation, Msn, Rendition, UnixMillis,
+};
+
+/// Parts are listed within this many target durations of the end (RFC 8216bis §6.2.2); older ones leave the state.
+pub const PARTS_KEPT: u64 = 3;
+/// A hole in the numbers between epochs is filled with GAP segments up to this many; a longer one empties the window.
+pub const MAX_HOLE: u64 = 16;
+
+/// A state nobody has written to yet.
+pub fn empty(broadcast: BroadcastId) -> Snapshot {
+    Snapshot {
+        broadcast,
+        epoch: Epoch(0),
+        generation: Generation(0),
+        seq: FactSeq(0),
+        target_duration: 0,
+        opened: false,
+        sealed: false,
+        ended: false,
+        first_msn: Msn(0),
+        slots: VecDeque::new(),
+        renditions: BTreeMap::new(),
+    }
+}
+
+/// The state at fact 0 of a log: its base under the log's own position.
+pub fn takeover(epoch: Epoch, generation: Generation, base: &Snapshot) -> Snapshot {
+    let same = base.epoch == epoch;
+    Snapshot {
+        epoch,
+        generation,
+        seq: FactSeq(0),
+        opened: base.opened && same,
+        sealed: base.sealed && same,
+        ..base.clone()
+    }
+}
+
+/// Applies fact number `seq` of the state's own log. What contradicts the state is ignored, by every reader alike.
+pub fn apply(view: &mut Snapshot, seq: FactSeq, fact: &Fact) {
+    match fact {
+        Fact::Takeover { base } => *view = takeover(view.epoch, view.generation, base),
+        Fact::EpochOpen(open) => epoch_open(view, open),
+        Fact::Init { rendition, version, info } => {
+            let (epoch, generation) = (view.epoch, view.generation);
+            let entry = InitEntry { epoch, version: *version, generation, seq, info: info.clone() };
+            let inits = &mut view.renditions.entry(rendition.clone()).or_default().inits;
+            match inits.iter_mut().find(|i| (i.epoch, i.version) == (epoch, *version)) {
+                Some(old) => *old = entry,
+                None => inits.push(entry),
+            }
+        }
+        Fact::PartTarget { rendition, target } => {
+            view.renditions.entry(rendition.clone()).or_default().part_target.get_or_insert(*target);
+        }
+        Fact::Part(part) => add_part(view, seq, part),
+        Fact::Segment(segment) => add_segment(view, seq, segment),
+        Fact::Committed { rendition, msn } => {
+            if let Some(track) = slot_mut(view, *msn).and_then(|s| s.tracks.get_mut(rendition)) {
+                track.committed = true;
+            }
+        }
+        Fact::Gap(gap) => add_gap(view, gap),
+        Fact::Seal { .. } => view.sealed = true,
+        Fact::End => view.ended = true,
+        Fact::Trim { first } => trim(view, *first),
+    }
+    view.seq = seq;
+}
+
+/// TARGETDURATION, or the default before it is known.
+fn target(view: &Snapshot) -> MediaDuration {
+    MediaDuration { ticks: u64::from(view.target_duration.max(1)), timescale: 1 }
+}
+
+fn epoch_open(view: &mut Snapshot, open: &EpochOpen) {
+    let fresh = open.broadcast != view.broadcast || view.slots.is_empty();
+    // Numbers of an earlier broadcast are never used again, not even for GAPs.
+    let next = view.slots.back().map_or(view.first_msn, |s| s.msn.next());
+    if open.broadcast != view.broadcast {
+        view.renditions.clear();
+    }
+    if fresh || open.first_msn.0.saturating_sub(next.0) > MAX_HOLE {
+        view.slots.clear();
+        view.first_msn = next
+            .max(Msn(open.first_msn.0.saturating_sub(u64::from(open.lead_gaps))))
+            .min(open.first_msn)
+            .max(view.first_msn);
+    }
+    view.broadcast = open.broadcast;
+    view.target_duration = open.target_duration;
+    (view.opened, view.sealed, view.ended) = (true, false, false);
+    let gap = target(view);
+    // A segment its author never closed will not be closed any more.
+    for slot in &mut view.slots {
+        if slot.tracks.values().any(|t| t.segment.is_none()) {
+            slot.gap.get_or_insert(gap);
+        }
+    }
+    let start = view.slots.back().map_or(view.first_msn, |s| s.msn.next());
+    let discontinuity =
+        if fresh { open.discontinuity_sequence.0 } else { open.discontinuity_sequence.0.saturating_sub(1) };
+    let ms = gap.as_millis();
+    for msn in start.0..open.first_msn.0 {
+        let back = (open.first_msn.0 - msn) * ms;
+        view.slots.push_back(Slot {
+            msn: Msn(msn),
+            epoch: view.epoch,
+            discontinuity_sequence: DiscontinuitySeq(discontinuity),
+            program_date_time: UnixMillis(open.program_date_time.0.saturating_sub(back)),
+            gap: Some(gap),
+            tracks: BTreeMap::new(),
+        });
+    }
+    bound(view);
+}
+
+fn slot_mut(view: &mut Snapshot, msn: Msn) -> Option<&mut Slot> {
+    let first = view.slots.front()?.msn;
+    let i = usize::try_from(msn.0.checked_sub(first.0)?).ok()?;
+    view.slots.get_mut(i)
+}
+
+/// The slot of `msn`, made with any slots missing below it; `None` when `msn` has left the window.
+fn slot_at(
+    view: &mut Snapshot,
+    msn: Msn,
+    discontinuity: DiscontinuitySeq,
+    pdt: UnixMillis,
+) -> Option<&mut Slot> {
+    if msn < view.first_msn {
+        return None;
+    }
+    let start = view.slots.back().map_or(msn.0, |s| s.msn.0.saturating_add(1));
+    if msn.0.saturating_sub(start) > MAX_HOLE {
+        return None;
+    }
+    let (epoch, gap) = (view.epoch, target(view));
+    for n in start..=msn.0 {
+        view.slots.push_back(Slot {
+            msn: Msn(n),
+            epoch,
+            discontinuity_sequence: discontinuity,
+            program_date_time: pdt,
+            gap: (n < msn.0).then_some(gap),
+            tracks: BTreeMap::new(),
+        });
+    }
+    bound(view);
+    slot_mut(view, msn)
+}
+
+fn add_part(view: &mut Snapshot, seq: FactSeq, part: &Part) {
+    let generation = view.generation;
+    let Some(slot) = slot_at(view, part.msn, part.discontinuity_sequence, part.program_date_time) else {
+        return;
+    };
+    if slot.gap.is_some() {
+        return;
+    }
+    let track = track(slot, &part.rendition, part.init_version);
+    if track.segment.is_some() || part.part.0 as usize != track.parts.len() {
+        return;
+    }
+    let Part { duration, independent, bytes, gap, .. } = *part;
+    track.parts.push(PartEntry { generation, seq, duration, independent, bytes, gap });
+}
+
+fn track<'a>(
+    slot: &'a mut Slot,
+    rendition: &Rendition,
+    init_version: millrace_wire::ids::InitVersion,
+) -> &'a mut TrackSlot {
+    slot.tracks.entry(rendition.clone()).or_insert_with(|| TrackSlot {
+        init_version,
+        parts: Vec::new(),
+        segment: None,
+        committed: false,
+    })
+}
+
+fn add_segment(view: &mut Snapshot, seq: FactSeq, segment: &Segment) {
+    let generation = view.generation;
+    let Some(slot) = slot_at(view, segment.msn, segment.discontinuity_sequence, segment.program_date_time)
+    else {
+        return;
+    };
+    if slot.gap.is_some() {
+        return;
+    }
+    let track = track(slot, &segment.rendition, segment.init_version);
+    if track.segment.as_ref().is_some_and(|old| old.generation >= generation) {
+        return;
+    }
+    let Segment { duration, independent, bytes, parts, .. } = *segment;
+    let known = track.segment.is_some();
+    track.segment = Some(SegmentEntry { generation, seq, duration, independent, bytes, parts });
+    track.committed = false;
+    if !known {
+        prune_parts(view);
+    }
+}
+
+fn add_gap(view: &mut Snapshot, gap: &Gap) {
+    if let Some(slot) = slot_at(view, gap.msn, gap.discontinuity_sequence, gap.program_date_time) {
+        slot.gap.get_or_insert(gap.duration);
+        prune_parts(view);
+    }
+}
+
+fn trim(view: &mut Snapshot, first: Msn) {
+    if first <= view.first_msn {
+        return;
+    }
+    view.first_msn = first;
+    while view.slots.front().is_some_and(|s| s.msn < first) {
+        view.slots.pop_front();
+    }
+    for (name, RenditionState { inits, .. }) in &mut view.renditions {
+        let last = inits.last().map(|i| (i.epoch, i.version));
+        inits.retain(|i| {
+            Some((i.epoch, i.version)) == last
+                || view.slots.iter().any(|s| {
+                    s.epoch == i.epoch && s.tracks.get(name).is_some_and(|t| t.init_version == i.version)
+                })
+        });
+    }
+}
+
+fn bound(view: &mut Snapshot) {
+    if view.slots.len() > MAX_SLOTS {
+        let first = view.slots[view.slots.len() - MAX_SLOTS].msn;
+        trim(view, first);
+    }
+}
+
+/// How long a slot lasts: its longest complete track, else its stated gap.
+pub fn slot_duration(slot: &Slot) -> Option<MediaDuration> {
+    let longest = slot.tracks.values().filter_map(|t| t.segment.as_ref().map(|s| s.duration));
+    longest.max_by_key(|d| d.as_millis()).or(slot.gap)
+}
+
+fn prune_parts(view: &mut Snapshot) {
+    let keep = u64::from(view.target_duration.max(1)) * 1000 * PARTS_KEPT;
+    let mut after = 0;
+    for slot in view.slots.iter_mut().rev() {
+        if after >= keep {
+            slot.tracks.values_mut().filter(|t| t.segment.is_some()).for_each(|t| t.parts.clear());
+        }
+        after += slot_duration(slot).map_or(0, MediaDuration::as_millis);
+    }
+}
+
+/// Where a rendition's listing ends: its last segment, the parts it has there, and whether it is complete.
+pub fn end_of(view: &Snapshot, rendition: &Rendition) -> Option<(Msn, u32, bool)> {
+    view.slots.iter().rev().find_map(|slot| match slot.tracks.get(rendition) {
+        Some(TrackSlot { segment: Some(s), .. }) => Some((slot.msn, s.parts, true)),
+        Some(t) => Some((slot.msn, t.parts.len() as u32, slot.gap.is_some())),
+        None => slot.gap.map(|_| (slot.msn, 0, true)),
+    })
+}
+
+/// The oldest segment of `epoch` that may not be in the store: where a replacement resumes. A rendition lags behind
+/// another by less than two segments, so what a slot lacks two slots later will not come.
+pub fn resume_msn(view: &Snapshot, epoch: Epoch, first: Msn) -> Msn {
+    let mine = || view.slots.iter().filter(|s| s.epoch == epoch && s.msn >= first);
+    let last = mine().next_back().map(|s| s.msn);
+    let open = mine().find(|slot| {
+        let here = slot.tracks.values().all(|t| t.committed);
+        let all = view.renditions.keys().all(|r| slot.tracks.contains_key(r)) && !slot.tracks.is_empty();
+        slot.gap.is_none() && !(here && (all || last.is_some_and(|l| l.0 >= slot.msn.0 + 2)))
+    });
+    open.map(|s| s.msn).or(last.map(Msn::next)).unwrap_or(first)
+}
+
+/// The new media sequence number that leaves at least `window_ms` of complete segments, if it is to grow.
+pub fn trim_to(view: &Snapshot, window_ms: u64) -> Option<Msn> {
+    // RFC 8216 §6.2.2: at least three target durations stay.
+    let keep = window_ms.max(u64::from(view.target_duration.max(1)) * 3000);
+    let mut after = 0;
+    for slot in view.slots.iter().rev() {
+        if after >= keep {
+            return (slot.msn.next() > view.first_msn).then_some(slot.msn.next());
+        }
+        after += slot_duration(slot).map_or(0, MediaDuration::as_millis);
+    }
+    None
+}
