@@ -74,7 +74,7 @@ impl Reconciler {
             return Ok(());
         }
         self.ticks += 1;
-        let announce = self.ticks % TICKS_PER_ANNOUNCEMENT == 0;
+        let announce = self.ticks.is_multiple_of(TICKS_PER_ANNOUNCEMENT);
         let settled = self.leading_since.is_some_and(|since| self.core.clock.now_ms() - since >= GRACE_MS);
         for claim in self.core.repo.claims(MAX_CLAIMS).await? {
             if announce {

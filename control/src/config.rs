@@ -16,6 +16,9 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Bearer token of the API.
     pub admin_token: Secret<String>,
+    /// Secret for the hashes of stream keys: the same here and at every ingest node. Without it, the first
+    /// control makes one and keeps it in the state store, where ingest nodes find it.
+    pub stream_key_secret: Secret<String>,
     /// What publishers are told, e.g. `rtmp://ingest.example.com/live`. Without it: the host the API was
     /// asked at, with `rtmp_port`.
     pub rtmp_url: Option<String>,
@@ -33,6 +36,7 @@ impl Default for Config {
         Self {
             listen: ([0, 0, 0, 0], 8080).into(),
             admin_token: Secret::default(),
+            stream_key_secret: Secret::default(),
             rtmp_url: None,
             edge_url: None,
             rtmp_port: 1935,
@@ -43,7 +47,7 @@ impl Default for Config {
 
 impl Section for Config {
     const NAME: &'static str = "control";
-    const SECRETS: &'static [&'static str] = &["admin_token"];
+    const SECRETS: &'static [&'static str] = &["admin_token", "stream_key_secret"];
 
     fn check(&self) -> Result<(), (&'static str, String)> {
         let token = self.admin_token.expose();

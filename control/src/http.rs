@@ -9,7 +9,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::body::{EitherBody, MessageBody};
+use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header;
 use actix_web::middleware::{Next, from_fn};
@@ -124,17 +124,14 @@ async fn openapi() -> HttpResponse {
     HttpResponse::Ok().content_type("application/json").body(OPENAPI)
 }
 
-/// No request holds a connection for longer than its time.
+/// No request holds a connection for longer than its time. The request itself must not be cloned here:
+/// routing needs it alone.
 async fn limit_time(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
-) -> Result<ServiceResponse<EitherBody<impl MessageBody + 'static>>, actix_web::Error> {
-    let unanswered = request.request().clone();
+) -> Result<ServiceResponse<impl MessageBody + 'static>, actix_web::Error> {
     match tokio::time::timeout(REQUEST_TIMEOUT, next.call(request)).await {
-        Ok(response) => response.map(ServiceResponse::map_into_left_body),
-        Err(_) => {
-            let response = Problem::timeout().into_response().map_into_right_body();
-            Ok(ServiceResponse::new(unanswered, response))
-        }
+        Ok(response) => response,
+        Err(_) => Err(Problem::timeout().into()),
     }
 }

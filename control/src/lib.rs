@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 pub use config::{Config, MIN_TOKEN_CHARS};
-pub use repo::{Repo, RepoError};
+pub use repo::{Repo, RepoError, hash_secret};
 
 /// How often readiness looks at the bus and the store.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
@@ -79,7 +79,9 @@ pub async fn start(config: Config, deps: Deps) -> anyhow::Result<Node> {
     let metrics = deps.metrics.scope("control");
     let bus_ready = deps.readiness.condition("control.bus", "not connected yet");
     let state_ready = deps.readiness.condition("control.state", "not reached yet");
-    let repo = Repo::open(deps.state.clone()).await.context("control: opening the state")?;
+    let repo = Repo::open(deps.state.clone(), &config.stream_key_secret)
+        .await
+        .context("control: opening the state")?;
     state_ready.hold();
     let core = Arc::new(service::Core::new(repo, deps.bus.clone(), deps.clock.clone(), &metrics));
 

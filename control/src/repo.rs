@@ -104,9 +104,12 @@ impl std::fmt::Debug for Repo {
 }
 
 impl Repo {
-    /// Opens the records; the first control of a cluster makes the secret for key hashes.
-    pub async fn open(state: SharedState) -> Result<Self, RepoError> {
-        let hash_secret = Secret::new(hash_secret(&*state).await?);
+    /// Opens the records; without a configured secret for key hashes it is the one kept in the store.
+    pub async fn open(state: SharedState, configured: &Secret<String>) -> Result<Self, RepoError> {
+        let hash_secret = match configured.expose().as_bytes() {
+            [] => hash_secret(&*state).await?,
+            given => Secret::new(given.to_vec()),
+        };
         Ok(Self { state, hash_secret })
     }
 
@@ -283,10 +286,10 @@ impl Repo {
 }
 
 /// The cluster's secret for key hashes: read, or made once by whoever comes first.
-async fn hash_secret(state: &dyn StateStore) -> Result<Vec<u8>, RepoError> {
+pub async fn hash_secret(state: &dyn StateStore) -> Result<Secret<Vec<u8>>, RepoError> {
     for _ in 0..MAX_ATTEMPTS {
         if let Some(found) = state.get(keys::HASH_SECRET).await? {
-            return Ok(found.value.to_vec());
+            return Ok(Secret::new(found.value.to_vec()));
         }
         let mut secret = vec![0; HASH_SECRET_BYTES];
         rand::rng().fill_bytes(&mut secret);

@@ -165,9 +165,10 @@ impl Core {
             if let Some(session) = decision.kick {
                 self.kick(session, CloseReason::TakenOver);
             }
-            let kind = match decision.claim.continues {
-                true => LifecycleKind::Resumed,
-                false => LifecycleKind::Started { broadcast: decision.claim.broadcast },
+            let kind = if decision.claim.continues {
+                LifecycleKind::Resumed
+            } else {
+                LifecycleKind::Started { broadcast: decision.claim.broadcast }
             };
             self.event(stream.id, kind);
         }

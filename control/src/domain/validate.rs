@@ -79,7 +79,7 @@ impl Create {
         if reconnect_window_s > MAX_RECONNECT_WINDOW_S {
             refuse("reconnect_window_s", format!("must be at most {MAX_RECONNECT_WINDOW_S} seconds"));
         }
-        if self.ladder.as_ref().is_some_and(|ladder| *ladder != Value::from("copy")) {
+        if self.ladder.as_ref().is_some_and(|ladder| ladder.as_str() != Some("copy")) {
             let message = "must be \"copy\": streams are delivered as they are pushed, encoded ladders are not available";
             refuse("ladder", message.to_owned());
         }

@@ -1,0 +1,286 @@
+//! The API over real HTTP, the claim service over the bus: on the embedded backends and on real ones.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod common;
+
+use common::{Backends, Control, TOKEN};
+use millrace_wire::control_api::{ClaimReply, Kick, LeaseReply, RenewRequest};
+use millrace_wire::ids::SessionId;
+use millrace_wire::reasons::CloseReason;
+use millrace_wire::subjects;
+use reqwest::{Method, StatusCode};
+use serde_json::json;
+use std::time::Duration;
+
+/// Generous: it is waited for a condition, and this only bounds a failure.
+const LIMIT: Duration = Duration::from_secs(20);
+
+async fn whole_life(backends: &Backends) {
+    let control = Control::start(backends).await;
+    let created = control.create(json!({"title": " Match ", "scheduled_at": "2030-01-01T10:00:00Z"})).await;
+    let id = created["id"].as_str().unwrap();
+    let key = created["stream_key"].as_str().unwrap();
+    assert_eq!((created["title"].as_str(), created["status"].as_str()), (Some("Match"), Some("scheduled")));
+    let playback = created["playback_id"].as_str().unwrap();
+    assert!(created["hls_url"].as_str().unwrap().ends_with(&format!("/live/{playback}/index.m3u8")));
+    assert!(created["rtmp_url"].as_str().unwrap().starts_with("rtmp://127.0.0.1:"));
+
+    let (status, one) = control.call(Method::GET, &format!("/api/v1/livestreams/{id}"), None).await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(one.get("stream_key").is_none(), "the key is shown once");
+
+    let ClaimReply::Granted(grant) = control.claim(key, 1).await else { panic!("granted") };
+    assert!(grant.first_msn.0 > 1_700_000_000 && grant.epoch.0 > 1_700_000_000_000);
+    let status = control.status(id).await;
+    assert_eq!((status["status"].as_str(), status["health"]["state"].as_str()), (Some("live"), Some("ok")));
+    assert_eq!(status["viewer_count"], 0);
+
+    // The operator's stop reaches the session and refuses its reconnect.
+    let mut kicks =
+        backends.bus.subscribe(&subjects::control_kick(SessionId::from_u128(1)), 8).await.unwrap();
+    assert_eq!(control.post(id, "stop").await.0, StatusCode::OK);
+    let kick = tokio::time::timeout(LIMIT, kicks.recv()).await.unwrap().unwrap();
+    let kick: Kick = millrace_wire::control_api::decode(&kick.payload).unwrap();
+    assert_eq!(kick.reason, CloseReason::Stopped);
+    assert_eq!(control.claim(key, 2).await, ClaimReply::Refused { reason: CloseReason::StreamEnded });
+    assert_eq!(control.post(id, "stop").await.0, StatusCode::CONFLICT);
+    assert_eq!(control.post(id, "start").await.0, StatusCode::CONFLICT);
+    assert_eq!(control.post(id, "archive").await.0, StatusCode::OK);
+    let path = format!("/api/v1/livestreams/{id}");
+    assert_eq!(control.call(Method::DELETE, &path, None).await.0, StatusCode::NO_CONTENT);
+    assert_eq!(control.call(Method::GET, &path, None).await.0, StatusCode::NOT_FOUND);
+    assert_eq!(control.claim(key, 3).await, ClaimReply::Refused { reason: CloseReason::RevokedKey });
+    control.node.drain().await;
+}
+
+async fn two_controls_one_key(backends: &Backends) {
+    let (a, b) = (Control::start(backends).await, Control::start(backends).await);
+    let created = a.create(json!({"title": "Race", "takeover": "refuse"})).await;
+    let key = created["stream_key"].as_str().unwrap();
+    let claims = (10..26).map(|session| a.claim(key, session));
+    let replies = futures_join(claims).await;
+    let granted = replies.iter().filter(|reply| matches!(reply, ClaimReply::Granted(_))).count();
+    assert_eq!(granted, 1, "{replies:?}");
+    let refused = ClaimReply::Refused { reason: CloseReason::AlreadyLive };
+    assert_eq!(replies.iter().filter(|reply| **reply == refused).count(), 15, "{replies:?}");
+    b.node.drain().await;
+    a.node.drain().await;
+}
+
+async fn futures_join<T: Send + 'static>(futures: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
+    let mut all: Vec<_> = futures.map(Box::pin).collect();
+    let mut done: Vec<Option<T>> = all.iter().map(|_| None).collect();
+    std::future::poll_fn(|context| {
+        for (future, slot) in all.iter_mut().zip(&mut done) {
+            if slot.is_none()
+                && let std::task::Poll::Ready(value) = future.as_mut().poll(context)
+            {
+                *slot = Some(value);
+            }
+        }
+        if done.iter().all(Option::is_some) { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+    })
+    .await;
+    done.into_iter().flatten().collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whole_life_embedded() {
+    whole_life(&Backends::embedded().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whole_life_on_nats_and_redis() {
+    whole_life(&Backends::real().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_controls_one_key_embedded() {
+    two_controls_one_key(&Backends::embedded().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_controls_one_key_on_nats_and_redis() {
+    two_controls_one_key(&Backends::real().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_publisher_takes_over_and_the_first_is_told() {
+    let backends = Backends::embedded().await;
+    let control = Control::start(&backends).await;
+    let created = control.create(json!({"title": "Takeover"})).await;
+    let key = created["stream_key"].as_str().unwrap();
+    let mut kicks =
+        backends.bus.subscribe(&subjects::control_kick(SessionId::from_u128(1)), 8).await.unwrap();
+    let ClaimReply::Granted(first) = control.claim(key, 1).await else { panic!("granted") };
+    let ClaimReply::Granted(second) = control.claim(key, 2).await else { panic!("granted") };
+    assert!(second.epoch > first.epoch && second.first_msn > first.first_msn && second.continues);
+    assert_eq!(second.broadcast, first.broadcast);
+    assert!(tokio::time::timeout(LIMIT, kicks.recv()).await.unwrap().is_some());
+    let renew = RenewRequest {
+        stream: first.stream,
+        session: SessionId::from_u128(1),
+        epoch: first.epoch,
+        open_msn: None,
+        discontinuity_sequence: first.discontinuity_sequence,
+        degraded: None,
+    };
+    let reply: LeaseReply = control.ask(subjects::CONTROL_RENEW, &renew).await;
+    assert_eq!(reply, LeaseReply::Superseded { reason: CloseReason::TakenOver });
+    let degraded = RenewRequest {
+        session: SessionId::from_u128(2),
+        epoch: second.epoch,
+        degraded: Some(millrace_wire::announce::Degraded::NoCapacity),
+        ..renew
+    };
+    assert_eq!(control.ask::<_, LeaseReply>(subjects::CONTROL_RENEW, &degraded).await, LeaseReply::Ok);
+    let status = control.status(created["id"].as_str().unwrap()).await;
+    assert_eq!(status["health"]["message"], "degraded: no capacity");
+    control.node.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotated_key_is_refused_and_its_publisher_disconnected() {
+    let backends = Backends::embedded().await;
+    let control = Control::start(&backends).await;
+    let created = control.create(json!({"title": "Rotate"})).await;
+    let (id, old) = (created["id"].as_str().unwrap(), created["stream_key"].as_str().unwrap());
+    let mut kicks =
+        backends.bus.subscribe(&subjects::control_kick(SessionId::from_u128(1)), 8).await.unwrap();
+    assert!(matches!(control.claim(old, 1).await, ClaimReply::Granted(_)));
+    let (status, rotated) = control.post(id, "rotate-key").await;
+    assert_eq!(status, StatusCode::OK);
+    let new = rotated["stream_key"].as_str().unwrap();
+    assert_ne!(new, old);
+    assert!(tokio::time::timeout(LIMIT, kicks.recv()).await.unwrap().is_some());
+    assert_eq!(control.claim(old, 2).await, ClaimReply::Refused { reason: CloseReason::RevokedKey });
+    assert!(matches!(control.claim(new, 3).await, ClaimReply::Granted(_)));
+    let unknown = control.claim("000102030405060708090a0b0c0d0e0f", 4).await;
+    assert_eq!(unknown, ClaimReply::Refused { reason: CloseReason::UnknownKey });
+    control.node.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_loses_nothing() {
+    let mut backends = Backends::embedded().await;
+    let control = Control::start(&backends).await;
+    let created = control.create(json!({"title": "Durable"})).await;
+    let key = created["stream_key"].as_str().unwrap();
+    let ClaimReply::Granted(first) = control.claim(key, 1).await else { panic!("granted") };
+    control.node.drain().await;
+    backends.reopen().await;
+    let control = Control::start(&backends).await;
+    let status = control.status(created["id"].as_str().unwrap()).await;
+    assert_eq!(status["status"], "live");
+    let ClaimReply::Granted(again) = control.claim(key, 1).await else { panic!("granted") };
+    assert_eq!(again, first, "the same session is given the same epoch");
+    control.node.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publisher_that_stays_away_ends_the_stream() {
+    let backends = Backends::embedded().await;
+    let control = Control::start(&backends).await;
+    let created = control.create(json!({"title": "Gone", "reconnect_window_s": 0})).await;
+    let id = created["id"].as_str().unwrap();
+    assert!(matches!(
+        control.claim(created["stream_key"].as_str().unwrap(), 1).await,
+        ClaimReply::Granted(_)
+    ));
+    millrace_testkit::wait::until(LIMIT, async || control.status(id).await["status"] == "ended").await;
+    control.node.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_are_paged_and_filtered() {
+    let control = Control::start(&Backends::embedded().await).await;
+    let mut ids = Vec::new();
+    for n in 0..5 {
+        let created = control.create(json!({"title": format!("Stream {n}")})).await;
+        ids.push(created["id"].as_str().unwrap().to_owned());
+    }
+    control.post(&ids[1], "start").await;
+    control.post(&ids[2], "cancel").await;
+    let mut seen = Vec::new();
+    let mut cursor = String::new();
+    loop {
+        let (_, page) =
+            control.call(Method::GET, &format!("/api/v1/livestreams?limit=2{cursor}"), None).await;
+        let list = page["livestreams"].as_array().unwrap();
+        seen.extend(list.iter().map(|one| one["id"].as_str().unwrap().to_owned()));
+        let Some(next) = page["next_cursor"].as_str() else { break };
+        assert_eq!(list.len(), 2);
+        cursor = format!("&cursor={next}");
+    }
+    seen.sort();
+    ids.sort();
+    assert_eq!(seen, ids);
+    let count = async |query: &str| {
+        let (_, page) = control.call(Method::GET, &format!("/api/v1/livestreams?{query}"), None).await;
+        page["livestreams"].as_array().unwrap().len()
+    };
+    assert_eq!((count("active").await, count("upcoming=true").await, count("active=false").await), (1, 3, 5));
+    control.node.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_error_is_a_problem_document() {
+    let control = Control::start(&Backends::embedded().await).await;
+    let base = "/api/v1/livestreams";
+    let big = format!("{{\"title\": \"{}\"}}", "x".repeat(70_000));
+    let ladder = r#"{"title": "A", "ladder": [{"height": 720, "bitrate": 1}]}"#;
+    for (method, path, token, body, expected) in [
+        (Method::GET, "/nothing", None, None, 404),
+        (Method::GET, "/api/v1/nothing", Some(TOKEN), None, 404),
+        (Method::GET, base, None, None, 401),
+        (Method::GET, base, Some("wrong-token-wrong-token"), None, 401),
+        (Method::PUT, base, Some(TOKEN), None, 405),
+        (Method::GET, "/api/v1/livestreams/x/stop", Some(TOKEN), None, 405),
+        (Method::POST, "/", None, None, 405),
+        (Method::POST, base, Some(TOKEN), Some("{"), 400),
+        (Method::POST, base, Some(TOKEN), Some("{}"), 422),
+        (Method::POST, base, Some(TOKEN), Some(r#"{"title": "A", "titel": "B"}"#), 422),
+        (Method::POST, base, Some(TOKEN), Some(ladder), 422),
+        (Method::POST, base, Some(TOKEN), Some(big.as_str()), 413),
+        (Method::GET, "/api/v1/livestreams?limit=0", Some(TOKEN), None, 400),
+        (Method::GET, "/api/v1/livestreams?limt=1", Some(TOKEN), None, 400),
+        (Method::GET, "/api/v1/livestreams/not-an-id", Some(TOKEN), None, 404),
+        (Method::GET, "/api/v1/livestreams/01ARZ3NDEKTSV4RRFFQ69G5FAV", Some(TOKEN), None, 404),
+    ] {
+        let name = format!("{method} {path}");
+        let answer = control.raw(method, path, token, body).await;
+        assert_eq!(answer.status().as_u16(), expected, "{name}");
+        let kind = answer.headers()["content-type"].to_str().unwrap().to_owned();
+        assert_eq!(kind, "application/problem+json", "{name}");
+        if expected == 401 {
+            assert!(answer.headers().contains_key("www-authenticate"), "{name}");
+        }
+        if expected == 405 {
+            assert!(answer.headers().contains_key("allow"), "{name}");
+        }
+        let problem: serde_json::Value = answer.json().await.unwrap();
+        assert_eq!(problem["status"], expected, "{name}");
+        assert!(problem["detail"].as_str().is_some_and(|detail| !detail.is_empty()), "{name}");
+    }
+    control.node.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_dashboard_and_the_description_need_no_token() {
+    let control = Control::start(&Backends::embedded().await).await;
+    for (path, kind) in [("/", "text/html; charset=utf-8"), ("/api/openapi.json", "application/json")] {
+        let answer = control.raw(Method::GET, path, None, None).await;
+        assert_eq!(answer.status(), StatusCode::OK);
+        assert_eq!(answer.headers()["content-type"], kind);
+    }
+    let description = control.raw(Method::GET, "/api/openapi.json", None, None).await;
+    let description: serde_json::Value = description.json().await.unwrap();
+    assert!(description["paths"]["/api/v1/livestreams/{id}/rotate-key"]["post"].is_object());
+    millrace_testkit::wait::until(LIMIT, async || {
+        control.raw(Method::GET, "/readyz", None, None).await.status() == StatusCode::OK
+    })
+    .await;
+    let metrics = control.raw(Method::GET, "/metrics", None, None).await.text().await.unwrap();
+    assert!(metrics.contains("millrace_control_"), "{metrics}");
+    control.node.drain().await;
+}

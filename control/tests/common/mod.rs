@@ -1,0 +1,145 @@
+//! A control on either kind of backends, and a client for it.
+#![allow(clippy::unwrap_used, clippy::large_enum_variant, reason = "test helpers")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use millrace_bus::{MemBus, NatsBus, NatsConfig, SharedBus};
+use millrace_control::{Config, Deps, Node};
+use millrace_runtime::{Drain, Metrics, Readiness, Secret, SystemClock};
+use millrace_state::{RedbState, RedisConfig, RedisState, SharedState};
+use millrace_testkit::servers::{NatsServer, RedisServer};
+use millrace_wire::control_api::{ClaimReply, ClaimRequest, decode, encode};
+use millrace_wire::ids::{KeyHash, SessionId};
+use millrace_wire::subjects;
+use reqwest::{Client, Method, Response, StatusCode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+pub(crate) const TOKEN: &str = "test-admin-token-0123456789";
+
+/// What keeps the backends alive.
+enum Keep {
+    Dir(tempfile::TempDir),
+    Servers(#[allow(dead_code)] NatsServer, #[allow(dead_code)] RedisServer),
+}
+
+pub(crate) struct Backends {
+    pub(crate) bus: SharedBus,
+    pub(crate) state: Option<SharedState>,
+    keep: Keep,
+}
+
+impl Backends {
+    pub(crate) async fn embedded() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let state: SharedState = Arc::new(RedbState::open(dir.path().join("state.redb")).await.unwrap());
+        Self { bus: Arc::new(MemBus::new()), state: Some(state), keep: Keep::Dir(dir) }
+    }
+
+    pub(crate) async fn real() -> Self {
+        let (nats, redis) = (NatsServer::start_any().await, RedisServer::start().await);
+        let bus: SharedBus = Arc::new(NatsBus::connect(NatsConfig::new([nats.url()])).await.unwrap());
+        let state: SharedState = Arc::new(RedisState::connect(&RedisConfig::new(redis.url())).await.unwrap());
+        Self { bus, state: Some(state), keep: Keep::Servers(nats, redis) }
+    }
+
+    /// The embedded store from its file again, as after a restart of the process; the bus forgets all.
+    pub(crate) async fn reopen(&mut self) {
+        let Keep::Dir(dir) = &self.keep else { panic!("embedded backends") };
+        self.state = None;
+        let path = dir.path().join("state.redb");
+        let state =
+            millrace_testkit::wait::some(Duration::from_secs(20), async || RedbState::open(&path).await.ok());
+        self.state = Some(Arc::new(state.await));
+        self.bus = Arc::new(MemBus::new());
+    }
+}
+
+pub(crate) struct Control {
+    pub(crate) node: Node,
+    base: String,
+    bus: SharedBus,
+    secret: Vec<u8>,
+    client: Client,
+}
+
+impl Control {
+    pub(crate) async fn start(backends: &Backends) -> Self {
+        let state = backends.state.clone().unwrap();
+        let config = Config {
+            listen: ([127, 0, 0, 1], 0).into(),
+            admin_token: Secret::new(TOKEN.to_owned()),
+            ..Config::default()
+        };
+        let deps = Deps {
+            bus: backends.bus.clone(),
+            state: state.clone(),
+            metrics: Metrics::new(),
+            readiness: Readiness::new(),
+            clock: SystemClock::shared(),
+            drain: Drain::new(),
+        };
+        let node = millrace_control::start(config, deps).await.unwrap();
+        let secret = millrace_control::hash_secret(&*state).await.unwrap().expose().clone();
+        let base = format!("http://{}", node.addr());
+        Self { node, base, bus: backends.bus.clone(), secret, client: millrace_testkit::http::client() }
+    }
+
+    pub(crate) async fn raw(
+        &self,
+        method: Method,
+        path: &str,
+        token: Option<&str>,
+        body: Option<&str>,
+    ) -> Response {
+        let mut request = self.client.request(method, format!("{}{path}", self.base));
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        if let Some(body) = body {
+            request = request.header("content-type", "application/json").body(body.to_owned());
+        }
+        request.send().await.unwrap()
+    }
+
+    pub(crate) async fn call(&self, method: Method, path: &str, body: Option<Value>) -> (StatusCode, Value) {
+        let body = body.map(|body| body.to_string());
+        let answer = self.raw(method, path, Some(TOKEN), body.as_deref()).await;
+        let status = answer.status();
+        (status, answer.json().await.unwrap_or(Value::Null))
+    }
+
+    pub(crate) async fn create(&self, body: Value) -> Value {
+        let (status, created) = self.call(Method::POST, "/api/v1/livestreams", Some(body)).await;
+        assert_eq!(status, StatusCode::CREATED, "{created}");
+        created
+    }
+
+    pub(crate) async fn post(&self, id: &str, verb: &str) -> (StatusCode, Value) {
+        self.call(Method::POST, &format!("/api/v1/livestreams/{id}/{verb}"), None).await
+    }
+
+    pub(crate) async fn status(&self, id: &str) -> Value {
+        self.call(Method::GET, &format!("/api/v1/livestreams/{id}/status"), None).await.1
+    }
+
+    pub(crate) async fn ask<Q: Serialize, A: DeserializeOwned>(&self, subject: &str, request: &Q) -> A {
+        let payload = encode(request).unwrap().into();
+        let answer = self.bus.request(subject, payload, Duration::from_secs(20)).await.unwrap();
+        decode(&answer).unwrap()
+    }
+
+    /// Claims as an ingest node does.
+    pub(crate) async fn claim(&self, key: &str, session: u128) -> ClaimReply {
+        let request = ClaimRequest {
+            key_hash: KeyHash::of(&self.secret, &key.parse().unwrap()),
+            session: SessionId::from_u128(session),
+            node: "ingest-1".parse().unwrap(),
+            addr: Some([127, 0, 0, 1].into()),
+            protocol: "rtmp".to_owned(),
+        };
+        self.ask(subjects::CONTROL_CLAIM, &request).await
+    }
+}
