@@ -85,6 +85,11 @@ impl ObjectCache {
         Some(entry.object.clone())
     }
 
+    /// Whether the object is in memory.
+    pub fn contains(&self, key: &str) -> bool {
+        self.read(key).contains_key(key)
+    }
+
     /// Puts a feed's object in; it stays until [`ObjectCache::remove`].
     pub fn insert_hot(&self, key: &str, bytes: Bytes) {
         let entry = Entry { object: Object::new(key, bytes), cached: false, used: AtomicU64::new(0) };

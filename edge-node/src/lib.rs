@@ -6,9 +6,13 @@
 
 pub mod cache;
 pub mod config;
+mod feed;
 pub mod fetch;
+pub mod hot;
 mod http;
 pub mod metrics;
+mod node;
+pub mod publish;
 pub mod registry;
 pub mod render;
 pub mod stream;
@@ -16,3 +20,4 @@ pub mod text;
 pub mod viewers;
 
 pub use config::Config;
+pub use node::{Deps, Node, start};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use millrace_media::hls::{
     Map, MediaPlaylist, MediaRendition, MultivariantPlaylist, OpenSegment, Part, PreloadHint, RenditionReport,
-    Segment, ServerControl, Variant, part_hold_back,
+    Segment, ServerControl, Start, Variant, part_hold_back,
 };
 use millrace_wire::fact::{MediaDuration, Slot, Snapshot, TrackInfo, TrackMedia, TrackSlot};
 use millrace_wire::ids::{Generation, Rendition};
@@ -14,6 +14,8 @@ use crate::stream::Head;
 
 /// The audio group of every variant.
 const AUDIO_GROUP: &str = "audio";
+/// See [`join_point`]: half a frame at 25 frames a second.
+const START_INSIDE: Duration = Duration::from_millis(20);
 /// The author of names nobody has: grants begin at 1.
 const NOBODY: Generation = Generation(0);
 
@@ -139,10 +141,34 @@ impl Walk<'_> {
             playlist.preload_hint = Some(PreloadHint::Part(hint(snapshot, open_msn, open_parts)));
         }
         playlist.drop_old_parts();
+        playlist.start = join_point(&playlist);
         let head =
             Head { open_msn, open_parts: open_parts as u32, previous_parts: self.parts, ended: snapshot.ended };
         (playlist, head)
     }
+}
+
+/// Where a player is to begin when segments may start without a keyframe: at the newest independent part or segment that
+/// is a hold-back from the end (ADR 0002). None where any segment will do.
+fn join_point(playlist: &MediaPlaylist) -> Option<Start> {
+    if playlist.independent_segments || playlist.ended {
+        return None;
+    }
+    let hold_back = playlist.server_control.and_then(|c| c.part_hold_back)?;
+    let open = playlist.open.iter().flat_map(|o| o.parts.iter().rev().map(|p| (p.duration, p.independent)));
+    // A segment without parts says nothing of its keyframes.
+    let complete = playlist.segments.iter().rev().take_while(|s| !s.gap && !s.parts.is_empty());
+    let complete = complete.flat_map(|s| s.parts.iter().rev().map(|p| (p.duration, p.independent)));
+    let mut back = Duration::ZERO;
+    for (length, independent) in open.chain(complete) {
+        back += length;
+        if independent && back >= hold_back {
+            // A little after the keyframe: rounding must not land in the part before it.
+            let offset = back.saturating_sub(START_INSIDE).as_millis();
+            return Some(Start { time_offset_ms: i32::try_from(offset).ok().map(i32::wrapping_neg)?, precise: true });
+        }
+    }
+    None
 }
 
 /// The parts up to the first that is not there: a later one must wait for it.

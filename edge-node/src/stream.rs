@@ -147,6 +147,22 @@ impl LiveStream {
         self.view.send_replace(Arc::new(view));
     }
 
+    /// Wakes the waiters without a change: bytes they wait for may have come.
+    pub fn wake(&self) {
+        self.view.send_modify(|_| {});
+    }
+
+    /// Notes whether the feed follows its author.
+    pub fn set_current(&self, current: bool) {
+        self.view.send_if_modified(|view| {
+            let changed = view.current != current;
+            if changed {
+                *view = Arc::new(View { current, ..View::clone(view) });
+            }
+            changed
+        });
+    }
+
     /// Notes a request.
     pub fn touch(&self, now_ms: u64) {
         self.used_ms.fetch_max(now_ms, Ordering::Relaxed);

@@ -8,7 +8,10 @@ use super::{App, headers, range, refuse};
 use crate::cache::Object;
 use crate::fetch::Outcome;
 use crate::registry::NoStream;
-use crate::stream::{LiveStream, Phase, Reach};
+use crate::stream::{LiveStream, Phase, View};
+
+/// Segments below the open one whose bytes may still be on their way here.
+const RECENT: u64 = 4;
 
 /// Answers for the object under `key`, the path without its leading slash.
 pub(super) async fn serve(app: &App, request: &HttpRequest, key: &str) -> HttpResponse {
@@ -18,53 +21,52 @@ pub(super) async fn serve(app: &App, request: &HttpRequest, key: &str) -> HttpRe
     }
     app.metrics.cache_misses.inc();
     let Ok(name) = key.parse::<ObjectName>() else { return refuse::missing() };
-    if let ObjectKind::Part(msn, _, part) = name.kind {
-        return awaited_part(app, request, key, &name, (msn.0, part.0)).await;
-    }
     // Who invents paths must not reach the store: only streams that exist have objects.
-    match app.registry.follow(name.playback).await {
-        Ok(_) => {}
-        Err(NoStream::Unknown) => return refuse::missing(),
-        Err(NoStream::Busy) => return refuse::busy(),
-    }
-    match app.fetcher.get(key).await {
-        Outcome::Found(object) => send(app, request, key, &object),
-        Outcome::Missing => refuse::missing(),
-        Outcome::Failed => refuse::busy(),
-    }
-}
-
-/// A part not in memory: the one a preload hint names is waited for (RFC 8216bis §6.2.6), others are gone.
-async fn awaited_part(
-    app: &App,
-    request: &HttpRequest,
-    key: &str,
-    name: &ObjectName,
-    at: (u64, u32),
-) -> HttpResponse {
     let stream = match app.registry.follow(name.playback).await {
         Ok(stream) => stream,
         Err(NoStream::Unknown) => return refuse::missing(),
         Err(NoStream::Busy) => return refuse::busy(),
     };
-    if !hinted(&stream, name, at) {
+    if matches!(name.kind, ObjectKind::Part(..)) {
+        // Parts are never stored; the one a preload hint names is waited for (RFC 8216bis §6.2.6).
+        return soon(app, request, key, &stream, &name).await;
+    }
+    match app.fetcher.get(key).await {
+        Outcome::Found(object) => send(app, request, key, &object),
+        Outcome::Missing => soon(app, request, key, &stream, &name).await,
+        Outcome::Failed => refuse::busy(),
+    }
+}
+
+/// Neither in memory nor in the store: what the playlist lists is under way to this edge.
+async fn soon(
+    app: &App,
+    request: &HttpRequest,
+    key: &str,
+    stream: &LiveStream,
+    name: &ObjectName,
+) -> HttpResponse {
+    if !expected(&stream.view(), name) {
         return refuse::missing();
     }
-    let came = app.wait(&stream, app.limits.part_hold, |_| !hinted(&stream, name, at)).await;
-    if came.is_err() {
-        return refuse::busy();
-    }
+    let ready = |view: &View| app.cache.contains(key) || !expected(view, name);
+    // On time-out too: it may have come this moment.
+    let _ = app.wait(stream, app.limits.part_hold, ready).await;
     app.cache.get(key).map_or_else(refuse::missing, |object| send(app, request, key, &object))
 }
 
-/// Whether the part is the next one of its rendition.
-fn hinted(stream: &LiveStream, name: &ObjectName, (msn, part): (u64, u32)) -> bool {
-    let view = stream.view();
-    let head = view.rendition(name.rendition.as_str()).map(|m| m.head);
-    view.phase == Phase::Live && head.is_some_and(|h| {
-        let next = (h.open_msn, h.open_parts);
-        (msn, part) == next && h.reach(msn, Some(part)) == Reach::Later
-    })
+/// Whether the name is listed or hinted near the end of its rendition's playlist.
+fn expected(view: &View, name: &ObjectName) -> bool {
+    let Some(head) = view.rendition(name.rendition.as_str()).map(|m| m.head) else { return false };
+    match name.kind {
+        ObjectKind::Init(_) => view.phase == Phase::Live,
+        ObjectKind::Segment(msn, _) => msn.0 < head.open_msn && msn.0 + RECENT >= head.open_msn,
+        ObjectKind::Part(msn, _, part) => {
+            let hinted = (msn.0, part.0) == (head.open_msn, head.open_parts) && view.phase == Phase::Live;
+            let listed = msn.0 + RECENT >= head.open_msn && (msn.0, part.0) < (head.open_msn, head.open_parts);
+            hinted || listed
+        }
+    }
 }
 
 fn send(app: &App, request: &HttpRequest, key: &str, object: &Object) -> HttpResponse {

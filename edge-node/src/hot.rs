@@ -1,0 +1,182 @@
+//! What a feed keeps in memory: init sections, parts, and segments joined from their parts.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use millrace_wire::fact::Snapshot;
+use millrace_wire::ids::{Epoch, Generation, InitVersion, Msn, PartIndex, PlaybackId, Rendition};
+use millrace_wire::objects::{ObjectKind, ObjectName};
+
+use crate::cache::ObjectCache;
+use crate::metrics::EdgeMetrics;
+
+/// Objects stay this many segments after they left the window: players that loaded the playlist before still ask.
+const GRACE_SEGMENTS: u64 = 3;
+
+/// A part's author and index.
+pub type Named = (Generation, PartIndex);
+
+/// Orders what is held by age.
+type Place = (Msn, Rendition, Epoch, Generation);
+
+#[derive(Debug, Default)]
+struct Held {
+    parts: BTreeMap<u32, Bytes>,
+    whole: Option<Bytes>,
+}
+
+impl Held {
+    fn len(&self) -> usize {
+        // Parts of a whole segment are slices of it.
+        self.whole.as_ref().map_or_else(|| self.parts.values().map(Bytes::len).sum(), Bytes::len)
+    }
+}
+
+/// The hot objects of one stream.
+#[derive(Debug)]
+pub struct Hot {
+    playback: PlaybackId,
+    cache: Arc<ObjectCache>,
+    metrics: EdgeMetrics,
+    held: BTreeMap<Place, Held>,
+    inits: HashMap<(Rendition, Epoch, InitVersion), usize>,
+    bytes: usize,
+    limit: usize,
+}
+
+impl Hot {
+    /// Holds nothing yet, and never more than about `limit` bytes.
+    pub fn new(playback: PlaybackId, cache: Arc<ObjectCache>, metrics: EdgeMetrics, limit: usize) -> Self {
+        Self { playback, cache, metrics, held: BTreeMap::new(), inits: HashMap::new(), bytes: 0, limit }
+    }
+
+    fn key(&self, rendition: &Rendition, epoch: Epoch, kind: ObjectKind) -> String {
+        ObjectName { playback: self.playback, rendition: rendition.clone(), epoch, kind }.key()
+    }
+
+    fn count(&mut self, before: usize, after: usize) {
+        self.bytes = self.bytes + after - before;
+        self.metrics.hot_bytes.add(after as i64 - before as i64);
+    }
+
+    /// Takes an init section.
+    pub fn init(&mut self, rendition: &Rendition, epoch: Epoch, version: InitVersion, bytes: Bytes) {
+        let size = bytes.len();
+        self.cache.insert_hot(&self.key(rendition, epoch, ObjectKind::Init(version)), bytes);
+        let before = self.inits.insert((rendition.clone(), epoch, version), size).unwrap_or(0);
+        self.count(before, size);
+    }
+
+    /// Takes a part.
+    pub fn part(&mut self, rendition: &Rendition, epoch: Epoch, msn: Msn, (generation, part): (Generation, PartIndex), bytes: Bytes) {
+        let key = self.key(rendition, epoch, ObjectKind::Part(msn, generation, part));
+        self.cache.insert_hot(&key, bytes.clone());
+        let held = self.held.entry((msn, rendition.clone(), epoch, generation)).or_default();
+        let before = held.len();
+        held.parts.insert(part.0, bytes);
+        let after = held.len();
+        self.count(before, after);
+        self.shed();
+    }
+
+    /// Takes a whole segment that came with its fact.
+    pub fn whole(&mut self, rendition: &Rendition, epoch: Epoch, msn: Msn, generation: Generation, bytes: Bytes) {
+        self.cache.insert_hot(&self.key(rendition, epoch, ObjectKind::Segment(msn, generation)), bytes.clone());
+        let held = self.held.entry((msn, rendition.clone(), epoch, generation)).or_default();
+        let before = held.len();
+        held.whole = Some(bytes);
+        let after = held.len();
+        self.count(before, after);
+        self.shed();
+    }
+
+    /// Whether the segment's bytes are held.
+    pub fn has_whole(&self, rendition: &Rendition, epoch: Epoch, msn: Msn, generation: Generation) -> bool {
+        self.held.get(&(msn, rendition.clone(), epoch, generation)).is_some_and(|h| h.whole.is_some())
+    }
+
+    /// A segment is complete: its bytes are its parts', joined. `false` when some part is missing: the store has the
+    /// segment, or will.
+    pub fn join(&mut self, rendition: &Rendition, epoch: Epoch, msn: Msn, generation: Generation, parts: &[Named]) -> bool {
+        let find = |(generation, part): &Named| {
+            self.held.get(&(msn, rendition.clone(), epoch, *generation))?.parts.get(&part.0)
+        };
+        let Some(pieces) = parts.iter().map(find).collect::<Option<Vec<_>>>() else { return false };
+        let mut whole = BytesMut::with_capacity(pieces.iter().map(|p| p.len()).sum());
+        pieces.iter().for_each(|p| whole.extend_from_slice(p));
+        if whole.is_empty() {
+            return false;
+        }
+        let whole = whole.freeze();
+        self.slice_parts(rendition, epoch, msn, parts, &whole);
+        self.whole(rendition, epoch, msn, generation, whole);
+        true
+    }
+
+    /// Lets the parts share the segment's memory instead of holding it twice.
+    fn slice_parts(&mut self, rendition: &Rendition, epoch: Epoch, msn: Msn, parts: &[Named], whole: &Bytes) {
+        let mut at: usize = 0;
+        for (generation, part) in parts {
+            let place = (msn, rendition.clone(), epoch, *generation);
+            let Some(held) = self.held.get_mut(&place).and_then(|h| h.parts.get_mut(&part.0)) else { return };
+            let Some(end) = at.checked_add(held.len()).filter(|end| *end <= whole.len()) else { return };
+            *held = whole.slice(at..end);
+            at = end;
+            let slice = held.clone();
+            self.cache.insert_hot(&self.key(rendition, epoch, ObjectKind::Part(msn, *generation, *part)), slice);
+        }
+    }
+
+    /// Lets go of what left the window some segments ago.
+    pub fn retain(&mut self, snapshot: &Snapshot) {
+        let keep = Msn(snapshot.first_msn.0.saturating_sub(GRACE_SEGMENTS));
+        while self.held.first_key_value().is_some_and(|((msn, ..), _)| *msn < keep) {
+            self.drop_oldest();
+        }
+        let used = |(rendition, epoch, version): &(Rendition, Epoch, InitVersion)| {
+            snapshot.renditions.get(rendition).is_some_and(|r| r.inits.iter().any(|i| (i.epoch, i.version) == (*epoch, *version)))
+        };
+        let gone: Vec<_> = self.inits.keys().filter(|k| !used(k)).cloned().collect();
+        for (rendition, epoch, version) in gone {
+            self.cache.remove(&self.key(&rendition, epoch, ObjectKind::Init(version)));
+            let size = self.inits.remove(&(rendition, epoch, version)).unwrap_or(0);
+            self.count(size, 0);
+        }
+    }
+
+    /// Over the limit, the oldest leave memory: the store has them.
+    fn shed(&mut self) {
+        while self.bytes > self.limit && self.held.len() > 1 {
+            self.drop_oldest();
+        }
+    }
+
+    fn drop_oldest(&mut self) {
+        let Some(((msn, rendition, epoch, generation), held)) = self.held.pop_first() else { return };
+        for part in held.parts.keys() {
+            self.cache.remove(&self.key(&rendition, epoch, ObjectKind::Part(msn, generation, PartIndex(*part))));
+        }
+        if held.whole.is_some() {
+            self.cache.remove(&self.key(&rendition, epoch, ObjectKind::Segment(msn, generation)));
+        }
+        self.count(held.len(), 0);
+    }
+
+    /// Bytes held.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Drop for Hot {
+    fn drop(&mut self) {
+        while !self.held.is_empty() {
+            self.drop_oldest();
+        }
+        for (rendition, epoch, version) in self.inits.keys() {
+            self.cache.remove(&self.key(rendition, *epoch, ObjectKind::Init(*version)));
+        }
+        self.metrics.hot_bytes.add(-(self.bytes as i64));
+    }
+}

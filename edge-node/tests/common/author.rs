@@ -1,0 +1,229 @@
+//! An author for tests: says facts on the bus, keeps its log for repair and answers snapshot requests.
+
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use millrace_bus::SharedBus;
+use millrace_cluster::view;
+use millrace_wire::announce::{EpochAnnouncement, EpochPhase, SessionAnnouncement};
+use millrace_wire::control_api;
+use millrace_wire::fact::{
+    EpochOpen, Fact, FactMessage, MediaDuration, Part, Segment, Snapshot, TrackInfo, TrackMedia,
+};
+use millrace_wire::ids::{
+    BroadcastId, DiscontinuitySeq, Epoch, FactSeq, Generation, InitVersion, Msn, NodeId, PartIndex, PlaybackId,
+    Rendition, SessionId, StreamId, UnixMillis,
+};
+use millrace_wire::repair::{RepairReply, RepairRequest};
+use millrace_wire::subjects;
+
+/// The first segment's number.
+pub(crate) const FIRST: u64 = 1000;
+/// The first segment's wall clock.
+pub(crate) const PDT_MS: u64 = 1_790_000_000_000;
+/// TARGETDURATION.
+pub(crate) const TARGET_S: u32 = 4;
+
+struct Log {
+    view: Snapshot,
+    facts: Vec<FactMessage>,
+}
+
+/// The author of one generation of one stream.
+#[derive(Clone)]
+pub(crate) struct Author {
+    pub(crate) stream: StreamId,
+    pub(crate) playback: PlaybackId,
+    pub(crate) epoch: Epoch,
+    pub(crate) generation: Generation,
+    broadcast: BroadcastId,
+    bus: SharedBus,
+    log: Arc<Mutex<Log>>,
+}
+
+impl Author {
+    /// Takes over an empty log; nothing is announced yet.
+    pub(crate) async fn new(bus: SharedBus, stream: StreamId, playback: PlaybackId) -> Self {
+        let broadcast = BroadcastId::from_u128(77);
+        let (epoch, generation) = (Epoch(PDT_MS), Generation(1));
+        let base = view::empty(broadcast);
+        let view = view::takeover(epoch, generation, &base);
+        let log = Arc::new(Mutex::new(Log { view, facts: Vec::new() }));
+        let author = Self { stream, playback, epoch, generation, broadcast, bus, log };
+        author.answer().await;
+        author.record(Fact::Takeover { base: Box::new(base) }, Bytes::new());
+        author
+    }
+
+    /// Answers repair and snapshot requests until the bus closes.
+    async fn answer(&self) {
+        let ring = subjects::ring_live(self.stream, self.epoch, self.generation);
+        let mut repairs = self.bus.subscribe(&ring, 64).await.unwrap();
+        let mut snaps = self.bus.subscribe(&subjects::snap(self.stream), 64).await.unwrap();
+        let this = self.clone();
+        tokio::spawn(async move {
+            while let Some(request) = repairs.recv().await {
+                let ranges = RepairRequest::parse(&request.payload).unwrap().ranges;
+                let again: Vec<FactMessage> = {
+                    let log = this.log.lock().unwrap();
+                    let reply = RepairReply { oldest: Some(0), next: log.facts.len() as u64 };
+                    let reply = serde_json::to_vec(&reply).unwrap().into();
+                    this.bus.respond(request.reply.as_ref().unwrap(), reply).unwrap();
+                    let wanted = |f: &&FactMessage| ranges.iter().any(|(a, b)| (*a..=*b).contains(&f.seq.0));
+                    log.facts.iter().filter(wanted).cloned().collect()
+                };
+                let subject = subjects::repair_live(this.stream, this.epoch, this.generation);
+                again.iter().for_each(|fact| this.send(&subject, fact));
+            }
+        });
+        let this = self.clone();
+        tokio::spawn(async move {
+            while let Some(request) = snaps.recv().await {
+                let snapshot = serde_json::to_vec(&this.log.lock().unwrap().view).unwrap();
+                this.bus.respond(request.reply.as_ref().unwrap(), snapshot.into()).unwrap();
+            }
+        });
+    }
+
+    fn send(&self, subject: &str, fact: &FactMessage) {
+        for frame in fact.encode(self.bus.max_payload()).unwrap() {
+            self.bus.publish(subject, frame).unwrap();
+        }
+    }
+
+    fn record(&self, fact: Fact, payload: Bytes) {
+        self.keep(fact, payload, true);
+    }
+
+    fn keep(&self, fact: Fact, payload: Bytes, sent: bool) {
+        let message = {
+            let mut log = self.log.lock().unwrap();
+            let seq = FactSeq(log.facts.len() as u64);
+            view::apply(&mut log.view, seq, &fact);
+            let (epoch, generation) = (self.epoch, self.generation);
+            let message = FactMessage { epoch, generation, seq, fact, payload };
+            log.facts.push(message.clone());
+            message
+        };
+        if sent {
+            self.send(&subjects::live(self.stream, self.epoch, self.generation), &message);
+        }
+    }
+
+    /// Announces the epoch and the generation.
+    pub(crate) fn announce(&self) {
+        let session = SessionId::from_u128(5);
+        let epoch = EpochAnnouncement {
+            stream: self.stream,
+            playback: self.playback,
+            broadcast: self.broadcast,
+            epoch: self.epoch,
+            session: Some(session),
+            phase: EpochPhase::Open,
+        };
+        let worker: Option<NodeId> = "worker-1".parse().ok();
+        let granted = SessionAnnouncement {
+            stream: self.stream,
+            epoch: self.epoch,
+            session,
+            generation: Some(self.generation),
+            worker,
+            degraded: None,
+        };
+        let epoch = control_api::encode(&epoch).unwrap();
+        self.bus.publish(&subjects::epoch(self.stream), epoch.into()).unwrap();
+        let granted = serde_json::to_vec(&granted).unwrap();
+        self.bus.publish(&subjects::session(self.stream), granted.into()).unwrap();
+    }
+
+    /// Opens the epoch with a video and an audio track.
+    pub(crate) fn open(&self, video: (TrackInfo, Bytes), audio: (TrackInfo, Bytes), part_target: MediaDuration) {
+        self.record(Fact::EpochOpen(epoch_open(self.broadcast)), Bytes::new());
+        for (rendition, (info, init)) in [(Rendition::video(), video), (Rendition::audio(), audio)] {
+            let version = InitVersion(0);
+            self.record(Fact::Init { rendition: rendition.clone(), version, info }, init);
+            self.record(Fact::PartTarget { rendition, target: part_target }, Bytes::new());
+        }
+    }
+
+    /// Says a part.
+    pub(crate) fn part(&self, rendition: Rendition, at: (u64, u32), ms: u64, independent: bool, bytes: Bytes) {
+        self.say_part(rendition, at, ms, independent, bytes, true);
+    }
+
+    /// A part that gets lost on its way.
+    #[allow(dead_code)]
+    pub(crate) fn lost_part(&self, rendition: Rendition, at: (u64, u32), ms: u64, independent: bool, bytes: Bytes) {
+        self.say_part(rendition, at, ms, independent, bytes, false);
+    }
+
+    fn say_part(&self, rendition: Rendition, at: (u64, u32), ms: u64, independent: bool, bytes: Bytes, sent: bool) {
+        let part = Part {
+            rendition,
+            msn: Msn(at.0),
+            part: PartIndex(at.1),
+            duration: MediaDuration::from_millis(ms),
+            independent,
+            bytes: bytes.len() as u64,
+            discontinuity_sequence: DiscontinuitySeq(0),
+            program_date_time: self.date(at.0),
+            init_version: InitVersion(0),
+            gap: false,
+        };
+        self.keep(Fact::Part(part), bytes, sent);
+    }
+
+    fn date(&self, msn: u64) -> UnixMillis {
+        UnixMillis(PDT_MS + (msn - FIRST) * 2000)
+    }
+
+    /// Closes a segment of `parts` parts.
+    pub(crate) fn segment(&self, rendition: Rendition, msn: u64, parts: u32, ms: u64, independent: bool, bytes: u64) {
+        let segment = Segment {
+            rendition,
+            msn: Msn(msn),
+            parts,
+            duration: MediaDuration::from_millis(ms),
+            independent,
+            bytes,
+            discontinuity_sequence: DiscontinuitySeq(0),
+            program_date_time: self.date(msn),
+            init_version: InitVersion(0),
+        };
+        self.record(Fact::Segment(segment), Bytes::new());
+    }
+
+    /// Moves the window.
+    pub(crate) fn trim(&self, first: u64) {
+        self.record(Fact::Trim { first: Msn(first) }, Bytes::new());
+    }
+
+    /// Ends the broadcast.
+    #[allow(dead_code)]
+    pub(crate) fn end(&self) {
+        self.record(Fact::End, Bytes::new());
+    }
+}
+
+fn epoch_open(broadcast: BroadcastId) -> EpochOpen {
+    EpochOpen {
+        broadcast,
+        first_msn: Msn(FIRST),
+        discontinuity_sequence: DiscontinuitySeq(0),
+        program_date_time: UnixMillis(PDT_MS),
+        target_duration: TARGET_S,
+        lead_gaps: 1,
+    }
+}
+
+/// A description of the video track.
+pub(crate) fn video_info(width: u32, height: u32, codecs: &str) -> TrackInfo {
+    let media = TrackMedia::Video { width, height, frame_rate_milli: Some(30_000) };
+    TrackInfo { media, codecs: codecs.to_owned(), bandwidth: 1_000_000, timescale: 90_000 }
+}
+
+/// A description of the audio track.
+pub(crate) fn audio_info() -> TrackInfo {
+    let media = TrackMedia::Audio { channels: 2, sample_rate: 48_000 };
+    TrackInfo { media, codecs: "mp4a.40.2".to_owned(), bandwidth: 80_000, timescale: 48_000 }
+}
