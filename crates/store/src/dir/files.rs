@@ -11,7 +11,7 @@ use super::{Inner, META_DIR, SyncPolicy, TMP_DIR};
 use crate::{Meta, ObjectInfo, PutBody, StoreError};
 
 /// How often a put makes its directory again when a delete has just removed it as empty.
-const DIR_RACE_TRIES: usize = 8;
+const DIR_RACE_TRIES: usize = 32;
 
 pub(super) fn io_error(error: &io::Error, key: &str) -> StoreError {
     match error.kind() {
@@ -106,8 +106,11 @@ fn rename(from: &Path, to: &Path) -> io::Result<()> {
     for _ in 0..DIR_RACE_TRIES {
         match (&done, to.parent()) {
             (Err(error), Some(parent)) if error.kind() == ErrorKind::NotFound => {
-                fs::create_dir_all(parent)?;
-                done = fs::rename(from, to);
+                // It may be removed again, at any level, while it is made.
+                match fs::create_dir_all(parent) {
+                    Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                    _ => done = fs::rename(from, to),
+                }
             }
             _ => break,
         }

@@ -27,7 +27,7 @@ fn command(binary: &Path, dir: &Path, port: u16) -> Command {
 }
 
 async fn ready(port: u16) -> bool {
-    let ask = b"GET /minio/health/ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    let ask = b"GET /minio/health/cluster HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     answers(port, ask, " 200 OK").await
 }
 
