@@ -41,12 +41,9 @@ const fn stamp(unit: &MediaUnit) -> Stamp {
 
 fn media_unit(unit: MediaUnit) -> Unit {
     match unit.track {
-        Track::Video => Unit::Video(AccessUnit {
-            dts: unit.dts,
-            cts: unit.cts,
-            keyframe: unit.keyframe,
-            data: unit.data,
-        }),
+        Track::Video => {
+            Unit::Video(AccessUnit { dts: unit.dts, cts: unit.cts, keyframe: unit.keyframe, data: unit.data })
+        }
         Track::Audio => Unit::Audio(AudioFrame { pts: unit.dts, data: unit.data }),
     }
 }

@@ -1,9 +1,18 @@
 //! The transcode node: bids for jobs, packages media, uploads segments and announces them.
+//!
+//! One task per job drives `millrace_cluster`'s author, which decides what is said when, and the copy rung's
+//! [`pipeline`], which makes it; uploads and the index happen behind its back.
 #![forbid(unsafe_code)]
 
 mod config;
 mod convert;
+mod index;
+mod job;
+mod metrics;
+mod node;
 pub mod pipeline;
 mod storage;
+mod worker;
 
 pub use config::Config;
+pub use node::{Deps, Node, start};

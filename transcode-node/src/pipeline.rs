@@ -6,8 +6,12 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use millrace_media::packager::{Init, Output, Packager, Part, PartParams, PartSetup, SegmentEnd, SegmentStart};
+use millrace_media::door::TIMELINE_START;
+use millrace_media::packager::{
+    Init, Output, Packager, Part, PartParams, PartSetup, SegmentEnd, SegmentStart,
+};
 use millrace_media::sample::{MediaEvent, TrackConfig, TrackKind};
+use millrace_media::time::Timescale;
 use millrace_wire::fact::{self, EpochOpen, MediaDuration, TrackInfo, TrackMedia};
 use millrace_wire::ids::{DiscontinuitySeq, InitVersion, Msn, PartIndex, Rendition, UnixMillis};
 use millrace_wire::media_msg::MediaMessage;
@@ -42,8 +46,8 @@ pub enum Made {
     },
     /// A part and its bytes.
     Part(fact::Part, Bytes),
-    /// A complete segment and its bytes in pieces.
-    Segment(fact::Segment, Vec<Bytes>),
+    /// A segment is complete: its bytes are its parts'.
+    Segment(fact::Segment),
     /// This rendition has no media for the segment.
     Missing {
         /// Rendition.
@@ -62,17 +66,11 @@ pub struct Pipeline {
     epoch_start: UnixMillis,
     first_discontinuity: DiscontinuitySeq,
     discontinuities: BTreeMap<u64, DiscontinuitySeq>,
-    open: BTreeMap<TrackKind, OpenSegment>,
+    heads: BTreeMap<TrackKind, SegmentStart>,
     renditions: Vec<TrackKind>,
     params: Option<PartParams>,
     made: VecDeque<Made>,
     bad_units: u64,
-}
-
-#[derive(Debug)]
-struct OpenSegment {
-    head: SegmentStart,
-    pieces: Vec<Bytes>,
 }
 
 impl Pipeline {
@@ -83,7 +81,7 @@ impl Pipeline {
             epoch_start: open.program_date_time,
             first_discontinuity: open.discontinuity_sequence,
             discontinuities: BTreeMap::new(),
-            open: BTreeMap::new(),
+            heads: BTreeMap::new(),
             renditions: Vec::new(),
             params: match setup {
                 PartSetup::Resume(params) => Some(params),
@@ -94,7 +92,7 @@ impl Pipeline {
         }
     }
 
-    /// Takes the next message; the epoch's last one closes everything.
+    /// Takes the next message.
     pub fn push(&mut self, message: MediaMessage) {
         for unit in message.units {
             self.remember(unit.msn.0, unit.discontinuity_sequence);
@@ -105,9 +103,6 @@ impl Pipeline {
                     tracing::warn!(%error, "unit left out");
                 }
             }
-        }
-        if message.end {
-            self.finish();
         }
     }
 
@@ -150,9 +145,9 @@ impl Pipeline {
                     }
                 }
                 Output::SegmentStart(head) => {
-                    self.open.insert(head.track, OpenSegment { head, pieces: Vec::new() });
+                    self.heads.insert(head.track, head);
                 }
-                Output::Part(part) => self.part(part),
+                Output::Part(part) => self.part(&part),
                 Output::SegmentEnd(end) => self.segment(end),
             }
         }
@@ -175,11 +170,9 @@ impl Pipeline {
         self.made.push_back(Made::PartTarget { rendition: rendition(track), target, params });
     }
 
-    fn part(&mut self, part: Part) {
-        let Some(open) = self.open.get_mut(&part.track) else { return };
+    fn part(&mut self, part: &Part) {
+        let Some(head) = self.heads.get(&part.track).copied() else { return };
         let bytes = part.body.to_contiguous();
-        open.pieces.push(bytes.clone());
-        let head = open.head;
         let fact = fact::Part {
             rendition: rendition(part.track),
             msn: Msn(part.msn),
@@ -199,7 +192,6 @@ impl Pipeline {
         let head = end.head;
         let rendition = rendition(head.track);
         let msn = Msn(head.msn);
-        let pieces = self.open.remove(&head.track).map(|open| open.pieces).unwrap_or_default();
         let duration = duration(end.duration, head.timescale.ticks_per_second());
         if end.gap {
             self.made.push_back(Made::Missing { rendition, msn, duration });
@@ -216,7 +208,7 @@ impl Pipeline {
             program_date_time: self.wall_clock(&head),
             init_version: InitVersion(head.init_version),
         };
-        self.made.push_back(Made::Segment(fact, pieces));
+        self.made.push_back(Made::Segment(fact));
     }
 
     fn discontinuity(&self, msn: u64) -> DiscontinuitySeq {
@@ -224,9 +216,10 @@ impl Pipeline {
         known.map_or(self.first_discontinuity, |(_, sequence)| *sequence)
     }
 
-    /// Ingest's timeline starts at 0 with the epoch.
+    /// Every epoch's timeline starts at [`TIMELINE_START`], which is the epoch's wall clock.
     fn wall_clock(&self, head: &SegmentStart) -> UnixMillis {
-        let millis = head.timescale.convert(head.start, millrace_media::time::Timescale::MILLIS);
+        let start = Timescale::VIDEO.convert(TIMELINE_START, Timescale::MILLIS);
+        let millis = head.timescale.convert(head.start, Timescale::MILLIS) - start;
         UnixMillis(self.epoch_start.0.saturating_add_signed(millis))
     }
 }

@@ -51,14 +51,13 @@ impl Storage {
     /// Uploads an init segment; without it nothing of its epoch plays, so it is never dropped for room.
     pub(crate) fn init(&self, rendition: &Rendition, version: InitVersion, bytes: Bytes) {
         let name = self.name(rendition, ObjectKind::Init(version));
-        self.submit(&name, vec![bytes], self.meta(rendition), true, None);
+        self.submit(&name, vec![bytes], meta(rendition), true, None);
     }
 
     /// Uploads a complete segment. Its metadata lets the index be rebuilt from a listing.
     pub(crate) fn segment(&self, segment: fact::Segment, pieces: Vec<Bytes>) {
         let name = self.name(&segment.rendition, ObjectKind::Segment(segment.msn, self.generation));
-        let meta = self
-            .meta(&segment.rendition)
+        let meta = meta(&segment.rendition)
             .with("msn", segment.msn.to_string())
             .with("duration", format!("{}/{}", segment.duration.ticks, segment.duration.timescale))
             .with("discontinuity-sequence", segment.discontinuity_sequence.to_string())
@@ -81,11 +80,6 @@ impl Storage {
 
     fn name(&self, rendition: &Rendition, kind: ObjectKind) -> ObjectName {
         ObjectName { playback: self.playback, rendition: rendition.clone(), epoch: self.epoch, kind }
-    }
-
-    fn meta(&self, rendition: &Rendition) -> Meta {
-        let kind = if *rendition == Rendition::audio() { AUDIO_TYPE } else { VIDEO_TYPE };
-        Meta::of_type(kind).cache(IMMUTABLE)
     }
 
     fn submit(
@@ -111,4 +105,9 @@ impl Storage {
             let _ = reports.send(Stored { segment, result });
         });
     }
+}
+
+fn meta(rendition: &Rendition) -> Meta {
+    let kind = if *rendition == Rendition::audio() { AUDIO_TYPE } else { VIDEO_TYPE };
+    Meta::of_type(kind).cache(IMMUTABLE)
 }

@@ -1,0 +1,44 @@
+//! What a worker measures.
+
+use millrace_runtime::metrics::{Counter, Gauge, Unit};
+
+/// `millrace_transcode_…`
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    /// Jobs running.
+    pub(crate) jobs: Gauge,
+    /// Jobs granted since the start.
+    pub(crate) grants: Counter,
+    /// Jobs that ended with an error.
+    pub(crate) failures: Counter,
+    /// Parts announced.
+    pub(crate) parts: Counter,
+    /// Segments stored.
+    pub(crate) segments_stored: Counter,
+    /// Segments that did not get into the store.
+    pub(crate) segments_lost: Counter,
+    /// Frames of facts that the bus dropped.
+    pub(crate) facts_dropped: Counter,
+    /// Requests of readers for facts they missed.
+    pub(crate) repair_requests: Counter,
+    /// Bytes waiting for the store.
+    pub(crate) spill: Gauge,
+}
+
+impl Metrics {
+    pub(crate) fn new(metrics: &millrace_runtime::Metrics) -> Self {
+        let scope = metrics.scope("transcode");
+        let count = |name, help| scope.counter(name, Unit::Count, help);
+        Self {
+            jobs: scope.gauge("jobs", Unit::Count, "Streams being packaged"),
+            grants: count("grants", "Jobs granted"),
+            failures: count("job_failures", "Jobs that ended with an error"),
+            parts: count("parts", "Parts announced"),
+            segments_stored: count("segments_stored", "Segments stored"),
+            segments_lost: count("segments_lost", "Segments that did not get into the store"),
+            facts_dropped: count("facts_dropped", "Frames of facts the bus dropped"),
+            repair_requests: count("repair_requests", "Requests for facts that readers missed"),
+            spill: scope.gauge("spill", Unit::Bytes, "Objects waiting for the store"),
+        }
+    }
+}
