@@ -11,7 +11,7 @@ use millrace_testkit::{MinioServer, NatsServer, RedisServer, ports};
 use tempfile::TempDir;
 
 use crate::api::Api;
-use crate::process::{Process, millrace_command};
+use crate::process::{Process, millrace_command, spawn, tail};
 use crate::{http, wait};
 
 /// Start-up of a node on a busy two-core machine.
@@ -119,8 +119,8 @@ impl Cluster {
             let variable = format!("MILLRACE_{}_{key}", node.role().to_uppercase());
             command.env(variable, format!("127.0.0.1:{port}"));
         }
-        let mut process = Process::spawn(&node.name(), self.folder(), &mut command)?;
-        self.until_ready(node, &mut process).await.with_context(|| process.tail())?;
+        let mut process = spawn(&node.name(), self.folder(), command)?;
+        self.until_ready(node, &mut process).await.with_context(|| tail(&process))?;
         self.nodes.insert(node, process);
         Ok(())
     }
@@ -129,10 +129,10 @@ impl Cluster {
         let Some(&port) = self.ports.get(&node) else { return Ok(()) };
         let what = format!("{} to be ready", node.name());
         wait::until(&what, READY_LIMIT, || {
-            let ended = process.exit_status().ok().flatten();
+            let running = process.is_running();
             async move {
-                if ended.is_some() {
-                    return Some(Err(anyhow::anyhow!("ended while starting: {ended:?}")));
+                if !running {
+                    return Some(Err(anyhow::anyhow!("it ended while starting")));
                 }
                 let ready = match node {
                     Node::Ingest => tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok(),
@@ -151,7 +151,8 @@ impl Cluster {
 
     /// `kill -9`.
     pub fn kill(&mut self, node: Node) -> Result<()> {
-        self.node(node)?.kill()
+        self.node(node)?.kill();
+        Ok(())
     }
 
     /// The API.
@@ -176,6 +177,6 @@ impl Cluster {
 
     /// The end of every node's log, for messages.
     pub fn tails(&self) -> String {
-        self.nodes.values().map(Process::tail).collect::<Vec<_>>().join("\n")
+        self.nodes.values().map(tail).collect::<Vec<_>>().join("\n")
     }
 }

@@ -1,100 +1,25 @@
-//! Child processes with a log each, ended with the test that started them.
+//! Programs under test: where they are, and what they last said.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+pub use millrace_testkit::Process;
 
 /// Lines of a log that a failure shows.
 const LOG_TAIL_LINES: usize = 40;
 
-/// A running program. Dropping it kills it.
-#[derive(Debug)]
-pub struct Process {
-    name: String,
-    child: Child,
-    log: PathBuf,
+/// Starts `command`; its output goes to `{folder}/{name}.log`, appended to.
+pub fn spawn(name: &str, folder: &Path, command: Command) -> Result<Process> {
+    Process::spawn(command, folder.join(format!("{name}.log"))).with_context(|| name.to_owned())
 }
 
-impl Process {
-    /// Starts `command`; its output goes to `{folder}/{name}.log`, appended to.
-    pub fn spawn(name: &str, folder: &Path, command: &mut Command) -> Result<Self> {
-        let log = folder.join(format!("{name}.log"));
-        let output = File::options().create(true).append(true).open(&log).context("opening a log")?;
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(output.try_clone().context("sharing a log")?)
-            .stderr(output)
-            .spawn()
-            .with_context(|| format!("starting {name}"))?;
-        Ok(Self { name: name.to_owned(), child, log })
-    }
-
-    /// The process id.
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// Where its output goes.
-    pub fn log(&self) -> &Path {
-        &self.log
-    }
-
-    /// `None` while it runs.
-    pub fn exit_status(&mut self) -> Result<Option<ExitStatus>> {
-        self.child.try_wait().with_context(|| format!("waiting for {}", self.name))
-    }
-
-    /// `kill -9`, and waits for the end.
-    pub fn kill(&mut self) -> Result<()> {
-        self.child.kill().with_context(|| format!("killing {}", self.name))?;
-        self.child.wait().with_context(|| format!("waiting for {}", self.name))?;
-        Ok(())
-    }
-
-    /// Sends SIGTERM.
-    pub fn terminate(&self) -> Result<()> {
-        let status =
-            Command::new("kill").args(["-TERM", &self.pid().to_string()]).status().context("running kill")?;
-        if !status.success() {
-            bail!("kill -TERM {} ({}) failed", self.name, self.pid());
-        }
-        Ok(())
-    }
-
-    /// Waits for its end.
-    pub async fn ended(&mut self, limit: Duration) -> Result<ExitStatus> {
-        let began = Instant::now();
-        loop {
-            if let Some(status) = self.exit_status()? {
-                return Ok(status);
-            }
-            if began.elapsed() > limit {
-                bail!("{} still runs after {limit:?}\n{}", self.name, self.tail());
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-
-    /// The last lines of its output, for messages.
-    pub fn tail(&self) -> String {
-        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().collect();
-        let from = lines.len().saturating_sub(LOG_TAIL_LINES);
-        format!("--- {} ---\n{}", self.log.display(), lines[from..].join("\n"))
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        if std::thread::panicking() {
-            eprintln!("{}", self.tail());
-        }
-    }
+/// The last lines of a program's output, for messages.
+pub fn tail(process: &Process) -> String {
+    let text = process.output();
+    let lines: Vec<&str> = text.lines().collect();
+    let from = lines.len().saturating_sub(LOG_TAIL_LINES);
+    format!("--- process {} ---\n{}", process.pid(), lines[from..].join("\n"))
 }
 
 /// The built `millrace`: `MILLRACE_BIN`, else the one beside the running test.

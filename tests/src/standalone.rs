@@ -8,7 +8,7 @@ use serde::Deserialize;
 use tempfile::TempDir;
 
 use crate::api::Api;
-use crate::process::{Process, millrace_command};
+use crate::process::{Process, millrace_command, spawn, tail};
 use crate::wait;
 
 /// Start-up on a busy two-core machine.
@@ -66,7 +66,7 @@ impl Standalone {
 
     /// `kill -9`, then a new process on the same data and ports.
     pub async fn kill_and_restart(&mut self) -> Result<()> {
-        self.process.kill()?;
+        self.process.kill();
         let addresses =
             [address(&self.ready.rtmp)?, address(&self.ready.edge)?, address(&self.ready.control)?];
         (self.process, self.ready) = start_in(self.folder.path(), &addresses).await?;
@@ -98,7 +98,7 @@ async fn start_in(folder: &Path, [rtmp, edge, control]: &[String; 3]) -> Result<
         TOKEN,
     ]);
     command.arg("--data").arg(&data);
-    let mut process = Process::spawn("millrace", folder, &mut command)?;
+    let mut process = spawn("millrace", folder, command)?;
     let ready = read_ready(&mut process, ready_file).await?;
     Ok((process, ready))
 }
@@ -110,11 +110,11 @@ async fn read_ready(process: &mut Process, file: PathBuf) -> Result<Ready> {
         if let Some(ready) = read() {
             return Ok(ready);
         }
-        if let Some(status) = process.exit_status()? {
-            bail!("millrace ended while starting: {status}\n{}", process.tail());
+        if !process.is_running() {
+            bail!("millrace ended while starting\n{}", tail(process));
         }
         if began.elapsed() > READY_LIMIT {
-            bail!("millrace was not ready within {READY_LIMIT:?}\n{}", process.tail());
+            bail!("millrace was not ready within {READY_LIMIT:?}\n{}", tail(process));
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

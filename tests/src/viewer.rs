@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use millrace_media::cmaf::demux::{parse_fragments, parse_init};
+use millrace_media::hls::checker::Checker;
 use tokio::task::JoinHandle;
 
 use crate::playlist::{Media, Multivariant, Segment};
@@ -59,6 +60,12 @@ impl Track {
     pub fn check(&self) -> Result<()> {
         if !self.violations.is_empty() {
             bail!("{}: {:#?}", self.url, self.violations);
+        }
+        let mut checker = Checker::new();
+        let broken: Vec<String> =
+            self.playlists.iter().flat_map(|text| checker.check(text)).map(|rule| rule.to_string()).collect();
+        if !broken.is_empty() {
+            bail!("{}: {broken:#?}", self.url);
         }
         let numbers: Vec<u64> = self.segments.keys().copied().collect();
         for (before, after) in numbers.iter().zip(numbers.iter().skip(1)) {

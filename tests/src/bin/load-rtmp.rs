@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
-use millrace_tests::clip::{Clip, ClipSpec};
+use millrace_tests::clip::Clip;
 use millrace_tests::load::publisher::{Reel, Tally, publish};
 
 #[derive(Parser)]
@@ -38,7 +38,7 @@ async fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let path = match arguments.clip {
         Some(path) => path,
-        None => Clip::make(&ClipSpec::load(arguments.clip_seconds))?.path,
+        None => Clip::load(arguments.clip_seconds).await?.path,
     };
     let reel = Arc::new(Reel::open(&path, arguments.clip_seconds)?);
     let keys: Vec<String> = match &arguments.key_file {

@@ -76,10 +76,15 @@ async fn part_delays(push_url: &str, hls_url: &str, seconds: u64) -> Result<Vec<
     let tally = Arc::new(Tally::default());
     let times = SentTimes::default();
     let noted = times.clone();
-    let publisher =
-        tokio::spawn(publish(push_url.to_owned(), reel()?, Duration::ZERO, tally.clone(), move |shot| {
+    let publisher = tokio::spawn(publish(
+        push_url.to_owned(),
+        reel().await?,
+        Duration::ZERO,
+        tally.clone(),
+        move |shot| {
             note(&noted, shot);
-        }));
+        },
+    ));
     let playlists =
         wait::until("the stream", Duration::from_secs(20), || async { media_playlists(hls_url).await.ok() })
             .await?;
@@ -123,7 +128,8 @@ pub(crate) async fn failover() -> Result<Report> {
     let live = cluster.api().create("bench").await?;
     let hls_url = cluster.hls_url(1, &live.playback_id);
     let tally = Arc::new(Tally::default());
-    let publisher = tokio::spawn(publish(live.push_url(), reel()?, Duration::ZERO, tally.clone(), |_| {}));
+    let publisher =
+        tokio::spawn(publish(live.push_url(), reel().await?, Duration::ZERO, tally.clone(), |_| {}));
     let playlists =
         wait::until("the stream", Duration::from_secs(20), || async { media_playlists(&hls_url).await.ok() })
             .await?;
@@ -170,7 +176,7 @@ async fn busiest_worker(cluster: &mut Cluster) -> Result<Node> {
 
 /// From the first frame to a playlist that a player can start with.
 pub(crate) async fn first_playlist() -> Result<Report> {
-    let reel = reel()?;
+    let reel = reel().await?;
     let subject = subject::millrace(STARTS).await?;
     let mut starts = Vec::new();
     for (push_url, hls_url) in subject.push_urls.iter().zip(&subject.hls_urls) {

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use millrace_tests::clip::{Clip, ClipSpec};
+use millrace_tests::clip::Clip;
 use millrace_tests::load::publisher::{Reel, Tally, publish};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -42,8 +42,8 @@ pub(crate) fn start_all(urls: &[String], reel: &Arc<Reel>, tally: &Arc<Tally>) -
 }
 
 /// The clip that every publisher loops.
-pub(crate) fn reel() -> Result<Arc<Reel>> {
-    let clip = Clip::make(&ClipSpec::load(CLIP_SECONDS))?;
+pub(crate) async fn reel() -> Result<Arc<Reel>> {
+    let clip = Clip::load(CLIP_SECONDS).await?;
     Ok(Arc::new(Reel::open(&clip.path, CLIP_SECONDS)?))
 }
 
@@ -78,7 +78,7 @@ fn cpu(costs: &[Cost]) -> f64 {
 
 /// The ingest node alone against nginx-rtmp that only relays, taking turns.
 pub(crate) async fn ingest(publishers: usize, seconds: u64) -> Result<Report> {
-    let reel = reel()?;
+    let reel = reel().await?;
     let (mut ours, mut peers) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         ours.push(measure(&subject::ingest_alone(publishers).await?, &reel, seconds).await?);
@@ -94,7 +94,7 @@ pub(crate) async fn ingest(publishers: usize, seconds: u64) -> Result<Report> {
 
 /// Millrace's whole path against nginx-rtmp with HLS, taking turns.
 pub(crate) async fn against_peers(publishers: usize, seconds: u64) -> Result<Report> {
-    let reel = reel()?;
+    let reel = reel().await?;
     let (mut ours, mut peers) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         ours.push(measure(&subject::millrace(publishers).await?, &reel, seconds).await?);
@@ -119,7 +119,7 @@ pub(crate) async fn against_peers(publishers: usize, seconds: u64) -> Result<Rep
 /// Cost per publisher as their number grows.
 pub(crate) async fn growth(seconds: u64) -> Result<Report> {
     const STEPS: &[usize] = &[1, 10, 40, 100];
-    let reel = reel()?;
+    let reel = reel().await?;
     let mut report = Report::new("growth", "growth");
     for &count in STEPS {
         let cost = measure(&subject::millrace(count).await?, &reel, seconds).await?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use millrace_tests::cluster::{Cluster, Node};
-use millrace_tests::process::Process;
+use millrace_tests::process::{Process, spawn, tail};
 use millrace_tests::standalone::Standalone;
 use millrace_tests::wait;
 use tempfile::TempDir;
@@ -82,12 +82,12 @@ pub(crate) async fn nginx(hls: bool, publishers: usize) -> Result<Subject> {
     make_writable(folder.path())?;
     let mut command = Command::new("/usr/sbin/nginx");
     command.arg("-p").arg(folder.path()).arg("-c").arg(&file);
-    let process = Process::spawn("nginx", folder.path(), &mut command)?;
+    let process = spawn("nginx", folder.path(), command)?;
     wait::until("nginx", Duration::from_secs(10), || async {
         tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok()
     })
     .await
-    .with_context(|| process.tail())?;
+    .with_context(|| tail(&process))?;
     let push_urls = (0..publishers).map(|number| format!("rtmp://127.0.0.1:{port}/live/{number}")).collect();
     let name = if hls { "nginx-rtmp, HLS on" } else { "nginx-rtmp, HLS off" };
     Ok(Subject {
