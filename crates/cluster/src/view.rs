@@ -108,8 +108,9 @@ fn epoch_open(view: &mut Snapshot, open: &EpochOpen) {
         }
     }
     let start = view.slots.back().map_or(view.first_msn, |s| s.msn.next());
-    let discontinuity =
-        if fresh { open.discontinuity_sequence.0 } else { open.discontinuity_sequence.0.saturating_sub(1) };
+    let before = view.slots.back().map(|s| s.discontinuity_sequence.0);
+    let discontinuity = before
+        .map_or(open.discontinuity_sequence.0, |b| b.max(open.discontinuity_sequence.0.saturating_sub(1)));
     let ms = gap.as_millis();
     for msn in start.0..open.first_msn.0 {
         let back = (open.first_msn.0 - msn) * ms;
