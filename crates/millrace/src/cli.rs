@@ -1,0 +1,177 @@
+//! The command line.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+use millrace_runtime::{ConfigTree, Loader};
+
+/// Self-hosted live streaming.
+#[derive(Debug, Parser)]
+#[command(name = "millrace", version, about, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// All four nodes in one process on embedded, durable backends.
+    Standalone(StandaloneArgs),
+    /// Takes publishers: RTMP and RTMPS.
+    Ingest(NodeArgs),
+    /// Packages and stores media.
+    Transcode(NodeArgs),
+    /// Serves viewers.
+    Edge(NodeArgs),
+    /// The API, the dashboard, keys and the state of livestreams.
+    Control(NodeArgs),
+    /// Reads the whole configuration and says what is wrong with it.
+    CheckConfig(NodeArgs),
+    /// Asks a node whether it is well, for container health checks: exit status 0 or 1.
+    Healthcheck {
+        /// For example `http://127.0.0.1:8080/readyz`.
+        url: String,
+    },
+}
+
+/// Flags every command that reads the configuration has.
+#[derive(Debug, Args)]
+pub(crate) struct NodeArgs {
+    /// The configuration file (TOML).
+    #[arg(long, env = "MILLRACE_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Log one JSON object per line.
+    #[arg(long)]
+    log_json: bool,
+    /// Any configuration key, e.g. `--set edge.workers=2`; goes over the file and the environment.
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
+    sets: Vec<(String, String)>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StandaloneArgs {
+    #[command(flatten)]
+    node: NodeArgs,
+    /// Where everything is kept: state, media, the admin token. One process at a time.
+    #[arg(long, value_name = "DIR", default_value = "millrace-data")]
+    pub(crate) data: PathBuf,
+    /// Where publishers connect, e.g. `0.0.0.0:1935`; port 0 chooses one.
+    #[arg(long, value_name = "ADDR")]
+    rtmp: Option<String>,
+    /// Where viewers connect, e.g. `0.0.0.0:8000`.
+    #[arg(long, value_name = "ADDR")]
+    edge: Option<String>,
+    /// Where the API and the dashboard are, e.g. `127.0.0.1:8080`.
+    #[arg(long, value_name = "ADDR")]
+    control: Option<String>,
+    /// Bearer token of the API. Other users of the machine can read it here: prefer
+    /// `MILLRACE_CONTROL_ADMIN_TOKEN_FILE`. Without any, one is made, kept in DIR/admin-token and printed once.
+    #[arg(long, value_name = "TOKEN")]
+    admin_token: Option<String>,
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
+    let known = key.split_once('.').is_some_and(|(section, key)| {
+        millrace_runtime::config::SECTIONS.contains(&section) && !key.is_empty()
+    });
+    if known { Ok((key.to_owned(), value.to_owned())) } else { Err(format!("{key:?} is not SECTION.KEY")) }
+}
+
+/// What differs in one process: nobody can take over its publishers, so a stop does not wait for them.
+const STANDALONE_DEFAULTS: &str = "[ingest]\ndrain_s = 1\n[transcode]\ndrain_s = 5\n";
+
+impl Cli {
+    /// The configuration as the flags, the environment and the file give it.
+    pub(crate) fn load(&self) -> anyhow::Result<ConfigTree> {
+        let tree = match &self.command {
+            Command::Healthcheck { .. } => Loader::new().load(),
+            Command::Standalone(args) => {
+                let defaults = Loader::new().text(STANDALONE_DEFAULTS, Path::new("standalone"))?;
+                args.node
+                    .layers(defaults)?
+                    .set("ingest.rtmp", args.rtmp.as_deref(), "--rtmp")
+                    .set("edge.listen", args.edge.as_deref(), "--edge")
+                    .set("control.listen", args.control.as_deref(), "--control")
+                    .set("control.admin_token", args.admin_token.as_deref(), "--admin-token")
+                    .load()
+            }
+            Command::Ingest(args)
+            | Command::Transcode(args)
+            | Command::Edge(args)
+            | Command::Control(args)
+            | Command::CheckConfig(args) => args.layers(Loader::new())?.load(),
+        };
+        Ok(tree)
+    }
+}
+
+impl NodeArgs {
+    fn layers(&self, loader: Loader) -> anyhow::Result<Loader> {
+        let loader = match &self.config {
+            Some(path) => loader.file(path)?,
+            None => loader,
+        };
+        let loader = loader.env(std::env::vars_os())?;
+        let loader = loader.set("log.json", self.log_json.then_some("true"), "--log-json");
+        Ok(self.sets.iter().fold(loader, |loader, (key, value)| loader.set(key, Some(value), "--set")))
+    }
+}
+
+impl Command {
+    /// The role's name; empty for what is no role.
+    pub(crate) fn role(&self) -> crate::roles::Role {
+        match self {
+            Self::Ingest(_) => crate::roles::Role::Ingest,
+            Self::Transcode(_) => crate::roles::Role::Transcode,
+            Self::Edge(_) => crate::roles::Role::Edge,
+            _ => crate::roles::Role::Control,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_reach_their_keys() {
+        let cli = Cli::parse_from([
+            "millrace",
+            "standalone",
+            "--data",
+            "d",
+            "--rtmp",
+            "127.0.0.1:0",
+            "--edge",
+            "127.0.0.1:1",
+            "--control",
+            "127.0.0.1:2",
+            "--admin-token",
+            "0123456789abcdef",
+            "--set",
+            "edge.workers=3",
+        ]);
+        let tree = cli.load().unwrap();
+        let edge: millrace_edge::Config = tree.section().unwrap();
+        assert_eq!((edge.listen.port(), edge.workers), (1, 3));
+        let control: millrace_control::Config = tree.section().unwrap();
+        assert_eq!(control.listen.port(), 2);
+        assert_eq!(control.admin_token.expose(), "0123456789abcdef");
+        let ingest: millrace_ingest::Config = tree.section().unwrap();
+        assert_eq!((ingest.rtmp.port(), ingest.drain_s), (0, 1));
+    }
+
+    #[test]
+    fn set_wants_a_section_and_a_key() {
+        for bad in ["edge", "edge.=1", "nowhere.key=1", "edge.workers"] {
+            assert!(Cli::try_parse_from(["millrace", "edge", "--set", bad]).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! The data directory of `millrace standalone`.
+
+use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
+use std::io::{ErrorKind, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use serde::Serialize;
+
+/// Only the owner reads secrets.
+const SECRET_MODE: u32 = 0o600;
+
+/// The directory, held by one process.
+#[derive(Debug)]
+pub(crate) struct DataDir {
+    root: PathBuf,
+    _lock: File,
+}
+
+/// `ready.json`: where everything accepts work.
+#[derive(Debug, Serialize)]
+pub(crate) struct Ready {
+    pub(crate) rtmp: String,
+    pub(crate) edge: String,
+    pub(crate) control: String,
+}
+
+impl DataDir {
+    /// Opens the directory, made if absent, and takes its lock; it is free again when the process ends.
+    pub(crate) fn open(root: &Path) -> anyhow::Result<Self> {
+        let located = || format!("data directory {}", root.display());
+        fs::create_dir_all(root).with_context(located)?;
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(root.join("lock"));
+        let lock = lock.with_context(located)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                anyhow::bail!("{} is in use by another millrace", located());
+            }
+            Err(TryLockError::Error(error)) => return Err(error).with_context(located),
+        }
+        let data = Self { root: root.to_owned(), _lock: lock };
+        data.clear_ready();
+        Ok(data)
+    }
+
+    pub(crate) fn state_file(&self) -> PathBuf {
+        self.root.join("state.redb")
+    }
+
+    pub(crate) fn media_dir(&self) -> PathBuf {
+        self.root.join("media")
+    }
+
+    /// The token made at an earlier start, or a new one; `true` when it is new.
+    pub(crate) fn admin_token(&self) -> anyhow::Result<(String, bool)> {
+        let path = self.root.join("admin-token");
+        match fs::read_to_string(&path) {
+            Ok(text) if !text.trim().is_empty() => return Ok((text.trim().to_owned(), false)),
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error).with_context(|| path.display().to_string()),
+        }
+        let token = format!("{:032x}", rand::random::<u128>());
+        self.replace("admin-token", format!("{token}\n").as_bytes())?;
+        Ok((token, true))
+    }
+
+    /// Says where everything is, whole or not at all.
+    pub(crate) fn write_ready(&self, ready: &Ready) -> anyhow::Result<()> {
+        self.replace("ready.json", &serde_json::to_vec(ready)?)
+    }
+
+    pub(crate) fn clear_ready(&self) {
+        // Absent is what is wanted.
+        let _ = fs::remove_file(self.root.join("ready.json"));
+    }
+
+    fn replace(&self, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
+        let (path, new) = (self.root.join(name), self.root.join(format!("{name}.new")));
+        let write = || -> std::io::Result<()> {
+            let mut file =
+                OpenOptions::new().create(true).truncate(true).write(true).mode(SECRET_MODE).open(&new)?;
+            file.set_permissions(Permissions::from_mode(SECRET_MODE))?;
+            file.write_all(bytes)?;
+            file.sync_all()?;
+            fs::rename(&new, &path)
+        };
+        write().with_context(|| path.display().to_string())
+    }
+}
+
+/// An address one can connect to from this machine: "any" becomes loopback.
+pub(crate) fn reachable(addr: SocketAddr) -> SocketAddr {
+    let ip = match addr.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, addr.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_process_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = DataDir::open(dir.path()).unwrap();
+        let error = DataDir::open(dir.path()).unwrap_err().to_string();
+        assert!(error.ends_with("is in use by another millrace"), "{error}");
+        drop(held);
+        DataDir::open(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn the_token_stays_and_is_private() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::open(dir.path()).unwrap();
+        let (token, new) = data.admin_token().unwrap();
+        assert!(new && token.len() == 32);
+        assert_eq!(data.admin_token().unwrap(), (token, false));
+        let mode = fs::metadata(dir.path().join("admin-token")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, SECRET_MODE);
+    }
+
+    #[test]
+    fn any_address_is_reached_over_loopback() {
+        assert_eq!(reachable(([0, 0, 0, 0], 80).into()), ([127, 0, 0, 1], 80).into());
+        assert_eq!(reachable(([192, 0, 2, 1], 80).into()), ([192, 0, 2, 1], 80).into());
+    }
+}

@@ -1,0 +1,172 @@
+//! All four nodes in one process on the embedded backends; nothing else differs from a cluster.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use millrace_bus::{MemBus, SharedBus};
+use millrace_runtime::{ConfigTree, Secret};
+use millrace_state::{RedbState, SharedState};
+use millrace_store::{DirStore, SharedStore, SyncPolicy};
+use tracing::info;
+
+use crate::data::{DataDir, Ready, reachable};
+use crate::process::Process;
+
+/// How long the nodes may take from their start to being ready; far more than they need.
+const READY_LIMIT: Duration = Duration::from_secs(30);
+
+/// How often readiness is looked at meanwhile.
+const READY_POLL: Duration = Duration::from_millis(10);
+
+struct Nodes {
+    ingest: millrace_ingest::Node,
+    transcode: millrace_transcode::Node,
+    edge: millrace_edge::Node,
+    control: millrace_control::Node,
+}
+
+/// The backends: a bus in memory, state and media on disk.
+#[derive(Clone)]
+struct Backends {
+    bus: SharedBus,
+    state: SharedState,
+    store: SharedStore,
+}
+
+/// Runs until a signal says stop.
+pub(crate) async fn run(data: &Path, tree: &ConfigTree) -> anyhow::Result<()> {
+    crate::ops::read_all(tree)?;
+    let data = DataDir::open(data)?;
+    let process = Process::new()?;
+    let state = RedbState::open(data.state_file()).await.context("opening the state")?;
+    let store =
+        DirStore::open(data.media_dir(), SyncPolicy::ProcessCrash).await.context("opening the media")?;
+    let backends = Backends { bus: Arc::new(MemBus::new()), state: Arc::new(state), store: Arc::new(store) };
+    let nodes = start(tree, &data, &process, &backends).await?;
+    let ready = Ready {
+        rtmp: format!("rtmp://{}/live", reachable(nodes.ingest.rtmp_addr())),
+        edge: format!("http://{}", reachable(nodes.edge.addr())),
+        control: format!("http://{}", reachable(nodes.control.addr())),
+    };
+    tokio::select! {
+        ready = until_ready(&process) => ready?,
+        () = process.drain.draining() => {}
+    }
+    if !process.drain.is_draining() {
+        data.write_ready(&ready)?;
+        info!(rtmp = ready.rtmp, edge = ready.edge, control = ready.control, "millrace is ready");
+    }
+    process.drain.draining().await;
+    data.clear_ready();
+    stop(nodes).await;
+    info!("stopped");
+    Ok(())
+}
+
+async fn start(
+    tree: &ConfigTree,
+    data: &DataDir,
+    process: &Process,
+    backends: &Backends,
+) -> anyhow::Result<Nodes> {
+    let (mut config, new_token) = control_config(tree, data)?;
+    let key_secret = match config.stream_key_secret.expose().as_bytes() {
+        [] => millrace_control::hash_secret(&*backends.state).await?,
+        given => Secret::new(given.to_vec()),
+    };
+    let edge = millrace_edge::start(tree.section()?, edge_deps(process, backends)).await?;
+    let transcode = millrace_transcode::start(tree.section()?, transcode_deps(process, backends)).await?;
+    let ingest = millrace_ingest::start(tree.section()?, ingest_deps(process, backends, key_secret)).await?;
+    config.rtmp_port = ingest.rtmp_addr().port();
+    config.edge_port = edge.addr().port();
+    let token = config.admin_token.clone();
+    let control = millrace_control::start(config, control_deps(process, backends)).await?;
+    if new_token {
+        println!("admin token (kept in the data directory, shown only now): {}", token.expose());
+    }
+    Ok(Nodes { ingest, transcode, edge, control })
+}
+
+/// Control's configuration with a token; `true` when the token was made now.
+fn control_config(tree: &ConfigTree, data: &DataDir) -> anyhow::Result<(millrace_control::Config, bool)> {
+    let mut config: millrace_control::Config = tree.section()?;
+    if !config.admin_token.expose().is_empty() {
+        return Ok((config, false));
+    }
+    let (token, new) = data.admin_token()?;
+    config.admin_token = Secret::new(token);
+    Ok((config, new))
+}
+
+fn ingest_deps(process: &Process, backends: &Backends, key_secret: Secret<Vec<u8>>) -> millrace_ingest::Deps {
+    millrace_ingest::Deps {
+        bus: backends.bus.clone(),
+        media_bus: backends.bus.clone(),
+        key_secret: Some(key_secret),
+        node: None,
+        metrics: process.metrics.clone(),
+        readiness: process.readiness.clone(),
+        clock: process.clock.clone(),
+        drain: process.drain.clone(),
+    }
+}
+
+fn transcode_deps(process: &Process, backends: &Backends) -> millrace_transcode::Deps {
+    millrace_transcode::Deps {
+        bus: backends.bus.clone(),
+        media_bus: backends.bus.clone(),
+        store: backends.store.clone(),
+        state: backends.state.clone(),
+        node: None,
+        metrics: process.metrics.clone(),
+        readiness: process.readiness.clone(),
+        clock: process.clock.clone(),
+        drain: process.drain.clone(),
+    }
+}
+
+fn edge_deps(process: &Process, backends: &Backends) -> millrace_edge::Deps {
+    millrace_edge::Deps {
+        bus: backends.bus.clone(),
+        store: backends.store.clone(),
+        state: backends.state.clone(),
+        metrics: process.metrics.clone(),
+        readiness: process.readiness.clone(),
+        clock: process.clock.clone(),
+        drain: process.drain.clone(),
+    }
+}
+
+fn control_deps(process: &Process, backends: &Backends) -> millrace_control::Deps {
+    millrace_control::Deps {
+        bus: backends.bus.clone(),
+        state: backends.state.clone(),
+        metrics: process.metrics.clone(),
+        readiness: process.readiness.clone(),
+        clock: process.clock.clone(),
+        drain: process.drain.clone(),
+    }
+}
+
+async fn until_ready(process: &Process) -> anyhow::Result<()> {
+    let ready = async {
+        while !process.readiness.is_ready() {
+            tokio::time::sleep(READY_POLL).await;
+        }
+    };
+    tokio::time::timeout(READY_LIMIT, ready).await.map_err(|_| {
+        let failing = process.readiness.report().failing;
+        let missing: Vec<_> = failing.iter().map(|one| format!("{}: {}", one.name, one.reason)).collect();
+        anyhow::anyhow!("not ready within {READY_LIMIT:?}: {}", missing.join("; "))
+    })
+}
+
+/// Publishers first, then what they feed, then who serves it.
+async fn stop(nodes: Nodes) {
+    nodes.ingest.drain().await;
+    nodes.transcode.drain().await;
+    nodes.edge.drain().await;
+    nodes.control.drain().await;
+}
