@@ -1,5 +1,5 @@
 // Bundles the page into dist/: scripts and styles named by their content, so they are cached for ever.
-import { mkdirSync, readFileSync, rmSync, writeFileSync, copyFileSync } from 'node:fs';
+import { copyFileSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { build } from 'esbuild';
 
@@ -7,7 +7,7 @@ const root = import.meta.dirname ?? path.dirname(new URL(import.meta.url).pathna
 const at = (...p) => path.join(root, ...p);
 // Emptied and not removed: cargo watches the directory.
 mkdirSync(at('dist'), { recursive: true });
-rmSync(at('dist', 'watch.html'), { force: true });
+for (const old of readdirSync(at('dist'))) rmSync(at('dist', old), { force: true });
 
 const result = await build({
   entryPoints: { watch: at('src/watch.js'), style: at('src/style.css') },

@@ -197,6 +197,7 @@ function refresh() {
   const playing = body.dataset.state === 'playing' && Number.isFinite(behind);
   $('latency').textContent = playing ? `${behind.toFixed(1)} s` : '';
   $('live').dataset.edge = String(playing && behind < LIVE_EDGE_S && !video.paused);
+  $('on-air').hidden = $('live').dataset.edge !== 'true';
   watchdog();
 }
 

@@ -1,0 +1,82 @@
+//! A raw HTTP/1.1 client: shows exactly what was sent.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// An answer as received.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Bytes,
+}
+
+impl Answer {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+}
+
+/// A connection that is used again.
+pub(crate) struct KeepAlive(TcpStream, Vec<u8>);
+
+impl KeepAlive {
+    pub(crate) async fn connect(addr: SocketAddr) -> Self {
+        Self(TcpStream::connect(addr).await.unwrap(), Vec::new())
+    }
+
+    pub(crate) async fn get(&mut self, path: &str) -> Answer {
+        self.send("GET", path, &[], b"").await
+    }
+
+    async fn send(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+        let mut head = format!("{method} {path} HTTP/1.1\r\nhost: edge\r\ncontent-length: {}\r\n", body.len());
+        headers.iter().for_each(|(n, v)| head.push_str(&format!("{n}: {v}\r\n")));
+        head.push_str("\r\n");
+        self.0.write_all(head.as_bytes()).await.unwrap();
+        self.0.write_all(body).await.unwrap();
+        let end = loop {
+            if let Some(at) = self.1.windows(4).position(|w| w == b"\r\n\r\n") {
+                break at + 4;
+            }
+            self.more().await;
+        };
+        let head = String::from_utf8(self.1.drain(..end).collect()).unwrap();
+        let mut lines = head.lines();
+        let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+        let headers: Vec<_> = lines
+            .filter_map(|l| l.split_once(": "))
+            .map(|(n, v)| (n.to_ascii_lowercase(), v.to_owned()))
+            .collect();
+        let length = headers.iter().find(|(n, _)| n == "content-length").map_or(0, |(_, v)| v.parse().unwrap());
+        let none = method == "HEAD" || matches!(status, 204 | 304);
+        let length: usize = if none { 0 } else { length };
+        while self.1.len() < length {
+            self.more().await;
+        }
+        Answer { status, headers, body: self.1.drain(..length).collect::<Vec<_>>().into() }
+    }
+
+    async fn more(&mut self) {
+        let got = self.0.read_buf(&mut self.1).await.unwrap();
+        assert!(got > 0, "the server closed the connection");
+    }
+}
+
+/// One request on a connection of its own.
+pub(crate) async fn request(
+    addr: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Answer {
+    KeepAlive::connect(addr).await.send(method, path, headers, body).await
+}
