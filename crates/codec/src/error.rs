@@ -23,14 +23,6 @@ pub enum CodecError {
         /// Which structure.
         what: &'static str,
     },
-    /// A parameter no AAC-LC stream can carry.
-    #[error("unsupported audio: {rate} Hz, {channels} channels")]
-    UnsupportedAudio {
-        /// Sample rate in Hz.
-        rate: u32,
-        /// Channel count.
-        channels: u8,
-    },
 }
 
 impl CodecError {

@@ -1,7 +1,6 @@
 //! libav behind a small safe API: the only crate that links it.
 //!
-//! Two things live here so far: [`silence`], the AAC a stream gets when it announced audio and sends none, and
-//! [`H264Decoder`], which turns access units into luma planes for checks that look at pictures.
+//! [`H264Decoder`] turns access units into luma planes, for checks that look at pictures.
 //!
 //! Decoding untrusted bytes belongs in a process of its own (no network, no credentials); nothing on the live path
 //! of the copy rung calls the decoder.
@@ -9,11 +8,9 @@
 
 mod error;
 mod h264;
-mod silence;
 
 pub use error::CodecError;
 pub use h264::{H264Decoder, LumaFrame};
-pub use silence::{SILENCE_FRAME_SAMPLES, Silence, silence};
 
 use std::sync::Once;
 
