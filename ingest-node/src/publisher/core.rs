@@ -1,0 +1,256 @@
+//! The session's machine and its bus, shared by the media path and the session's tasks.
+//!
+//! Whatever can be published at once is published under the lock, so that it leaves in the machine's order; what must
+//! be waited for is left to the session's task.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use millrace_bus::{BusError, SharedBus};
+use millrace_cluster::Millis;
+use millrace_cluster::repair::RepairLimits;
+use millrace_cluster::ring::RingLimits;
+use millrace_cluster::session::{Input, Output, Session, SessionConfig};
+use millrace_runtime::Clock;
+use millrace_wire::announce::Degraded;
+use millrace_wire::control_api::ClaimGrant;
+use millrace_wire::fact::Snapshot;
+use millrace_wire::ids::{SessionId, UnixMillis};
+use millrace_wire::reasons::CloseReason;
+use millrace_wire::repair::{RepairReply, RepairRequest};
+use millrace_wire::subjects;
+use serde::Serialize;
+use tokio::sync::{Notify, mpsc};
+
+use crate::limits;
+use crate::metrics::IngestMetrics;
+use crate::node::Shared;
+
+/// Cost units of a copied stream: one of a worker's places.
+const COPY_COST: u64 = 1;
+/// GAP segments below a fresh window's first (`docs/adr/0002`).
+const LEAD_GAPS: u32 = 1;
+/// How late the session's timer may be; the machine's own times are multiples of it.
+const LOOK: Duration = Duration::from_millis(100);
+
+struct State {
+    session: Session,
+    later: VecDeque<Output>,
+    ring_bytes: usize,
+    no_worker: bool,
+}
+
+/// See the module.
+pub(crate) struct Core {
+    state: Mutex<State>,
+    wake: Notify,
+    close: mpsc::Sender<CloseReason>,
+    media_subject: String,
+    repair_subject: String,
+    session_subject: String,
+    loop_subject: String,
+    bus: SharedBus,
+    media_bus: SharedBus,
+    clock: Arc<dyn Clock>,
+    metrics: IngestMetrics,
+}
+
+impl Core {
+    pub(crate) fn new(
+        shared: &Shared,
+        grant: &ClaimGrant,
+        session: SessionId,
+        close: mpsc::Sender<CloseReason>,
+    ) -> Self {
+        let config = SessionConfig {
+            claim: grant.clone(),
+            session,
+            program_date_time: UnixMillis(shared.clock.unix_ms()),
+            lead_gaps: LEAD_GAPS,
+            cost: COPY_COST,
+            max_payload: shared.media_bus.max_payload(),
+            ring: RingLimits {
+                bytes: shared.config.ring_bytes,
+                age_ms: u64::from(shared.config.ring_s) * 1_000,
+            },
+            // Twice the stream's rate; the whole ring at once, for a successor that begins with nothing.
+            repair: RepairLimits {
+                rate: grant.limits.max_bitrate / 8 * 2,
+                burst: shared.config.ring_bytes as u64,
+            },
+            seed: rand::random(),
+        };
+        let session_machine = Session::new(Millis(shared.clock.now_ms()), config);
+        Self {
+            state: Mutex::new(State {
+                session: session_machine,
+                later: VecDeque::new(),
+                ring_bytes: 0,
+                no_worker: false,
+            }),
+            wake: Notify::new(),
+            close,
+            media_subject: subjects::media(grant.stream, grant.epoch),
+            repair_subject: subjects::repair_media(grant.stream, grant.epoch),
+            session_subject: subjects::session(grant.stream),
+            loop_subject: subjects::loopback(session),
+            bus: shared.bus.clone(),
+            media_bus: shared.media_bus.clone(),
+            clock: shared.clock.clone(),
+            metrics: shared.metrics.clone(),
+        }
+    }
+
+    /// Hands one input in and carries out what follows from it.
+    pub(crate) fn handle(&self, input: Input) {
+        let mut state = self.lock();
+        if let Err(error) = state.session.handle(self.now(), input) {
+            self.metrics.publish_errors.with(&["encoding"]).inc();
+            tracing::error!(%error, "media could not be written as a message");
+        }
+        self.carry_out(&mut state);
+    }
+
+    /// Answers a repair request.
+    pub(crate) fn repair(&self, request: &RepairRequest) -> RepairReply {
+        let mut state = self.lock();
+        let reply = state.session.repair(self.now(), request);
+        self.carry_out(&mut state);
+        reply
+    }
+
+    /// The newest state the session knows.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        self.lock().session.snapshot().clone()
+    }
+
+    /// Everything is stored, or the session waited long enough.
+    pub(crate) fn is_done(&self) -> bool {
+        self.lock().session.is_done()
+    }
+
+    /// No worker has capacity.
+    pub(crate) fn lacks_worker(&self) -> bool {
+        self.lock().session.degraded() == Some(Degraded::NoCapacity)
+    }
+
+    /// What is to be waited for, in order.
+    pub(crate) fn take_later(&self) -> VecDeque<Output> {
+        std::mem::take(&mut self.lock().later)
+    }
+
+    /// Returns when there is something for [`Core::take_later`]. Cancel safe.
+    pub(crate) async fn woken(&self) {
+        self.wake.notified().await;
+    }
+
+    /// Time until the machine wants to be asked again.
+    pub(crate) fn until_timeout(&self) -> Duration {
+        let due = self.lock().session.next_timeout().map(|at| Duration::from_millis(at - self.now()));
+        due.unwrap_or(LOOK).clamp(Duration::from_millis(1), LOOK)
+    }
+
+    fn now(&self) -> Millis {
+        Millis(self.clock.now_ms())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn carry_out(&self, state: &mut State) {
+        let mut woken = false;
+        while let Some(output) = state.session.poll_output() {
+            match output {
+                Output::Media(frames) => {
+                    self.metrics.messages.inc();
+                    self.send(&self.media_subject, frames, |bytes| self.metrics.published.add(bytes));
+                }
+                Output::Repeat(frames) => {
+                    self.metrics.repair_messages.inc();
+                    self.send(&self.repair_subject, frames, |bytes| self.metrics.repair_bytes.add(bytes));
+                }
+                Output::Announce(announcement) => self.tell(&self.session_subject, &announcement),
+                Output::Offer(offer) => self.tell(subjects::JOBS_OFFER, &offer),
+                Output::Loopback => self.count(self.bus.publish(&self.loop_subject, Bytes::new())),
+                // Full: it is closing already.
+                Output::Close(reason) => drop(self.close.try_send(reason)),
+                other if state.later.len() < limits::CONTROL_QUEUE => {
+                    state.later.push_back(other);
+                    woken = true;
+                }
+                other => tracing::error!(?other, "the session's task does not keep up"),
+            }
+        }
+        if woken {
+            self.wake.notify_one();
+        }
+        self.measure(state);
+    }
+
+    fn measure(&self, state: &mut State) {
+        let bytes = state.session.ring_bytes();
+        self.metrics.ring.add(bytes as i64 - state.ring_bytes as i64);
+        state.ring_bytes = bytes;
+        let no_worker = state.session.degraded() == Some(Degraded::NoCapacity) && !state.session.is_done();
+        if no_worker != state.no_worker {
+            state.no_worker = no_worker;
+            self.metrics.no_worker.add(if no_worker { 1 } else { -1 });
+            if no_worker {
+                tracing::warn!("no worker has capacity: the job waits in the backlog");
+            } else {
+                tracing::info!("a worker took the job from the backlog");
+            }
+        }
+    }
+
+    /// Never waits: what the bus can't take is repaired from the ring.
+    fn send(&self, subject: &str, frames: Vec<Bytes>, sent: impl Fn(u64)) {
+        for frame in frames {
+            let bytes = frame.len() as u64;
+            match self.media_bus.publish(subject, frame) {
+                Ok(()) => sent(bytes),
+                error => self.count(error),
+            }
+        }
+    }
+
+    /// Publishes `body` as JSON; what is lost is said again by the machine.
+    pub(crate) fn tell(&self, subject: &str, body: &impl Serialize) {
+        match serde_json::to_vec(body) {
+            Ok(body) => self.count(self.bus.publish(subject, Bytes::from(body))),
+            Err(error) => tracing::error!(%error, subject, "message could not be written"),
+        }
+    }
+
+    fn count(&self, result: Result<(), BusError>) {
+        if let Err(error) = result {
+            self.metrics.publish_errors.with(&[error_label(&error)]).inc();
+            tracing::debug!(%error, "not published");
+        }
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        let (bytes, no_worker) = {
+            let state = self.lock();
+            (state.ring_bytes, state.no_worker)
+        };
+        self.metrics.ring.add(-(bytes as i64));
+        self.metrics.no_worker.add(-i64::from(no_worker));
+    }
+}
+
+/// A bounded label for an error of the bus.
+fn error_label(error: &BusError) -> &'static str {
+    match error {
+        BusError::Disconnected => "disconnected",
+        BusError::Overflow => "overflow",
+        BusError::TooLarge { .. } => "too_large",
+        BusError::Closed => "closed",
+        _ => "other",
+    }
+}

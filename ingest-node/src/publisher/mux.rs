@@ -1,0 +1,272 @@
+//! From RTMP audio and video bodies to the stamped units of media messages, without I/O.
+//!
+//! One message carries one picture with the audio since the last one, or [`AUDIO_FLUSH`] of audio alone. A segment's
+//! first message begins with the codec configurations, so that a worker can start at any segment.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use millrace_media::aac::AacError;
+use millrace_media::door::Door;
+use millrace_media::flv::{FlvAudio, FlvError, FlvVideo};
+use millrace_media::h264::H264Error;
+use millrace_media::sample::{MediaEvent, StampedUnit, TrackConfig, Unit};
+use millrace_media::segmenter::{Segmenter, SegmenterConfig, SegmenterStats};
+use millrace_wire::control_api::{ClaimGrant, PublishLimits};
+use millrace_wire::ids::{DiscontinuitySeq, InitVersion, Msn};
+use millrace_wire::media_msg::{MAX_UNITS, MediaUnit, Track, UnitKind};
+
+use crate::limits::AUDIO_FLUSH;
+
+/// A media message of the publisher that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum MediaError {
+    #[error(transparent)]
+    Flv(#[from] FlvError),
+    #[error(transparent)]
+    H264(#[from] H264Error),
+    #[error(transparent)]
+    Aac(#[from] AacError),
+    #[error("the picture is {width}x{height}, at most {max_width}x{max_height} is allowed")]
+    TooLarge { width: u32, height: u32, max_width: u32, max_height: u32 },
+}
+
+impl MediaError {
+    /// A codec or size that no later message can make good.
+    pub(crate) fn is_final(&self) -> bool {
+        matches!(
+            self,
+            Self::TooLarge { .. }
+                | Self::Flv(FlvError::VideoCodec(_) | FlvError::EnhancedVideo(_) | FlvError::AudioCodec(_))
+        )
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Mux {
+    limits: PublishLimits,
+    door: Door,
+    segmenter: Segmenter,
+    pending: Vec<MediaUnit>,
+    /// Presentation time of the oldest pending audio frame, and the rate, when there is one.
+    audio_since: Option<i64>,
+    audio_rate: i64,
+    /// Discontinuity sequence numbers of the newest segments, by first segment number.
+    discontinuities: VecDeque<(u64, DiscontinuitySeq)>,
+    open_msn: Option<Msn>,
+    last_keyframe: Option<i64>,
+    last_dts: Option<i64>,
+    frames: Frames,
+    out: VecDeque<Vec<MediaUnit>>,
+}
+
+/// Units sent on, by track.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Frames {
+    pub(crate) video: u64,
+    pub(crate) audio: u64,
+}
+
+/// Segments whose discontinuity number audio may still need: it is at most one behind the pictures.
+const REMEMBERED: usize = 4;
+
+impl Mux {
+    pub(crate) fn new(grant: &ClaimGrant) -> Self {
+        let first = grant.discontinuity_sequence;
+        let config = SegmenterConfig {
+            first_msn: grant.first_msn.0,
+            discontinuity: grant.continues || first.0 > 0,
+            target_duration: grant.settings.target_duration,
+        };
+        Self {
+            limits: grant.limits.clone(),
+            door: Door::new(),
+            segmenter: Segmenter::new(config),
+            pending: Vec::new(),
+            audio_since: None,
+            audio_rate: 1,
+            discontinuities: VecDeque::from([(grant.first_msn.0, first)]),
+            open_msn: None,
+            last_keyframe: None,
+            last_dts: None,
+            frames: Frames::default(),
+            out: VecDeque::new(),
+        }
+    }
+
+    /// An RTMP video message.
+    pub(crate) fn video(&mut self, timestamp: u32, body: Bytes) -> Result<(), MediaError> {
+        if let Some(video) = FlvVideo::parse(body)? {
+            self.door.push_flv_video(timestamp, video)?;
+            self.advance()?;
+        }
+        Ok(())
+    }
+
+    /// An RTMP audio message.
+    pub(crate) fn audio(&mut self, timestamp: u32, body: Bytes) -> Result<(), MediaError> {
+        if let Some(audio) = FlvAudio::parse(body)? {
+            self.door.push_flv_audio(timestamp, audio)?;
+            self.advance()?;
+        }
+        Ok(())
+    }
+
+    /// The units of the next message to publish.
+    pub(crate) fn poll(&mut self) -> Option<Vec<MediaUnit>> {
+        self.out.pop_front()
+    }
+
+    /// The publisher is gone: what waited for a picture goes, too.
+    pub(crate) fn finish(&mut self) {
+        if !self.pending.is_empty() {
+            self.flush();
+        }
+    }
+
+    pub(crate) fn frames(&self) -> Frames {
+        self.frames
+    }
+
+    pub(crate) fn segments(&self) -> SegmenterStats {
+        self.segmenter.stats()
+    }
+
+    /// Seconds of video since the last keyframe; `None` without video.
+    pub(crate) fn since_keyframe_s(&self) -> Option<i64> {
+        Some((self.last_dts? - self.last_keyframe?) / 90_000)
+    }
+
+    fn advance(&mut self) -> Result<(), MediaError> {
+        while let Some(event) = self.door.poll() {
+            self.segmenter.push(event);
+        }
+        while let Some(event) = self.segmenter.poll() {
+            match event {
+                MediaEvent::Init { version, config } => self.configure(version, config)?,
+                MediaEvent::Unit(unit) => self.unit(unit),
+            }
+        }
+        Ok(())
+    }
+
+    fn configure(&mut self, version: u32, config: TrackConfig) -> Result<(), MediaError> {
+        match &config {
+            TrackConfig::Video(video) => {
+                let PublishLimits { max_width, max_height, .. } = self.limits;
+                let (width, height) = (video.width, video.height);
+                // An encoder in portrait mode turns the frame round.
+                let turned = width <= max_height && height <= max_width;
+                if (width > max_width || height > max_height) && !turned {
+                    return Err(MediaError::TooLarge { width, height, max_width, max_height });
+                }
+            }
+            TrackConfig::Audio(audio) => self.audio_rate = i64::from(audio.rate),
+        }
+        let unit = self.config_unit(version, &config);
+        self.pending.push(unit);
+        Ok(())
+    }
+
+    fn unit(&mut self, StampedUnit { stamp, unit }: StampedUnit) {
+        if stamp.boundary {
+            self.boundary(stamp.msn, stamp.discontinuity);
+        }
+        let msn = Msn(stamp.msn);
+        let mut media = MediaUnit {
+            track: Track::Audio,
+            kind: UnitKind::Frame,
+            msn,
+            discontinuity_sequence: self.discontinuity_of(stamp.msn),
+            init_version: InitVersion(stamp.init_version),
+            dts: 0,
+            cts: 0,
+            keyframe: true,
+            boundary: stamp.boundary,
+            independent: stamp.independent,
+            discontinuity: stamp.discontinuity,
+            data: unit.data().clone(),
+        };
+        match unit {
+            Unit::Video(unit) => {
+                (media.track, media.dts, media.cts) = (Track::Video, unit.dts, unit.cts);
+                media.keyframe = unit.keyframe;
+                self.last_dts = Some(unit.dts);
+                if unit.keyframe {
+                    self.last_keyframe = Some(unit.dts);
+                }
+                self.frames.video += 1;
+                self.pending.push(media);
+                self.flush();
+            }
+            Unit::Audio(frame) => {
+                media.dts = frame.pts;
+                self.frames.audio += 1;
+                self.pending.push(media);
+                let since = *self.audio_since.get_or_insert(frame.pts);
+                let held_ms = (frame.pts - since) * 1_000 / self.audio_rate;
+                if held_ms >= AUDIO_FLUSH.as_millis() as i64 || self.pending.len() >= MAX_UNITS {
+                    self.flush();
+                }
+            }
+        }
+    }
+
+    /// A segment begins: its first message begins with the configurations.
+    fn boundary(&mut self, msn: u64, discontinuity: bool) {
+        if self.pending.iter().any(|unit| unit.kind == UnitKind::Frame) {
+            self.flush();
+        }
+        let first = self.open_msn.replace(Msn(msn)).is_none();
+        // The grant's number is the first segment's own, discontinuity or not.
+        if discontinuity && !first {
+            let next = self.discontinuity_of(msn).next();
+            self.discontinuities.push_back((msn, next));
+            if self.discontinuities.len() > REMEMBERED {
+                self.discontinuities.pop_front();
+            }
+        }
+        self.pending.clear();
+        let inits: Vec<MediaEvent> = self.segmenter.inits().collect();
+        for init in inits {
+            if let MediaEvent::Init { version, config } = init {
+                let unit = self.config_unit(version, &config);
+                self.pending.push(unit);
+            }
+        }
+    }
+
+    fn config_unit(&self, version: u32, config: &TrackConfig) -> MediaUnit {
+        let (track, data) = match config {
+            TrackConfig::Video(video) => (Track::Video, video.avcc.clone()),
+            TrackConfig::Audio(audio) => (Track::Audio, audio.asc.clone()),
+        };
+        let newest = self.discontinuities.back().copied();
+        let msn = self.open_msn.or(newest.map(|(msn, _)| Msn(msn))).unwrap_or_default();
+        MediaUnit {
+            track,
+            kind: UnitKind::Config,
+            msn,
+            discontinuity_sequence: self.discontinuity_of(msn.0),
+            init_version: InitVersion(version),
+            dts: 0,
+            cts: 0,
+            keyframe: false,
+            boundary: false,
+            independent: false,
+            discontinuity: false,
+            data,
+        }
+    }
+
+    fn discontinuity_of(&self, msn: u64) -> DiscontinuitySeq {
+        let known = self.discontinuities.iter().rev().find(|(first, _)| *first <= msn);
+        known.or(self.discontinuities.front()).map_or(DiscontinuitySeq(0), |(_, number)| *number)
+    }
+
+    fn flush(&mut self) {
+        self.audio_since = None;
+        self.out.push_back(std::mem::take(&mut self.pending));
+    }
+}

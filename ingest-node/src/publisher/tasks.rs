@@ -1,0 +1,281 @@
+//! The tasks beside a publisher's media: the session's own (timers, bids, heartbeats, kicks, leases) and the repairs',
+//! so that a flood of one does not starve the other, and neither waits for media.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use millrace_bus::{BusError, Message, QueueConfig, SharedBus, Subscription};
+use millrace_cluster::session::{BASE_MS, Input, Output};
+use millrace_runtime::Backoff;
+use millrace_wire::control_api::{self, ClaimGrant, Kick, LeaseReply};
+use millrace_wire::fact::{FactReader, Snapshot};
+use millrace_wire::ids::{Epoch, Generation, SessionId, StreamId};
+use millrace_wire::job::{Bid, Heartbeat, Offer};
+use millrace_wire::repair::{RepairReply, RepairRequest};
+use millrace_wire::subjects;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use super::core::Core;
+use crate::limits;
+use crate::metrics::IngestMetrics;
+use crate::node::Shared;
+
+/// Snapshots taken into account: a stream's worker, its session and a few edges.
+const SNAPSHOTS: usize = 16;
+/// Logs followed at a time: the author's and a standby's.
+const LOGS: usize = 2;
+
+/// Answers those who lack media messages: the ring's bounds at once, the messages again on the repair subject.
+pub(crate) async fn answer_repairs(
+    core: Arc<Core>,
+    bus: SharedBus,
+    metrics: IngestMetrics,
+    mut requests: Subscription,
+    stop: CancellationToken,
+) {
+    while let Some(Some(message)) = stop.run_until_cancelled(requests.recv()).await {
+        metrics.repair_requests.inc();
+        let Some(request) = RepairRequest::parse(&message.payload) else {
+            tracing::debug!("unreadable repair request");
+            continue;
+        };
+        let answer = core.repair(&request);
+        respond(&bus, &message, &answer);
+    }
+}
+
+/// What a session listens to.
+struct Ears {
+    kicks: Subscription,
+    bids: Subscription,
+    heartbeats: Subscription,
+    free: Subscription,
+    echo: Subscription,
+    snap: Subscription,
+}
+
+/// The session's own task.
+pub(crate) struct SessionTask {
+    core: Arc<Core>,
+    bus: SharedBus,
+    media_bus: SharedBus,
+    metrics: IngestMetrics,
+    stream: StreamId,
+    session: SessionId,
+    ears: Ears,
+    /// Requests under way; dropped with the task.
+    errands: JoinSet<()>,
+    logs: VecDeque<AbortHandle>,
+}
+
+impl SessionTask {
+    /// Listens from here on. `kicks` was subscribed before the claim.
+    pub(crate) async fn new(
+        shared: &Shared,
+        grant: &ClaimGrant,
+        session: SessionId,
+        core: Arc<Core>,
+        kicks: Subscription,
+    ) -> Result<Self, BusError> {
+        let bus = shared.bus.clone();
+        let hear = async |subject: &str| bus.subscribe(subject, limits::CONTROL_QUEUE).await;
+        let ears = Ears {
+            kicks,
+            bids: hear(&subjects::jobs_bid(session)).await?,
+            heartbeats: hear(&subjects::job_heartbeat(grant.stream, grant.epoch)).await?,
+            free: hear(subjects::JOBS_FREE).await?,
+            echo: hear(&subjects::loopback(session)).await?,
+            snap: hear(&subjects::snap(grant.stream)).await?,
+        };
+        Ok(Self {
+            core,
+            bus,
+            media_bus: shared.media_bus.clone(),
+            metrics: shared.metrics.clone(),
+            stream: grant.stream,
+            session,
+            ears,
+            errands: JoinSet::new(),
+            logs: VecDeque::new(),
+        })
+    }
+
+    /// Runs until everything is stored, or `stop`.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        while !self.core.is_done() {
+            for output in self.core.take_later() {
+                self.perform(output).await;
+            }
+            let wait = self.core.until_timeout();
+            let Ears { kicks, bids, heartbeats, free, echo, snap } = &mut self.ears;
+            tokio::select! {
+                Some(message) = kicks.recv() => self.kicked(&message.payload),
+                Some(message) = bids.recv() => self.hear(&message, |bid: Bid| Input::Bid(bid)),
+                Some(message) = heartbeats.recv() => {
+                    self.hear(&message, |heartbeat: Heartbeat| Input::Heartbeat(heartbeat));
+                }
+                Some(_) = free.recv() => self.core.handle(Input::WorkerFree),
+                Some(_) = echo.recv() => self.core.handle(Input::Loopback),
+                Some(message) = snap.recv() => respond(&self.bus, &message, &self.core.snapshot()),
+                Some(_) = self.errands.join_next() => {}
+                () = self.core.woken() => {}
+                () = tokio::time::sleep(wait) => self.core.handle(Input::Tick),
+                () = stop.cancelled() => return,
+            }
+        }
+        tracing::info!("the session is over");
+    }
+
+    fn hear<T: DeserializeOwned>(&self, message: &Message, input: impl FnOnce(T) -> Input) {
+        match serde_json::from_slice(&message.payload) {
+            Ok(read) => self.core.handle(input(read)),
+            Err(error) => tracing::warn!(subject = %message.subject, %error, "unreadable message"),
+        }
+    }
+
+    fn kicked(&self, payload: &[u8]) {
+        match control_api::decode::<Kick>(payload) {
+            Ok(kick) if kick.session == self.session => {
+                tracing::info!(reason = %kick.reason, "control ends the session");
+                self.core.handle(Input::Kick(kick.reason));
+            }
+            Ok(_) => tracing::warn!("a kick for another session came to this one"),
+            Err(error) => tracing::warn!(%error, "unreadable kick"),
+        }
+    }
+
+    async fn perform(&mut self, output: Output) {
+        match output {
+            Output::Order(node, order) => {
+                tracing::info!(worker = %node, order = order_name(&order), "order to a worker");
+                self.core.tell(&subjects::job_grant(&node), &order);
+            }
+            Output::Follow(epoch, generation) => self.follow(epoch, generation).await,
+            Output::AskFacts(epoch, generation, request) => self.ask_facts(epoch, generation, &request),
+            Output::AskSnapshot => self.ask_snapshot(),
+            Output::Renew(request) => self.ask_control(subjects::CONTROL_RENEW, &request),
+            Output::Release(request) => self.ask_control(subjects::CONTROL_RELEASE, &request),
+            Output::Backlog(offer) => self.wait_in_backlog(offer),
+            other => tracing::debug!(?other, "carried out elsewhere"),
+        }
+    }
+
+    /// Subscribed before the grant leaves, so that the log is heard from its first fact.
+    async fn follow(&mut self, epoch: Epoch, generation: Generation) {
+        let live = subjects::live(self.stream, epoch, generation);
+        let repair = subjects::repair_live(self.stream, epoch, generation);
+        let live = self.media_bus.subscribe(&live, limits::CONTROL_QUEUE).await;
+        let repair = self.media_bus.subscribe(&repair, limits::CONTROL_QUEUE).await;
+        let (Ok(live), Ok(repair)) = (live, repair) else {
+            tracing::warn!("the worker's log cannot be followed: the bus is away");
+            return;
+        };
+        self.logs.push_back(self.errands.spawn(read_log(self.core.clone(), live, repair)));
+        if self.logs.len() > LOGS
+            && let Some(old) = self.logs.pop_front()
+        {
+            old.abort();
+        }
+    }
+
+    fn ask_facts(&mut self, epoch: Epoch, generation: Generation, request: &RepairRequest) {
+        let Ok(body) = serde_json::to_vec(request) else { return };
+        let subject = subjects::ring_live(self.stream, epoch, generation);
+        let (bus, core) = (self.bus.clone(), self.core.clone());
+        self.errands.spawn(async move {
+            let reply = bus.request(&subject, Bytes::from(body), limits::CONTROL_ATTEMPT).await;
+            if let Some(reply) = reply.ok().and_then(|reply| serde_json::from_slice::<RepairReply>(&reply).ok()) {
+                core.handle(Input::FactReply(epoch, generation, reply));
+            }
+        });
+    }
+
+    fn ask_snapshot(&mut self) {
+        let (bus, core, subject) = (self.bus.clone(), self.core.clone(), subjects::snap(self.stream));
+        self.errands.spawn(async move {
+            let wait = Duration::from_millis(BASE_MS);
+            for reply in bus.gather(&subject, Bytes::new(), wait, SNAPSHOTS).await.unwrap_or_default() {
+                if let Ok(snapshot) = serde_json::from_slice::<Snapshot>(&reply) {
+                    core.handle(Input::Snapshot(Box::new(snapshot)));
+                }
+            }
+        });
+    }
+
+    /// Silence is no evidence: a stream goes on without control, and the machine asks again.
+    fn ask_control(&mut self, subject: &'static str, request: &impl Serialize) {
+        let Ok(body) = control_api::encode(request) else { return };
+        let (bus, core, metrics) = (self.bus.clone(), self.core.clone(), self.metrics.clone());
+        self.errands.spawn(async move {
+            let reply = bus.request(subject, Bytes::from(body), limits::CONTROL_ATTEMPT).await;
+            let read = reply.map_err(|error| error.to_string()).and_then(|reply| {
+                control_api::decode::<LeaseReply>(&reply).map_err(|error| error.to_string())
+            });
+            match read {
+                Ok(reply) => core.handle(Input::Lease(reply)),
+                Err(error) => {
+                    metrics.lease_failures.inc();
+                    tracing::debug!(subject, error, "control did not answer");
+                }
+            }
+        });
+    }
+
+    /// The job is stored until a worker takes it: for those that come later, and to tell the autoscaler.
+    fn wait_in_backlog(&mut self, offer: Offer) {
+        let Ok(body) = serde_json::to_vec(&offer) else { return };
+        let (bus, core, body) = (self.bus.clone(), self.core.clone(), Bytes::from(body));
+        self.errands.spawn(async move {
+            let queue = QueueConfig::new(subjects::JOBS_STREAM, subjects::BACKLOG_LIVE);
+            let id = format!("{}-{}", offer.stream, offer.epoch);
+            let mut backoff = Backoff::new(limits::CLAIM_RETRY, limits::BACKLOG_RETRY_MAX);
+            while core.lacks_worker() {
+                let pushed = match bus.queue_declare(&queue).await {
+                    Ok(()) => bus.queue_push(&queue.name, &id, body.clone()).await.map(drop),
+                    Err(error) => Err(error),
+                };
+                match pushed {
+                    Ok(()) => return,
+                    Err(error) => tracing::warn!(%error, "the job could not be put into the backlog"),
+                }
+                backoff.wait().await;
+            }
+        });
+    }
+}
+
+async fn read_log(core: Arc<Core>, mut live: Subscription, mut repair: Subscription) {
+    let mut readers = (FactReader::default(), FactReader::default());
+    loop {
+        let fact = tokio::select! {
+            Some(message) = live.recv() => readers.0.push(message.payload),
+            Some(message) = repair.recv() => readers.1.push(message.payload),
+            else => return,
+        };
+        match fact {
+            Ok(Some(fact)) => core.handle(Input::Fact(fact)),
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "unreadable fact"),
+        }
+    }
+}
+
+fn order_name(order: &millrace_wire::job::GrantOrder) -> &'static str {
+    match order {
+        millrace_wire::job::GrantOrder::Grant(_) => "grant",
+        millrace_wire::job::GrantOrder::Revoke { .. } => "revoke",
+    }
+}
+
+fn respond(bus: &SharedBus, message: &Message, answer: &impl Serialize) {
+    let Some(reply) = &message.reply else { return };
+    let Ok(answer) = serde_json::to_vec(answer) else { return };
+    if let Err(error) = bus.respond(reply, Bytes::from(answer)) {
+        tracing::debug!(%error, subject = %message.subject, "request could not be answered");
+    }
+}

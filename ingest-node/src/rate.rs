@@ -1,0 +1,70 @@
+//! A publisher's bitrate over a sliding window. Knows no clock.
+
+use std::time::Duration;
+
+use crate::limits::BITRATE_WINDOW;
+
+/// Slots of the window: its resolution is a second.
+const SLOTS: usize = BITRATE_WINDOW.as_secs() as usize;
+
+/// Bytes per second of the last window.
+#[derive(Debug)]
+pub(crate) struct BitrateMeter {
+    limit_bytes: u64,
+    slots: [u64; SLOTS],
+    second: u64,
+    sum: u64,
+}
+
+impl BitrateMeter {
+    /// A meter for at most `bits` per second on average.
+    pub(crate) fn new(bits: u64) -> Self {
+        let limit_bytes = (bits / 8).saturating_mul(SLOTS as u64);
+        Self { limit_bytes, slots: [0; SLOTS], second: 0, sum: 0 }
+    }
+
+    /// Counts `bytes` received at `now`; false: over the limit.
+    pub(crate) fn add(&mut self, now: Duration, bytes: usize) -> bool {
+        let second = now.as_secs();
+        let passed = second.saturating_sub(self.second).min(SLOTS as u64);
+        for n in 0..passed {
+            let slot = ((second - n) % SLOTS as u64) as usize;
+            self.sum -= std::mem::take(&mut self.slots[slot]);
+        }
+        self.second = self.second.max(second);
+        self.slots[(self.second % SLOTS as u64) as usize] += bytes as u64;
+        self.sum += bytes as u64;
+        self.sum <= self.limit_bytes
+    }
+
+    /// Bits per second over the window.
+    pub(crate) fn bits_per_second(&self) -> u64 {
+        self.sum * 8 / SLOTS as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn averages_over_the_window() {
+        let mut meter = BitrateMeter::new(8_000);
+        // A burst of nine seconds' worth is fine, eleven are not.
+        assert!(meter.add(Duration::from_secs(100), 9_000));
+        assert!(!meter.add(Duration::from_secs(101), 2_000));
+        // Ten seconds later the burst has left the window.
+        assert!(meter.add(Duration::from_secs(110), 500));
+        assert_eq!(meter.bits_per_second(), 2_500 * 8 / 10);
+        assert!(meter.add(Duration::from_secs(1_000), 10_000));
+        assert_eq!(meter.bits_per_second(), 8_000);
+    }
+
+    #[test]
+    fn a_steady_stream_at_the_limit_passes_for_ever() {
+        let mut meter = BitrateMeter::new(80_000);
+        for ms in (0..60_000).step_by(20) {
+            assert!(meter.add(Duration::from_millis(ms), 200), "at {ms} ms");
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! Publishers against a node on the in-process bus: what goes in comes out, in order, once.
+
+mod support;
+
+use std::time::Duration;
+
+use millrace_bus::Bus as _;
+use millrace_testkit::{Clip, ClipSpec, FfmpegPublisher};
+use millrace_wire::control_api::PublishLimits;
+use millrace_wire::media_msg::{MediaMessage, MediaReader, Track, UnitKind};
+use millrace_wire::reasons::CloseReason;
+use millrace_wire::repair::{RepairReply, RepairRequest};
+use millrace_wire::subjects;
+use support::{
+    Consumer, FakeControl, LIMIT, SmallBus, Pusher, World, check_order, config, eventually, frames, node, pushed, tags,
+};
+
+fn short() -> ClipSpec {
+    ClipSpec { frames: 150, ..ClipSpec::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_frame_comes_out_once_byte_for_byte() {
+    let world = World::start().await;
+    let (_clip, tags) = tags(short()).await;
+    for chunk_bytes in [0, 4_096, 60_000, 1_000_000] {
+        let (stream, key) = world.control.stream();
+        let mut consumer = Consumer::of(&world.bus, stream).await;
+        let mut pusher = Pusher::publish(&world.url(&key), chunk_bytes).await.unwrap();
+        pusher.push(&tags).await.unwrap();
+        pusher.unpublish().await;
+        let messages = consumer.to_end().await;
+        check_order(messages);
+        for track in [Track::Video, Track::Audio] {
+            assert_eq!(frames(messages, track), pushed(&tags, track), "{track:?}, chunks of {chunk_bytes}");
+        }
+        let release = world.control.released(stream).await;
+        assert_eq!(release.reason, CloseReason::PublisherLeft);
+        let last = messages.iter().filter_map(MediaMessage::last_msn).max();
+        assert_eq!(release.open_msn, last);
+    }
+    assert_eq!(world.metric("millrace_ingest_publishers"), 0);
+    assert_eq!(world.metric("millrace_ingest_frames_total{track=\"video\"}"), 4 * 150);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stamps_follow_the_media() {
+    let world = World::start().await;
+    let (_clip, tags) = tags(short()).await;
+    let (stream, key) = world.control.stream();
+    let mut consumer = Consumer::of(&world.bus, stream).await;
+    let mut pusher = Pusher::publish(&world.url(&key), 60_000).await.unwrap();
+    pusher.push(&tags).await.unwrap();
+    pusher.unpublish().await;
+    let messages = consumer.to_end().await;
+    let units: Vec<_> = messages.iter().flat_map(|message| &message.units).collect();
+    // 5 s with a keyframe each second: segments of 2 s.
+    let starts: Vec<_> = units.iter().filter(|unit| unit.boundary).collect();
+    assert_eq!(starts.iter().map(|unit| unit.msn.0).collect::<Vec<_>>(), [100, 101, 102]);
+    assert!(starts.iter().all(|unit| unit.keyframe && unit.independent && unit.track == Track::Video));
+    assert_eq!(starts[1].dts - starts[0].dts, 180_000);
+    assert!(units.iter().all(|unit| unit.discontinuity_sequence.0 == 7));
+    // One message for one picture, with the audio since the last one.
+    let pictures = |message: &MediaMessage| {
+        message.units.iter().filter(|u| u.track == Track::Video && u.kind == UnitKind::Frame).count()
+    };
+    assert!(messages.iter().all(|message| pictures(message) <= 1));
+    assert!(messages.len() < 150 + 30, "{} messages", messages.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ffmpeg_is_taken() {
+    let world = World::start().await;
+    let clip = Clip::flv(short()).await.unwrap();
+    let (_, tags) = tags(short()).await;
+    let (stream, key) = world.control.stream();
+    let mut consumer = Consumer::of(&world.bus, stream).await;
+    let mut ffmpeg = FfmpegPublisher::push(&world.url(&key), &clip.path, false).unwrap();
+    let messages = consumer.to_end().await;
+    check_order(messages);
+    for track in [Track::Video, Track::Audio] {
+        assert_eq!(frames(messages, track), pushed(&tags, track), "{track:?}");
+    }
+    assert!(ffmpeg.process().wait(LIMIT).await.unwrap().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn audio_alone_and_video_alone_are_streams() {
+    let world = World::start().await;
+    let (_clip, tags) = tags(short()).await;
+    for track in [Track::Video, Track::Audio] {
+        let kind = if track == Track::Video {
+            millrace_media::flv::file::TagKind::Video
+        } else {
+            millrace_media::flv::file::TagKind::Audio
+        };
+        let tags: Vec<_> = tags.iter().filter(|tag| tag.kind == kind).cloned().collect();
+        let (stream, key) = world.control.stream();
+        let mut consumer = Consumer::of(&world.bus, stream).await;
+        let mut pusher = Pusher::publish(&world.url(&key), 60_000).await.unwrap();
+        pusher.push(&tags).await.unwrap();
+        pusher.unpublish().await;
+        let messages = consumer.to_end().await;
+        check_order(messages);
+        assert_eq!(frames(messages, track), pushed(&tags, track), "{track:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn big_messages_are_split_and_come_back_whole() {
+    let bus = SmallBus::shared(2_048);
+    let world = World::with(config(), bus).await;
+    let (_clip, tags) = tags(short()).await;
+    let (stream, key) = world.control.stream();
+    let mut consumer = Consumer::of(&world.bus, stream).await;
+    let mut pusher = Pusher::publish(&world.url(&key), 60_000).await.unwrap();
+    pusher.push(&tags).await.unwrap();
+    pusher.unpublish().await;
+    let messages = consumer.to_end().await;
+    check_order(messages);
+    assert_eq!(frames(messages, Track::Video), pushed(&tags, Track::Video));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_ring_repairs_what_was_lost() {
+    let world = World::start().await;
+    let (_clip, tags) = tags(short()).await;
+    let (stream, key) = world.control.stream();
+    let mut consumer = Consumer::of(&world.bus, stream).await;
+    let mut pusher = Pusher::publish(&world.url(&key), 60_000).await.unwrap();
+    pusher.push(&tags).await.unwrap();
+    consumer.until(|messages| frames(messages, Track::Video).len() >= 150).await;
+    let epoch = consumer.messages[0].epoch;
+    let mut repairs = world.bus.subscribe(&subjects::repair_media(stream, epoch), 1_000).await.unwrap();
+    let request = serde_json::to_vec(&RepairRequest { ranges: vec![(3, 5), (9, 9), (100_000, 100_001)] }).unwrap();
+    let subject = subjects::ring_media(stream, epoch);
+    let reply = world.bus.request(&subject, request.into(), LIMIT).await.unwrap();
+    let reply: RepairReply = serde_json::from_slice(&reply).unwrap();
+    assert_eq!(reply.oldest, Some(0));
+    assert!(reply.next >= consumer.messages.len() as u64);
+    let mut reader = MediaReader::default();
+    let mut again = Vec::new();
+    while again.len() < 4 {
+        let message = tokio::time::timeout(LIMIT, repairs.recv()).await.unwrap().unwrap();
+        again.extend(reader.push(message.payload).unwrap());
+    }
+    let original: Vec<_> = [3, 4, 5, 9].map(|seq: usize| consumer.messages[seq].clone()).to_vec();
+    assert_eq!(again, original);
+    // Garbage on the subject changes nothing.
+    world.bus.publish(&subject, "{".into()).unwrap();
+    eventually("two requests", async || {
+        (world.metric("millrace_ingest_repair_requests_total") == 2).then_some(())
+    })
+    .await;
+    assert_eq!(world.metric("millrace_ingest_repair_messages_total"), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_publishers_do_not_disturb_each_other() {
+    let world = World::start().await;
+    let (_clip, tags) = tags(short()).await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        let (stream, key) = world.control.stream();
+        let mut consumer = Consumer::of(&world.bus, stream).await;
+        let (url, tags) = (world.url(&key), tags.clone());
+        tasks.spawn(async move {
+            let mut pusher = Pusher::publish(&url, 4_096).await.unwrap();
+            pusher.push(&tags).await.unwrap();
+            pusher.unpublish().await;
+            let messages = consumer.to_end().await;
+            check_order(messages);
+            assert_eq!(frames(messages, Track::Video), pushed(&tags, Track::Video));
+            assert_eq!(frames(messages, Track::Audio), pushed(&tags, Track::Audio));
+        });
+    }
+    tasks.join_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publisher_may_publish_again_on_its_connection() {
+    let world = World::start().await;
+    let (_clip, tags) = tags(short()).await;
+    let (stream, key) = world.control.stream();
+    let mut consumer = Consumer::of(&world.bus, stream).await;
+    let mut pusher = Pusher::publish(&world.url(&key), 60_000).await.unwrap();
+    pusher.push(&tags[..40]).await.unwrap();
+    // The connection just breaks.
+    drop(pusher);
+    consumer.to_end().await;
+    assert_eq!(world.control.released(stream).await.reason, CloseReason::ConnectionLost);
+    let first = consumer.messages[0].epoch;
+    consumer.messages.clear();
+    let mut pusher = Pusher::publish(&world.url(&key), 60_000).await.unwrap();
+    pusher.push(&tags).await.unwrap();
+    pusher.unpublish().await;
+    let messages = consumer.to_end().await;
+    check_order(messages);
+    assert!(messages[0].epoch > first);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn renewals_carry_the_open_segment() {
+    let world = World::start().await;
+    let (_clip, tags) = tags(short()).await;
+    let (stream, key) = world.control.stream();
+    let mut pusher = Pusher::publish(&world.url(&key), 60_000).await.unwrap();
+    pusher.push(&tags).await.unwrap();
+    eventually("a renewal with the open segment", async || {
+        let seen = world.control.seen.lock().unwrap();
+        seen.renewals.iter().find(|r| r.stream == stream && r.open_msn.is_some_and(|m| m.0 == 102)).cloned()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_bitrate_limit_ends_a_publisher() {
+    let world = World::start().await;
+    let (_clip, tags) = tags(short()).await;
+    let limits = PublishLimits { max_bitrate: 8_000, ..PublishLimits::default() };
+    let (stream, key) = world.control.stream_with(Ok(limits));
+    let mut pusher = Pusher::publish(&world.url(&key), 60_000).await.unwrap();
+    let _ = pusher.push(&tags).await;
+    assert_eq!(pusher.refusal().await.as_deref(), Some("NetStream.Publish.Denied"));
+    assert_eq!(world.control.released(stream).await.reason, CloseReason::BitrateExceeded);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn control_away_is_waited_for_and_then_the_publisher_is_refused() {
+    let bus: millrace_bus::SharedBus = std::sync::Arc::new(millrace_bus::MemBus::new());
+    let control = FakeControl::start(&bus).await;
+    let (stream, key) = control.stream();
+    let seen = control.stop();
+    let config = millrace_ingest::Config { publish_timeout_s: 1, ..config() };
+    let (node, _metrics, _drain) = node(&bus, config).await;
+    let url = format!("rtmp://{}/live/{}", node.rtmp_addr(), key.reveal());
+    assert_eq!(Pusher::publish(&url, 0).await.err().as_deref(), Some("NetStream.Failed"));
+    // It comes back while a publisher waits.
+    let waiting = tokio::spawn(async move { Pusher::publish(&url, 0).await });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let control = FakeControl::with(&bus, seen).await;
+    let pusher = waiting.await.unwrap().unwrap();
+    // It goes again: the stream does not.
+    let seen = control.stop();
+    let (_clip, tags) = tags(short()).await;
+    let mut pusher = pusher;
+    let mut consumer = Consumer::of(&bus, stream).await;
+    pusher.push(&tags).await.unwrap();
+    pusher.unpublish().await;
+    consumer.to_end().await;
+    assert_eq!(seen.lock().unwrap().claims.len(), 1);
+}

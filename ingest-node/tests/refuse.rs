@@ -1,0 +1,171 @@
+//! Who is turned away, how, and that it costs nobody else.
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use millrace_bus::MemBus;
+use millrace_ingest::Config;
+use millrace_testkit::ClipSpec;
+use millrace_wire::control_api::PublishLimits;
+use millrace_wire::media_msg::Track;
+use millrace_wire::reasons::CloseReason;
+use support::{Consumer, LIMIT, Pusher, World, config, eventually, frames, pushed, tags};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+fn short() -> ClipSpec {
+    ClipSpec { frames: 90, ..ClipSpec::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_are_refused_with_the_status_encoders_show() {
+    let world = World::start().await;
+    let base = format!("rtmp://{}", world.node.rtmp_addr());
+    let (_, revoked) = world.control.stream_with(Err(CloseReason::RevokedKey));
+    let (_, ended) = world.control.stream_with(Err(CloseReason::StreamEnded));
+    let (_, good) = world.control.stream();
+    for (path, code) in [
+        ("live/ffffffffffffffffffffffffffffffff".to_owned(), "NetStream.Publish.BadName"),
+        ("live/not-a-key".to_owned(), "NetStream.Publish.BadName"),
+        (format!("live/{}", revoked.reveal()), "NetStream.Publish.BadName"),
+        (format!("live/{}", ended.reveal()), "NetStream.Publish.BadName"),
+        (format!("other/{}", good.reveal()), "NetConnection.Connect.InvalidApp"),
+    ] {
+        let refused = Pusher::publish(&format!("{base}/{path}"), 0).await.err();
+        assert_eq!(refused.as_deref(), Some(code), "{path}");
+    }
+    assert_eq!(world.metric("millrace_ingest_refused_total{reason=\"unknown_key\"}"), 2);
+    // What is no key at all never reached control.
+    assert_eq!(world.control.seen.lock().unwrap().claims.len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn guessing_keys_gets_slower() {
+    let world = World::start().await;
+    let url = format!("rtmp://{}/live/ffffffffffffffffffffffffffffffff", world.node.rtmp_addr());
+    let mut times = Vec::new();
+    for _ in 0..3 {
+        let began = Instant::now();
+        assert!(Pusher::publish(&url, 0).await.is_err());
+        times.push(began.elapsed().as_millis());
+    }
+    assert!(times[0] >= 250 && times[1] >= 500 && times[2] >= 1_000, "{times:?}");
+    // A good key still comes in.
+    let (_, key) = world.control.stream();
+    assert!(Pusher::publish(&world.url(&key), 0).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_newer_publisher_takes_over() {
+    let world = World::start().await;
+    let (_clip, tags) = tags(short()).await;
+    let (stream, key) = world.control.stream();
+    let mut consumer = Consumer::of(&world.bus, stream).await;
+    let mut older = Pusher::publish(&world.url(&key), 0).await.unwrap();
+    older.push(&tags[..20]).await.unwrap();
+    let mut newer = Pusher::publish(&world.url(&key), 0).await.unwrap();
+    assert_eq!(older.refusal().await.as_deref(), Some("NetStream.Publish.BadName"));
+    assert_eq!(older.event().await, None);
+    newer.push(&tags).await.unwrap();
+    newer.unpublish().await;
+    let ends = |messages: &[millrace_wire::media_msg::MediaMessage]| messages.iter().filter(|m| m.end).count();
+    consumer.until(|messages| ends(messages) == 2).await;
+    let epoch = consumer.messages.iter().map(|message| message.epoch).max().unwrap();
+    let of_newer: Vec<_> = consumer.messages.iter().filter(|m| m.epoch == epoch).cloned().collect();
+    assert_eq!(frames(&of_newer, Track::Video), pushed(&tags, Track::Video));
+    let release = world.control.released(stream).await;
+    assert_eq!(release.reason, CloseReason::TakenOver);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn garbage_costs_its_sender_only() {
+    let world = World::with(
+        Config { handshake_timeout_s: 1, publish_timeout_s: 1, ..config() },
+        Arc::new(MemBus::new()),
+    )
+    .await;
+    let (_clip, tags) = tags(short()).await;
+    let (stream, key) = world.control.stream();
+    let mut consumer = Consumer::of(&world.bus, stream).await;
+    let mut pusher = Pusher::publish(&world.url(&key), 0).await.unwrap();
+    let (before, after) = tags.split_at(tags.len() / 2);
+    pusher.push(before).await.unwrap();
+    let addr = world.node.rtmp_addr();
+    let mut peers = tokio::task::JoinSet::new();
+    let noise: Vec<u8> = (0..20_000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 11) as u8).collect();
+    let handshake = [vec![3], vec![0; 3_072]].concat();
+    for sent in [
+        Vec::new(),
+        b"GET / HTTP/1.1\r\n\r\n".to_vec(),
+        noise.clone(),
+        handshake[..700].to_vec(),
+        handshake.clone(),
+        [&handshake[..], &noise[..]].concat(),
+        [&handshake[..], &[0xc3; 300]].concat(),
+    ] {
+        peers.spawn(async move {
+            let mut socket = TcpStream::connect(addr).await.unwrap();
+            let _ = socket.write_all(&sent).await;
+            let mut answer = Vec::new();
+            let closed = tokio::time::timeout(LIMIT, socket.read_to_end(&mut answer)).await;
+            assert!(closed.is_ok(), "still open after {} bytes", sent.len());
+        });
+    }
+    peers.join_all().await;
+    pusher.push(after).await.unwrap();
+    pusher.unpublish().await;
+    assert_eq!(frames(consumer.to_end().await, Track::Video), pushed(&tags, Track::Video));
+    assert_eq!(world.metric("millrace_ingest_panics_total"), 0);
+    eventually("all connections closed but the publisher's", async || {
+        (world.metric("millrace_ingest_connections") <= 1).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_has_so_many_connections_and_gets_them_back() {
+    let world =
+        World::with(Config { max_connections_per_address: 2, ..config() }, Arc::new(MemBus::new())).await;
+    let (_, key) = world.control.stream();
+    let addr = world.node.rtmp_addr();
+    let idle = [TcpStream::connect(addr).await.unwrap(), TcpStream::connect(addr).await.unwrap()];
+    eventually("two connections", async || (world.metric("millrace_ingest_connections") == 2).then_some(()))
+        .await;
+    assert!(Pusher::publish(&world.url(&key), 0).await.is_err());
+    drop(idle);
+    eventually("room", async || Pusher::publish(&world.url(&key), 0).await.ok()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pictures_over_the_size_limit_are_refused() {
+    let world = World::start().await;
+    let (_clip, tags) = tags(short()).await;
+    let limits = PublishLimits { max_width: 160, max_height: 90, ..PublishLimits::default() };
+    let (stream, key) = world.control.stream_with(Ok(limits));
+    let mut pusher = Pusher::publish(&world.url(&key), 0).await.unwrap();
+    let _ = pusher.push(&tags[..4]).await;
+    assert!(pusher.refusal().await.is_some());
+    assert_eq!(world.control.released(stream).await.reason, CloseReason::UnsupportedCodec);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_keeps_publishers_for_its_time_and_takes_no_new_ones() {
+    let world = World::start().await;
+    let (_clip, tags) = tags(short()).await;
+    let (stream, key) = world.control.stream();
+    let mut consumer = Consumer::of(&world.bus, stream).await;
+    let mut pusher = Pusher::publish(&world.url(&key), 0).await.unwrap();
+    pusher.push(&tags[..40]).await.unwrap();
+    world.drain.start("test");
+    let (_, other) = world.control.stream();
+    eventually("new publishers refused", async || Pusher::publish(&world.url(&other), 0).await.err()).await;
+    // The running one is still heard.
+    pusher.push(&tags[40..]).await.unwrap();
+    consumer.until(|messages| frames(messages, Track::Video).len() >= 90).await;
+    world.node.drain().await;
+    assert!(pusher.refusal().await.is_some());
+    assert_eq!(world.control.released(stream).await.reason, CloseReason::Draining);
+    assert_eq!(world.metric("millrace_ingest_sessions"), 0);
+}

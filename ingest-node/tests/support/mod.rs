@@ -1,0 +1,378 @@
+//! A control that answers on the bus, publishers, and a consumer of media, for the node under test.
+#![allow(dead_code, unused_imports, unreachable_pub, reason = "each test file uses its part")]
+
+mod small;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use millrace_bus::{Bus, MemBus, SharedBus, Subscription};
+use millrace_ingest::{Config, Deps, Node};
+use millrace_media::flv::file::{Reader, Tag, TagKind};
+use millrace_media::flv::{FlvAudio, FlvVideo};
+use millrace_rtmp::{ClientConfig, ClientEvent, ClientSession};
+use millrace_runtime::{Drain, Metrics, Readiness, Secret, SystemClock};
+use millrace_testkit::{Clip, ClipSpec};
+use millrace_wire::control_api::{
+    self, ClaimGrant, ClaimReply, ClaimRequest, Kick, LeaseReply, PublishLimits, ReleaseRequest, RenewRequest,
+    StreamSettings,
+};
+use millrace_wire::ids::{
+    BroadcastId, DiscontinuitySeq, Epoch, KeyHash, Msn, SessionId, StreamId, StreamKey,
+};
+use millrace_wire::media_msg::{MediaMessage, MediaReader, Track, UnitKind};
+use millrace_wire::reasons::CloseReason;
+use millrace_wire::subjects;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+
+pub use small::SmallBus;
+
+pub const SECRET: &[u8] = b"a secret of the cluster";
+/// The longest anything may take on a busy machine.
+pub const LIMIT: Duration = Duration::from_secs(30);
+
+/// What the control of a test knows and has heard.
+#[derive(Default)]
+pub struct Seen {
+    pub claims: Vec<ClaimRequest>,
+    pub renewals: Vec<RenewRequest>,
+    pub releases: Vec<ReleaseRequest>,
+    pub streams: HashMap<KeyHash, (StreamId, Result<PublishLimits, CloseReason>)>,
+    pub holders: HashMap<StreamId, SessionId>,
+}
+
+/// A control of a few lines: every known key is granted, the newer publisher wins.
+pub struct FakeControl {
+    pub seen: Arc<Mutex<Seen>>,
+    task: JoinHandle<()>,
+}
+
+static NEXT: AtomicU64 = AtomicU64::new(1);
+
+impl FakeControl {
+    pub async fn start(bus: &SharedBus) -> Self {
+        Self::with(bus, Arc::default()).await
+    }
+
+    pub async fn with(bus: &SharedBus, seen: Arc<Mutex<Seen>>) -> Self {
+        let mut requests = bus.queue_subscribe("control.>", "control", 256).await.unwrap();
+        let (bus, state) = (bus.clone(), seen.clone());
+        let task = tokio::spawn(async move {
+            while let Some(message) = requests.recv().await {
+                let answer = answer(&bus, &state, &message.subject, &message.payload);
+                if let (Some(answer), Some(reply)) = (answer, &message.reply) {
+                    bus.respond(reply, answer).unwrap();
+                }
+            }
+        });
+        Self { seen, task }
+    }
+
+    /// A fresh stream; its key.
+    pub fn stream(&self) -> (StreamId, StreamKey) {
+        self.stream_with(Ok(PublishLimits::default()))
+    }
+
+    pub fn stream_with(&self, verdict: Result<PublishLimits, CloseReason>) -> (StreamId, StreamKey) {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let key: StreamKey = format!("{number:032x}").parse().unwrap();
+        let stream = StreamId::from_u128(u128::from(number));
+        self.seen.lock().unwrap().streams.insert(KeyHash::of(SECRET, &key), (stream, verdict));
+        (stream, key)
+    }
+
+    pub fn stop(self) -> Arc<Mutex<Seen>> {
+        self.task.abort();
+        self.seen
+    }
+
+    pub async fn released(&self, stream: StreamId) -> ReleaseRequest {
+        let seen = &self.seen;
+        eventually("a release", async || {
+            seen.lock().unwrap().releases.iter().find(|r| r.stream == stream).cloned()
+        })
+        .await
+    }
+}
+
+fn answer(bus: &SharedBus, state: &Mutex<Seen>, subject: &str, payload: &Bytes) -> Option<Bytes> {
+    let mut seen = state.lock().unwrap();
+    let encoded = match subject {
+        subjects::CONTROL_CLAIM => {
+            let request: ClaimRequest = control_api::decode(payload).unwrap();
+            let found = seen.streams.get(&request.key_hash).cloned();
+            let reply = match found {
+                None => ClaimReply::Refused { reason: CloseReason::UnknownKey },
+                Some((_, Err(reason))) => ClaimReply::Refused { reason },
+                Some((stream, Ok(limits))) => {
+                    if let Some(session) = seen.holders.insert(stream, request.session) {
+                        let kick = control_api::encode(&Kick { session, reason: CloseReason::TakenOver }).unwrap();
+                        bus.publish(&subjects::control_kick(session), kick.into()).unwrap();
+                    }
+                    let epoch = Epoch(1_000 + seen.claims.len() as u64);
+                    ClaimReply::Granted(Box::new(grant(stream, epoch, limits)))
+                }
+            };
+            seen.claims.push(request);
+            control_api::encode(&reply)
+        }
+        subjects::CONTROL_RENEW => {
+            let request: RenewRequest = control_api::decode(payload).unwrap();
+            seen.renewals.push(request);
+            control_api::encode(&LeaseReply::Ok)
+        }
+        subjects::CONTROL_RELEASE => {
+            let request: ReleaseRequest = control_api::decode(payload).unwrap();
+            if seen.holders.get(&request.stream) == Some(&request.session) {
+                seen.holders.remove(&request.stream);
+            }
+            seen.releases.push(request);
+            control_api::encode(&LeaseReply::Ok)
+        }
+        _ => return None,
+    };
+    Some(encoded.unwrap().into())
+}
+
+fn grant(stream: StreamId, epoch: Epoch, limits: PublishLimits) -> ClaimGrant {
+    ClaimGrant {
+        stream,
+        playback: "00112233445566778899aabbccddeeff".parse().unwrap(),
+        broadcast: BroadcastId::from_u128(9),
+        epoch,
+        first_msn: Msn(100),
+        discontinuity_sequence: DiscontinuitySeq(7),
+        continues: false,
+        lease_ms: 5_000,
+        limits,
+        settings: StreamSettings::default(),
+    }
+}
+
+/// A node on a bus, with the control it asks.
+pub struct World {
+    pub bus: SharedBus,
+    pub control: FakeControl,
+    pub node: Node,
+    pub metrics: Metrics,
+    pub drain: Drain,
+}
+
+pub fn config() -> Config {
+    Config { rtmp: ([127, 0, 0, 1], 0).into(), drain_s: 1, ..Config::default() }
+}
+
+pub async fn node(bus: &SharedBus, config: Config) -> (Node, Metrics, Drain) {
+    let (metrics, drain) = (Metrics::new(), Drain::new());
+    let deps = Deps {
+        bus: bus.clone(),
+        media_bus: bus.clone(),
+        key_secret: Some(Secret::new(SECRET.to_vec())),
+        node: None,
+        metrics: metrics.clone(),
+        readiness: Readiness::new(),
+        clock: SystemClock::shared(),
+        drain: drain.clone(),
+    };
+    (millrace_ingest::start(config, deps).await.unwrap(), metrics, drain)
+}
+
+impl World {
+    pub async fn start() -> Self {
+        Self::with(config(), Arc::new(MemBus::new())).await
+    }
+
+    pub async fn with(config: Config, bus: SharedBus) -> Self {
+        let control = FakeControl::start(&bus).await;
+        let (node, metrics, drain) = node(&bus, config).await;
+        Self { bus, control, node, metrics, drain }
+    }
+
+    pub fn url(&self, key: &StreamKey) -> String {
+        format!("rtmp://{}/live/{}", self.node.rtmp_addr(), key.reveal())
+    }
+
+    /// The value of a metric without labels, or with exactly these.
+    pub fn metric(&self, name: &str) -> i64 {
+        let text = self.metrics.render();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.map_or(0, |value| value.parse::<f64>().unwrap() as i64)
+    }
+}
+
+/// Waits until `look` finds something.
+pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "{what} did not come");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// A clip's tags.
+pub async fn tags(spec: ClipSpec) -> (Clip, Vec<Tag>) {
+    let clip = Clip::flv(spec).await.unwrap();
+    let bytes = Bytes::from(std::fs::read(&clip.path).unwrap());
+    let tags = Reader::new(bytes).unwrap().map(Result::unwrap).filter(|tag| tag.kind != TagKind::Script);
+    (clip, tags.collect())
+}
+
+/// A publisher driven by hand.
+pub struct Pusher {
+    socket: TcpStream,
+    session: ClientSession,
+    buf: BytesMut,
+    started: Instant,
+}
+
+impl Pusher {
+    /// Connects and publishes; the server's code when it refuses.
+    pub async fn publish(url: &str, chunk_bytes: u32) -> Result<Self, String> {
+        let mut config = ClientConfig::from_url(url).unwrap();
+        config.chunk_bytes = chunk_bytes;
+        let addr: SocketAddr = format!("{}:{}", config.host, config.port).parse().unwrap();
+        let socket = TcpStream::connect(addr).await.map_err(|error| error.to_string())?;
+        let session = ClientSession::new(config, Duration::ZERO).unwrap();
+        let mut pusher = Self { socket, session, buf: BytesMut::new(), started: Instant::now() };
+        loop {
+            match pusher.event().await {
+                Some(ClientEvent::PublishStarted) => return Ok(pusher),
+                Some(ClientEvent::Refused { code, .. }) => return Err(code),
+                Some(_) => {}
+                None => return Err("closed".to_owned()),
+            }
+        }
+    }
+
+    /// The next thing the server says; `None` once it has closed.
+    pub async fn event(&mut self) -> Option<ClientEvent> {
+        loop {
+            let event = self.session.next_event(self.started.elapsed(), &mut self.buf).unwrap();
+            self.flush().await.ok()?;
+            if event.is_some() {
+                return event;
+            }
+            self.session.prepare_read(&mut self.buf);
+            let read = tokio::time::timeout(LIMIT, self.socket.read_buf(&mut self.buf)).await;
+            if !matches!(read.expect("the server says nothing"), Ok(count) if count > 0) {
+                return None;
+            }
+        }
+    }
+
+    /// What the server refused or ended the stream with.
+    pub async fn refusal(&mut self) -> Option<String> {
+        loop {
+            if let ClientEvent::Refused { code, .. } = self.event().await? {
+                return Some(code);
+            }
+        }
+    }
+
+    async fn flush(&mut self) -> std::io::Result<()> {
+        while let Some(bytes) = self.session.poll_transmit() {
+            self.socket.write_all(&bytes).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends one tag.
+    pub async fn tag(&mut self, tag: &Tag) -> std::io::Result<()> {
+        match tag.kind {
+            TagKind::Video => self.session.push_video(tag.timestamp_ms, tag.body.clone()).unwrap(),
+            _ => self.session.push_audio(tag.timestamp_ms, tag.body.clone()).unwrap(),
+        }
+        self.flush().await
+    }
+
+    pub async fn push(&mut self, tags: &[Tag]) -> std::io::Result<()> {
+        for tag in tags {
+            self.tag(tag).await?;
+        }
+        Ok(())
+    }
+
+    /// Unpublishes in order.
+    pub async fn unpublish(&mut self) {
+        self.session.unpublish().unwrap();
+        self.flush().await.unwrap();
+    }
+}
+
+/// Reads the media of one stream.
+pub struct Consumer {
+    subscription: Subscription,
+    reader: MediaReader,
+    pub messages: Vec<MediaMessage>,
+}
+
+impl Consumer {
+    pub async fn of(bus: &SharedBus, stream: StreamId) -> Self {
+        let subscription = bus.subscribe(&format!("media.{stream}.*"), 100_000).await.unwrap();
+        Self { subscription, reader: MediaReader::default(), messages: Vec::new() }
+    }
+
+    /// Reads until `enough`.
+    pub async fn until(&mut self, enough: impl Fn(&[MediaMessage]) -> bool) {
+        while !enough(&self.messages) {
+            let message = tokio::time::timeout(LIMIT, self.subscription.recv()).await.expect("media stopped");
+            let frame = message.expect("the bus is open").payload;
+            self.messages.extend(self.reader.push(frame).unwrap());
+        }
+    }
+
+    /// Reads to the epoch's end.
+    pub async fn to_end(&mut self) -> &[MediaMessage] {
+        self.until(|messages| messages.last().is_some_and(|last| last.end)).await;
+        &self.messages
+    }
+}
+
+/// The coded bytes of a track, in order.
+pub fn frames(messages: &[MediaMessage], track: Track) -> Vec<Bytes> {
+    let units = messages.iter().flat_map(|message| &message.units);
+    let units = units.filter(|unit| unit.track == track && unit.kind == UnitKind::Frame);
+    units.map(|unit| unit.data.clone()).collect()
+}
+
+/// What was pushed, as it must come out.
+pub fn pushed(tags: &[Tag], track: Track) -> Vec<Bytes> {
+    let bodies = tags.iter().filter_map(|tag| match (tag.kind, track) {
+        (TagKind::Video, Track::Video) => match FlvVideo::parse(tag.body.clone()).unwrap() {
+            Some(FlvVideo::Nalus { data, .. }) => Some(data),
+            _ => None,
+        },
+        (TagKind::Audio, Track::Audio) => match FlvAudio::parse(tag.body.clone()).unwrap() {
+            Some(FlvAudio::Raw(data)) => Some(data),
+            _ => None,
+        },
+        _ => None,
+    });
+    bodies.collect()
+}
+
+/// Numbers without a hole, segments that only grow, configurations ahead of every segment.
+pub fn check_order(messages: &[MediaMessage]) {
+    let mut msn = None;
+    for (number, message) in messages.iter().enumerate() {
+        assert_eq!(message.seq.0, number as u64, "a hole in the numbers");
+        assert_eq!(message.end, number + 1 == messages.len(), "the end is the last message");
+        let Some(at) = message.units.iter().position(|unit| unit.boundary) else { continue };
+        let unit = &message.units[at];
+        let configs = message.units[..at].iter().filter(|unit| unit.kind == UnitKind::Config).count();
+        assert_eq!(configs, at, "segment {} does not begin with its configurations", unit.msn);
+        assert!(configs > 0, "segment {} has no configuration", unit.msn);
+        assert_eq!(unit.msn, msn.map_or(Msn(100), |msn: Msn| msn.next()));
+        msn = Some(unit.msn);
+    }
+    assert!(msn.is_some(), "no segment began");
+}
