@@ -62,10 +62,14 @@ impl Track {
             bail!("{}: {:#?}", self.url, self.violations);
         }
         let mut checker = Checker::new();
-        let broken: Vec<String> =
-            self.playlists.iter().flat_map(|text| checker.check(text)).map(|rule| rule.to_string()).collect();
-        if !broken.is_empty() {
-            bail!("{}: {broken:#?}", self.url);
+        let mut before = "";
+        for text in &self.playlists {
+            let broken = checker.check(text);
+            if !broken.is_empty() {
+                let broken: Vec<String> = broken.iter().map(ToString::to_string).collect();
+                bail!("{}: {broken:#?}\n--- served:\n{text}\n--- after:\n{before}", self.url);
+            }
+            before = text;
         }
         let numbers: Vec<u64> = self.segments.keys().copied().collect();
         for (before, after) in numbers.iter().zip(numbers.iter().skip(1)) {
