@@ -18,7 +18,7 @@ pub use cli::Cli;
 use cli::Command;
 
 /// Runs a command to its end.
-pub fn run(cli: Cli) -> anyhow::Result<()> {
+pub fn run(cli: &Cli) -> anyhow::Result<()> {
     let tree = cli.load()?;
     match &cli.command {
         Command::CheckConfig(_) => ops::check_config(&tree),

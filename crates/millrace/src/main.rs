@@ -7,7 +7,7 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     let command = millrace::Cli::parse();
-    match millrace::run(command) {
+    match millrace::run(&command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("millrace: {error:#}");

@@ -6,6 +6,9 @@ use tracing_subscriber::fmt::format::FmtSpan;
 
 use crate::config::Section;
 
+/// What an operator reads; the HTTP server's own start-up lines say nothing that ours do not.
+const DEFAULT_FILTER: &str = "info,actix_server=warn";
+
 /// `[log]` of the configuration.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -18,7 +21,7 @@ pub struct LogConfig {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { json: false, filter: "info".to_owned() }
+        Self { json: false, filter: DEFAULT_FILTER.to_owned() }
     }
 }
 

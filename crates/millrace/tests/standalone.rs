@@ -1,0 +1,70 @@
+//! The binary as an operator runs it.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use millrace_testkit::process::Process;
+use millrace_testkit::wait;
+use serde_json::{Value, json};
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+fn command(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_millrace"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("MILLRACE_")) {
+        command.env_remove(name);
+    }
+    command.args(args);
+    command
+}
+
+async fn standalone(data: &Path) -> (Process, Value) {
+    let any = "127.0.0.1:0";
+    let mut command = command(&["standalone", "--rtmp", any, "--edge", any, "--control", any, "--data"]);
+    command.arg(data);
+    let ready = data.join("ready.json");
+    // What a killed process left is not this one's.
+    let _ = std::fs::remove_file(&ready);
+    let process = Process::spawn(command, data.join("log")).unwrap();
+    let ready = wait::some(LIMIT, async || serde_json::from_slice(&std::fs::read(&ready).ok()?).ok()).await;
+    (process, ready)
+}
+
+#[tokio::test]
+async fn kill_and_restart_lose_no_stream_and_keep_the_token() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut process, ready) = standalone(dir.path()).await;
+    let token = std::fs::read_to_string(dir.path().join("admin-token")).unwrap();
+    let client = millrace_testkit::http::client();
+    let url = format!("{}/api/v1/livestreams", ready["control"].as_str().unwrap());
+    let request = client.post(&url).bearer_auth(token.trim()).json(&json!({"title": "Kept"}));
+    let created: Value = request.send().await.unwrap().json().await.unwrap();
+    assert_eq!(created["rtmp_url"], ready["rtmp"]);
+    assert!(created["hls_url"].as_str().unwrap().starts_with(ready["edge"].as_str().unwrap()));
+    process.kill();
+
+    let (mut process, ready) = standalone(dir.path()).await;
+    let id = created["id"].as_str().unwrap();
+    let url = format!("{}/api/v1/livestreams/{id}/status", ready["control"].as_str().unwrap());
+    let status = client.get(&url).bearer_auth(token.trim()).send().await.unwrap();
+    assert_eq!(status.json::<Value>().await.unwrap()["status"], "scheduled");
+    let health = format!("{}/readyz", ready["control"].as_str().unwrap());
+    assert!(command(&["healthcheck", &health]).status().unwrap().success());
+
+    process.terminate();
+    assert!(process.wait(LIMIT).await.unwrap().success());
+    assert!(!dir.path().join("ready.json").exists());
+    assert!(!command(&["healthcheck", &health]).status().unwrap().success());
+}
+
+#[test]
+fn mistakes_are_told_in_one_line() {
+    let output = command(&["check-config"]).env("MILLRACE_EDGE_LISTN", "x").output().unwrap();
+    assert!(!output.status.success());
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(text.starts_with("millrace: configuration: edge.listn: unknown key"), "{text}");
+    assert_eq!(text.lines().count(), 1, "{text}");
+    assert!(command(&["check-config"]).output().unwrap().status.success());
+}
