@@ -104,13 +104,7 @@ struct Connection<S> {
 }
 
 impl<S: Socket> Connection<S> {
-    fn new(
-        socket: S,
-        peer: SocketAddr,
-        protocol: &'static str,
-        place: Place,
-        shared: Arc<Shared>,
-    ) -> Self {
+    fn new(socket: S, peer: SocketAddr, protocol: &'static str, place: Place, shared: Arc<Shared>) -> Self {
         let now = shared.now();
         Self {
             rtmp: ServerSession::new(shared.config.rtmp_limits(), now),

@@ -55,12 +55,21 @@ impl IngestMetrics {
             synthetic_boundaries: count("synthetic_boundaries", "Segments begun without a keyframe"),
             messages: count("media_messages", "Media messages published on the bus"),
             published: bytes("published", "Bytes of media published on the bus"),
-            publish_errors: label("publish_errors", "Media frames the bus did not take, by error", &["error"]),
+            publish_errors: label(
+                "publish_errors",
+                "Media frames the bus did not take, by error",
+                &["error"],
+            ),
             ring: m.gauge("ring", Unit::Bytes, "Bytes of media kept for repairs, over all sessions"),
             repair_requests: count("repair_requests", "Repair requests received"),
             repair_messages: count("repair_messages", "Media messages published again"),
             repair_bytes: bytes("repaired", "Bytes of media published again"),
-            claim: m.histogram("claim", Unit::Seconds, "Time control took to answer a claim", LATENCY_BUCKETS_S),
+            claim: m.histogram(
+                "claim",
+                Unit::Seconds,
+                "Time control took to answer a claim",
+                LATENCY_BUCKETS_S,
+            ),
             lease_failures: count("lease_failures", "Lease renewals and releases without an answer"),
             no_worker: gauge("sessions_without_worker", "Sessions no worker has capacity for"),
         }

@@ -4,7 +4,6 @@ mod support;
 
 use std::time::Duration;
 
-use millrace_bus::Bus as _;
 use millrace_testkit::{Clip, ClipSpec, FfmpegPublisher};
 use millrace_wire::control_api::PublishLimits;
 use millrace_wire::media_msg::{MediaMessage, MediaReader, Track, UnitKind};
@@ -12,7 +11,8 @@ use millrace_wire::reasons::CloseReason;
 use millrace_wire::repair::{RepairReply, RepairRequest};
 use millrace_wire::subjects;
 use support::{
-    Consumer, FakeControl, LIMIT, SmallBus, Pusher, World, check_order, config, eventually, frames, node, pushed, tags,
+    Consumer, FakeControl, LIMIT, Pusher, SmallBus, World, check_order, config, eventually, frames, node,
+    pushed, tags,
 };
 
 fn short() -> ClipSpec {
@@ -132,7 +132,8 @@ async fn the_ring_repairs_what_was_lost() {
     consumer.until(|messages| frames(messages, Track::Video).len() >= 150).await;
     let epoch = consumer.messages[0].epoch;
     let mut repairs = world.bus.subscribe(&subjects::repair_media(stream, epoch), 1_000).await.unwrap();
-    let request = serde_json::to_vec(&RepairRequest { ranges: vec![(3, 5), (9, 9), (100_000, 100_001)] }).unwrap();
+    let request =
+        serde_json::to_vec(&RepairRequest { ranges: vec![(3, 5), (9, 9), (100_000, 100_001)] }).unwrap();
     let subject = subjects::ring_media(stream, epoch);
     let reply = world.bus.request(&subject, request.into(), LIMIT).await.unwrap();
     let reply: RepairReply = serde_json::from_slice(&reply).unwrap();

@@ -189,7 +189,9 @@ impl SessionTask {
         let (bus, core) = (self.bus.clone(), self.core.clone());
         self.errands.spawn(async move {
             let reply = bus.request(&subject, Bytes::from(body), limits::CONTROL_ATTEMPT).await;
-            if let Some(reply) = reply.ok().and_then(|reply| serde_json::from_slice::<RepairReply>(&reply).ok()) {
+            if let Some(reply) =
+                reply.ok().and_then(|reply| serde_json::from_slice::<RepairReply>(&reply).ok())
+            {
                 core.handle(Input::FactReply(epoch, generation, reply));
             }
         });

@@ -18,8 +18,8 @@ use millrace_rtmp::{ClientConfig, ClientEvent, ClientSession};
 use millrace_runtime::{Drain, Metrics, Readiness, Secret, SystemClock};
 use millrace_testkit::{Clip, ClipSpec};
 use millrace_wire::control_api::{
-    self, ClaimGrant, ClaimReply, ClaimRequest, Kick, LeaseReply, PublishLimits, ReleaseRequest, RenewRequest,
-    StreamSettings,
+    self, ClaimGrant, ClaimReply, ClaimRequest, Kick, LeaseReply, PublishLimits, ReleaseRequest,
+    RenewRequest, StreamSettings,
 };
 use millrace_wire::ids::{
     BroadcastId, DiscontinuitySeq, Epoch, KeyHash, Msn, SessionId, StreamId, StreamKey,
@@ -112,7 +112,8 @@ fn answer(bus: &SharedBus, state: &Mutex<Seen>, subject: &str, payload: &Bytes) 
                 Some((_, Err(reason))) => ClaimReply::Refused { reason },
                 Some((stream, Ok(limits))) => {
                     if let Some(session) = seen.holders.insert(stream, request.session) {
-                        let kick = control_api::encode(&Kick { session, reason: CloseReason::TakenOver }).unwrap();
+                        let kick =
+                            control_api::encode(&Kick { session, reason: CloseReason::TakenOver }).unwrap();
                         bus.publish(&subjects::control_kick(session), kick.into()).unwrap();
                     }
                     let epoch = Epoch(1_000 + seen.claims.len() as u64);

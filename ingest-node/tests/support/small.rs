@@ -5,9 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use millrace_bus::{
-    Bus, BusError, BusStats, Job, MemBus, QueueConfig, QueueDepth, SharedBus, Subscription,
-};
+use millrace_bus::{Bus, BusError, BusStats, Job, MemBus, QueueConfig, QueueDepth, SharedBus, Subscription};
 use tokio::sync::watch;
 
 pub struct SmallBus {
@@ -35,7 +33,12 @@ impl Bus for SmallBus {
     async fn subscribe(&self, pattern: &str, capacity: usize) -> Result<Subscription, BusError> {
         self.inner.subscribe(pattern, capacity).await
     }
-    async fn queue_subscribe(&self, pattern: &str, group: &str, capacity: usize) -> Result<Subscription, BusError> {
+    async fn queue_subscribe(
+        &self,
+        pattern: &str,
+        group: &str,
+        capacity: usize,
+    ) -> Result<Subscription, BusError> {
         self.inner.queue_subscribe(pattern, group, capacity).await
     }
     async fn request(&self, subject: &str, payload: Bytes, timeout: Duration) -> Result<Bytes, BusError> {

@@ -1,0 +1,45 @@
+//! RTMPS with a real encoder.
+
+mod support;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use millrace_bus::MemBus;
+use millrace_ingest::Config;
+use millrace_testkit::{ClipSpec, FfmpegPublisher};
+use millrace_wire::media_msg::Track;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use support::{Consumer, LIMIT, World, check_order, config, frames, pushed, tags};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ffmpeg_publishes_over_tls() {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+    let config = Config {
+        rtmps: Some(([127, 0, 0, 1], 0).into()),
+        tls_cert: Some(data.join("localhost.crt")),
+        tls_key: Some(data.join("localhost.key")),
+        ..config()
+    };
+    let world = World::with(config, Arc::new(MemBus::new())).await;
+    let (clip, tags) = tags(ClipSpec { frames: 90, ..ClipSpec::default() }).await;
+    let (stream, key) = world.control.stream();
+    let mut consumer = Consumer::of(&world.bus, stream).await;
+    let addr = world.node.rtmps_addr().unwrap();
+    let url = format!("rtmps://{addr}/live/{}", key.reveal());
+    let mut ffmpeg = FfmpegPublisher::push(&url, &clip.path, false).unwrap();
+    let messages = consumer.to_end().await;
+    check_order(messages);
+    for track in [Track::Video, Track::Audio] {
+        assert_eq!(frames(messages, track), pushed(&tags, track), "{track:?}");
+    }
+    assert!(ffmpeg.process().wait(LIMIT).await.unwrap().success());
+    assert_eq!(world.control.seen.lock().unwrap().claims[0].protocol, "rtmps");
+    // A plain connection to the TLS port costs itself only.
+    let mut plain = tokio::net::TcpStream::connect(addr).await.unwrap();
+    plain.write_all(&[3; 1537]).await.unwrap();
+    let mut answer = Vec::new();
+    let closed = tokio::time::timeout(LIMIT, plain.read_to_end(&mut answer)).await;
+    assert!(closed.is_ok(), "still open");
+}

@@ -1,0 +1,166 @@
+//! The session and its workers: offer, bid, grant, supervision, backlog, and the end when everything is stored.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use millrace_bus::{QueueConfig, SharedBus};
+use millrace_testkit::ClipSpec;
+use millrace_wire::announce::{Degraded, SessionAnnouncement};
+use millrace_wire::fact::Snapshot;
+use millrace_wire::ids::{FactSeq, NodeId};
+use millrace_wire::job::{Bid, Grant, GrantOrder, Heartbeat, Offer};
+use millrace_wire::subjects;
+use support::{Consumer, LIMIT, Pusher, World, eventually, tags};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+fn short() -> ClipSpec {
+    ClipSpec { frames: 90, ..ClipSpec::default() }
+}
+
+/// A worker that takes what it is offered and says it is well.
+struct FakeWorker {
+    grant: watch::Receiver<Option<Grant>>,
+    done: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl FakeWorker {
+    async fn start(bus: &SharedBus, name: &str) -> Self {
+        let node: NodeId = name.parse().unwrap();
+        let mut offers = bus.subscribe(subjects::JOBS_OFFER, 64).await.unwrap();
+        let mut orders = bus.subscribe(&subjects::job_grant(&node), 64).await.unwrap();
+        let (granted, grant) = watch::channel(None);
+        let (done, is_done) = watch::channel(false);
+        let bus = bus.clone();
+        bus.publish(subjects::JOBS_FREE, Bytes::new()).unwrap();
+        let task = tokio::spawn(async move {
+            let mut beat = tokio::time::interval(Duration::from_millis(200));
+            loop {
+                tokio::select! {
+                    Some(offer) = offers.recv() => {
+                        let offer: Offer = serde_json::from_slice(&offer.payload).unwrap();
+                        let bid = Bid { round: offer.round, node: node.clone(), free: 1, continuing: false };
+                        tell(&bus, &subjects::jobs_bid(offer.session), &bid);
+                    }
+                    Some(order) = orders.recv() => {
+                        let order: GrantOrder = serde_json::from_slice(&order.payload).unwrap();
+                        if let GrantOrder::Grant(grant) = order {
+                            granted.send_replace(Some(*grant));
+                        }
+                    }
+                    _ = beat.tick() => {
+                        let grant = granted.borrow().clone();
+                        if let Some(grant) = grant {
+                            let heartbeat = Heartbeat {
+                                node: node.clone(),
+                                epoch: grant.epoch,
+                                generation: grant.generation,
+                                ready: true,
+                                leaving: false,
+                                next_fact: FactSeq(0),
+                                announced: BTreeMap::new(),
+                                committed: BTreeMap::new(),
+                                done: *is_done.borrow(),
+                            };
+                            tell(&bus, &subjects::job_heartbeat(grant.stream, grant.epoch), &heartbeat);
+                        }
+                    }
+                }
+            }
+        });
+        Self { grant, done, task }
+    }
+
+    async fn granted(&mut self) -> Grant {
+        let granted = tokio::time::timeout(LIMIT, self.grant.wait_for(Option::is_some)).await;
+        granted.expect("no grant came").unwrap().clone().unwrap()
+    }
+
+    fn kill(&self) {
+        self.task.abort();
+    }
+}
+
+impl Drop for FakeWorker {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn tell(bus: &SharedBus, subject: &str, body: &impl serde::Serialize) {
+    bus.publish(subject, serde_json::to_vec(body).unwrap().into()).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_is_over_once_its_worker_has_stored_everything() {
+    let world = World::start().await;
+    let mut worker = FakeWorker::start(&world.bus, "worker-1").await;
+    let (_clip, tags) = tags(short()).await;
+    let (stream, key) = world.control.stream();
+    let mut consumer = Consumer::of(&world.bus, stream).await;
+    let mut pusher = Pusher::publish(&world.url(&key), 60_000).await.unwrap();
+    pusher.push(&tags).await.unwrap();
+    let grant = worker.granted().await;
+    assert_eq!((grant.stream, grant.resume_from.0, grant.open.first_msn.0), (stream, 0, 100));
+    assert_eq!((grant.open.discontinuity_sequence.0, grant.open.lead_gaps), (7, 1));
+    let mut announcements = world.bus.subscribe(&subjects::session(stream), 64).await.unwrap();
+    let told = tokio::time::timeout(LIMIT, announcements.recv()).await.unwrap().unwrap();
+    let told: SessionAnnouncement = serde_json::from_slice(&told.payload).unwrap();
+    assert_eq!((told.generation, told.epoch), (Some(grant.generation), grant.epoch));
+    // Whoever comes cold is told the state.
+    let snapshot = world.bus.request(&subjects::snap(stream), Bytes::new(), LIMIT).await.unwrap();
+    serde_json::from_slice::<Snapshot>(&snapshot).unwrap();
+    pusher.unpublish().await;
+    consumer.to_end().await;
+    world.control.released(stream).await;
+    assert_eq!(world.metric("millrace_ingest_sessions"), 1);
+    assert!(world.metric("millrace_ingest_ring_bytes") > 0);
+    worker.done.send_replace(true);
+    eventually("the session's end", async || (world.metric("millrace_ingest_sessions") == 0).then_some(()))
+        .await;
+    assert_eq!(world.metric("millrace_ingest_ring_bytes"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_worker_is_replaced() {
+    let world = World::start().await;
+    let mut first = FakeWorker::start(&world.bus, "worker-1").await;
+    let (_clip, tags) = tags(short()).await;
+    let (_, key) = world.control.stream();
+    let mut pusher = Pusher::publish(&world.url(&key), 60_000).await.unwrap();
+    pusher.push(&tags[..30]).await.unwrap();
+    let before = first.granted().await;
+    let mut second = FakeWorker::start(&world.bus, "worker-2").await;
+    first.kill();
+    let after = second.granted().await;
+    assert_eq!(after.epoch, before.epoch);
+    assert!(after.generation > before.generation);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_worker_the_job_waits_in_the_backlog() {
+    let world = World::start().await;
+    let (_clip, tags) = tags(short()).await;
+    let (stream, key) = world.control.stream();
+    let queue = QueueConfig::new(subjects::JOBS_STREAM, subjects::BACKLOG_LIVE);
+    world.bus.queue_declare(&queue).await.unwrap();
+    let mut pusher = Pusher::publish(&world.url(&key), 60_000).await.unwrap();
+    pusher.push(&tags[..30]).await.unwrap();
+    let job = world.bus.queue_pull(&queue.name, LIMIT).await.unwrap().expect("a job in the backlog");
+    let offer: Offer = serde_json::from_slice(&job.payload).unwrap();
+    assert_eq!(offer.stream, stream);
+    assert_eq!(world.metric("millrace_ingest_sessions_without_worker"), 1);
+    eventually("control to be told", async || {
+        let seen = world.control.seen.lock().unwrap();
+        seen.renewals.iter().any(|r| r.degraded == Some(Degraded::NoCapacity)).then_some(())
+    })
+    .await;
+    // It starts by itself when a worker comes.
+    let mut worker = FakeWorker::start(&world.bus, "worker-1").await;
+    assert_eq!(worker.granted().await.resume_from.0, 0);
+    assert_eq!(world.metric("millrace_ingest_sessions_without_worker"), 0);
+}
