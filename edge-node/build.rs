@@ -38,11 +38,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut code = String::from("pub(super) static FILES: &[(&str, &str, &[u8])] = &[\n");
     if dist.join("watch.html").is_file() {
         for path in files(&dist) {
-            let name = path.file_name().and_then(|n| n.to_str()).ok_or("a file name in web/dist is not UTF-8")?;
-            writeln!(code, "    ({name:?}, {:?}, include_bytes!({:?})),", content_type(name), path)?;
+            let name =
+                path.file_name().and_then(|n| n.to_str()).ok_or("a file name in web/dist is not UTF-8")?;
+            writeln!(
+                code,
+                "    ({name:?}, {:?}, include_bytes!({:?})),",
+                content_type(name),
+                path.display().to_string()
+            )?;
         }
     } else {
-        println!("cargo:warning=the watch page is not built: run `make web` (npm ci && npm run build in edge-node/web)");
+        println!(
+            "cargo:warning=the watch page is not built: run `make web` (npm ci && npm run build in edge-node/web)"
+        );
         for name in ["watch.html", "index.html"] {
             writeln!(code, "    ({name:?}, \"text/html; charset=utf-8\", {MISSING:?}.as_bytes()),")?;
         }

@@ -47,14 +47,18 @@ async fn run() {
     let dir = tempfile::tempdir().unwrap();
     let bus: millrace_bus::SharedBus = Arc::new(MemBus::new());
     let state = Arc::new(RedbState::open(dir.path().join("state.redb")).await.unwrap());
-    let store = Arc::new(DirStore::open(dir.path().join("store"), millrace_store::SyncPolicy::default()).await.unwrap());
-    let (stream, playback) = (StreamId::from_u128(9), "00112233445566778899aabbccddeeff".parse::<PlaybackId>().unwrap());
+    let store = Arc::new(
+        DirStore::open(dir.path().join("store"), millrace_store::SyncPolicy::default()).await.unwrap(),
+    );
+    let (stream, playback) =
+        (StreamId::from_u128(9), "00112233445566778899aabbccddeeff".parse::<PlaybackId>().unwrap());
     state.commit(Tx::new().put(keys::playback(playback), stream.to_string())).await.unwrap();
     let config = Config { listen: args[2].parse().unwrap(), workers: 1, ..Config::default() };
     let (metrics, readiness, drain) = (Metrics::new(), Readiness::new(), Drain::new());
     let clock = SystemClock::shared();
-    let node =
-        start(config, Deps { bus: bus.clone(), store, state, metrics, readiness, clock, drain }).await.unwrap();
+    let node = start(config, Deps { bus: bus.clone(), store, state, metrics, readiness, clock, drain })
+        .await
+        .unwrap();
     println!("http://{}/watch/{playback}", node.addr());
     tokio::time::sleep(Duration::from_secs(delay)).await;
     let author = Author::new(bus, stream, playback).await;
@@ -90,7 +94,13 @@ async fn play(author: &Author, rendition: Rendition, parts: &[Bytes], ms: f64) {
                 author.trim(msn - 15);
             }
         }
-        author.part(rendition.clone(), (msn, index), ms.round() as u64, i % 10 == 0 || rendition == Rendition::audio(), part.clone());
+        author.part(
+            rendition.clone(),
+            (msn, index),
+            ms.round() as u64,
+            i % 10 == 0 || rendition == Rendition::audio(),
+            part.clone(),
+        );
         index += 1;
         bytes += part.len() as u64;
     }

@@ -145,7 +145,9 @@ impl ObjectCache {
             }
             let mut map = self.write(&key);
             // It may have become a feed's meanwhile.
-            if map.get(&key).is_some_and(|e| e.cached) && let Some(entry) = map.remove(&key) {
+            if map.get(&key).is_some_and(|e| e.cached)
+                && let Some(entry) = map.remove(&key)
+            {
                 self.forget(&entry);
             }
         }

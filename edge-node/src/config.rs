@@ -62,7 +62,10 @@ impl Section for Config {
             return Err(("feed_bytes", format!("at least {MIN_FEED_BYTES} bytes: one segment must fit")));
         }
         if self.start_hold_s > MAX_START_HOLD_S {
-            return Err(("start_hold_s", format!("at most {MAX_START_HOLD_S}: players give up after about 10 s")));
+            return Err((
+                "start_hold_s",
+                format!("at most {MAX_START_HOLD_S}: players give up after about 10 s"),
+            ));
         }
         Ok(())
     }

@@ -64,9 +64,14 @@ struct Shell {
 }
 
 /// Follows a stream until told to stop.
-pub(crate) async fn run(deps: FeedDeps, stream: Arc<LiveStream>, stop: CancellationToken) -> anyhow::Result<()> {
+pub(crate) async fn run(
+    deps: FeedDeps,
+    stream: Arc<LiveStream>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
     let mut epochs = deps.bus.subscribe(&subjects::epoch(stream.id), ANNOUNCE_CAPACITY).await?;
     let mut sessions = deps.bus.subscribe(&subjects::session(stream.id), ANNOUNCE_CAPACITY).await?;
+    let mut snaps = deps.bus.subscribe(&subjects::snap(stream.id), ANNOUNCE_CAPACITY).await?;
     let now = Millis(deps.clock.now_ms());
     let hot = Hot::new(stream.playback, deps.cache.clone(), deps.metrics.clone(), deps.feed_bytes);
     let mut shell = Shell {
@@ -93,6 +98,10 @@ pub(crate) async fn run(deps: FeedDeps, stream: Arc<LiveStream>, stop: Cancellat
             },
             message = sessions.recv() => match message {
                 Some(m) => shell.announcement::<SessionAnnouncement>(&m.payload, Input::Session).await?,
+                None => anyhow::bail!("the bus is closed"),
+            },
+            message = snaps.recv() => match message {
+                Some(m) => shell.answer_snapshot(m.reply.as_deref()),
                 None => anyhow::bail!("the bus is closed"),
             },
             Some(input) = shell.replies.1.recv() => shell.turn(input).await?,
@@ -185,7 +194,9 @@ impl Shell {
         }
         self.note_lag();
         let current = self.feed.is_current(Millis(self.deps.clock.now_ms()));
-        if (changed || bytes) && let Some(shown) = self.feed.shown() {
+        if (changed || bytes)
+            && let Some(shown) = self.feed.shown()
+        {
             join_complete(&mut self.hot, shown);
             if changed {
                 self.hot.retain(shown);
@@ -213,13 +224,25 @@ impl Shell {
         let (bus, sender, subject) =
             (self.deps.bus.clone(), self.replies.0.clone(), subjects::snap(self.stream.id));
         tokio::spawn(async move {
-            let Ok(replies) = bus.gather(&subject, Bytes::new(), SNAPSHOT_WAIT, MAX_SNAPSHOTS).await else { return };
+            let Ok(replies) = bus.gather(&subject, Bytes::new(), SNAPSHOT_WAIT, MAX_SNAPSHOTS).await else {
+                return;
+            };
             for reply in replies {
                 if let Ok(snapshot) = serde_json::from_slice::<Snapshot>(&reply) {
                     let _ = sender.send(Input::Snapshot(Box::new(snapshot))).await;
                 }
             }
         });
+    }
+
+    /// What this feed has folded is worth having for a session whose stream's last author is gone.
+    fn answer_snapshot(&self, reply: Option<&str>) {
+        let (Some(snapshot), Some(reply)) = (self.feed.snapshot(), reply) else { return };
+        if let Ok(snapshot) = serde_json::to_vec(snapshot)
+            && let Err(error) = self.deps.bus.respond(reply, snapshot.into())
+        {
+            tracing::debug!(stream = %self.stream.id, %error, "snapshot not sent");
+        }
     }
 
     fn repair(&self, epoch: Epoch, generation: Generation, request: &RepairRequest) {
@@ -263,7 +286,9 @@ fn join_complete(hot: &mut Hot, shown: &Snapshot) {
     for slot in &shown.slots {
         for (rendition, track) in &slot.tracks {
             let Some(segment) = &track.segment else { continue };
-            if track.parts.len() == segment.parts as usize && !hot.has_whole(rendition, slot.epoch, slot.msn, segment.generation) {
+            if track.parts.len() == segment.parts as usize
+                && !hot.has_whole(rendition, slot.epoch, slot.msn, segment.generation)
+            {
                 let parts: Vec<_> =
                     track.parts.iter().zip(0..).map(|(p, i)| (p.generation, PartIndex(i))).collect();
                 hot.join(rendition, slot.epoch, slot.msn, segment.generation, &parts);

@@ -69,7 +69,14 @@ impl Hot {
     }
 
     /// Takes a part.
-    pub fn part(&mut self, rendition: &Rendition, epoch: Epoch, msn: Msn, (generation, part): (Generation, PartIndex), bytes: Bytes) {
+    pub fn part(
+        &mut self,
+        rendition: &Rendition,
+        epoch: Epoch,
+        msn: Msn,
+        (generation, part): (Generation, PartIndex),
+        bytes: Bytes,
+    ) {
         let key = self.key(rendition, epoch, ObjectKind::Part(msn, generation, part));
         self.cache.insert_hot(&key, bytes.clone());
         let held = self.held.entry((msn, rendition.clone(), epoch, generation)).or_default();
@@ -81,8 +88,16 @@ impl Hot {
     }
 
     /// Takes a whole segment that came with its fact.
-    pub fn whole(&mut self, rendition: &Rendition, epoch: Epoch, msn: Msn, generation: Generation, bytes: Bytes) {
-        self.cache.insert_hot(&self.key(rendition, epoch, ObjectKind::Segment(msn, generation)), bytes.clone());
+    pub fn whole(
+        &mut self,
+        rendition: &Rendition,
+        epoch: Epoch,
+        msn: Msn,
+        generation: Generation,
+        bytes: Bytes,
+    ) {
+        self.cache
+            .insert_hot(&self.key(rendition, epoch, ObjectKind::Segment(msn, generation)), bytes.clone());
         let held = self.held.entry((msn, rendition.clone(), epoch, generation)).or_default();
         let before = held.len();
         held.whole = Some(bytes);
@@ -98,13 +113,22 @@ impl Hot {
 
     /// A segment is complete: its bytes are its parts', joined. `false` when some part is missing: the store has the
     /// segment, or will.
-    pub fn join(&mut self, rendition: &Rendition, epoch: Epoch, msn: Msn, generation: Generation, parts: &[Named]) -> bool {
+    pub fn join(
+        &mut self,
+        rendition: &Rendition,
+        epoch: Epoch,
+        msn: Msn,
+        generation: Generation,
+        parts: &[Named],
+    ) -> bool {
         let find = |(generation, part): &Named| {
             self.held.get(&(msn, rendition.clone(), epoch, *generation))?.parts.get(&part.0)
         };
         let Some(pieces) = parts.iter().map(find).collect::<Option<Vec<_>>>() else { return false };
         let mut whole = BytesMut::with_capacity(pieces.iter().map(|p| p.len()).sum());
-        pieces.iter().for_each(|p| whole.extend_from_slice(p));
+        for piece in pieces {
+            whole.extend_from_slice(piece);
+        }
         if whole.is_empty() {
             return false;
         }
@@ -124,7 +148,8 @@ impl Hot {
             *held = whole.slice(at..end);
             at = end;
             let slice = held.clone();
-            self.cache.insert_hot(&self.key(rendition, epoch, ObjectKind::Part(msn, *generation, *part)), slice);
+            self.cache
+                .insert_hot(&self.key(rendition, epoch, ObjectKind::Part(msn, *generation, *part)), slice);
         }
     }
 
@@ -135,7 +160,10 @@ impl Hot {
             self.drop_oldest();
         }
         let used = |(rendition, epoch, version): &(Rendition, Epoch, InitVersion)| {
-            snapshot.renditions.get(rendition).is_some_and(|r| r.inits.iter().any(|i| (i.epoch, i.version) == (*epoch, *version)))
+            snapshot
+                .renditions
+                .get(rendition)
+                .is_some_and(|r| r.inits.iter().any(|i| (i.epoch, i.version) == (*epoch, *version)))
         };
         let gone: Vec<_> = self.inits.keys().filter(|k| !used(k)).cloned().collect();
         for (rendition, epoch, version) in gone {
@@ -155,7 +183,11 @@ impl Hot {
     fn drop_oldest(&mut self) {
         let Some(((msn, rendition, epoch, generation), held)) = self.held.pop_first() else { return };
         for part in held.parts.keys() {
-            self.cache.remove(&self.key(&rendition, epoch, ObjectKind::Part(msn, generation, PartIndex(*part))));
+            self.cache.remove(&self.key(
+                &rendition,
+                epoch,
+                ObjectKind::Part(msn, generation, PartIndex(*part)),
+            ));
         }
         if held.whole.is_some() {
             self.cache.remove(&self.key(&rendition, epoch, ObjectKind::Segment(msn, generation)));

@@ -55,10 +55,18 @@ impl EdgeMetrics {
             requests: KINDS.map(|kind| CLASSES.map(|class| requests.with(&[kind, class]))),
             sent_bytes: counter("http_sent", Unit::Bytes, "Body bytes of answers"),
             waiters: m.gauge("waiters", Unit::Count, "Requests waiting for a playlist or part"),
-            waiters_refused: counter("waiters_refused", Unit::Count, "Requests refused because too many wait"),
+            waiters_refused: counter(
+                "waiters_refused",
+                Unit::Count,
+                "Requests refused because too many wait",
+            ),
             waited: m.histogram("wait", Unit::Seconds, "Time requests were held", LATENCY_BUCKETS_S),
             feeds: m.gauge("feeds", Unit::Count, "Streams followed"),
-            feeds_lagging: m.gauge("feeds_lagging", Unit::Count, "Feeds more than a second behind their author"),
+            feeds_lagging: m.gauge(
+                "feeds_lagging",
+                Unit::Count,
+                "Feeds more than a second behind their author",
+            ),
             hot_bytes: m.gauge("hot", Unit::Bytes, "Parts and segments held by feeds"),
             cache_hits: counter("cache_hits", Unit::Count, "Media requests answered from memory"),
             cache_misses: counter("cache_misses", Unit::Count, "Media requests not answered from memory"),
@@ -66,7 +74,11 @@ impl EdgeMetrics {
             store_read_bytes: counter("store_read", Unit::Bytes, "Bytes read from the object store"),
             store_errors: counter("store_errors", Unit::Count, "Failed reads from the object store"),
             coalesced: counter("store_reads_coalesced", Unit::Count, "Requests that joined a read under way"),
-            unknown_remembered: counter("unknown_remembered", Unit::Count, "Unknown playback ids refused from memory"),
+            unknown_remembered: counter(
+                "unknown_remembered",
+                Unit::Count,
+                "Unknown playback ids refused from memory",
+            ),
             feed_dropped: counter("feed_messages_dropped", Unit::Count, "Bus messages lost by slow feeds"),
         }
     }

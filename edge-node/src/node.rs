@@ -106,7 +106,14 @@ pub async fn start(config: Config, deps: Deps) -> anyhow::Result<Node> {
         metrics: metrics.clone(),
         feed_bytes: config.feed_bytes,
     };
-    tokio::spawn(feed_starter(supervisor.clone(), registry.clone(), starts, feeds, config.feed_idle(), stop.clone()));
+    tokio::spawn(feed_starter(
+        supervisor.clone(),
+        registry.clone(),
+        starts,
+        feeds,
+        config.feed_idle(),
+        stop.clone(),
+    ));
 
     let viewers = Arc::new(Viewers::default());
     tokio::spawn(viewers.clone().run(deps.state.clone(), stop.clone()));

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millrace_media::hls::{
-    Map, MediaPlaylist, MediaRendition, MultivariantPlaylist, OpenSegment, Part, PreloadHint, RenditionReport,
-    Segment, ServerControl, Start, Variant, part_hold_back,
+    Map, MediaPlaylist, MediaRendition, MultivariantPlaylist, OpenSegment, Part, PreloadHint,
+    RenditionReport, Segment, ServerControl, Start, Variant, part_hold_back,
 };
 use millrace_wire::fact::{MediaDuration, Slot, Snapshot, TrackInfo, TrackMedia, TrackSlot};
 use millrace_wire::ids::{Generation, Rendition};
@@ -41,7 +41,15 @@ fn map(slot: &Slot, track: &TrackSlot) -> Map {
 /// A rendition's playlist and how far it has come; `None` while it has nothing to play.
 pub fn media(snapshot: &Snapshot, rendition: &Rendition) -> Option<(MediaPlaylist, Head)> {
     let part_target = snapshot.renditions.get(rendition)?.part_target.map(duration);
-    let mut walk = Walk { rendition, part_target, segments: Vec::new(), open: None, map: None, independent: true, parts: 0 };
+    let mut walk = Walk {
+        rendition,
+        part_target,
+        segments: Vec::new(),
+        open: None,
+        map: None,
+        independent: true,
+        parts: 0,
+    };
     let first_map = snapshot.slots.iter().find_map(|s| s.tracks.get(rendition).map(|t| map(s, t)))?;
     walk.map = Some(first_map);
     let mut last: Option<u64> = None;
@@ -57,7 +65,6 @@ pub fn media(snapshot: &Snapshot, rendition: &Rendition) -> Option<(MediaPlaylis
     }
     Some(walk.finish(snapshot))
 }
-
 
 struct Walk<'a> {
     rendition: &'a Rendition,
@@ -86,7 +93,12 @@ impl Walk<'_> {
             (Some(s), _) => {
                 self.parts = s.parts;
                 self.independent &= s.independent;
-                Segment { uri: segment_uri(slot, s.generation), duration: duration(s.duration), parts, ..Segment::default() }
+                Segment {
+                    uri: segment_uri(slot, s.generation),
+                    duration: duration(s.duration),
+                    parts,
+                    ..Segment::default()
+                }
             }
             (None, Some(length)) => self.gap(slot, duration(length), parts),
             (None, None) => {
@@ -142,8 +154,12 @@ impl Walk<'_> {
         }
         playlist.drop_old_parts();
         playlist.start = join_point(&playlist);
-        let head =
-            Head { open_msn, open_parts: open_parts as u32, previous_parts: self.parts, ended: snapshot.ended };
+        let head = Head {
+            open_msn,
+            open_parts: open_parts as u32,
+            previous_parts: self.parts,
+            ended: snapshot.ended,
+        };
         (playlist, head)
     }
 }
@@ -165,7 +181,10 @@ fn join_point(playlist: &MediaPlaylist) -> Option<Start> {
         if independent && back >= hold_back {
             // A little after the keyframe: rounding must not land in the part before it.
             let offset = back.saturating_sub(START_INSIDE).as_millis();
-            return Some(Start { time_offset_ms: i32::try_from(offset).ok().map(i32::wrapping_neg)?, precise: true });
+            return Some(Start {
+                time_offset_ms: i32::try_from(offset).ok().map(i32::wrapping_neg)?,
+                precise: true,
+            });
         }
     }
     None
@@ -236,7 +255,8 @@ pub fn multivariant(snapshot: &Snapshot) -> Option<MultivariantPlaylist> {
     if video.is_empty() {
         playlist.variants = audio.iter().map(|(r, info)| variant(r, info, None)).collect();
     } else {
-        playlist.audio = audio.iter().enumerate().map(|(i, (r, info))| audio_rendition(r, info, i == 0)).collect();
+        playlist.audio =
+            audio.iter().enumerate().map(|(i, (r, info))| audio_rendition(r, info, i == 0)).collect();
         let heaviest = audio.iter().map(|(_, info)| info).max_by_key(|info| info.bandwidth);
         playlist.variants = video.iter().map(|(r, info)| variant(r, info, heaviest)).collect();
     }

@@ -2,6 +2,7 @@
 //! goes over all edges.
 
 use std::collections::HashMap;
+use std::fmt::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -77,13 +78,19 @@ impl Signer {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
+    bytes.iter().fold(String::new(), |mut text, b| {
+        let _ = write!(text, "{b:02x}");
+        text
+    })
 }
+
+/// A stream's sessions since the last flush, and whether each still watches.
+type Beats = (Arc<LiveStream>, HashMap<String, bool>);
 
 /// Collects beats and writes them.
 #[derive(Debug, Default)]
 pub struct Viewers {
-    pending: Mutex<HashMap<StreamId, (Arc<LiveStream>, HashMap<String, bool>)>>,
+    pending: Mutex<HashMap<StreamId, Beats>>,
 }
 
 impl Viewers {

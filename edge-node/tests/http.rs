@@ -40,10 +40,18 @@ impl World {
     async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let state = RedbState::open(dir.path().join("state.redb")).await.unwrap();
-        let (stream, playback) = (StreamId::from_u128(9), "00112233445566778899aabbccddeeff".parse().unwrap());
+        let (stream, playback) =
+            (StreamId::from_u128(9), "00112233445566778899aabbccddeeff".parse().unwrap());
         state.commit(Tx::new().put(keys::playback(playback), stream.to_string())).await.unwrap();
         let store = DirStore::open(dir.path().join("store"), SyncPolicy::default()).await.unwrap();
-        Self { bus: Arc::new(MemBus::new()), state: Arc::new(state), store: Arc::new(store), stream, playback, _dir: dir }
+        Self {
+            bus: Arc::new(MemBus::new()),
+            state: Arc::new(state),
+            store: Arc::new(store),
+            stream,
+            playback,
+            _dir: dir,
+        }
     }
 
     async fn edge(&self) -> Node {
@@ -66,7 +74,11 @@ impl World {
         let author = Author::new(self.bus.clone(), self.stream, self.playback).await;
         author.announce();
         let video = (video_info(640, 360, "avc1.64001e"), Bytes::from_static(b"video init"));
-        author.open(video, (audio_info(), Bytes::from_static(b"audio init")), MediaDuration::from_millis(220));
+        author.open(
+            video,
+            (audio_info(), Bytes::from_static(b"audio init")),
+            MediaDuration::from_millis(220),
+        );
         author
     }
 
@@ -189,7 +201,9 @@ async fn reloads_block_until_the_part_exists_and_refuse_what_is_too_far() {
     assert!(answer.text().contains(&format!("{FIRST}.1.1.m4s\"\n")), "{}", answer.text());
     assert!(answer.header("cache-control").unwrap().contains("max-age=24"));
     assert_eq!(hinted.await.unwrap().body, part_bytes(&Rendition::video(), FIRST, 1));
-    for query in ["_HLS_msn=99999999999", "_HLS_part=1", "_HLS_msn=x", &format!("_HLS_msn={FIRST}&_HLS_part=77")] {
+    for query in
+        ["_HLS_msn=99999999999", "_HLS_part=1", "_HLS_msn=x", &format!("_HLS_msn={FIRST}&_HLS_part=77")]
+    {
         assert_eq!(get(&node, &format!("{path}?{query}")).await.status, 400, "{query}");
     }
     node.drain().await;
@@ -356,7 +370,10 @@ async fn viewers_are_counted_once_over_two_edges() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert_eq!(request(b.addr(), "POST", &path, &[], b"not json").await.status, 400);
-    assert_eq!(request(b.addr(), "POST", "/live/ffffffffffffffffffffffffffffffff/beacon", &[], b"").await.status, 404);
+    assert_eq!(
+        request(b.addr(), "POST", "/live/ffffffffffffffffffffffffffffffff/beacon", &[], b"").await.status,
+        404
+    );
     a.drain().await;
     b.drain().await;
 }

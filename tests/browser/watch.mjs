@@ -4,6 +4,7 @@
 import { launch } from './chromium.mjs';
 
 const STALL_SHARE = 0.9; // Of the wall time, media must have advanced at least this much.
+const MIN_SHOWN = 280; // Pixels: a video nobody can see does not play.
 const BLACK_BELOW = 12; // Mean of 0–255 over the picture.
 
 function options(argv) {
@@ -35,7 +36,7 @@ function look() {
   }
   const q = v.getVideoPlaybackQuality();
   return {
-    time: v.currentTime, paused: v.paused, width: v.videoWidth, mean, hash, frames: q.totalVideoFrames,
+    time: v.currentTime, shown: Math.round(v.getBoundingClientRect().width), paused: v.paused, width: v.videoWidth, mean, hash, frames: q.totalVideoFrames,
     waiting: window.waits ?? 0, state: document.body.dataset.state ?? '', error: v.error?.message ?? null,
   };
 }
@@ -74,6 +75,7 @@ function judge(r) {
   if (advanced < r.wall * STALL_SHARE) wrong.push(`time advanced ${advanced.toFixed(2)} s in ${r.wall.toFixed(2)} s`);
   if (r.last.waiting > 0) wrong.push(`${r.last.waiting} stalls`);
   if (r.last.error) wrong.push(`media error: ${r.last.error}`);
+  if (r.last.shown < MIN_SHOWN) wrong.push(`the video is ${r.last.shown} px wide on the page`);
   if (r.last.width > 0) {
     if (r.pictures.every((p) => p.mean < BLACK_BELOW)) wrong.push('every picture is black');
     if (new Set(r.pictures.map((p) => p.hash)).size < r.pictures.length / 2) wrong.push('the picture stands still');

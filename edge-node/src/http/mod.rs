@@ -151,7 +151,7 @@ async fn live(app: Data<App>, request: HttpRequest) -> HttpResponse {
 
 async fn get(app: &App, request: &HttpRequest) -> (&'static str, HttpResponse) {
     let key = request.path().trim_start_matches('/');
-    if key.ends_with(".m4s") || key.ends_with(".mp4") {
+    if [b".m4s", b".mp4"].iter().any(|end| key.as_bytes().ends_with(*end)) {
         return ("media", object::serve(app, request, key).await);
     }
     let mut path = key.split('/').skip(1);

@@ -63,10 +63,16 @@ fn expected(view: &View, name: &ObjectName) -> bool {
         ObjectKind::Segment(msn, _) => msn.0 < head.open_msn && msn.0 + RECENT >= head.open_msn,
         ObjectKind::Part(msn, _, part) => {
             let hinted = (msn.0, part.0) == (head.open_msn, head.open_parts) && view.phase == Phase::Live;
-            let listed = msn.0 + RECENT >= head.open_msn && (msn.0, part.0) < (head.open_msn, head.open_parts);
+            let listed =
+                msn.0 + RECENT >= head.open_msn && (msn.0, part.0) < (head.open_msn, head.open_parts);
             hinted || listed
         }
     }
+}
+
+/// Init sections are `.mp4`, segments and parts `.m4s`: names have one spelling.
+fn is_init(key: &str) -> bool {
+    key.as_bytes().ends_with(b".mp4")
 }
 
 fn send(app: &App, request: &HttpRequest, key: &str, object: &Object) -> HttpResponse {
@@ -84,7 +90,7 @@ fn send(app: &App, request: &HttpRequest, key: &str, object: &Object) -> HttpRes
     out.insert(header::CACHE_CONTROL, headers::IMMUTABLE);
     out.insert(header::ETAG, headers::value(&object.etag));
     out.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    out.insert(header::CONTENT_TYPE, if key.ends_with(".mp4") { headers::MP4 } else { headers::SEGMENT });
+    out.insert(header::CONTENT_TYPE, if is_init(key) { headers::MP4 } else { headers::SEGMENT });
     answer
 }
 
@@ -98,7 +104,10 @@ fn body(app: &App, object: &Object, wanted: &range::Wanted) -> HttpResponse {
         range::Wanted::Part(part) => {
             app.metrics.sent_bytes.add(part.len() as u64);
             HttpResponse::PartialContent()
-                .insert_header((header::CONTENT_RANGE, format!("bytes {}-{}/{size}", part.start, part.end - 1)))
+                .insert_header((
+                    header::CONTENT_RANGE,
+                    format!("bytes {}-{}/{size}", part.start, part.end - 1),
+                ))
                 .body(object.bytes.slice(part.clone()))
         }
         range::Wanted::Unsatisfiable => HttpResponse::RangeNotSatisfiable()

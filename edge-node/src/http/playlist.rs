@@ -65,7 +65,9 @@ pub(super) async fn serve(
     }
     match (rendition, reload.msn) {
         (Some(name), Some(msn)) => blocking(app, request, &stream, name, (msn, reload.part)).await,
-        _ => find(&stream.view()).map_or_else(refuse::missing, |text| send(app, request, &text, headers::NOW)),
+        _ => {
+            find(&stream.view()).map_or_else(refuse::missing, |text| send(app, request, &text, headers::NOW))
+        }
     }
 }
 
@@ -76,7 +78,8 @@ async fn blocking(
     rendition: &str,
     (msn, part): (u64, Option<u32>),
 ) -> HttpResponse {
-    let reach = |view: &View| view.rendition(rendition).map(|m| (m.head.reach(msn, part), m.playlist.clone()));
+    let reach =
+        |view: &View| view.rendition(rendition).map(|m| (m.head.reach(msn, part), m.playlist.clone()));
     let view = stream.view();
     let now = match reach(&view) {
         None => return refuse::missing(),
@@ -130,7 +133,8 @@ fn takes_gzip(value: &HeaderValue) -> bool {
     value.to_str().is_ok_and(|list| {
         list.split(',').any(|item| {
             let (name, rest) = item.split_once(';').unwrap_or((item, ""));
-            let refused = rest.trim().strip_prefix("q=").and_then(|q| q.parse().ok()).is_some_and(|q: f32| q <= 0.0);
+            let refused =
+                rest.trim().strip_prefix("q=").and_then(|q| q.parse().ok()).is_some_and(|q: f32| q <= 0.0);
             matches!(name.trim(), "gzip" | "*") && !refused
         })
     })
@@ -153,7 +157,12 @@ mod tests {
     #[test]
     fn encodings() {
         for (list, yes) in [
-            ("gzip", true), ("deflate, gzip;q=0.5, br", true), ("*", true), ("gzip;q=0", false), ("br", false), ("", false),
+            ("gzip", true),
+            ("deflate, gzip;q=0.5, br", true),
+            ("*", true),
+            ("gzip;q=0", false),
+            ("br", false),
+            ("", false),
         ] {
             assert_eq!(takes_gzip(&HeaderValue::from_str(list).unwrap()), yes, "{list}");
         }

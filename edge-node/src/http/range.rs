@@ -25,7 +25,9 @@ pub(super) fn parse(header: Option<&str>, size: usize) -> Wanted {
     };
     match (first.is_empty(), number(first), last.is_empty(), number(last)) {
         (false, Some(from), true, _) => within(from, size, size),
-        (false, Some(from), false, Some(to)) if from <= to => within(from, to.saturating_add(1).min(size), size),
+        (false, Some(from), false, Some(to)) if from <= to => {
+            within(from, to.saturating_add(1).min(size), size)
+        }
         (true, _, false, Some(0)) => Wanted::Unsatisfiable,
         (true, _, false, Some(count)) => within(size.saturating_sub(count), size, size),
         _ => Wanted::Whole,

@@ -11,8 +11,8 @@ use millrace_wire::fact::{
     EpochOpen, Fact, FactMessage, MediaDuration, Part, Segment, Snapshot, TrackInfo, TrackMedia,
 };
 use millrace_wire::ids::{
-    BroadcastId, DiscontinuitySeq, Epoch, FactSeq, Generation, InitVersion, Msn, NodeId, PartIndex, PlaybackId,
-    Rendition, SessionId, StreamId, UnixMillis,
+    BroadcastId, DiscontinuitySeq, Epoch, FactSeq, Generation, InitVersion, Msn, NodeId, PartIndex,
+    PlaybackId, Rendition, SessionId, StreamId, UnixMillis,
 };
 use millrace_wire::repair::{RepairReply, RepairRequest};
 use millrace_wire::subjects;
@@ -73,7 +73,9 @@ impl Author {
                     log.facts.iter().filter(wanted).cloned().collect()
                 };
                 let subject = subjects::repair_live(this.stream, this.epoch, this.generation);
-                again.iter().for_each(|fact| this.send(&subject, fact));
+                for fact in &again {
+                    this.send(&subject, fact);
+                }
             }
         });
         let this = self.clone();
@@ -137,7 +139,12 @@ impl Author {
     }
 
     /// Opens the epoch with a video and an audio track.
-    pub(crate) fn open(&self, video: (TrackInfo, Bytes), audio: (TrackInfo, Bytes), part_target: MediaDuration) {
+    pub(crate) fn open(
+        &self,
+        video: (TrackInfo, Bytes),
+        audio: (TrackInfo, Bytes),
+        part_target: MediaDuration,
+    ) {
         self.record(Fact::EpochOpen(epoch_open(self.broadcast)), Bytes::new());
         for (rendition, (info, init)) in [(Rendition::video(), video), (Rendition::audio(), audio)] {
             let version = InitVersion(0);
@@ -147,17 +154,39 @@ impl Author {
     }
 
     /// Says a part.
-    pub(crate) fn part(&self, rendition: Rendition, at: (u64, u32), ms: u64, independent: bool, bytes: Bytes) {
+    pub(crate) fn part(
+        &self,
+        rendition: Rendition,
+        at: (u64, u32),
+        ms: u64,
+        independent: bool,
+        bytes: Bytes,
+    ) {
         self.say_part(rendition, at, ms, independent, bytes, true);
     }
 
     /// A part that gets lost on its way.
     #[allow(dead_code)]
-    pub(crate) fn lost_part(&self, rendition: Rendition, at: (u64, u32), ms: u64, independent: bool, bytes: Bytes) {
+    pub(crate) fn lost_part(
+        &self,
+        rendition: Rendition,
+        at: (u64, u32),
+        ms: u64,
+        independent: bool,
+        bytes: Bytes,
+    ) {
         self.say_part(rendition, at, ms, independent, bytes, false);
     }
 
-    fn say_part(&self, rendition: Rendition, at: (u64, u32), ms: u64, independent: bool, bytes: Bytes, sent: bool) {
+    fn say_part(
+        &self,
+        rendition: Rendition,
+        at: (u64, u32),
+        ms: u64,
+        independent: bool,
+        bytes: Bytes,
+        sent: bool,
+    ) {
         let part = Part {
             rendition,
             msn: Msn(at.0),
@@ -166,19 +195,23 @@ impl Author {
             independent,
             bytes: bytes.len() as u64,
             discontinuity_sequence: DiscontinuitySeq(0),
-            program_date_time: self.date(at.0),
+            program_date_time: date(at.0),
             init_version: InitVersion(0),
             gap: false,
         };
         self.keep(Fact::Part(part), bytes, sent);
     }
 
-    fn date(&self, msn: u64) -> UnixMillis {
-        UnixMillis(PDT_MS + (msn - FIRST) * 2000)
-    }
-
     /// Closes a segment of `parts` parts.
-    pub(crate) fn segment(&self, rendition: Rendition, msn: u64, parts: u32, ms: u64, independent: bool, bytes: u64) {
+    pub(crate) fn segment(
+        &self,
+        rendition: Rendition,
+        msn: u64,
+        parts: u32,
+        ms: u64,
+        independent: bool,
+        bytes: u64,
+    ) {
         let segment = Segment {
             rendition,
             msn: Msn(msn),
@@ -187,7 +220,7 @@ impl Author {
             independent,
             bytes,
             discontinuity_sequence: DiscontinuitySeq(0),
-            program_date_time: self.date(msn),
+            program_date_time: date(msn),
             init_version: InitVersion(0),
         };
         self.record(Fact::Segment(segment), Bytes::new());
@@ -203,6 +236,10 @@ impl Author {
     pub(crate) fn end(&self) {
         self.record(Fact::End, Bytes::new());
     }
+}
+
+fn date(msn: u64) -> UnixMillis {
+    UnixMillis(PDT_MS + (msn - FIRST) * 2000)
 }
 
 fn epoch_open(broadcast: BroadcastId) -> EpochOpen {

@@ -37,8 +37,11 @@ impl KeepAlive {
     }
 
     async fn send(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
-        let mut head = format!("{method} {path} HTTP/1.1\r\nhost: edge\r\ncontent-length: {}\r\n", body.len());
-        headers.iter().for_each(|(n, v)| head.push_str(&format!("{n}: {v}\r\n")));
+        let mut head =
+            format!("{method} {path} HTTP/1.1\r\nhost: edge\r\ncontent-length: {}\r\n", body.len());
+        for (name, value) in headers {
+            head.extend([*name, ": ", *value, "\r\n"]);
+        }
         head.push_str("\r\n");
         self.0.write_all(head.as_bytes()).await.unwrap();
         self.0.write_all(body).await.unwrap();
@@ -55,7 +58,8 @@ impl KeepAlive {
             .filter_map(|l| l.split_once(": "))
             .map(|(n, v)| (n.to_ascii_lowercase(), v.to_owned()))
             .collect();
-        let length = headers.iter().find(|(n, _)| n == "content-length").map_or(0, |(_, v)| v.parse().unwrap());
+        let length =
+            headers.iter().find(|(n, _)| n == "content-length").map_or(0, |(_, v)| v.parse().unwrap());
         let none = method == "HEAD" || matches!(status, 204 | 304);
         let length: usize = if none { 0 } else { length };
         while self.1.len() < length {

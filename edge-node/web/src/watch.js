@@ -38,6 +38,7 @@ function show(state) {
   if (state !== 'playing') {
     $('headline').textContent = headline;
     $('detail').textContent = detail;
+    $('on-air').hidden = true;
   }
 }
 
@@ -125,6 +126,7 @@ function stop() {
   video.removeAttribute('src');
   video.load();
   started = false;
+  $('viewers').hidden = true;
   $('big-play').hidden = true;
 }
 
