@@ -91,7 +91,10 @@ pub(crate) async fn run(deps: Deps, grant: Grant, mut orders: mpsc::Receiver<Ord
             got = subscriptions.repaired.recv_many(&mut repaired, BATCH) => {
                 job.media(got, &mut repaired, true)?;
             },
-            message = subscriptions.epoch.recv() => job.announced(message, Input::Epoch)?,
+            message = subscriptions.epoch.recv() => {
+                job.keep_farewell();
+                job.announced(message, Input::Epoch)?;
+            }
             message = subscriptions.session.recv() => job.announced(message, Input::Session)?,
             message = subscriptions.ring.recv() => job.repair(&message.ok_or(JobError::Closed)?)?,
             message = subscriptions.snap.recv() => job.snapshot(&message.ok_or(JobError::Closed)?),
@@ -135,6 +138,8 @@ struct Job {
     storage: Storage,
     index: Index,
     readers: (MediaReader, MediaReader),
+    /// The last state announced: a newer epoch's session builds on it, and may ask just after this author fell silent.
+    farewell: Option<Snapshot>,
     replies: (mpsc::Sender<Input>, mpsc::Receiver<Input>),
     stored: mpsc::UnboundedReceiver<Stored>,
 }
@@ -155,7 +160,7 @@ impl Job {
         let machine = WorkerJob::new(now, grant, deps.node.clone(), deps.media_bus.max_payload(), seed)?;
         let replies = mpsc::channel(SMALL_CAPACITY);
         let readers = Default::default();
-        Ok(Self { deps, machine, pipeline, storage, index, readers, replies, stored })
+        Ok(Self { deps, machine, pipeline, storage, index, readers, farewell: None, replies, stored })
     }
 
     fn until_timeout(&self) -> Duration {
@@ -210,8 +215,15 @@ impl Job {
         self.outputs()
     }
 
+    fn keep_farewell(&mut self) {
+        if let Some(snapshot) = self.machine.snapshot() {
+            self.farewell = Some(snapshot.clone());
+        }
+    }
+
     fn snapshot(&self, message: &Message) {
-        if let (Some(snapshot), Some(reply)) = (self.machine.snapshot(), &message.reply) {
+        let snapshot = self.machine.snapshot().or(self.farewell.as_ref());
+        if let (Some(snapshot), Some(reply)) = (snapshot, &message.reply) {
             self.answer(reply, snapshot);
         }
     }

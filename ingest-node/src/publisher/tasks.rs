@@ -160,7 +160,7 @@ impl SessionTask {
             Output::AskSnapshot => self.ask_snapshot(),
             Output::Renew(request) => self.ask_control(subjects::CONTROL_RENEW, &request),
             Output::Release(request) => self.ask_control(subjects::CONTROL_RELEASE, &request),
-            Output::Backlog(offer) => self.wait_in_backlog(offer),
+            Output::Backlog(offer) => self.wait_in_backlog(&offer),
             other => tracing::debug!(?other, "carried out elsewhere"),
         }
     }
@@ -200,7 +200,8 @@ impl SessionTask {
     fn ask_snapshot(&mut self) {
         let (bus, core, subject) = (self.bus.clone(), self.core.clone(), subjects::snap(self.stream));
         self.errands.spawn(async move {
-            let wait = Duration::from_millis(BASE_MS);
+            // Collected answers are handed in together, and must be there before the first grant.
+            let wait = Duration::from_millis(BASE_MS / 3);
             for reply in bus.gather(&subject, Bytes::new(), wait, SNAPSHOTS).await.unwrap_or_default() {
                 if let Ok(snapshot) = serde_json::from_slice::<Snapshot>(&reply) {
                     core.handle(Input::Snapshot(Box::new(snapshot)));
@@ -229,12 +230,12 @@ impl SessionTask {
     }
 
     /// The job is stored until a worker takes it: for those that come later, and to tell the autoscaler.
-    fn wait_in_backlog(&mut self, offer: Offer) {
-        let Ok(body) = serde_json::to_vec(&offer) else { return };
+    fn wait_in_backlog(&mut self, offer: &Offer) {
+        let Ok(body) = serde_json::to_vec(offer) else { return };
         let (bus, core, body) = (self.bus.clone(), self.core.clone(), Bytes::from(body));
+        let id = format!("{}-{}", offer.stream, offer.epoch);
         self.errands.spawn(async move {
             let queue = QueueConfig::new(subjects::JOBS_STREAM, subjects::BACKLOG_LIVE);
-            let id = format!("{}-{}", offer.stream, offer.epoch);
             let mut backoff = Backoff::new(limits::CLAIM_RETRY, limits::BACKLOG_RETRY_MAX);
             while core.lacks_worker() {
                 let pushed = match bus.queue_declare(&queue).await {
