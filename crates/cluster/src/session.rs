@@ -163,6 +163,7 @@ pub struct Session {
     repairer: Repairer,
     base: Snapshot,
     base_until: Option<Millis>,
+    base_ask: Millis,
     author: Option<Seat>,
     standby: Option<Seat>,
     generation: Generation,
@@ -195,6 +196,7 @@ impl Session {
             repairer: Repairer::new(now, cfg.repair),
             base: view::empty(cfg.claim.broadcast),
             base_until: cfg.claim.continues.then_some(now + BASE_MS),
+            base_ask: now,
             author: None,
             standby: None,
             generation: Generation(0),
@@ -217,9 +219,6 @@ impl Session {
             out: VecDeque::new(),
             cfg,
         };
-        if session.base_until.is_some() {
-            session.out.push_back(Output::AskSnapshot);
-        }
         session.drive(now);
         session
     }
@@ -259,7 +258,8 @@ impl Session {
         for seat in [&self.author, &self.standby].into_iter().flatten() {
             at = at.min(seat.follower.next_timeout());
         }
-        earlier(earlier(Some(at), self.base_until), self.repairer.next_timeout())
+        let base = self.base_until.map(|at| at.min(self.base_ask));
+        earlier(earlier(Some(at), base), self.repairer.next_timeout())
     }
     /// Takes a repair request from `ring.media`; gives the reply.
     pub fn repair(&mut self, now: Millis, request: &RepairRequest) -> RepairReply {
@@ -401,6 +401,10 @@ impl Session {
         self.repeat(now);
         self.beat(now);
         self.base_until.take_if(|at| *at <= now);
+        if self.base_until.is_some() && now >= self.base_ask {
+            self.base_ask = now + BASE_MS / 3;
+            self.out.push_back(Output::AskSnapshot);
+        }
         if self.base_until.is_none() {
             self.supervise(now);
             self.dispatch(now);
@@ -409,7 +413,8 @@ impl Session {
         if now >= self.announce_at {
             self.announce(now);
         }
-        let stored = self.author.as_ref().is_some_and(|a| a.done);
+        let epoch = self.cfg.claim.epoch;
+        let stored = self.author.as_ref().is_some_and(|a| a.done) || view::is_stored(self.snapshot(), epoch);
         let nothing = self.author.is_none() && self.open_msn.is_none();
         if self.gone.as_ref().is_some_and(|(at, _)| stored || nothing || now - *at > LINGER_MS)
             && self.released
@@ -509,7 +514,9 @@ impl Session {
     }
 
     fn dispatch(&mut self, now: Millis) {
-        let finished = self.author.as_ref().is_some_and(|a| a.done && self.gone.is_some());
+        let finished = self.gone.is_some()
+            && (self.author.as_ref().is_some_and(|a| a.done)
+                || view::is_stored(self.snapshot(), self.cfg.claim.epoch));
         let needed =
             self.standby.is_none() && !finished && self.author.as_ref().is_none_or(|a| self.is_lost(now, a));
         if !needed {

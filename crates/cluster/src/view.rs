@@ -279,7 +279,7 @@ pub fn resume_msn(view: &Snapshot, epoch: Epoch, first: Msn) -> Msn {
     let open = mine().find(|slot| {
         let here = slot.tracks.values().all(|t| t.committed);
         let all = view.renditions.keys().all(|r| slot.tracks.contains_key(r)) && !slot.tracks.is_empty();
-        slot.gap.is_none() && !(here && (all || last.is_some_and(|l| l.0 >= slot.msn.0 + 2)))
+        slot.gap.is_none() && !(here && (all || view.sealed || last.is_some_and(|l| l.0 >= slot.msn.0 + 2)))
     });
     open.map(|s| s.msn).or(last.map(Msn::next)).unwrap_or(first)
 }
@@ -296,4 +296,10 @@ pub fn trim_to(view: &Snapshot, window_ms: u64) -> Option<Msn> {
         after += slot_duration(slot).map_or(0, MediaDuration::as_millis);
     }
     None
+}
+
+/// Whether `epoch` is sealed and everything of it is in the store.
+pub fn is_stored(view: &Snapshot, epoch: Epoch) -> bool {
+    let mut mine = view.slots.iter().filter(|s| s.epoch == epoch && s.gap.is_none());
+    view.epoch == epoch && view.sealed && mine.all(|s| s.tracks.values().all(|t| t.committed))
 }

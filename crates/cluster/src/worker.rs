@@ -24,8 +24,12 @@ pub const HEARTBEAT_MS: u64 = 200;
 /// Media must be silent this long before "the publisher is gone" is believed from anyone but its session: the lease may
 /// have run out because control was away.
 pub const SEAL_SILENCE_MS: u64 = 1000;
+/// A hole in the media that nobody fills for this long ends them: their ring is gone.
+pub const SEAL_HOLE_MS: u64 = 3000;
 /// A seal report is repeated until it is answered.
 pub const REPORT_MS: u64 = 1000;
+/// A finished author answers repair requests for this long: the session and readers hear of the last facts.
+pub const LINGER_MS: u64 = 3000;
 
 /// What the packager made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,6 +136,7 @@ pub struct WorkerJob {
     stage: Stage,
     active: bool,
     leaving: bool,
+    epoch_over: bool,
     away: Option<EpochPhase>,
     bodies: BTreeMap<(Rendition, Msn), Vec<Bytes>>,
     uploading: BTreeMap<(Rendition, Msn), Segment>,
@@ -140,6 +145,7 @@ pub struct WorkerJob {
     heartbeat_at: Millis,
     report_at: Option<Millis>,
     reported_end: bool,
+    finished_at: Option<Millis>,
     done: bool,
     out: VecDeque<Output>,
 }
@@ -170,6 +176,7 @@ impl WorkerJob {
             stage: Stage::Running,
             active: true,
             leaving: false,
+            epoch_over: false,
             away: None,
             bodies: BTreeMap::new(),
             uploading: BTreeMap::new(),
@@ -178,13 +185,15 @@ impl WorkerJob {
             heartbeat_at: now,
             report_at: None,
             reported_end: false,
+            finished_at: None,
             done: false,
             out: VecDeque::new(),
             grant,
         };
         // Asks for the ring's numbers at once: the backlog may be all there is.
         job.out.push_back(Output::AskMedia(RepairRequest { ranges: vec![] }));
-        if job.author.view().sealed {
+        // A sealed epoch may still lack objects: then its media are packaged again up to their end.
+        if view::is_stored(job.author.view(), job.grant.epoch) {
             job.stage = Stage::Sealed;
             job.report_at = Some(now);
         }
@@ -197,7 +206,7 @@ impl WorkerJob {
     }
     /// The log's state: the answer to a snapshot request while the job announces.
     pub fn snapshot(&self) -> Option<&Snapshot> {
-        self.active.then(|| self.author.view())
+        (self.active && !self.epoch_over).then(|| self.author.view())
     }
     /// Takes a repair request from `ring.live`; gives the reply.
     pub fn repair(&mut self, now: Millis, request: &RepairRequest) -> RepairReply {
@@ -212,7 +221,8 @@ impl WorkerJob {
     /// When to hand in [`Input::Tick`].
     pub fn next_timeout(&self) -> Option<Millis> {
         let own = Some(self.heartbeat_at.min(self.tracker.next_timeout()));
-        earlier(earlier(own, self.report_at), self.author.next_timeout())
+        let report = self.report_at.filter(|_| self.active && !self.epoch_over);
+        earlier(earlier(own, report), self.author.next_timeout())
     }
     /// Everything is stored and reported, or the job was superseded and has stored what it had.
     pub fn is_done(&self) -> bool {
@@ -224,15 +234,14 @@ impl WorkerJob {
         match input {
             Input::Media(m) if m.epoch == self.grant.epoch => {
                 self.heard = true;
-                if m.seq.0 >= self.tracker.head() {
-                    self.last_media = now;
-                }
+                self.last_media = now;
                 self.tracker.receive(now, m.seq.0, m);
             }
             Input::MediaReply(reply) => self.on_reply(now, reply)?,
             Input::Packaged(p) => self.on_packaged(now, p)?,
             Input::Stored(rendition, msn) => self.on_stored(now, rendition, msn)?,
-            Input::Epoch(a) if a.epoch > self.grant.epoch => self.supersede_epoch(),
+            // Readers follow the newer epoch; this one's media are still completed for the recording.
+            Input::Epoch(a) if a.epoch > self.grant.epoch => self.epoch_over = true,
             Input::Epoch(a) if a.epoch == self.grant.epoch => {
                 self.away = (a.phase != EpochPhase::Open).then_some(a.phase);
             }
@@ -378,14 +387,6 @@ impl WorkerJob {
         }
     }
 
-    /// A newer epoch is open: this one's media are still completed for the recording, without facts.
-    fn supersede_epoch(&mut self) {
-        if self.active {
-            self.active = false;
-            self.out.push_back(Output::Superseded);
-        }
-    }
-
     fn seal(&mut self, now: Millis) -> Result<(), FrameError> {
         if self.stage != Stage::Flushing {
             return Ok(());
@@ -393,7 +394,9 @@ impl WorkerJob {
         self.stage = Stage::Sealed;
         let epoch = self.grant.epoch;
         let last = self.author.view().slots.iter().rev().find(|s| s.epoch == epoch).map(|s| s.msn);
-        self.announce(now, Fact::Seal { last }, Bytes::new())?;
+        if !self.author.view().sealed {
+            self.announce(now, Fact::Seal { last }, Bytes::new())?;
+        }
         self.report_at = self.active.then_some(now);
         Ok(())
     }
@@ -402,8 +405,9 @@ impl WorkerJob {
         if self.stage == Stage::Running {
             self.take_media(now)?;
         }
-        let silent = now - self.last_media >= SEAL_SILENCE_MS && self.tracker.lag() == 0;
-        if self.stage == Stage::Running && silent && (self.away.is_some() || !self.active) {
+        let silence = now - self.last_media;
+        let silent = silence >= SEAL_SILENCE_MS && (self.tracker.lag() == 0 || silence >= SEAL_HOLE_MS);
+        if self.stage == Stage::Running && silent && (self.away.is_some() || self.epoch_over) {
             self.flush();
         }
         if self.stage == Stage::Sealed && self.active {
@@ -411,7 +415,7 @@ impl WorkerJob {
         }
         self.author.tick(now);
         self.collect();
-        if self.report_at.is_some_and(|at| at <= now) && self.active {
+        if self.report_at.is_some_and(|at| at <= now) && self.active && !self.epoch_over {
             self.report_at = Some(now + REPORT_MS);
             self.out.push_back(Output::Report(self.report()));
         }
@@ -419,12 +423,20 @@ impl WorkerJob {
             self.heartbeat_at = now + HEARTBEAT_MS;
             self.out.push_back(Output::Heartbeat(self.heartbeat()));
         }
-        let over = !self.active || (self.author.view().ended && self.reported_end);
-        if !self.done && over && self.stage == Stage::Sealed && self.uploading.is_empty() {
+        self.finish(now);
+        Ok(())
+    }
+
+    fn finish(&mut self, now: Millis) {
+        let over = !self.active || self.epoch_over || (self.author.view().ended && self.reported_end);
+        if self.done || !over || self.stage != Stage::Sealed || !self.uploading.is_empty() {
+            return;
+        }
+        let finished = *self.finished_at.get_or_insert(now);
+        if !self.active || now - finished >= LINGER_MS {
             self.done = true;
             self.out.push_back(Output::Done);
         }
-        Ok(())
     }
 
     fn take_media(&mut self, now: Millis) -> Result<(), FrameError> {

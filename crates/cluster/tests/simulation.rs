@@ -6,6 +6,8 @@ mod toy;
 #[path = "sim/world.rs"]
 mod world;
 
+use millrace_wire::fact::{Snapshot, TrackSlot};
+use millrace_wire::ids::Rendition;
 use millrace_wire::media_msg::Track;
 use rand::Rng;
 use world::World;
@@ -81,8 +83,12 @@ fn verify(w: &World, killed: &[millrace_wire::ids::Epoch]) {
     assert_eq!(a, b, "the edges differ");
     assert!(a.ended, "no ENDLIST");
     assert!(w.control.ended_reported, "the end was not reported");
-    assert!(w.sessions.iter().all(|s| !s.up), "a session lingers");
-    assert!(w.workers.iter().all(|w| w.jobs.is_empty()), "a job lingers");
+    for s in &w.sessions {
+        assert!(!s.up, "a session of {} lingers: {}", s.epoch, summary(s.session.snapshot()));
+    }
+    for j in w.workers.iter().flat_map(|w| w.jobs.values()) {
+        panic!("a job lingers: {}", summary(j.job.snapshot().unwrap_or(&j.job.grant().base)));
+    }
     for s in &w.sessions {
         for track in [Track::Video, Track::Audio] {
             let accepted: Vec<u64> =
@@ -96,6 +102,21 @@ fn verify(w: &World, killed: &[millrace_wire::ids::Epoch]) {
             }
         }
     }
+}
+
+/// What a failing run shows of a state.
+fn summary(s: &Snapshot) -> String {
+    let slots = s.slots.iter().map(|l| {
+        let of = |(r, t): (&Rendition, &TrackSlot)| {
+            let by = t.segment.as_ref().map(|s| (s.generation.0, s.parts));
+            format!("{r}: {} parts {by:?} {}", t.parts.len(), if t.committed { "stored" } else { "" })
+        };
+        let tracks: Vec<_> = l.tracks.iter().map(of).collect();
+        format!("\n  {} of {} gap {} {tracks:?}", l.msn, l.epoch, l.gap.is_some())
+    });
+    let slots: String = slots.collect();
+    let (e, g, q) = (s.epoch, s.generation, s.seq);
+    format!("{e}/{g}/{q} sealed {} ended {} opened {}{slots}", s.sealed, s.ended, s.opened)
 }
 
 #[test]
