@@ -85,7 +85,7 @@ pub(crate) async fn serve<S: Socket>(
 ) {
     let mut connection = Connection::new(socket, peer, protocol, place, shared);
     let end = connection.run().await;
-    connection.finish(end).await;
+    Box::pin(connection.finish(end)).await;
 }
 
 struct Connection<S> {
@@ -199,7 +199,8 @@ impl<S: Socket> Connection<S> {
     async fn event(&mut self, event: Event) -> Result<(), End> {
         match event {
             Event::ConnectRequested(info) => self.connect(&info.app, &info.flash_ver),
-            Event::PublishRequested(request) => self.publish(request).await,
+            // Boxed: it is the largest part of a connection's state, and silent connections never need it.
+            Event::PublishRequested(request) => Box::pin(self.publish(request)).await,
             Event::Video { timestamp, data } => {
                 let Some(publisher) = &mut self.publisher else { return Ok(()) };
                 let before = publisher.frames().video;
@@ -334,8 +335,10 @@ impl<S: Socket> Connection<S> {
         if self.flush().await.is_ok() {
             let goodbye = async {
                 let _ = self.socket.shutdown().await;
-                let mut rest = [0; 4096];
-                while matches!(self.socket.read(&mut rest).await, Ok(count) if count > 0) {}
+                self.buf.clear();
+                while matches!(self.socket.read_buf(&mut self.buf).await, Ok(count) if count > 0) {
+                    self.buf.clear();
+                }
             };
             let _ = tokio::time::timeout(limits::CLOSE_LINGER, goodbye).await;
         }

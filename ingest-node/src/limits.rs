@@ -33,7 +33,7 @@ pub const REFUSAL_DELAY_FIRST: Duration = Duration::from_millis(250);
 /// Longest delay of a refusal: below the time-outs after which encoders report a dead server instead of the reason.
 pub const REFUSAL_DELAY_MAX: Duration = Duration::from_secs(4);
 /// An address without a refusal for this long starts over.
-pub const REFUSAL_FORGET: Duration = Duration::from_secs(300);
+pub const REFUSAL_FORGET: Duration = Duration::from_mins(5);
 /// Addresses with refusals remembered; beyond, the one refused longest ago is forgotten.
 pub const REFUSAL_ADDRESSES: usize = 16_384;
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use futures::FutureExt;
+use millrace_runtime::metrics::Counter;
 use millrace_runtime::supervisor::panic_message;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
@@ -81,13 +82,15 @@ impl Listener {
         }
         let work = serve(socket, peer, self.tls.clone(), place, shared.clone());
         let work = connection::spanned(work, peer, self.protocol());
-        let panics = shared.metrics.panics.clone();
-        tokio::spawn(async move {
-            if let Err(panic) = AssertUnwindSafe(work).catch_unwind().await {
-                panics.inc();
-                tracing::error!(%peer, panic = panic_message(&*panic), "a connection panicked and was closed");
-            }
-        });
+        tokio::spawn(contained(work, peer, shared.metrics.panics.clone()));
+    }
+}
+
+/// A panic ends its connection alone, and is counted. Everything a connection holds is freed by unwinding.
+async fn contained(work: impl Future<Output = ()>, peer: SocketAddr, panics: Counter) {
+    if let Err(panic) = AssertUnwindSafe(work).catch_unwind().await {
+        panics.inc();
+        tracing::error!(%peer, panic = panic_message(&*panic), "a connection panicked and was closed");
     }
 }
 
@@ -117,4 +120,28 @@ fn listen(addr: SocketAddr) -> std::io::Result<std::net::TcpListener> {
     socket.bind(&addr.into())?;
     socket.listen(limits::LISTEN_BACKLOG)?;
     Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use millrace_runtime::Metrics;
+    use millrace_runtime::metrics::Unit;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_counted_and_goes_no_further() {
+        let panics = Metrics::new().counter("panics", Unit::Count, "Panics");
+        let peer = SocketAddr::from(([127, 0, 0, 1], 1));
+        contained(async { panic!("on purpose") }, peer, panics.clone()).await;
+        contained(async {}, peer, panics.clone()).await;
+        assert_eq!(panics.get(), 1);
+    }
+
+    #[tokio::test]
+    async fn an_address_in_use_is_named() {
+        let first = Listener::bind(([127, 0, 0, 1], 0).into(), None).unwrap();
+        let error = Listener::bind(first.addr(), None).err().map(|error| format!("{error:#}"));
+        assert!(error.is_some_and(|error| error.contains(&first.addr().to_string())));
+    }
 }

@@ -29,7 +29,7 @@ async fn every_frame_comes_out_once_byte_for_byte() {
         let mut pusher = Pusher::publish(&world.url(&key), chunk_bytes).await.unwrap();
         pusher.push(&tags).await.unwrap();
         pusher.unpublish().await;
-        let messages = consumer.to_end().await;
+        let messages = consumer.read_to_end().await;
         check_order(messages);
         for track in [Track::Video, Track::Audio] {
             assert_eq!(frames(messages, track), pushed(&tags, track), "{track:?}, chunks of {chunk_bytes}");
@@ -52,7 +52,7 @@ async fn stamps_follow_the_media() {
     let mut pusher = Pusher::publish(&world.url(&key), 60_000).await.unwrap();
     pusher.push(&tags).await.unwrap();
     pusher.unpublish().await;
-    let messages = consumer.to_end().await;
+    let messages = consumer.read_to_end().await;
     let units: Vec<_> = messages.iter().flat_map(|message| &message.units).collect();
     // 5 s with a keyframe each second: segments of 2 s.
     let starts: Vec<_> = units.iter().filter(|unit| unit.boundary).collect();
@@ -76,7 +76,7 @@ async fn ffmpeg_is_taken() {
     let (stream, key) = world.control.stream();
     let mut consumer = Consumer::of(&world.bus, stream).await;
     let mut ffmpeg = FfmpegPublisher::push(&world.url(&key), &clip.path, false).unwrap();
-    let messages = consumer.to_end().await;
+    let messages = consumer.read_to_end().await;
     check_order(messages);
     for track in [Track::Video, Track::Audio] {
         assert_eq!(frames(messages, track), pushed(&tags, track), "{track:?}");
@@ -100,7 +100,7 @@ async fn audio_alone_and_video_alone_are_streams() {
         let mut pusher = Pusher::publish(&world.url(&key), 60_000).await.unwrap();
         pusher.push(&tags).await.unwrap();
         pusher.unpublish().await;
-        let messages = consumer.to_end().await;
+        let messages = consumer.read_to_end().await;
         check_order(messages);
         assert_eq!(frames(messages, track), pushed(&tags, track), "{track:?}");
     }
@@ -116,7 +116,7 @@ async fn big_messages_are_split_and_come_back_whole() {
     let mut pusher = Pusher::publish(&world.url(&key), 60_000).await.unwrap();
     pusher.push(&tags).await.unwrap();
     pusher.unpublish().await;
-    let messages = consumer.to_end().await;
+    let messages = consumer.read_to_end().await;
     check_order(messages);
     assert_eq!(frames(messages, Track::Video), pushed(&tags, Track::Video));
 }
@@ -169,7 +169,7 @@ async fn two_publishers_do_not_disturb_each_other() {
             let mut pusher = Pusher::publish(&url, 4_096).await.unwrap();
             pusher.push(&tags).await.unwrap();
             pusher.unpublish().await;
-            let messages = consumer.to_end().await;
+            let messages = consumer.read_to_end().await;
             check_order(messages);
             assert_eq!(frames(messages, Track::Video), pushed(&tags, Track::Video));
             assert_eq!(frames(messages, Track::Audio), pushed(&tags, Track::Audio));
@@ -188,14 +188,14 @@ async fn a_publisher_may_publish_again_on_its_connection() {
     pusher.push(&tags[..40]).await.unwrap();
     // The connection just breaks.
     drop(pusher);
-    consumer.to_end().await;
+    consumer.read_to_end().await;
     assert_eq!(world.control.released(stream).await.reason, CloseReason::ConnectionLost);
     let first = consumer.messages[0].epoch;
     consumer.messages.clear();
     let mut pusher = Pusher::publish(&world.url(&key), 60_000).await.unwrap();
     pusher.push(&tags).await.unwrap();
     pusher.unpublish().await;
-    let messages = consumer.to_end().await;
+    let messages = consumer.read_to_end().await;
     check_order(messages);
     assert!(messages[0].epoch > first);
 }
@@ -248,6 +248,6 @@ async fn control_away_is_waited_for_and_then_the_publisher_is_refused() {
     let mut consumer = Consumer::of(&bus, stream).await;
     pusher.push(&tags).await.unwrap();
     pusher.unpublish().await;
-    consumer.to_end().await;
+    consumer.read_to_end().await;
     assert_eq!(seen.lock().unwrap().claims.len(), 1);
 }

@@ -118,7 +118,7 @@ async fn garbage_costs_its_sender_only() {
     peers.join_all().await;
     pusher.push(after).await.unwrap();
     pusher.unpublish().await;
-    assert_eq!(frames(consumer.to_end().await, Track::Video), pushed(&tags, Track::Video));
+    assert_eq!(frames(consumer.read_to_end().await, Track::Video), pushed(&tags, Track::Video));
     assert_eq!(world.metric("millrace_ingest_panics_total"), 0);
     eventually("all connections closed but the publisher's", async || {
         (world.metric("millrace_ingest_connections") <= 1).then_some(())

@@ -29,7 +29,7 @@ async fn ffmpeg_publishes_over_tls() {
     let addr = world.node.rtmps_addr().unwrap();
     let url = format!("rtmps://{addr}/live/{}", key.reveal());
     let mut ffmpeg = FfmpegPublisher::push(&url, &clip.path, false).unwrap();
-    let messages = consumer.to_end().await;
+    let messages = consumer.read_to_end().await;
     check_order(messages);
     for track in [Track::Video, Track::Audio] {
         assert_eq!(frames(messages, track), pushed(&tags, track), "{track:?}");

@@ -144,15 +144,15 @@ impl Mux {
         }
         while let Some(event) = self.segmenter.poll() {
             match event {
-                MediaEvent::Init { version, config } => self.configure(version, config)?,
+                MediaEvent::Init { version, config } => self.configure(version, &config)?,
                 MediaEvent::Unit(unit) => self.unit(unit),
             }
         }
         Ok(())
     }
 
-    fn configure(&mut self, version: u32, config: TrackConfig) -> Result<(), MediaError> {
-        match &config {
+    fn configure(&mut self, version: u32, config: &TrackConfig) -> Result<(), MediaError> {
+        match config {
             TrackConfig::Video(video) => {
                 let PublishLimits { max_width, max_height, .. } = self.limits;
                 let (width, height) = (video.width, video.height);
@@ -164,7 +164,7 @@ impl Mux {
             }
             TrackConfig::Audio(audio) => self.audio_rate = i64::from(audio.rate),
         }
-        let unit = self.config_unit(version, &config);
+        let unit = self.config_unit(version, config);
         self.pending.push(unit);
         Ok(())
     }
@@ -268,5 +268,80 @@ impl Mux {
     fn flush(&mut self) {
         self.audio_since = None;
         self.out.push_back(std::mem::take(&mut self.pending));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use millrace_wire::control_api::StreamSettings;
+    use millrace_wire::ids::{BroadcastId, Epoch, StreamId};
+
+    use super::*;
+
+    fn mux() -> Mux {
+        Mux::new(&ClaimGrant {
+            stream: StreamId::from_u128(1),
+            playback: "00112233445566778899aabbccddeeff".parse().unwrap(),
+            broadcast: BroadcastId::from_u128(1),
+            epoch: Epoch(1),
+            first_msn: Msn(10),
+            discontinuity_sequence: DiscontinuitySeq(3),
+            continues: true,
+            lease_ms: 3_000,
+            limits: PublishLimits::default(),
+            settings: StreamSettings::default(),
+        })
+    }
+
+    /// Stereo AAC at 48 kHz from `from_ms` on; the messages it makes.
+    fn audio(mux: &mut Mux, from_ms: u32, frames: u32) -> Vec<Vec<MediaUnit>> {
+        mux.audio(from_ms, Bytes::from_static(&[0xaf, 0, 0x11, 0x90])).unwrap();
+        for n in 0..frames {
+            let ms = from_ms + (f64::from(n) * 1024.0 / 48.0).round() as u32;
+            mux.audio(ms, Bytes::from(vec![0xaf, 1, n as u8, 1])).unwrap();
+        }
+        std::iter::from_fn(|| mux.poll()).collect()
+    }
+
+    #[test]
+    fn audio_alone_leaves_steadily_in_small_messages() {
+        let mut mux = mux();
+        let messages = audio(&mut mux, 0, 300);
+        let frames = |units: &Vec<MediaUnit>| units.iter().filter(|u| u.kind == UnitKind::Frame).count();
+        assert!(messages.iter().all(|units| frames(units) <= 3), "more than 40 ms in one message");
+        let starts: Vec<_> = messages.iter().filter(|units| units.iter().any(|u| u.boundary)).collect();
+        assert_eq!(starts.len(), 4);
+        for (n, units) in starts.iter().enumerate() {
+            assert_eq!(units[0].kind, UnitKind::Config);
+            assert!(units[1].boundary && units[1].msn == Msn(10 + n as u64), "{:?}", units[1]);
+            assert!(units.iter().all(|unit| unit.discontinuity_sequence == DiscontinuitySeq(3)));
+        }
+        // The first segment of an epoch follows other media; its number is the grant's.
+        assert!(starts[0][1].discontinuity && !starts[1][1].discontinuity);
+        mux.finish();
+        let rest: usize = std::iter::from_fn(|| mux.poll()).map(|units| frames(&units)).sum();
+        assert_eq!(messages.iter().map(frames).sum::<usize>() + rest, 300);
+    }
+
+    #[test]
+    fn a_jump_of_the_clock_is_a_discontinuity() {
+        let mut mux = mux();
+        audio(&mut mux, 0, 150);
+        let after = audio(&mut mux, 3_600_000, 300);
+        let boundaries: Vec<&MediaUnit> = after.iter().flatten().filter(|unit| unit.boundary).collect();
+        assert!(boundaries[0].discontinuity);
+        assert!(boundaries.iter().all(|unit| unit.discontinuity_sequence == DiscontinuitySeq(4)));
+        assert_eq!(boundaries.iter().filter(|unit| unit.discontinuity).count(), 1);
+    }
+
+    #[test]
+    fn other_codecs_are_final_and_garbage_is_not() {
+        let mut mux = mux();
+        let hevc = mux.video(0, Bytes::from_static(b"\x91hvc1....")).unwrap_err();
+        assert!(hevc.is_final(), "{hevc}");
+        let mp3 = mux.audio(0, Bytes::from_static(&[0x2f, 1, 2, 3])).unwrap_err();
+        assert!(mp3.is_final(), "{mp3}");
+        let short = mux.video(0, Bytes::from_static(&[0x17, 0])).unwrap_err();
+        assert!(!short.is_final(), "{short}");
     }
 }

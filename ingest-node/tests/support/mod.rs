@@ -1,5 +1,6 @@
 //! A control that answers on the bus, publishers, and a consumer of media, for the node under test.
 #![allow(dead_code, unused_imports, unreachable_pub, reason = "each test file uses its part")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test helper fails its test by panicking")]
 
 mod small;
 
@@ -332,7 +333,7 @@ impl Consumer {
     }
 
     /// Reads to the epoch's end.
-    pub async fn to_end(&mut self) -> &[MediaMessage] {
+    pub async fn read_to_end(&mut self) -> &[MediaMessage] {
         self.until(|messages| messages.last().is_some_and(|last| last.end)).await;
         &self.messages
     }
