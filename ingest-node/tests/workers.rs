@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use millrace_bus::{QueueConfig, SharedBus};
+use millrace_cluster::Millis;
+use millrace_cluster::author::{Author, Frames};
 use millrace_testkit::ClipSpec;
 use millrace_wire::announce::{Degraded, SessionAnnouncement};
-use millrace_wire::fact::Snapshot;
+use millrace_wire::fact::{Fact, Gap, MediaDuration, Snapshot};
 use millrace_wire::ids::{FactSeq, NodeId};
 use millrace_wire::job::{Bid, Grant, GrantOrder, Heartbeat, Offer};
 use millrace_wire::subjects;
@@ -40,6 +42,7 @@ impl FakeWorker {
         bus.publish(subjects::JOBS_FREE, Bytes::new()).unwrap();
         let task = tokio::spawn(async move {
             let mut beat = tokio::time::interval(Duration::from_millis(200));
+            let mut sealed = false;
             loop {
                 tokio::select! {
                     Some(offer) = offers.recv() => {
@@ -56,6 +59,10 @@ impl FakeWorker {
                     _ = beat.tick() => {
                         let grant = granted.borrow().clone();
                         if let Some(grant) = grant {
+                            if *is_done.borrow() && !sealed {
+                                seal(&bus, &grant);
+                                sealed = true;
+                            }
                             let heartbeat = Heartbeat {
                                 node: node.clone(),
                                 epoch: grant.epoch,
@@ -94,6 +101,32 @@ impl Drop for FakeWorker {
 
 fn tell(bus: &SharedBus, subject: &str, body: &impl serde::Serialize) {
     bus.publish(subject, serde_json::to_vec(body).unwrap().into()).unwrap();
+}
+
+/// The log of a worker that has nothing but two missing segments, and has sealed the epoch.
+fn seal(bus: &SharedBus, grant: &Grant) {
+    let log = (grant.epoch, grant.generation);
+    let mut author = Author::open(Millis(0), log, grant.base.clone(), bus.max_payload()).unwrap();
+    let mut facts = vec![Fact::EpochOpen(grant.open.clone())];
+    let first = grant.open.first_msn;
+    facts.extend([first, first.next()].map(|msn| {
+        Fact::Gap(Gap {
+            msn,
+            duration: MediaDuration::from_millis(2_000),
+            discontinuity_sequence: grant.open.discontinuity_sequence,
+            program_date_time: grant.open.program_date_time,
+        })
+    }));
+    facts.push(Fact::Seal { last: Some(first.next()) });
+    for fact in facts {
+        author.announce(Millis(0), fact, Bytes::new()).unwrap();
+    }
+    let subject = subjects::live(grant.stream, grant.epoch, grant.generation);
+    while let Some(Frames::Live(frames)) = author.poll_output() {
+        for frame in frames {
+            bus.publish(&subject, frame).unwrap();
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -107,6 +107,8 @@ impl SessionTask {
 
     /// Runs until everything is stored, or `stop`.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
+        // What the machine wanted from its start on, above all the offer of its job.
+        self.core.handle(Input::Tick);
         while !self.core.is_done() {
             for output in self.core.take_later() {
                 self.perform(output).await;
