@@ -11,8 +11,9 @@ use millrace_wire::ids::{
     BroadcastId, DiscontinuitySeq, Epoch, FactSeq, Generation, Msn, Rendition, UnixMillis,
 };
 
-/// Parts are listed within this many target durations of the end (RFC 8216bis §6.2.2); older ones leave the state.
-pub const PARTS_KEPT: u64 = 3;
+/// Parts stay in the state for this many target durations from the end: one more than playlists must list them
+/// (RFC 8216bis §6.2.2), because renditions differ in length.
+pub const PARTS_KEPT: u64 = 4;
 /// A hole in the numbers between epochs is filled with GAP segments up to this many; a longer one empties the window.
 pub const MAX_HOLE: u64 = 16;
 
@@ -255,7 +256,7 @@ fn prune_parts(view: &mut Snapshot) {
     let keep = u64::from(view.target_duration.max(1)) * 1000 * PARTS_KEPT;
     let mut after = 0;
     for slot in view.slots.iter_mut().rev() {
-        if after >= keep {
+        if after > keep {
             slot.tracks.values_mut().filter(|t| t.segment.is_some()).for_each(|t| t.parts.clear());
         }
         after += slot_duration(slot).map_or(0, MediaDuration::as_millis);
@@ -290,7 +291,7 @@ pub fn trim_to(view: &Snapshot, window_ms: u64) -> Option<Msn> {
     let keep = window_ms.max(u64::from(view.target_duration.max(1)) * 3000);
     let mut after = 0;
     for slot in view.slots.iter().rev() {
-        if after >= keep {
+        if after > keep {
             return (slot.msn.next() > view.first_msn).then_some(slot.msn.next());
         }
         after += slot_duration(slot).map_or(0, MediaDuration::as_millis);
