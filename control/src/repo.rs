@@ -223,6 +223,7 @@ impl Repo {
                 .delete(keys::stream(id))
                 .delete(keys::claim(id))
                 .delete(keys::playback(stream.playback_id))
+                .delete(keys::snapshot(id))
                 .put_ttl(keys::key_hash(&stream.key_hash), revoked, REVOKED_KEY_TTL);
             self.state.commit(tx).await?;
             Ok(stream)

@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use millrace_bus::{BusError, SharedBus, Subscription};
-use millrace_cluster::Millis;
 use millrace_cluster::feed::{Feed, Input, MediaKind, Output};
+use millrace_cluster::{Millis, at_rest};
 use millrace_runtime::Clock;
+use millrace_state::SharedState;
 use millrace_wire::announce::{EpochAnnouncement, SessionAnnouncement};
 use millrace_wire::fact::{FactReader, Snapshot};
-use millrace_wire::ids::{Epoch, Generation, PartIndex};
+use millrace_wire::ids::{Epoch, Generation, PartIndex, StreamId};
 use millrace_wire::repair::{RepairReply, RepairRequest};
-use millrace_wire::subjects;
+use millrace_wire::{keys, subjects};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -33,6 +34,10 @@ const BATCH: usize = 64;
 const SNAPSHOT_WAIT: Duration = Duration::from_millis(300);
 /// Worker, session and two other followers.
 const MAX_SNAPSHOTS: usize = 4;
+/// A stream that nobody follows is asked about this often: a new author announces itself.
+const COLD_ASK: Duration = Duration::from_secs(2);
+/// The state store's time to say how a stream stood.
+const STORED_WAIT: Duration = Duration::from_secs(3);
 /// An author's time to answer a repair request.
 const REPAIR_WAIT: Duration = Duration::from_millis(500);
 /// Answers under way from spawned requests.
@@ -44,6 +49,7 @@ const LOOK: Duration = Duration::from_millis(500);
 #[derive(Clone)]
 pub(crate) struct FeedDeps {
     pub(crate) bus: SharedBus,
+    pub(crate) state: SharedState,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) cache: Arc<ObjectCache>,
     pub(crate) metrics: EdgeMetrics,
@@ -61,6 +67,8 @@ struct Shell {
     replies: (mpsc::Sender<Input>, mpsc::Receiver<Input>),
     dropped: u64,
     lagging: bool,
+    /// When a stream without an author was last asked about.
+    asked_cold: Option<Millis>,
 }
 
 /// Follows a stream until told to stop.
@@ -82,6 +90,7 @@ pub(crate) async fn run(
         replies: mpsc::channel(REPLIES),
         dropped: 0,
         lagging: false,
+        asked_cold: None,
         deps,
         stream,
     };
@@ -220,17 +229,28 @@ impl Shell {
         Ok(())
     }
 
-    fn ask_snapshot(&self) {
-        let (bus, sender, subject) =
-            (self.deps.bus.clone(), self.replies.0.clone(), subjects::snap(self.stream.id));
-        tokio::spawn(async move {
-            let Ok(replies) = bus.gather(&subject, Bytes::new(), SNAPSHOT_WAIT, MAX_SNAPSHOTS).await else {
+    fn ask_snapshot(&mut self) {
+        let now = Millis(self.deps.clock.now_ms());
+        if self.feed.log().is_none() && self.feed.shown().is_some() {
+            if self.asked_cold.is_some_and(|at| now - at < COLD_ASK.as_millis() as u64) {
                 return;
-            };
-            for reply in replies {
-                if let Ok(snapshot) = serde_json::from_slice::<Snapshot>(&reply) {
-                    let _ = sender.send(Input::Snapshot(Box::new(snapshot))).await;
-                }
+            }
+            self.asked_cold = Some(now);
+        }
+        let (deps, sender, stream) = (self.deps.clone(), self.replies.0.clone(), self.stream.id);
+        tokio::spawn(async move {
+            let subject = subjects::snap(stream);
+            let gathered = deps.bus.gather(&subject, Bytes::new(), SNAPSHOT_WAIT, MAX_SNAPSHOTS).await;
+            let read = |reply: Bytes| serde_json::from_slice::<Snapshot>(&reply).ok();
+            let mut found: Vec<_> = gathered.unwrap_or_default().into_iter().filter_map(read).collect();
+            if found.iter().all(|s| s.slots.is_empty()) {
+                found.extend(stored(&deps.state, stream).await);
+            } else if found.iter().any(|s| s.generation > Generation(0)) {
+                // Those who follow know more than what was stored.
+                found.retain(|s| s.generation > Generation(0));
+            }
+            for snapshot in found {
+                let _ = sender.send(Input::Snapshot(Box::new(snapshot))).await;
             }
         });
     }
@@ -278,6 +298,19 @@ impl Drop for Shell {
         if self.lagging {
             self.deps.metrics.feeds_lagging.add(-1);
         }
+    }
+}
+
+/// The state that the stream's last author left.
+async fn stored(state: &SharedState, stream: StreamId) -> Option<Snapshot> {
+    let key = keys::snapshot(stream);
+    match tokio::time::timeout(STORED_WAIT, state.get(&key)).await {
+        Ok(Ok(record)) => serde_json::from_slice(&record?.value).ok().map(at_rest::base),
+        Ok(Err(error)) => {
+            tracing::warn!(%stream, %error, "the stored state could not be read");
+            None
+        }
+        Err(_) => None,
     }
 }
 

@@ -14,7 +14,6 @@ pub mod metrics;
 mod node;
 pub mod publish;
 pub mod registry;
-pub mod render;
 pub mod stream;
 pub mod text;
 pub mod viewers;

@@ -101,6 +101,7 @@ pub async fn start(config: Config, deps: Deps) -> anyhow::Result<Node> {
         Registry::new(deps.state.clone(), deps.clock.clone(), config.max_feeds, metrics.clone());
     let feeds = FeedDeps {
         bus: deps.bus.clone(),
+        state: deps.state.clone(),
         clock: deps.clock.clone(),
         cache: cache.clone(),
         metrics: metrics.clone(),

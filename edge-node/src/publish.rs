@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use millrace_cluster::render::{all_media, multivariant};
 use millrace_wire::fact::Snapshot;
 
-use crate::render::{all_media, multivariant};
 use crate::stream::{LiveStream, MediaView, Phase, View};
 use crate::text::Text;
 

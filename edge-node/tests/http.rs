@@ -6,6 +6,7 @@ mod author;
 #[path = "common/client.rs"]
 mod client;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use author::{Author, FIRST, audio_info, video_info};
 use bytes::Bytes;
 use client::{Answer, request};
 use millrace_bus::{MemBus, SharedBus};
+use millrace_cluster::at_rest;
 use millrace_edge::{Config, Deps, Node, start};
 use millrace_media::hls::MediaPlaylist;
 use millrace_media::hls::checker::Checker;
@@ -283,6 +285,75 @@ async fn media_that_left_memory_come_from_the_store_by_one_read() {
     assert_eq!(node.cache().cached_bytes(), body.len());
     assert_eq!(get(&node, &world.path("video/17/56.3.m4s")).await.status, 404);
     node.drain().await;
+}
+
+/// An author that dies after writing what it has stored of its last state.
+async fn leave(world: &World, author: Author, msns: std::ops::Range<u64>) {
+    for rendition in [Rendition::video(), Rendition::audio()] {
+        for msn in msns.clone() {
+            let key = uri(world, &author, rendition.as_str(), &format!("{msn}.1.m4s"));
+            let body = segment_bytes(&rendition, msn);
+            world.store.put(&key[1..], body.into(), Meta::default()).await.unwrap();
+            author.committed(rendition.clone(), msn);
+        }
+        let key = uri(world, &author, rendition.as_str(), "init-0.mp4");
+        let body = Bytes::from(format!("{rendition} init"));
+        world.store.put(&key[1..], body.into(), Meta::default()).await.unwrap();
+    }
+    keep(world, &author).await;
+    author.die().await;
+}
+
+async fn keep(world: &World, author: &Author) {
+    let rest = at_rest::at_rest(&author.view(), &BTreeSet::new());
+    let tx = Tx::new().put(keys::snapshot(world.stream), serde_json::to_vec(&rest).unwrap());
+    world.state.commit(tx).await.unwrap();
+}
+
+/// The lines of a media playlist that name complete segments.
+fn segment_lines(answer: &Answer) -> Vec<String> {
+    answer.text().lines().filter(|l| l.ends_with(".m4s")).map(str::to_owned).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cold_edge_serves_what_nobody_remembers_but_the_stores() {
+    let world = World::new().await;
+    let (before, author) = (world.edge().await, world.author().await);
+    let path = world.path("video/index.m3u8");
+    (FIRST..FIRST + 3).for_each(|msn| say_segment(&author, msn));
+    say_part(&author, FIRST + 3, 0);
+    let last = format!("{}.1.m4s", FIRST + 2);
+    let seen = until(&before, &path, |a| a.text().contains(&last)).await;
+    before.drain().await;
+    leave(&world, author.clone(), FIRST..FIRST + 3).await;
+
+    let cold = world.edge().await;
+    let answer = until(&cold, &path, |a| a.status == 200).await;
+    assert_eq!(segment_lines(&answer), segment_lines(&seen));
+    assert!(!answer.text().contains("#EXT-X-ENDLIST"), "{}", answer.text());
+    let (old, new) =
+        (MediaPlaylist::parse(&seen.text()).unwrap(), MediaPlaylist::parse(&answer.text()).unwrap());
+    assert_eq!(old.media_sequence, new.media_sequence);
+    let mut checker = Checker::new();
+    assert_eq!(checker.check(&answer.text()), []);
+    for msn in FIRST..FIRST + 3 {
+        let path = uri(&world, &author, "audio", &format!("{msn}.1.m4s"));
+        assert_eq!(get(&cold, &path).await.body, segment_bytes(&Rendition::audio(), msn));
+    }
+    let init = uri(&world, &author, "video", "init-0.mp4");
+    assert_eq!(get(&cold, &init).await.body, Bytes::from_static(b"video init"));
+    assert_eq!(get(&cold, &world.path("index.m3u8")).await.status, 200);
+
+    // The end becomes known later, and is there at once for an edge that starts then.
+    author.end();
+    keep(&world, &author).await;
+    let ended = until(&cold, &path, |a| a.text().contains("#EXT-X-ENDLIST")).await;
+    assert_eq!(segment_lines(&ended), segment_lines(&seen));
+    assert_eq!(checker.check(&ended.text()), []);
+    let again = world.edge().await;
+    assert_eq!(until(&again, &path, |a| a.status == 200).await.body, ended.body);
+    cold.drain().await;
+    again.drain().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -26,6 +26,7 @@ use tokio::sync::mpsc;
 use crate::index::Index;
 use crate::metrics::Metrics;
 use crate::pipeline::{Made, Pipeline};
+use crate::rest::Rest;
 use crate::storage::{Storage, Stored};
 
 /// Media messages that may wait for the packager: four seconds of 60 frames a second and their audio. What is beyond
@@ -104,6 +105,7 @@ pub(crate) async fn run(deps: Deps, grant: Grant, mut orders: mpsc::Receiver<Ord
             () = tokio::time::sleep(wait) => job.input(Input::Tick)?,
         }
     }
+    job.close().await;
     Ok(())
 }
 
@@ -137,6 +139,7 @@ struct Job {
     pipeline: Pipeline,
     storage: Storage,
     index: Index,
+    rest: Rest,
     readers: (MediaReader, MediaReader),
     /// The last state announced: a newer epoch's session builds on it, and may ask just after this author fell silent.
     farewell: Option<Snapshot>,
@@ -156,11 +159,12 @@ impl Job {
         );
         let pipeline = Pipeline::new(&grant.open, part_setup(&grant.base));
         let index = Index::new(deps.state.clone(), deps.bus.clone(), storage.clone(), grant.settings.record);
+        let rest = Rest::new(&deps, &grant);
         let seed = rand::random();
         let machine = WorkerJob::new(now, grant, deps.node.clone(), deps.media_bus.max_payload(), seed)?;
         let replies = mpsc::channel(SMALL_CAPACITY);
         let readers = Default::default();
-        Ok(Self { deps, machine, pipeline, storage, index, readers, farewell: None, replies, stored })
+        Ok(Self { deps, machine, pipeline, storage, index, rest, readers, farewell: None, replies, stored })
     }
 
     fn until_timeout(&self) -> Duration {
@@ -238,8 +242,13 @@ impl Job {
     }
 
     fn on_stored(&mut self, stored: Stored) -> Result<(), JobError> {
-        let Some(segment) = stored.segment else { return Ok(()) };
+        let Some(segment) = stored.segment else {
+            self.rest.init_stored(stored.result.is_ok());
+            self.rest.note(&self.machine);
+            return Ok(());
+        };
         if stored.result.is_err() {
+            self.rest.lost(segment.rendition, segment.msn);
             // Without its object the segment is served from memory while hot and missing from the recording.
             self.deps.metrics.segments_lost.inc();
             return Ok(());
@@ -258,7 +267,13 @@ impl Job {
         while let Some(output) = self.machine.poll_output() {
             self.output(output)?;
         }
+        self.rest.note(&self.machine);
         Ok(())
+    }
+
+    /// The last state and playlists are written before the job is forgotten.
+    async fn close(self) {
+        self.rest.close().await;
     }
 
     fn output(&mut self, output: Output) -> Result<(), JobError> {
@@ -282,10 +297,14 @@ impl Job {
                 let grant = self.machine.grant();
                 self.send(&subjects::job_heartbeat(grant.stream, grant.epoch), &heartbeat);
             }
-            Output::UploadInit(rendition, version, bytes) => self.storage.init(&rendition, version, bytes),
+            Output::UploadInit(rendition, version, bytes) => {
+                self.rest.init_waits();
+                self.storage.init(&rendition, version, bytes);
+            }
             Output::Upload(segment, pieces) => self.storage.segment(segment, pieces),
             Output::Index(fact) => {
                 self.deps.metrics.segments_stored.inc();
+                self.rest.stored();
                 let window = Duration::from_secs(u64::from(self.machine.grant().settings.window));
                 self.index.add(fact, window);
             }

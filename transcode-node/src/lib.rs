@@ -4,13 +4,17 @@
 //! [`pipeline`], which makes it; uploads and the index happen behind its back.
 #![forbid(unsafe_code)]
 
+mod archive;
 mod config;
 mod convert;
 mod index;
 mod job;
+mod keeper;
 mod metrics;
 mod node;
 pub mod pipeline;
+mod playlists;
+mod rest;
 mod storage;
 mod worker;
 

@@ -11,6 +11,7 @@ use millrace_state::SharedState;
 use millrace_store::{SharedStore, Uploader};
 use millrace_wire::ids::NodeId;
 
+use crate::archive;
 use crate::config::Config;
 use crate::job;
 use crate::worker::Worker;
@@ -72,6 +73,7 @@ pub async fn start(config: Config, deps: Deps) -> Result<Node> {
     let metrics = Arc::new(crate::metrics::Metrics::new(&deps.metrics));
     watch_bus(&deps.bus, &deps.readiness);
     watch_spill(&uploader, &metrics);
+    let archived = (deps.bus.clone(), deps.state.clone());
     let job_deps = job::Deps {
         node: id.clone(),
         bus: deps.bus,
@@ -87,6 +89,10 @@ pub async fn start(config: Config, deps: Deps) -> Result<Node> {
     supervisor.spawn("worker", Policy::vital(), move |stop| bidding.clone().run(stop)).await?;
     let backlog = worker.clone();
     supervisor.spawn("backlog", Policy::vital(), move |stop| backlog.clone().serve_backlog(stop)).await?;
+    let (bus, state) = archived;
+    supervisor
+        .spawn("archive", Policy::vital(), move |stop| archive::run(bus.clone(), state.clone(), stop))
+        .await?;
     leave_when_drained(&worker, &drain);
     tracing::info!(node = %id, max_jobs = config.max_jobs, "transcode node bids for jobs");
     Ok(Node { id, config, worker, uploader, supervisor, drain })

@@ -229,7 +229,10 @@ impl Feed {
             return false;
         }
         if s.generation == Generation(0) {
-            if self.shown.is_none() && !s.slots.is_empty() {
+            // Only what is at rest itself gives way to it.
+            let rank = |s: &Snapshot| (s.epoch, s.seq, s.ended);
+            let older = |old: &Snapshot| old.generation == Generation(0) && rank(old) < rank(s);
+            if self.shown.as_ref().is_none_or(older) && !s.slots.is_empty() {
                 self.shown = Some(s.clone());
                 self.out.push_back(Output::Changed);
             }

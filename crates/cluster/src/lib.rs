@@ -7,9 +7,11 @@
 //! `tests/simulation.rs` checks them.
 #![forbid(unsafe_code)]
 
+pub mod at_rest;
 pub mod author;
 pub mod feed;
 pub mod follow;
+pub mod render;
 pub mod repair;
 pub mod ring;
 pub mod session;

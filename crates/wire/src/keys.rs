@@ -45,6 +45,10 @@ pub fn segments(stream: StreamId, rendition: &Rendition) -> String {
 pub fn all_segments(stream: StreamId) -> String {
     format!("{PREFIX}segment:{stream}:")
 }
+/// A stream's folded state without parts, as its newest author last wrote it.
+pub fn snapshot(stream: StreamId) -> String {
+    format!("{PREFIX}snapshot:{stream}")
+}
 /// Expiring set of a stream's viewers.
 pub fn viewers(stream: StreamId) -> String {
     format!("{PREFIX}viewers:{stream}")
@@ -80,6 +84,7 @@ mod tests {
             claim(s),
             broadcast(s, b),
             viewers(s),
+            snapshot(s),
             LEADER.into(),
             HASH_SECRET.into(),
             NODES.into(),

@@ -30,6 +30,14 @@ pub fn repair_live(stream: StreamId, epoch: Epoch, generation: Generation) -> St
 pub fn snap(stream: StreamId) -> String {
     format!("snap.{stream}")
 }
+/// Snapshot requests for every stream.
+pub const SNAP_ALL: &str = "snap.*";
+/// Queue group of those who speak for streams whose author is gone.
+pub const ARCHIVE_QUEUE: &str = "archive";
+/// The stream that a snapshot request is about.
+pub fn snap_stream(subject: &str) -> Option<StreamId> {
+    subject.strip_prefix("snap.")?.parse().ok()
+}
 /// Generation announcements: only the stream's publisher session publishes here.
 pub fn session(stream: StreamId) -> String {
     format!("session.{stream}")

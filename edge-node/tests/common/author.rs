@@ -16,6 +16,7 @@ use millrace_wire::ids::{
 };
 use millrace_wire::repair::{RepairReply, RepairRequest};
 use millrace_wire::subjects;
+use tokio::task::JoinHandle;
 
 /// The first segment's number.
 pub(crate) const FIRST: u64 = 1000;
@@ -39,6 +40,7 @@ pub(crate) struct Author {
     broadcast: BroadcastId,
     bus: SharedBus,
     log: Arc<Mutex<Log>>,
+    answering: Arc<Mutex<Vec<JoinHandle<()>>>>,
 }
 
 impl Author {
@@ -49,7 +51,8 @@ impl Author {
         let base = view::empty(broadcast);
         let view = view::takeover(epoch, generation, &base);
         let log = Arc::new(Mutex::new(Log { view, facts: Vec::new() }));
-        let author = Self { stream, playback, epoch, generation, broadcast, bus, log };
+        let answering = Arc::default();
+        let author = Self { stream, playback, epoch, generation, broadcast, bus, log, answering };
         author.answer().await;
         author.record(Fact::Takeover { base: Box::new(base) }, Bytes::new());
         author
@@ -61,7 +64,7 @@ impl Author {
         let mut repairs = self.bus.subscribe(&ring, 64).await.unwrap();
         let mut snaps = self.bus.subscribe(&subjects::snap(self.stream), 64).await.unwrap();
         let this = self.clone();
-        tokio::spawn(async move {
+        let repairing = tokio::spawn(async move {
             while let Some(request) = repairs.recv().await {
                 let ranges = RepairRequest::parse(&request.payload).unwrap().ranges;
                 let again: Vec<FactMessage> = {
@@ -79,12 +82,35 @@ impl Author {
             }
         });
         let this = self.clone();
-        tokio::spawn(async move {
+        let telling = tokio::spawn(async move {
             while let Some(request) = snaps.recv().await {
                 let snapshot = serde_json::to_vec(&this.log.lock().unwrap().view).unwrap();
                 this.bus.respond(request.reply.as_ref().unwrap(), snapshot.into()).unwrap();
             }
         });
+        self.answering.lock().unwrap().extend([repairing, telling]);
+    }
+
+    /// Answers nobody any more.
+    #[allow(dead_code)]
+    pub(crate) async fn die(&self) {
+        let answering: Vec<_> = self.answering.lock().unwrap().drain(..).collect();
+        for task in answering {
+            task.abort();
+            let _ = task.await;
+        }
+    }
+
+    /// The log's folded state.
+    #[allow(dead_code)]
+    pub(crate) fn view(&self) -> Snapshot {
+        self.log.lock().unwrap().view.clone()
+    }
+
+    /// A segment is in the store.
+    #[allow(dead_code)]
+    pub(crate) fn committed(&self, rendition: Rendition, msn: u64) {
+        self.record(Fact::Committed { rendition, msn: Msn(msn) }, Bytes::new());
     }
 
     fn send(&self, subject: &str, fact: &FactMessage) {

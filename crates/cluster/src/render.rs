@@ -1,4 +1,5 @@
-//! From the folded log to playlists: a pure function, so that all edges give the same bytes.
+//! From the folded log to playlists: a pure function, so that all edges, and the author that publishes playlists into
+//! the bucket, say the same.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,9 +9,9 @@ use millrace_media::hls::{
     RenditionReport, Segment, ServerControl, Start, Variant, part_hold_back,
 };
 use millrace_wire::fact::{MediaDuration, Slot, Snapshot, TrackInfo, TrackMedia, TrackSlot};
-use millrace_wire::ids::{Generation, Rendition};
+use millrace_wire::ids::{Generation, Msn, Rendition};
 
-use crate::stream::Head;
+use crate::view::slot_duration;
 
 /// The audio group of every variant.
 const AUDIO_GROUP: &str = "audio";
@@ -18,6 +19,66 @@ const AUDIO_GROUP: &str = "audio";
 const START_INSIDE: Duration = Duration::from_millis(20);
 /// The author of names nobody has: grants begin at 1.
 const NOBODY: Generation = Generation(0);
+
+/// How far a media playlist has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Head {
+    /// Media sequence number of the open segment: the one after the last complete one.
+    pub open_msn: u64,
+    /// Parts of the open segment.
+    pub open_parts: u32,
+    /// Parts of the segment before it.
+    pub previous_parts: u32,
+    /// No more will come.
+    pub ended: bool,
+}
+
+/// What a blocking reload may be answered with (RFC 8216bis §6.2.5.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// The playlist has it.
+    Now,
+    /// It will come.
+    Later,
+    /// Beyond what a client may ask for: 400.
+    TooFar,
+}
+
+/// A client may ask for segments this far above the last complete one (RFC 8216bis §6.2.5.2).
+const MAX_MSN_AHEAD: u64 = 2;
+/// Parts a client may ask for beyond the newest: three is what the RFC names for short parts, and a client
+/// that lost a second of parts may skip some.
+const MAX_PARTS_AHEAD: u32 = 8;
+
+impl Head {
+    /// Whether the playlist holds segment `msn`, or its part `part`.
+    pub fn reach(&self, msn: u64, part: Option<u32>) -> Reach {
+        if self.ended {
+            return Reach::Now;
+        }
+        let Some(part) = part else {
+            return match msn {
+                m if m < self.open_msn => Reach::Now,
+                m if m < self.open_msn.saturating_add(MAX_MSN_AHEAD) => Reach::Later,
+                _ => Reach::TooFar,
+            };
+        };
+        // A part beyond the last one of its segment means the first of the next segment.
+        let (msn, part) = match msn {
+            m if m.saturating_add(1) == self.open_msn && part >= self.previous_parts => (self.open_msn, 0),
+            m => (m, part),
+        };
+        if msn < self.open_msn || (msn == self.open_msn && part < self.open_parts) {
+            Reach::Now
+        } else if msn == self.open_msn && part >= self.open_parts + MAX_PARTS_AHEAD
+            || msn >= self.open_msn + MAX_MSN_AHEAD
+        {
+            Reach::TooFar
+        } else {
+            Reach::Later
+        }
+    }
+}
 
 fn duration(d: MediaDuration) -> Duration {
     // Playlists are written to the microsecond; rounded, so that sums stay close to the media.
@@ -49,6 +110,8 @@ pub fn media(snapshot: &Snapshot, rendition: &Rendition) -> Option<(MediaPlaylis
         map: None,
         independent: true,
         parts: 0,
+        last: snapshot.slots.iter().rev().find(|s| s.tracks.contains_key(rendition)).map(|s| s.msn),
+        target: MediaDuration { ticks: u64::from(snapshot.target_duration), timescale: 1 },
     };
     let first_map = snapshot.slots.iter().find_map(|s| s.tracks.get(rendition).map(|t| map(s, t)))?;
     walk.map = Some(first_map);
@@ -76,6 +139,10 @@ struct Walk<'a> {
     independent: bool,
     /// Parts of the newest complete segment.
     parts: u32,
+    /// The newest segment the rendition has anything of.
+    last: Option<Msn>,
+    /// TARGETDURATION, for what has no length of its own.
+    target: MediaDuration,
 }
 
 impl Walk<'_> {
@@ -101,6 +168,10 @@ impl Walk<'_> {
                 }
             }
             (None, Some(length)) => self.gap(slot, duration(length), parts),
+            // Only the others have media here; this rendition goes on later.
+            (None, None) if track.is_none() && self.last > Some(slot.msn) => {
+                self.gap(slot, duration(slot_duration(slot).unwrap_or(self.target)), parts)
+            }
             (None, None) => {
                 if track.is_some() {
                     self.open = Some(OpenSegment { discontinuity, map, program_date_time, parts });
@@ -240,6 +311,29 @@ fn report(rendition: &Rendition, head: Head) -> RenditionReport {
     RenditionReport { uri, last_msn, last_part: parts.checked_sub(1).map(u64::from) }
 }
 
+/// All media playlists as a bucket serves them: nobody waits for anything there, so no parts, hints or reports.
+pub fn plain_media(snapshot: &Snapshot) -> Vec<(Rendition, MediaPlaylist)> {
+    let plain = |rendition: &Rendition| {
+        let (full, _) = media(snapshot, rendition)?;
+        let mut segments = full.segments;
+        if segments.iter().all(|s| s.gap) {
+            return None;
+        }
+        segments.iter_mut().for_each(|s| s.parts.clear());
+        let playlist = MediaPlaylist {
+            target_duration: full.target_duration,
+            media_sequence: full.media_sequence,
+            discontinuity_sequence: full.discontinuity_sequence,
+            independent_segments: full.independent_segments,
+            segments,
+            ended: full.ended,
+            ..MediaPlaylist::default()
+        };
+        Some((rendition.clone(), playlist))
+    };
+    snapshot.renditions.keys().filter_map(plain).collect()
+}
+
 /// The multivariant playlist; `None` while no rendition is described.
 pub fn multivariant(snapshot: &Snapshot) -> Option<MultivariantPlaylist> {
     let described = |(r, state): (&Rendition, &millrace_wire::fact::RenditionState)| {
@@ -293,5 +387,36 @@ fn variant(rendition: &Rendition, info: &TrackInfo, audio: Option<&TrackInfo>) -
         resolution,
         frame_rate_milli,
         audio: audio.map(|_| AUDIO_GROUP.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_reload_may_ask_for() {
+        let head = Head { open_msn: 10, open_parts: 3, previous_parts: 5, ended: false };
+        for (msn, part, reach) in [
+            (9, None, Reach::Now),
+            (10, None, Reach::Later),
+            (11, None, Reach::Later),
+            (12, None, Reach::TooFar),
+            (u64::MAX, None, Reach::TooFar),
+            (10, Some(2), Reach::Now),
+            (10, Some(3), Reach::Later),
+            (10, Some(11), Reach::TooFar),
+            (11, Some(0), Reach::Later),
+            (12, Some(0), Reach::TooFar),
+            (9, Some(4), Reach::Now),
+            (9, Some(5), Reach::Now),
+            (2, Some(500), Reach::Now),
+        ] {
+            assert_eq!(head.reach(msn, part), reach, "{msn} {part:?}");
+        }
+        let fresh = Head { open_parts: 0, ..head };
+        assert_eq!(fresh.reach(9, Some(5)), Reach::Later, "means the first part of segment 10");
+        assert_eq!(fresh.reach(9, Some(4)), Reach::Now);
+        assert_eq!(Head { ended: true, ..head }.reach(500, Some(1)), Reach::Now);
     }
 }

@@ -1,0 +1,162 @@
+//! What is left of a log when nobody who folded it is there any more: the state that is kept in the state store, and
+//! that playlists in the bucket are rendered from. It names only what the object store has.
+
+use std::collections::BTreeSet;
+
+use millrace_wire::fact::Snapshot;
+use millrace_wire::ids::{Generation, Msn, Rendition};
+
+use crate::view::slot_duration;
+
+/// Segments kept in the state store: at 2 s each, more than eight minutes. A longer window is cut, its oldest segments stay in the
+/// index.
+pub const MAX_SLOTS_AT_REST: usize = 256;
+
+/// `view` without parts and without segments that are not in the store. Each rendition ends before its first segment
+/// that may still get there; `lost` ones never will, and are left out.
+pub fn at_rest(view: &Snapshot, lost: &BTreeSet<(Rendition, Msn)>) -> Snapshot {
+    let mut rest = view.clone();
+    let mut waiting = false;
+    for rendition in view.renditions.keys() {
+        let mut open = false;
+        for slot in &mut rest.slots {
+            let Some(track) = slot.tracks.get_mut(rendition) else { continue };
+            track.parts.clear();
+            let stored = track.segment.is_some() && track.committed;
+            // What a declared gap or a sealed epoch has not closed will not come.
+            let never = slot.gap.is_some() || ((view.sealed || view.ended) && track.segment.is_none());
+            open |= !stored && !never && !lost.contains(&(rendition.clone(), slot.msn));
+            if open || !stored {
+                let length = slot_duration(slot);
+                slot.tracks.remove(rendition);
+                // A segment nobody has is listed as missing, as long as it would have been.
+                if !open && slot.tracks.is_empty() {
+                    slot.gap = slot.gap.or(length);
+                }
+            }
+        }
+        waiting |= open;
+    }
+    rest.ended &= !waiting;
+    while rest.slots.back().is_some_and(|s| s.tracks.is_empty() && s.gap.is_none()) {
+        rest.slots.pop_back();
+    }
+    rest
+}
+
+/// The state without all but its newest segments.
+#[must_use]
+pub fn newest(mut rest: Snapshot, max_slots: usize) -> Snapshot {
+    let surplus = rest.slots.len().saturating_sub(max_slots);
+    rest.slots.drain(..surplus);
+    rest.first_msn = rest.slots.front().map_or(rest.first_msn, |s| s.msn);
+    rest
+}
+
+/// Whether a state at rest may take the place of `old`: a superseded author's must not.
+pub fn may_replace(new: &Snapshot, old: &Snapshot) -> bool {
+    let rank = |s: &Snapshot| (s.epoch, s.generation, s.seq, s.ended);
+    rank(new) > rank(old)
+}
+
+/// A state at rest as readers take it: to show and to build on, not a log to follow.
+#[must_use]
+pub fn base(stored: Snapshot) -> Snapshot {
+    Snapshot { generation: Generation(0), ..stored }
+}
+
+/// The broadcast ended without an author to say so: the state with its end.
+#[must_use]
+pub fn ended(stored: Snapshot) -> Snapshot {
+    Snapshot { sealed: true, ended: true, ..stored }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use millrace_wire::fact::{MediaDuration, RenditionState, SegmentEntry, Slot, TrackSlot};
+    use millrace_wire::ids::{BroadcastId, DiscontinuitySeq, Epoch, FactSeq, InitVersion, UnixMillis};
+
+    use super::*;
+    use crate::view;
+
+    fn track(closed: bool, committed: bool) -> TrackSlot {
+        let segment = SegmentEntry {
+            generation: Generation(1),
+            seq: FactSeq(1),
+            duration: MediaDuration::from_millis(2000),
+            independent: true,
+            bytes: 1,
+            parts: 1,
+        };
+        TrackSlot {
+            init_version: InitVersion(0),
+            parts: vec![],
+            segment: closed.then_some(segment),
+            committed,
+        }
+    }
+
+    /// Slots from 10 on; each rendition as (closed, committed).
+    fn state(slots: &[[Option<(bool, bool)>; 2]]) -> Snapshot {
+        let renditions = [Rendition::video(), Rendition::audio()];
+        let mut view = view::empty(BroadcastId::from_u128(1));
+        view.first_msn = Msn(10);
+        view.renditions = renditions.clone().into_iter().map(|r| (r, RenditionState::default())).collect();
+        for (tracks, n) in slots.iter().zip(10..) {
+            let tracks = renditions.iter().zip(tracks);
+            let tracks: BTreeMap<_, _> =
+                tracks.filter_map(|(r, t)| t.map(|(a, b)| (r.clone(), track(a, b)))).collect();
+            view.slots.push_back(Slot {
+                msn: Msn(n),
+                epoch: Epoch(1),
+                discontinuity_sequence: DiscontinuitySeq(0),
+                program_date_time: UnixMillis(n * 2000),
+                gap: None,
+                tracks,
+            });
+        }
+        view
+    }
+
+    fn listed(rest: &Snapshot) -> Vec<(u64, usize, bool)> {
+        rest.slots.iter().map(|s| (s.msn.0, s.tracks.len(), s.gap.is_some())).collect()
+    }
+
+    const STORED: Option<(bool, bool)> = Some((true, true));
+    const WAITS: Option<(bool, bool)> = Some((true, false));
+    const OPEN: Option<(bool, bool)> = Some((false, false));
+
+    #[test]
+    fn a_rendition_ends_before_what_is_not_stored() {
+        let mut view = state(&[[STORED, STORED], [WAITS, STORED], [STORED, STORED], [OPEN, OPEN]]);
+        view.ended = true;
+        let rest = at_rest(&view, &BTreeSet::new());
+        assert_eq!(listed(&rest), [(10, 2, false), (11, 1, false), (12, 1, false)]);
+        assert!(!rest.ended, "the end comes after what is on its way");
+    }
+
+    #[test]
+    fn what_is_lost_is_missing_and_the_rest_goes_on() {
+        let mut view = state(&[[STORED, STORED], [WAITS, WAITS], [STORED, STORED]]);
+        view.ended = true;
+        let lost = [Rendition::video(), Rendition::audio()].map(|r| (r, Msn(11)));
+        let rest = at_rest(&view, &lost.into_iter().collect());
+        assert_eq!(listed(&rest), [(10, 2, false), (11, 0, true), (12, 2, false)]);
+        assert!(rest.ended);
+        assert_eq!(listed(&newest(rest, 1)), [(12, 2, false)]);
+    }
+
+    #[test]
+    fn only_a_newer_state_replaces() {
+        let old = Snapshot { epoch: Epoch(5), generation: Generation(2), seq: FactSeq(9), ..state(&[]) };
+        for (epoch, generation, seq, may) in
+            [(5, 2, 9, false), (5, 2, 10, true), (5, 1, 99, false), (6, 1, 0, true)]
+        {
+            let (epoch, generation, seq) = (Epoch(epoch), Generation(generation), FactSeq(seq));
+            assert_eq!(may_replace(&Snapshot { epoch, generation, seq, ..old.clone() }, &old), may);
+        }
+        assert!(may_replace(&ended(old.clone()), &old));
+    }
+}
