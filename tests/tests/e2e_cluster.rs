@@ -1,0 +1,149 @@
+//! The cluster, each node a process, real servers: what was pushed comes out byte for byte, in order, once, at every edge,
+//! whoever dies meanwhile.
+#![forbid(unsafe_code)]
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use millrace_tests::clip::{Clip, seconds};
+use millrace_tests::cluster::{Cluster, Node};
+use millrace_tests::compare::same;
+use millrace_tests::process::tail;
+use millrace_tests::publish::push;
+use millrace_tests::viewer::{Recording, Track, Viewer};
+
+/// A cluster takes both cores: these tests take turns.
+static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+/// The clip, and an encoder that takes its time to say goodbye.
+const CLIP_LIMIT: Duration = Duration::from_mins(1);
+
+/// What is done to the cluster in mid-stream.
+type Blow = for<'a> fn(&'a mut Cluster) -> std::pin::Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
+
+/// Pushes 20 s, strikes after 6, gives what viewers at both edges got.
+async fn watch_through(blow: Option<Blow>) -> Result<(Clip, Recording, Recording)> {
+    let mut cluster = Cluster::start().await?;
+    let clip = Clip::numbered(seconds(20)).await?;
+    let api = cluster.api();
+    let live = api.create("cluster").await?;
+    let mut encoder = push(&clip, &live.push_url(), cluster.folder())?;
+    let viewers = [1, 2].map(|edge| cluster.hls_url(edge, &live.playback_id));
+    let one = Viewer::watch(&viewers[0]).await.with_context(|| cluster.tails())?;
+    let two = Viewer::watch(&viewers[1]).await.with_context(|| cluster.tails())?;
+    if let Some(blow) = blow {
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        blow(&mut cluster).await?;
+    }
+    let status = encoder.wait(CLIP_LIMIT).await?;
+    ensure!(status.success(), "the encoder failed\n{}\n{}", tail(&encoder), cluster.tails());
+    api.stop(&live.id).await?;
+    let one = one.finish().await.with_context(|| cluster.tails())?;
+    let two = two.finish().await.with_context(|| cluster.tails())?;
+    Ok((clip, one, two))
+}
+
+fn whole(clip: &Clip, recording: &Recording) -> Result<()> {
+    recording.video.check()?;
+    recording.audio.check()?;
+    same("access units", &clip.units.video, &recording.video.samples()?)?;
+    same("audio frames", &clip.units.audio, &recording.audio.samples()?)?;
+    ensure!(recording.video.discontinuities() == 0, "{} discontinuities", recording.video.discontinuities());
+    Ok(())
+}
+
+/// Two edges behind one CDN: the same numbers, names and bytes.
+fn agree(one: &Track, two: &Track) -> Result<()> {
+    for (msn, (segment, bytes)) in &one.segments {
+        if let Some((other, other_bytes)) = two.segments.get(msn) {
+            ensure!(segment.uri == other.uri, "segment {msn} is {} and {}", segment.uri, other.uri);
+            ensure!(bytes == other_bytes, "segment {msn} has two contents");
+        }
+    }
+    Ok(())
+}
+
+async fn nothing_is_lost(blow: Option<Blow>) -> Result<()> {
+    let _turn = TURN.lock().await;
+    let (clip, one, two) = watch_through(blow).await?;
+    whole(&clip, &one)?;
+    whole(&clip, &two)?;
+    agree(&one.video, &two.video)?;
+    agree(&one.audio, &two.audio)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_frame_comes_out_once_at_both_edges() -> Result<()> {
+    nothing_is_lost(None).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_worker_costs_no_frame() -> Result<()> {
+    // Which of the two holds the job is the cluster's choice: the first is killed and comes back, then the second goes.
+    nothing_is_lost(Some(|cluster| {
+        Box::pin(async {
+            cluster.kill(Node::Transcode(1))?;
+            cluster.start_node(Node::Transcode(1)).await?;
+            tokio::time::sleep(Duration::from_secs(6)).await;
+            cluster.kill(Node::Transcode(2))
+        })
+    }))
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edge_that_comes_back_serves_the_same_bytes() -> Result<()> {
+    nothing_is_lost(Some(|cluster| {
+        Box::pin(async {
+            cluster.kill(Node::Edge(1))?;
+            cluster.start_node(Node::Edge(1)).await
+        })
+    }))
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn control_away_stops_no_stream() -> Result<()> {
+    nothing_is_lost(Some(|cluster| {
+        Box::pin(async {
+            cluster.kill(Node::Control)?;
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            cluster.start_node(Node::Control).await
+        })
+    }))
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_object_store_away_costs_no_frame() -> Result<()> {
+    nothing_is_lost(Some(|cluster| {
+        Box::pin(async {
+            cluster.minio.process().kill();
+            tokio::time::sleep(Duration::from_secs(4)).await;
+            cluster.minio.restart().await;
+            Ok(())
+        })
+    }))
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_away_stops_no_stream() -> Result<()> {
+    nothing_is_lost(Some(|cluster| {
+        Box::pin(async {
+            cluster.redis.restart().await;
+            Ok(())
+        })
+    }))
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restarted_bus_costs_no_frame() -> Result<()> {
+    nothing_is_lost(Some(|cluster| {
+        Box::pin(async {
+            cluster.nats.restart().await;
+            Ok(())
+        })
+    }))
+    .await
+}

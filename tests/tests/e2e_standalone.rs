@@ -1,0 +1,182 @@
+//! One process, the whole path: what an encoder pushed comes out of the HLS byte for byte, in order, once.
+#![forbid(unsafe_code)]
+#![allow(clippy::expect_used)]
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use millrace_tests::clip::{Clip, ClipSpec, seconds};
+use millrace_tests::compare::{beginning, same};
+use millrace_tests::http;
+use millrace_tests::process::{Process, tail};
+use millrace_tests::publish::push;
+use millrace_tests::standalone::Standalone;
+use millrace_tests::viewer::{Recording, Viewer};
+use reqwest::{Method, StatusCode};
+
+/// A 12 s clip, and an encoder that takes its time to say goodbye.
+const CLIP_LIMIT: Duration = Duration::from_secs(30);
+
+/// Pushes a clip to its end, ends the livestream, gives what a viewer got.
+async fn push_and_watch(server: &Standalone, clip: &Clip) -> Result<Recording> {
+    let api = server.api();
+    let live = api.create("e2e").await?;
+    let mut encoder = push(clip, &live.push_url(), server.folder())?;
+    let viewer = Viewer::watch(&live.hls_url).await.context(tail(&encoder))?;
+    ended_well(&mut encoder).await?;
+    api.stop(&live.id).await?;
+    viewer.finish().await
+}
+
+async fn ended_well(encoder: &mut Process) -> Result<()> {
+    let status = encoder.wait(CLIP_LIMIT).await?;
+    ensure!(status.success(), "the encoder failed: {status}\n{}", tail(encoder));
+    Ok(())
+}
+
+fn whole(recording: &Recording, clip: &Clip) -> Result<()> {
+    recording.video.check()?;
+    recording.audio.check()?;
+    same("access units", &clip.units.video, &recording.video.samples()?)?;
+    same("audio frames", &clip.units.audio, &recording.audio.samples()?)?;
+    ensure!(recording.video.discontinuities() == 0, "{:#?}", recording.video.playlists.last());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_frame_comes_out_once() -> Result<()> {
+    let server = Standalone::start().await?;
+    let clip = Clip::numbered(seconds(12)).await?;
+    let recording = push_and_watch(&server, &clip).await?;
+    whole(&recording, &clip)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_without_b_frames_and_with_long_gops_comes_out_whole() -> Result<()> {
+    let server = Standalone::start().await?;
+    let clip = Clip::numbered(ClipSpec { b_frames: 0, gop: 250, ..seconds(12) }).await?;
+    let recording = push_and_watch(&server, &clip).await?;
+    whole(&recording, &clip)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn video_alone_comes_out_whole() -> Result<()> {
+    let server = Standalone::start().await?;
+    let clip = Clip::numbered(ClipSpec { audio: false, ..seconds(12) }).await?;
+    let recording = push_and_watch(&server, &clip).await?;
+    recording.video.check()?;
+    same("access units", &clip.units.video, &recording.video.samples()?)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn audio_alone_comes_out_whole() -> Result<()> {
+    let server = Standalone::start().await?;
+    let clip = Clip::tone(12).await?;
+    let recording = push_and_watch(&server, &clip).await?;
+    // The only variant is the audio.
+    recording.video.check()?;
+    same("audio frames", &clip.units.audio, &recording.video.samples()?)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publisher_that_comes_back_costs_one_discontinuity() -> Result<()> {
+    let server = Standalone::start().await?;
+    let api = server.api();
+    let clip = Clip::numbered(seconds(12)).await?;
+    let live = api.create("reconnect").await?;
+    let mut first = push(&clip, &live.push_url(), server.folder())?;
+    let viewer = Viewer::watch(&live.hls_url).await.context(tail(&first))?;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    first.kill();
+    let mut second = push(&clip, &live.push_url(), server.folder())?;
+    ended_well(&mut second).await?;
+    api.stop(&live.id).await?;
+    let recording = viewer.finish().await?;
+
+    for (what, track, sent) in
+        [("video", &recording.video, &clip.units.video), ("audio", &recording.audio, &clip.units.audio)]
+    {
+        track.check()?;
+        ensure!(track.discontinuities() == 1, "{what}: {} discontinuities", track.discontinuities());
+        let first = track.segments.values().next().context("no segment")?.0.discontinuity_sequence;
+        let before = track.samples_where(|segment| segment.discontinuity_sequence == first)?;
+        let after = track.samples_where(|segment| segment.discontinuity_sequence > first)?;
+        beginning(what, sent, &before, sent.len() / 6)?;
+        same(what, sent, &after)?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn media_is_served_as_caches_and_players_want_it() -> Result<()> {
+    let server = Standalone::start().await?;
+    let clip = Clip::numbered(seconds(12)).await?;
+    let live = server.api().create("http").await?;
+    let _encoder = push(&clip, &live.push_url(), server.folder())?;
+    let url = first_segment(&live.hls_url).await?;
+
+    let whole = http::client().get(&url).header("Origin", "http://elsewhere.example").send().await?;
+    ensure!(whole.status() == StatusCode::OK, "{}", whole.status());
+    let header =
+        |name: &str| whole.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    ensure!(header("cache-control").contains("immutable"), "cache-control: {}", header("cache-control"));
+    ensure!(header("access-control-allow-origin") == "*", "{:?}", whole.headers());
+    ensure!(!header("etag").is_empty(), "no ETag");
+    let length = header("content-length").to_owned();
+    let body = whole.bytes().await?;
+    ensure!(length == body.len().to_string(), "content-length {length} of {} bytes", body.len());
+
+    let head = http::client().head(&url).send().await?;
+    ensure!(head.status() == StatusCode::OK, "HEAD: {}", head.status());
+    let range = http::client().get(&url).header("Range", "bytes=10-19").send().await?;
+    ensure!(range.status() == StatusCode::PARTIAL_CONTENT, "Range: {}", range.status());
+    ensure!(range.bytes().await? == body[10..20], "other bytes by range");
+    let missing = http::client().get(url.replace(".m4s", "9.m4s")).send().await?;
+    ensure!(missing.status() == StatusCode::NOT_FOUND, "a missing segment: {}", missing.status());
+    Ok(())
+}
+
+async fn first_segment(hls_url: &str) -> Result<String> {
+    use millrace_tests::playlist::{Media, Multivariant};
+    let what = format!("a segment of {hls_url}");
+    millrace_tests::wait::until(&what, Duration::from_secs(20), || async {
+        let main = Multivariant::parse(&http::get_text(hls_url).await.ok()?).ok()?;
+        let url = http::resolve(hls_url, main.variants.first()?).ok()?;
+        let media = Media::parse(&http::get_text(&url).await.ok()?).ok()?;
+        let segment = media.segments.iter().find(|segment| !segment.gap)?;
+        http::resolve(&url, &segment.uri).ok()
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_api_keeps_its_word() -> Result<()> {
+    let server = Standalone::start().await?;
+    let api = server.api();
+    let live = api.create("api").await?;
+    ensure!(
+        live.stream_key.len() == 32 && live.stream_key.chars().all(|c| c.is_ascii_hexdigit()),
+        "{live:?}"
+    );
+    ensure!(!live.hls_url.contains(&live.stream_key), "the key is in a viewer's URL");
+
+    let path = format!("/livestreams/{}", live.id);
+    let (status, shown) = api.call(Method::GET, &path, None).await?;
+    ensure!(status == StatusCode::OK, "{status}: {shown}");
+    ensure!(!shown.to_string().contains(&live.stream_key), "the key is shown twice");
+    let (status, list) = api.call(Method::GET, "/livestreams", None).await?;
+    ensure!(status == StatusCode::OK && list.to_string().contains(&live.id), "{status}: {list}");
+
+    let (status, rotated) = api.call(Method::POST, &format!("{path}/rotate-key"), None).await?;
+    ensure!(status.is_success(), "{status}: {rotated}");
+    ensure!(rotated["stream_key"].as_str().is_some_and(|key| key != live.stream_key), "{rotated}");
+
+    let (status, problem) = api.call(Method::GET, "/livestreams/nothing-of-the-kind", None).await?;
+    ensure!(status == StatusCode::NOT_FOUND && problem["title"].is_string(), "{status}: {problem}");
+    let stranger = millrace_tests::api::Api::new(&server.ready().control, "not-the-token");
+    let (status, _) = stranger.call(Method::GET, "/livestreams", None).await?;
+    ensure!(status == StatusCode::UNAUTHORIZED, "{status}");
+    let (status, _) = api.call(Method::DELETE, &path, None).await?;
+    ensure!(status.is_success(), "DELETE: {status}");
+    Ok(())
+}
