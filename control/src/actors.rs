@@ -12,7 +12,8 @@ use millrace_wire::reasons::CloseReason;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::domain::claim::{Due, LEASE_MS, due};
+use crate::closing::Closing;
+use crate::domain::claim::{Claim, Due, LEASE_MS, due};
 use crate::domain::stream::IllegalMove;
 use crate::repo::{Loaded, RepoError};
 use crate::service::Core;
@@ -37,20 +38,22 @@ const MAX_CLAIMS: usize = 100_000;
 pub(crate) struct Reconciler {
     core: Arc<Core>,
     node: NodeId,
+    closing: Closing,
     leading_since: Option<u64>,
     ticks: u64,
 }
 
 impl Reconciler {
     pub(crate) fn new(core: Arc<Core>, node: NodeId) -> Self {
-        Self { core, node, leading_since: None, ticks: 0 }
+        let closing = Closing::new(core.clone());
+        Self { core, node, closing, leading_since: None, ticks: 0 }
     }
 
     /// Runs until told to stop, then hands the lead over.
     pub(crate) async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
         let mut backoff = Backoff::new(TICK, Duration::from_secs(5));
         loop {
-            let pause = match self.tick().await {
+            let pause = match self.tick(&stop).await {
                 Ok(()) => {
                     backoff.reset();
                     TICK
@@ -69,7 +72,7 @@ impl Reconciler {
         Ok(())
     }
 
-    async fn tick(&mut self) -> Result<(), RepoError> {
+    async fn tick(&mut self, stop: &CancellationToken) -> Result<(), RepoError> {
         if !self.lead().await? {
             return Ok(());
         }
@@ -81,7 +84,7 @@ impl Reconciler {
                 self.core.announce(&claim.value);
             }
             if settled {
-                self.settle(claim).await?;
+                self.settle(claim, stop).await?;
             }
         }
         Ok(())
@@ -89,7 +92,8 @@ impl Reconciler {
 
     async fn settle(
         &self,
-        Loaded { value: claim, version }: Loaded<crate::domain::claim::Claim>,
+        Loaded { value: claim, version }: Loaded<Claim>,
+        stop: &CancellationToken,
     ) -> Result<(), RepoError> {
         let core = &self.core;
         let done = match due(crate::unix(&*core.clock), &claim) {
@@ -102,6 +106,10 @@ impl Reconciler {
             }),
             Due::Gaps(away) => core.repo.put_claim(&away, version).await.map(|()| core.announce(&away)),
             Due::Over => core.stop(claim.stream, CloseReason::StreamEnded).await.map(drop),
+            Due::Close => {
+                self.closing.see_to(Loaded { value: claim, version }, stop);
+                return Ok(());
+            }
             Due::Forget => core.repo.forget_claim(claim.stream, version).await,
         };
         match done {

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod actors;
+mod closing;
 mod config;
 pub mod domain;
 mod http;
@@ -18,6 +19,7 @@ use millrace_bus::SharedBus;
 use millrace_runtime::http::{HttpHandle, Observability};
 use millrace_runtime::{Clock, Condition, Drain, Metrics, Policy, Readiness, Supervisor};
 use millrace_state::SharedState;
+use millrace_store::SharedStore;
 use millrace_wire::ids::{NodeId, UnixMillis};
 use millrace_wire::subjects;
 use tokio_util::sync::CancellationToken;
@@ -39,6 +41,8 @@ pub struct Deps {
     pub bus: SharedBus,
     /// Where everything is kept.
     pub state: SharedState,
+    /// Where media objects are: read to end a broadcast without an author, emptied of deleted streams.
+    pub store: SharedStore,
     /// The process's metrics.
     pub metrics: Metrics,
     /// The process's readiness conditions.
@@ -83,7 +87,7 @@ pub async fn start(config: Config, deps: Deps) -> anyhow::Result<Node> {
         .await
         .context("control: opening the state")?;
     state_ready.hold();
-    let core = Arc::new(service::Core::new(repo, deps.bus.clone(), deps.clock.clone(), &metrics));
+    let core = Arc::new(service::Core::new(repo, &deps, &metrics));
 
     let supervisor = Supervisor::start("control", &deps.metrics, &deps.drain)?;
     for subject in [

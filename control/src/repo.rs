@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use millrace_runtime::Secret;
-use millrace_state::{Record, SharedState, StateError, StateStore, Tx, Version, scan_all};
+use millrace_state::{Record, SCAN_PAGE, SharedState, StateError, StateStore, Tx, Version, scan_all};
+use millrace_wire::announce::IndexFact;
 use millrace_wire::ids::{KeyHash, PlaybackId, StreamId, StreamKey};
 use millrace_wire::keys;
 use rand::RngCore;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tracing::warn;
 
 use crate::domain::claim::Claim;
 use crate::domain::stream::{IllegalMove, Move, Stream};
@@ -261,6 +263,25 @@ impl Repo {
         let key = keys::claim(id);
         self.state.commit(Tx::new().check(key.clone(), Some(version)).delete(key)).await?;
         Ok(())
+    }
+
+    /// Every readable entry of a stream's segment index, page by page.
+    pub(crate) async fn index(&self, id: StreamId, mut each: impl FnMut(IndexFact)) -> Result<(), RepoError> {
+        let (prefix, mut after) = (keys::all_segments(id), None::<String>);
+        loop {
+            let page = self.state.scan(&prefix, after.as_deref(), SCAN_PAGE).await?;
+            let last = page.len() < SCAN_PAGE;
+            for record in &page {
+                match read(&record.key, &record.value) {
+                    Ok(fact) => each(fact),
+                    Err(error) => warn!(%error, "an index entry is left out"),
+                }
+            }
+            after = page.into_iter().next_back().map(|record| record.key);
+            if last {
+                return Ok(());
+            }
+        }
     }
 
     async fn delete_prefix(&self, prefix: &str) -> Result<(), RepoError> {

@@ -6,7 +6,8 @@ use std::time::Instant;
 use bytes::Bytes;
 use millrace_bus::{Message, SharedBus};
 use millrace_runtime::Clock;
-use millrace_runtime::metrics::{Counters, Histogram, LATENCY_BUCKETS_S, Metrics, Unit};
+use millrace_runtime::metrics::{Counter, Counters, Histogram, LATENCY_BUCKETS_S, Metrics, Unit};
+use millrace_store::SharedStore;
 use millrace_wire::control_api::{
     self, ClaimReply, ClaimRequest, Kick, LeaseReply, LifecycleEvent, LifecycleKind, ReleaseRequest,
     RenewRequest, SealReport,
@@ -20,6 +21,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use crate::Deps;
 use crate::domain::claim::{self, Claim, Lease, Presence};
 use crate::domain::stream::{Move, Status};
 use crate::repo::{Changed, KeyRecord, Loaded, Repo, RepoError, retry};
@@ -34,17 +36,26 @@ const CONCURRENCY: usize = 64;
 pub(crate) struct Core {
     pub(crate) repo: Repo,
     pub(crate) bus: SharedBus,
+    pub(crate) store: SharedStore,
     pub(crate) clock: Arc<dyn Clock>,
+    /// Broadcasts that control ended itself.
+    pub(crate) closed: Counter,
     claims: Counters,
     answer_time: Histogram,
 }
 
 impl Core {
-    pub(crate) fn new(repo: Repo, bus: SharedBus, clock: Arc<dyn Clock>, metrics: &Metrics) -> Self {
+    pub(crate) fn new(repo: Repo, deps: &Deps, metrics: &Metrics) -> Self {
         Self {
             repo,
-            bus,
-            clock,
+            bus: deps.bus.clone(),
+            store: deps.store.clone(),
+            clock: deps.clock.clone(),
+            closed: metrics.counter(
+                "broadcasts_closed",
+                Unit::Count,
+                "Broadcasts ended by control for want of an author",
+            ),
             claims: metrics.counters("claims", Unit::Count, "Claims by outcome", &["outcome"]),
             answer_time: metrics.histogram(
                 "answer",

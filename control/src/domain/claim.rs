@@ -23,7 +23,14 @@ pub const LEASE_MS: u32 = 3_000;
 /// second each. Below [`LEASE_MS`] by more than a renewal.
 pub const PERSIST_EVERY_MS: u64 = 1_500;
 
-/// How long an ended epoch is announced when its author does not report the end: it may be gone.
+/// An author hears of the end within a second and seals within three more ([`millrace_cluster::worker`]); one that
+/// has not reported it by then is looked for.
+pub const END_REPORTED_MS: u64 = 5_000;
+
+/// An author that answers but does not end its log in this time is superseded: ENDLIST is owed to the viewers.
+pub const AUTHOR_LIMIT_MS: u64 = 30_000;
+
+/// How long the end is announced and told to readers that come late or were cut off.
 pub const END_ANNOUNCED_MS: u64 = 60_000;
 
 /// Whether the publisher is there.
@@ -87,6 +94,9 @@ pub struct Claim {
     pub presence: Presence,
     /// What the session says is wrong.
     pub degraded: Option<Degraded>,
+    /// The epoch is control's own: the broadcast ended with no author alive to say so.
+    #[serde(default)]
+    pub by_control: bool,
 }
 
 /// What a granted request changes.
@@ -146,7 +156,8 @@ pub enum Lease {
 /// Renews a lease. One that ran out is taken up again as long as nobody else has the stream.
 pub fn renew(now: UnixMillis, claim: &Claim, request: &RenewRequest) -> Lease {
     if claim.epoch > request.epoch {
-        return Lease::Lost(CloseReason::TakenOver);
+        let over = matches!(claim.presence, Presence::Ended { .. });
+        return Lease::Lost(if over { CloseReason::StreamEnded } else { CloseReason::TakenOver });
     }
     if claim.session != request.session || claim.epoch != request.epoch {
         return Lease::Unknown;
@@ -199,6 +210,7 @@ impl Claim {
             renewed_at: now,
             presence: Presence::Publishing,
             degraded: None,
+            by_control: false,
         }
     }
 
@@ -233,7 +245,7 @@ impl Claim {
             playback: self.playback,
             broadcast: self.broadcast,
             epoch: self.epoch,
-            session: Some(self.session),
+            session: (!self.by_control).then_some(self.session),
             phase,
         }
     }
@@ -290,6 +302,25 @@ impl Claim {
         Self { presence, degraded: None, ..self.clone() }
     }
 
+    /// The ended claim with a new epoch that control authors itself, to say the end in place of a dead author.
+    #[must_use]
+    pub fn taken_up(&self, now: UnixMillis) -> Self {
+        Self {
+            epoch: self.epoch.next().max(Epoch(now.0)),
+            presence: Presence::Ended { since: now, confirmed: false },
+            by_control: true,
+            ..self.clone()
+        }
+    }
+
+    /// For how long the broadcast has been over; 0 while it is not.
+    pub fn over_for_ms(&self, now: UnixMillis) -> u64 {
+        match self.presence {
+            Presence::Ended { since, .. } => now.0.saturating_sub(since.0),
+            Presence::Publishing | Presence::Away { .. } => 0,
+        }
+    }
+
     /// Seconds of absence turn into numbers that the author may use for GAP segments, one a target duration.
     fn gaps_at(&self, now: UnixMillis, since: UnixMillis) -> Option<Msn> {
         if self.settings.away == AwayPolicy::Hold {
@@ -313,6 +344,8 @@ pub enum Due {
     Gaps(Box<Claim>),
     /// The reconnect window passed: the stream is over.
     Over,
+    /// The broadcast is over and no author has reported its end, or it is control that says it: somebody must.
+    Close,
     /// The end is known to everybody: the claim can go.
     Forget,
 }
@@ -335,13 +368,12 @@ pub fn due(now: UnixMillis, claim: &Claim) -> Due {
             }
             Due::Gaps(Box::new(Claim { gaps_through, ..claim.clone() }))
         }
-        Presence::Ended { since, confirmed } => {
-            if confirmed || now.0.saturating_sub(since.0) >= END_ANNOUNCED_MS {
-                Due::Forget
-            } else {
-                Due::Nothing
-            }
-        }
+        Presence::Ended { confirmed: true, .. } => Due::Forget,
+        Presence::Ended { .. } => match claim.over_for_ms(now) {
+            over if claim.by_control && over >= END_ANNOUNCED_MS => Due::Forget,
+            over if claim.by_control || over >= END_REPORTED_MS => Due::Close,
+            _ => Due::Nothing,
+        },
     }
 }
 

@@ -197,7 +197,7 @@ fn a_lease_runs_out_then_the_window_then_the_claim() {
     assert_eq!(due(at(LEASE + 60_000), &away), Due::Over);
     let ended = away.ended(at(70_000));
     assert_eq!(due(at(70_001), &ended), Due::Nothing);
-    assert_eq!(due(at(70_000 + END_ANNOUNCED_MS), &ended), Due::Forget);
+    assert_eq!(due(at(70_000 + END_REPORTED_MS), &ended), Due::Close);
     let confirmed = ended.sealed(&seal(&ended, Some(1_700_000_020), true)).unwrap();
     assert_eq!(due(at(70_001), &confirmed), Due::Forget);
 }
@@ -225,4 +225,19 @@ fn only_the_holder_can_release() {
         None,
         "the window counts from the first release"
     );
+}
+
+#[test]
+fn an_end_nobody_reports_is_said_in_an_epoch_of_controls_own() {
+    let first = grant(T0, &sample(), None, 1).unwrap();
+    let ended = first.claim.ended(at(10));
+    assert_eq!(ended.announcement().session, Some(SessionId::from_u128(1)));
+    let own = ended.taken_up(at(6_000));
+    assert_eq!(own.epoch, Epoch(at(6_000).0));
+    assert_eq!((own.announcement().session, own.announcement().phase), (None, EpochPhase::Ended));
+    assert_eq!(own.sealed(&seal(&ended, None, true)), None, "the dead author's word comes too late");
+    assert_eq!(renew(at(6_100), &own, &renewal(&first.claim, None)), Lease::Lost(CloseReason::StreamEnded));
+    assert_eq!(due(at(6_001), &own), Due::Close, "whoever leads makes sure that somebody says it");
+    assert_eq!(due(at(6_000 + END_ANNOUNCED_MS), &own), Due::Forget);
+    assert!(own.taken_up(T0).epoch > own.epoch, "epochs grow though the clock goes back");
 }

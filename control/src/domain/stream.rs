@@ -163,19 +163,13 @@ pub(crate) mod tests {
             for asked in [Start, Stop, Cancel, Archive, Delete] {
                 let mut stream = Stream { status: from, ..sample() };
                 let expected = allowed.iter().find(|(state, verb, _)| (*state, *verb) == (from, asked));
-                match expected {
-                    Some((_, _, to)) => {
-                        stream.apply(asked, UnixMillis(9)).unwrap();
-                        assert_eq!(stream.status, *to);
-                    }
-                    None => {
-                        let before = stream.clone();
-                        assert_eq!(
-                            stream.apply(asked, UnixMillis(9)),
-                            Err(IllegalMove { asked, status: from })
-                        );
-                        assert_eq!(stream, before);
-                    }
+                if let Some((_, _, to)) = expected {
+                    stream.apply(asked, UnixMillis(9)).unwrap();
+                    assert_eq!(stream.status, *to);
+                } else {
+                    let before = stream.clone();
+                    assert_eq!(stream.apply(asked, UnixMillis(9)), Err(IllegalMove { asked, status: from }));
+                    assert_eq!(stream, before);
                 }
             }
         }

@@ -8,6 +8,7 @@ use millrace_bus::{MemBus, NatsBus, NatsConfig, SharedBus};
 use millrace_control::{Config, Deps, Node};
 use millrace_runtime::{Drain, Metrics, Readiness, Secret, SystemClock};
 use millrace_state::{RedbState, RedisConfig, RedisState, SharedState};
+use millrace_store::{DirStore, SharedStore, SyncPolicy};
 use millrace_testkit::servers::{NatsServer, RedisServer};
 use millrace_wire::control_api::{ClaimReply, ClaimRequest, decode, encode};
 use millrace_wire::ids::{KeyHash, SessionId};
@@ -22,12 +23,17 @@ pub(crate) const TOKEN: &str = "test-admin-token-0123456789";
 /// What keeps the backends alive.
 enum Keep {
     Dir(tempfile::TempDir),
-    Servers(#[allow(dead_code)] NatsServer, #[allow(dead_code)] RedisServer),
+    Servers(
+        #[allow(dead_code)] NatsServer,
+        #[allow(dead_code)] RedisServer,
+        #[allow(dead_code)] tempfile::TempDir,
+    ),
 }
 
 pub(crate) struct Backends {
     pub(crate) bus: SharedBus,
     pub(crate) state: Option<SharedState>,
+    pub(crate) store: SharedStore,
     keep: Keep,
 }
 
@@ -35,14 +41,17 @@ impl Backends {
     pub(crate) async fn embedded() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let state: SharedState = Arc::new(RedbState::open(dir.path().join("state.redb")).await.unwrap());
-        Self { bus: Arc::new(MemBus::new()), state: Some(state), keep: Keep::Dir(dir) }
+        let store = objects(&dir).await;
+        Self { bus: Arc::new(MemBus::new()), state: Some(state), store, keep: Keep::Dir(dir) }
     }
 
     pub(crate) async fn real() -> Self {
         let (nats, redis) = (NatsServer::start_any().await, RedisServer::start().await);
         let bus: SharedBus = Arc::new(NatsBus::connect(NatsConfig::new([nats.url()])).await.unwrap());
         let state: SharedState = Arc::new(RedisState::connect(&RedisConfig::new(redis.url())).await.unwrap());
-        Self { bus, state: Some(state), keep: Keep::Servers(nats, redis) }
+        let dir = tempfile::tempdir().unwrap();
+        let store = objects(&dir).await;
+        Self { bus, state: Some(state), store, keep: Keep::Servers(nats, redis, dir) }
     }
 
     /// The embedded store from its file again, as after a restart of the process; the bus forgets all.
@@ -55,6 +64,10 @@ impl Backends {
         self.state = Some(Arc::new(state.await));
         self.bus = Arc::new(MemBus::new());
     }
+}
+
+async fn objects(dir: &tempfile::TempDir) -> SharedStore {
+    Arc::new(DirStore::open(dir.path().join("media"), SyncPolicy::default()).await.unwrap())
 }
 
 pub(crate) struct Control {
@@ -76,6 +89,7 @@ impl Control {
         let deps = Deps {
             bus: backends.bus.clone(),
             state: state.clone(),
+            store: backends.store.clone(),
             metrics: Metrics::new(),
             readiness: Readiness::new(),
             clock: SystemClock::shared(),

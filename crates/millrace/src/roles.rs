@@ -109,6 +109,7 @@ async fn edge(tree: &ConfigTree, process: &Process) -> anyhow::Result<()> {
 async fn control(tree: &ConfigTree, process: &Process) -> anyhow::Result<()> {
     let deps = millrace_control::Deps {
         bus: backends::bus(tree, "control").await?,
+        store: backends::store(tree)?,
         state: backends::state(tree).await?,
         metrics: process.metrics.clone(),
         readiness: process.readiness.clone(),

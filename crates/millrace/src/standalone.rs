@@ -142,6 +142,7 @@ fn edge_deps(process: &Process, backends: &Backends) -> millrace_edge::Deps {
 fn control_deps(process: &Process, backends: &Backends) -> millrace_control::Deps {
     millrace_control::Deps {
         bus: backends.bus.clone(),
+        store: backends.store.clone(),
         state: backends.state.clone(),
         metrics: process.metrics.clone(),
         readiness: process.readiness.clone(),

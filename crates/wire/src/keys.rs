@@ -49,6 +49,12 @@ pub fn all_segments(stream: StreamId) -> String {
 pub fn snapshot(stream: StreamId) -> String {
     format!("{PREFIX}snapshot:{stream}")
 }
+/// A deleted stream whose objects are still to be deleted.
+pub fn purge(id: PlaybackId) -> String {
+    format!("{PREFIX}purge:{id}")
+}
+/// Prefix of all deleted streams with objects.
+pub const PURGES: &str = "{ms}:purge:";
 /// Expiring set of a stream's viewers.
 pub fn viewers(stream: StreamId) -> String {
     format!("{PREFIX}viewers:{stream}")

@@ -2,6 +2,8 @@
 
 use bytes::{Buf, Bytes};
 
+use crate::sample::{AudioConfig, TrackConfig, VideoConfig};
+
 /// Why bytes were refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DemuxError {
@@ -72,12 +74,80 @@ pub fn parse_init(data: &Bytes) -> Result<InitInfo, DemuxError> {
     let mut hdlr = child(&mdia, *b"hdlr")?.ok_or(DemuxError::Missing("hdlr"))?;
     skip(&mut hdlr, 8, "hdlr")?;
     let handler = take_u32(&mut hdlr, "hdlr")?.to_be_bytes();
-    let minf = child(&mdia, *b"minf")?.ok_or(DemuxError::Missing("minf"))?;
+    let (sample_entry, _) = sample_entry(&mdia)?;
+    Ok(InitInfo { timescale, handler, sample_entry })
+}
+
+/// Reads what an init segment of this crate was made of.
+pub fn parse_config(data: &Bytes) -> Result<TrackConfig, DemuxError> {
+    let moov = child(data, *b"moov")?.ok_or(DemuxError::Missing("moov"))?;
+    let trak = child(&moov, *b"trak")?.ok_or(DemuxError::Missing("trak"))?;
+    let mdia = child(&trak, *b"mdia")?.ok_or(DemuxError::Missing("mdia"))?;
+    match sample_entry(&mdia)? {
+        (AVC1, mut body) => {
+            skip(&mut body, AVC1_FIELDS, "avc1")?;
+            let avcc = child(&body, *b"avcC")?.ok_or(DemuxError::Missing("avcC"))?;
+            let config = VideoConfig::from_avcc(avcc).map_err(|_| DemuxError::Unsupported("avcC"))?;
+            Ok(TrackConfig::Video(config))
+        }
+        (MP4A, mut body) => {
+            skip(&mut body, MP4A_FIELDS, "mp4a")?;
+            let esds = child(&body, *b"esds")?.ok_or(DemuxError::Missing("esds"))?;
+            let config = AudioConfig::from_asc(specific_config(esds)?);
+            Ok(TrackConfig::Audio(config.map_err(|_| DemuxError::Unsupported("esds"))?))
+        }
+        _ => Err(DemuxError::Unsupported("sample entry")),
+    }
+}
+
+const AVC1: Kind = *b"avc1";
+const MP4A: Kind = *b"mp4a";
+/// Fields of a VisualSampleEntry before its boxes (ISO/IEC 14496-12 §12.1.3).
+const AVC1_FIELDS: usize = 78;
+/// Fields of an AudioSampleEntry before its boxes (ISO/IEC 14496-12 §12.2.3).
+const MP4A_FIELDS: usize = 28;
+
+/// The first sample entry below `mdia`: its type and body.
+fn sample_entry(mdia: &Bytes) -> Result<(Kind, Bytes), DemuxError> {
+    let minf = child(mdia, *b"minf")?.ok_or(DemuxError::Missing("minf"))?;
     let stbl = child(&minf, *b"stbl")?.ok_or(DemuxError::Missing("stbl"))?;
     let mut stsd = child(&stbl, *b"stsd")?.ok_or(DemuxError::Missing("stsd"))?;
-    skip(&mut stsd, 12, "stsd")?;
-    let sample_entry = take_u32(&mut stsd, "stsd")?.to_be_bytes();
-    Ok(InitInfo { timescale, handler, sample_entry })
+    skip(&mut stsd, 8, "stsd")?;
+    let (kind, body, _) = next_box(&mut stsd)?.ok_or(DemuxError::Missing("sample entry"))?;
+    Ok((kind, body))
+}
+
+/// The AudioSpecificConfig inside an `esds` (ISO/IEC 14496-1 §7.2.6).
+fn specific_config(mut esds: Bytes) -> Result<Bytes, DemuxError> {
+    skip(&mut esds, 4, "esds")?;
+    descriptor(&mut esds, 3)?;
+    skip(&mut esds, 3, "esds")?;
+    descriptor(&mut esds, 4)?;
+    skip(&mut esds, 13, "esds")?;
+    let length = descriptor(&mut esds, 5)?;
+    if length > esds.len() {
+        return Err(DemuxError::Truncated("esds"));
+    }
+    Ok(esds.split_to(length))
+}
+
+/// Reads a descriptor's tag and length: seven bits a byte, at most four bytes (ISO/IEC 14496-1 §8.3.3).
+fn descriptor(data: &mut Bytes, tag: u8) -> Result<usize, DemuxError> {
+    if data.is_empty() || data.get_u8() != tag {
+        return Err(DemuxError::Missing("descriptor"));
+    }
+    let mut length = 0;
+    for _ in 0..4 {
+        if data.is_empty() {
+            return Err(DemuxError::Truncated("esds"));
+        }
+        let byte = data.get_u8();
+        length = length << 7 | usize::from(byte & 0x7f);
+        if byte & 0x80 == 0 {
+            break;
+        }
+    }
+    Ok(length)
 }
 
 /// Reads any number of fragments laid end to end: a part or a whole segment.
@@ -201,7 +271,22 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::cmaf::{Sample, fragment_header};
+    use crate::cmaf::{Sample, fragment_header, init_segment};
+    use crate::h264::AvcConfig;
+
+    #[test]
+    fn an_init_segment_gives_its_configuration_back() {
+        let sps = [
+            0x67, 0x64, 0x00, 0x1f, 0xac, 0xd9, 0x40, 0x50, 0x05, 0xbb, 0x01, 0x10, 0x00, 0x00, 0x03, 0x00,
+            0x10, 0x00, 0x00, 0x03, 0x03, 0xc0, 0xf1, 0x83, 0x19, 0x60,
+        ];
+        let avcc = AvcConfig::build(&sps, &[0x68, 0xce, 0x3c, 0x80]).unwrap();
+        let video = TrackConfig::Video(VideoConfig::from_avcc(avcc).unwrap());
+        let audio = TrackConfig::Audio(AudioConfig::aac_lc(44_100, 2).unwrap());
+        for config in [video, audio] {
+            assert_eq!(parse_config(&init_segment(&config)).unwrap(), config);
+        }
+    }
 
     proptest! {
         #[test]
@@ -233,6 +318,11 @@ mod tests {
         fn never_panics(data in prop::collection::vec(any::<u8>(), 0..200), cut in 0usize..300, flip in 0usize..300) {
             let _ = parse_fragments(&Bytes::from(data.clone()));
             let _ = parse_init(&Bytes::from(data));
+            let audio = TrackConfig::Audio(AudioConfig::aac_lc(48_000, 2).unwrap());
+            let mut init = init_segment(&audio).to_vec();
+            let at = flip % init.len();
+            init[at] ^= 0x81;
+            let _ = parse_config(&Bytes::from(init));
             let samples = [Sample { duration: 1, size: 5, cts: 1, sync: true }; 3];
             let mut bytes = fragment_header(1, 2, &samples).to_vec();
             bytes.extend([7; 15]);
