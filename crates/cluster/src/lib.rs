@@ -7,6 +7,7 @@
 //! `tests/simulation.rs` checks them.
 #![forbid(unsafe_code)]
 
+pub mod admission;
 pub mod at_rest;
 pub mod author;
 pub mod feed;

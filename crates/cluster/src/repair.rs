@@ -91,11 +91,8 @@ impl<T> GapTracker<T> {
         Some((self.next - 1, item))
     }
     fn schedule(&mut self, now: Millis) {
-        let hole = self.next < self.head && !self.ahead.contains_key(&self.next);
-        if hole || self.ahead.len() as u64 != self.head - self.next {
-            if self.ask_at.is_none() {
-                self.ask_at = Some(now + self.jitter.upto(JITTER_MS));
-            }
+        if self.ask_at.is_none() && self.ahead.len() as u64 != self.head - self.next {
+            self.ask_at = Some(now + self.jitter.upto(JITTER_MS));
         }
     }
     /// What to ask for now, if anything. An empty request asks only for the producer's numbers.

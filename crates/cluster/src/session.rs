@@ -40,8 +40,10 @@ pub const TAKE_UP_MS: u64 = 1500;
 pub const REGRANT_MS: u64 = 300;
 /// A live author is replaced at most once per this time.
 pub const REDISPATCH_MS: u64 = 5000;
-/// How long earlier epochs' state is awaited before the first grant.
-pub const BASE_MS: u64 = 300;
+/// How long the earlier epoch's sealed state is awaited before the first grant; its author may be dead.
+pub const BASE_MS: u64 = 1000;
+/// The state is asked for at this interval meanwhile.
+pub const BASE_ASK_MS: u64 = 60;
 /// Announcements are repeated at this interval.
 pub const ANNOUNCE_MS: u64 = 1000;
 /// After its publisher left, a session waits this long for its media to be stored.
@@ -359,7 +361,8 @@ impl Session {
         for seat in [&mut self.author, &mut self.standby].into_iter().flatten() {
             if seat.node == h.node && seat.grant.generation == h.generation {
                 seat.heard = Some(now);
-                (seat.ready, seat.done) = (seat.ready || h.ready, h.done);
+                seat.ready |= h.ready;
+                seat.done = h.done;
                 seat.leaving |= h.leaving;
             }
         }
@@ -387,6 +390,10 @@ impl Session {
         let rank = |s: &Snapshot| (s.epoch, s.generation, s.seq);
         if self.base_until.is_some() && s.epoch < self.cfg.claim.epoch && rank(&s) > rank(&self.base) {
             self.base = s;
+            // Only a sealed state has every part that readers were shown.
+            if self.base.sealed {
+                self.base_until = None;
+            }
         }
     }
 
@@ -402,7 +409,7 @@ impl Session {
         self.beat(now);
         self.base_until.take_if(|at| *at <= now);
         if self.base_until.is_some() && now >= self.base_ask {
-            self.base_ask = now + BASE_MS / 3;
+            self.base_ask = now + BASE_ASK_MS;
             self.out.push_back(Output::AskSnapshot);
         }
         if self.base_until.is_none() {
@@ -413,15 +420,22 @@ impl Session {
         if now >= self.announce_at {
             self.announce(now);
         }
-        let epoch = self.cfg.claim.epoch;
-        let stored = self.author.as_ref().is_some_and(|a| a.done) || view::is_stored(self.snapshot(), epoch);
-        let nothing = self.author.is_none() && self.open_msn.is_none();
-        if self.gone.as_ref().is_some_and(|(at, _)| stored || nothing || now - *at > LINGER_MS)
-            && self.released
-        {
+        let stored = self.is_stored();
+        if self.released && self.gone.as_ref().is_some_and(|(at, _)| stored || now - *at > LINGER_MS) {
             self.done = true;
             self.out.push_back(Output::Done);
         }
+    }
+
+    /// The log says that everything up to the last stamped segment is in the store; an author's word is not enough.
+    fn is_stored(&self) -> bool {
+        let view = self.snapshot();
+        let last = view.slots.back().map(|s| s.msn);
+        // What the ring has lost cannot be stored any more: then the author's word is all there is.
+        if self.ring.pinned_lost() > 0 && self.author.as_ref().is_some_and(|a| a.done) {
+            return true;
+        }
+        self.open_msn.is_none() || (view::is_stored(view, self.cfg.claim.epoch) && last >= self.open_msn)
     }
 
     fn repeat(&mut self, now: Millis) {
@@ -445,26 +459,18 @@ impl Session {
         self.renew_at = now + u64::from(self.cfg.claim.lease_ms) / 3;
         let (stream, session, epoch) = (self.cfg.claim.stream, self.cfg.session, self.cfg.claim.epoch);
         let (open_msn, discontinuity_sequence) = (self.open_msn, self.discontinuity);
-        self.out.push_back(match self.gone {
-            Some((_, reason)) => Output::Release(ReleaseRequest {
+        let degraded = self.degraded;
+        self.out.push_back(if let Some((_, reason)) = self.gone {
+            Output::Release(ReleaseRequest {
                 stream,
                 session,
                 epoch,
                 open_msn,
                 discontinuity_sequence,
                 reason,
-            }),
-            None => {
-                let degraded = self.degraded;
-                Output::Renew(RenewRequest {
-                    stream,
-                    session,
-                    epoch,
-                    open_msn,
-                    discontinuity_sequence,
-                    degraded,
-                })
-            }
+            })
+        } else {
+            Output::Renew(RenewRequest { stream, session, epoch, open_msn, discontinuity_sequence, degraded })
         });
     }
 
@@ -514,9 +520,7 @@ impl Session {
     }
 
     fn dispatch(&mut self, now: Millis) {
-        let finished = self.gone.is_some()
-            && (self.author.as_ref().is_some_and(|a| a.done)
-                || view::is_stored(self.snapshot(), self.cfg.claim.epoch));
+        let finished = self.gone.is_some() && self.is_stored();
         let needed =
             self.standby.is_none() && !finished && self.author.as_ref().is_none_or(|a| self.is_lost(now, a));
         if !needed {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 use millrace_wire::announce::{EpochAnnouncement, EpochPhase, IndexFact, SessionAnnouncement};
 use millrace_wire::control_api::SealReport;
-use millrace_wire::fact::{Fact, Gap, MediaDuration, Part, Segment, Snapshot, TrackInfo};
+use millrace_wire::fact::{Fact, Gap, MediaDuration, Part, Segment, Slot, Snapshot, TrackInfo};
 use millrace_wire::frame::FrameError;
 use millrace_wire::ids::{DiscontinuitySeq, InitVersion, Msn, NodeId, PartIndex, Rendition, UnixMillis};
 use millrace_wire::job::{Grant, Heartbeat};
@@ -123,6 +123,7 @@ enum Stage {
 
 /// A granted author's job.
 #[derive(Debug)]
+#[allow(clippy::struct_excessive_bools)] // independent conditions, not a state
 pub struct WorkerJob {
     grant: Grant,
     node: NodeId,
@@ -133,6 +134,8 @@ pub struct WorkerJob {
     resume: Msn,
     caught_up: bool,
     heard: bool,
+    lost: bool,
+    spoilt: Option<Msn>,
     stage: Stage,
     active: bool,
     leaving: bool,
@@ -173,6 +176,8 @@ impl WorkerJob {
             resume,
             caught_up: false,
             heard: false,
+            lost: true,
+            spoilt: None,
             stage: Stage::Running,
             active: true,
             leaving: false,
@@ -206,7 +211,7 @@ impl WorkerJob {
     }
     /// The log's state: the answer to a snapshot request while the job announces.
     pub fn snapshot(&self) -> Option<&Snapshot> {
-        (self.active && !self.epoch_over).then(|| self.author.view())
+        self.active.then(|| self.author.view())
     }
     /// Takes a repair request from `ring.live`; gives the reply.
     pub fn repair(&mut self, now: Millis, request: &RepairRequest) -> RepairReply {
@@ -268,19 +273,42 @@ impl WorkerJob {
         self.heard = true;
         self.tracker.learn_head(now, reply.next);
         if self.tracker.learn_oldest(reply.oldest.unwrap_or(reply.next)).is_some() {
-            self.media_lost(now)?;
+            self.media_lost();
         }
         Ok(())
     }
 
     /// The ring has lost messages this job needs: the segments they touch become GAPs.
-    fn media_lost(&mut self, now: Millis) -> Result<(), FrameError> {
-        let from = self.last_given.unwrap_or(self.resume).max(self.resume);
+    fn media_lost(&mut self) {
         self.out.push_back(Output::ResetPackager);
         self.bodies.clear();
-        // The segment the next message lies in has lost its beginning too, unless the message begins it.
-        self.resume = from.next();
-        self.gap(now, from)
+        self.lost = true;
+        // The packager had begun this segment and cannot go on.
+        if let Some(open) = self.last_given.filter(|m| *m >= self.resume) {
+            self.spoilt = Some(open);
+        }
+    }
+
+    /// The first message, or the first after a loss: a segment can be packaged from its beginning only.
+    fn start(&mut self, now: Millis, message: &MediaMessage) -> Result<(), FrameError> {
+        let Some(msn) = message.last_msn().filter(|m| *m >= self.resume) else { return Ok(()) };
+        self.lost = false;
+        let begins = message.seq.0 == 0 || message.units.iter().any(|u| u.boundary && u.msn == msn);
+        let first = if begins && self.spoilt < Some(msn) { msn } else { msn.next() };
+        let view = self.author.view();
+        let tracks = view.renditions.len();
+        let complete = |s: &Slot| s.tracks.len() >= tracks && s.tracks.values().all(|t| t.segment.is_some());
+        let ours = view.slots.iter().filter(|s| s.epoch == self.grant.epoch && s.gap.is_none());
+        let done: BTreeSet<Msn> = ours.filter(|s| complete(s)).map(|s| s.msn).collect();
+        // A hole too long to list is left out, as between epochs.
+        let from = self.resume.max(Msn(first.0.saturating_sub(view::MAX_HOLE)));
+        self.resume = first;
+        for n in from.0..first.0 {
+            if !done.contains(&Msn(n)) {
+                self.gap(now, Msn(n))?;
+            }
+        }
+        Ok(())
     }
 
     fn gap(&mut self, now: Millis, msn: Msn) -> Result<(), FrameError> {
@@ -404,9 +432,12 @@ impl WorkerJob {
     fn drive(&mut self, now: Millis) -> Result<(), FrameError> {
         if self.stage == Stage::Running {
             self.take_media(now)?;
+            self.ask_media(now);
         }
         let silence = now - self.last_media;
-        let silent = silence >= SEAL_SILENCE_MS && (self.tracker.lag() == 0 || silence >= SEAL_HOLE_MS);
+        // Nothing heard is no silence: the ring may hold everything.
+        let complete = self.heard && self.tracker.lag() == 0;
+        let silent = silence >= SEAL_SILENCE_MS && (complete || silence >= SEAL_HOLE_MS);
         if self.stage == Stage::Running && silent && (self.away.is_some() || self.epoch_over) {
             self.flush();
         }
@@ -442,6 +473,9 @@ impl WorkerJob {
     fn take_media(&mut self, now: Millis) -> Result<(), FrameError> {
         while let Some((_, mut message)) = self.tracker.pop() {
             let end = message.end;
+            if self.lost {
+                self.start(now, &message)?;
+            }
             // The resume point lies inside a message: its earlier units are another author's, already stored.
             let resume = self.resume;
             message.units.retain(|u| u.msn >= resume);
@@ -454,11 +488,14 @@ impl WorkerJob {
                 return Ok(());
             }
         }
+        Ok(())
+    }
+
+    fn ask_media(&mut self, now: Millis) {
         self.caught_up |= self.heard && self.tracker.lag() == 0;
         if let Some(request) = self.tracker.poll_request(now) {
             self.out.push_back(Output::AskMedia(request));
         }
-        Ok(())
     }
 
     fn flush(&mut self) {

@@ -2,8 +2,10 @@
 //! returns of any node at any moment. `MILLRACE_SIM_SEED=n` replays one seed.
 
 #[path = "sim/toy.rs"]
+#[allow(unreachable_pub, clippy::unwrap_used)] // shared between test modules
 mod toy;
 #[path = "sim/world.rs"]
+#[allow(unreachable_pub, missing_docs, clippy::unwrap_used, clippy::wrong_self_convention)] // a test's module
 mod world;
 
 use millrace_wire::fact::{Snapshot, TrackSlot};
@@ -13,20 +15,21 @@ use rand::Rng;
 use world::World;
 
 const CHAOS_MS: u64 = 40_000;
-const RUNS: u64 = 200;
+const RUNS: u64 = 400;
 
 fn run(seed: u64) {
     let mut w = World::new(seed);
+    if seed.is_multiple_of(16) {
+        w.ring_bytes = 12_000;
+    }
     w.publish();
-    let mut killed = vec![];
     let mut down: [Option<u64>; 2] = [None; 2];
     let mut publish_at = None;
     while w.now < CHAOS_MS {
         let step = w.rng.random_range(100..3000);
         w.run(w.now + step);
-        for n in 0..2 {
-            if down[n].is_some_and(|at| at <= w.now) {
-                down[n] = None;
+        for (n, down) in down.iter_mut().enumerate() {
+            if down.take_if(|at| *at <= w.now).is_some() {
                 w.revive_worker(n);
             }
         }
@@ -51,7 +54,6 @@ fn run(seed: u64) {
                 publish_at = Some(w.now + w.rng.random_range(0..8000));
             }
             4 if w.is_publishing() && w.rng.random_bool(0.3) => {
-                killed.extend(w.sessions.iter().filter(|s| s.up).map(|s| s.epoch));
                 w.kill_ingest();
                 publish_at = Some(w.now + w.rng.random_range(0..8000));
             }
@@ -75,18 +77,19 @@ fn run(seed: u64) {
     w.run(w.now + 6_000);
     w.control.end();
     w.run(w.now + 15_000);
-    verify(&w, &killed);
+    verify(&w);
 }
 
-fn verify(w: &World, killed: &[millrace_wire::ids::Epoch]) {
-    let (a, b) = (w.edges[0].feed.shown().unwrap(), w.edges[1].feed.shown().unwrap());
-    assert_eq!(a, b, "the edges differ");
-    assert!(a.ended, "no ENDLIST");
+fn verify(w: &World) {
+    let (a, b) = (w.edges[0].feed.shown(), w.edges[1].feed.shown());
+    let text = |s: Option<&Snapshot>| s.map(summary);
+    assert!(a == b, "the edges differ: {:?}\n{:?}", text(a), text(b));
+    assert!(a.is_some_and(|a| a.ended), "no ENDLIST");
     assert!(w.control.ended_reported, "the end was not reported");
     for s in &w.sessions {
         assert!(!s.up, "a session of {} lingers: {}", s.epoch, summary(s.session.snapshot()));
     }
-    for j in w.workers.iter().flat_map(|w| w.jobs.values()) {
+    if let Some(j) = w.workers.iter().flat_map(|w| w.jobs.values()).next() {
         panic!("a job lingers: {}", summary(j.job.snapshot().unwrap_or(&j.job.grant().base)));
     }
     for s in &w.sessions {
@@ -94,7 +97,8 @@ fn verify(w: &World, killed: &[millrace_wire::ids::Epoch]) {
             let accepted: Vec<u64> =
                 s.accepted.iter().filter(|u| u.track == track).flat_map(|u| toy::numbers(&u.data)).collect();
             let stored = w.facts_of(s.epoch, track);
-            if killed.contains(&s.epoch) {
+            // An ingest death, or a ring too small for the outage, may cost media; order and uniqueness stay.
+            if w.killed.contains(&s.epoch) || w.ring_bytes < 1 << 20 {
                 assert!(stored.is_sorted_by(|a, b| a < b), "{}: out of order", s.epoch);
                 assert!(stored.iter().all(|n| accepted.contains(n)));
             } else {
@@ -137,10 +141,10 @@ fn replayable(seed: u64) {
     }
 }
 
-/// Seeds that once found a fault, and a few for variety.
+/// Seeds that found a fault once.
 #[test]
 fn seeds_that_failed_once() {
-    for seed in [1, 2, 3, 4, 5, 6, 7, 8] {
+    for seed in [1, 4, 14, 15, 17, 28, 57, 273, 2178, 2204, 2274, 2319, 5020, 5024, 5376, 5552] {
         replayable(seed);
     }
 }

@@ -163,11 +163,14 @@ pub struct ToyControl {
     gaps: Option<Msn>,
     discontinuity: DiscontinuitySeq,
     renewed: u64,
+    released: bool,
     away_since: u64,
     pub ended_reported: bool,
 }
 
 pub const LEASE_MS: u64 = 3000;
+/// Ingest cuts no shorter segments.
+const MIN_SEGMENT_MS: u64 = UNIT_MS * SEGMENT_UNITS;
 
 impl ToyControl {
     pub fn new() -> Self {
@@ -181,17 +184,26 @@ impl ToyControl {
             gaps: None,
             discontinuity: DiscontinuitySeq(0),
             renewed: 0,
+            released: false,
             away_since: 0,
             ended_reported: false,
         }
     }
-    fn used(&self) -> Msn {
-        let used = self.sealed.unwrap_or(self.open.next());
+    /// The highest number that may be in use, now or by the time everybody has heard of the next epoch.
+    fn used(&self, now: u64) -> Msn {
+        let open = if self.released {
+            self.open
+        } else if self.sealed.is_some() {
+            self.open.next()
+        } else {
+            self.open.plus(2 + (now - self.renewed) / MIN_SEGMENT_MS)
+        };
+        let used = self.sealed.map_or(open, |s| s.max(open));
         self.gaps.map_or(used, |g| g.max(used))
     }
     pub fn claim(&mut self, now: u64, session: SessionId) -> ClaimGrant {
         let continues = self.session.is_some();
-        let first = if continues { self.used().next() } else { Msn((WALL + now) / 1000) };
+        let first = if continues { self.used(now).next() } else { Msn((WALL + now) / 1000) };
         let discontinuity = if continues { self.discontinuity.next() } else { DiscontinuitySeq(0) };
         *self = Self {
             epoch: Epoch(WALL + now).max(self.epoch.next()),
@@ -235,6 +247,7 @@ impl ToyControl {
         if epoch == self.epoch && self.phase == EpochPhase::Open {
             self.open = self.open.max(open.unwrap_or(self.open));
             self.discontinuity = self.discontinuity.max(discontinuity);
+            self.released = true;
             self.away(now);
         }
     }
