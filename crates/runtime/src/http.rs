@@ -53,8 +53,7 @@ async fn readyz(observability: Data<Observability>) -> HttpResponse {
         report.ready = false;
         report.failing.push(crate::health::Failing { name: "draining".to_owned(), reason });
     }
-    let mut response =
-        if report.ready { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() };
+    let mut response = if report.ready { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() };
     response.insert_header((header::CACHE_CONTROL, "no-store")).json(report)
 }
 

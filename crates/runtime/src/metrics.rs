@@ -94,13 +94,7 @@ impl Metrics {
     }
 
     /// Counters told apart by labels. Label values must come from a bounded set.
-    pub fn counters(
-        &self,
-        name: &str,
-        unit: Unit,
-        help: &str,
-        labels: &'static [&'static str],
-    ) -> Counters {
+    pub fn counters(&self, name: &str, unit: Unit, help: &str, labels: &'static [&'static str]) -> Counters {
         let family = Family::<LabelSet, RawCounter>::default();
         self.register(name, unit, help, family.clone());
         Counters { family, labels }

@@ -160,7 +160,12 @@ impl Supervisor {
 
     /// Starts a child. `make` is called for the first start and for each restart; the token it gets is
     /// cancelled when the child is to stop.
-    pub async fn spawn<F, W>(&self, kind: &'static str, policy: Policy, mut make: F) -> Result<Child, SupervisorError>
+    pub async fn spawn<F, W>(
+        &self,
+        kind: &'static str,
+        policy: Policy,
+        mut make: F,
+    ) -> Result<Child, SupervisorError>
     where
         F: FnMut(CancellationToken) -> W + Send + 'static,
         W: Future<Output = anyhow::Result<()>> + Send + 'static,

@@ -80,7 +80,8 @@ impl Loader {
             if RESERVED.contains(&name) || name.starts_with(TEST_PREFIX) {
                 continue;
             }
-            let fault = |message: &str| ConfigError::Variable { name: name.to_owned(), message: message.to_owned() };
+            let fault =
+                |message: &str| ConfigError::Variable { name: name.to_owned(), message: message.to_owned() };
             let value = value.to_str().ok_or_else(|| fault("its value is not UTF-8"))?;
             let rest = &name[PREFIX.len()..];
             if value.is_empty() || is_service_link(rest, value) {
@@ -249,9 +250,9 @@ fn is_service_link(rest: &str, value: &str) -> bool {
 
 /// Line and message, without the excerpt of the file: the line may hold a secret.
 fn syntax(text: &str, error: &toml::de::Error) -> String {
-    let line = error.span().map_or(1, |span| {
-        text.as_bytes().iter().take(span.start).filter(|byte| **byte == b'\n').count() + 1
-    });
+    let line = error
+        .span()
+        .map_or(1, |span| text.as_bytes().iter().take(span.start).filter(|byte| **byte == b'\n').count() + 1);
     format!("line {line}: {}", error.message())
 }
 

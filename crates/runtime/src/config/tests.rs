@@ -77,8 +77,10 @@ fn absent_sections_have_defaults() {
 
 #[test]
 fn flags_go_over_environment_over_file() {
-    let loader = file("[edge]\nlisten = '1.1.1.1:1'\nworkers = 1\n[edge.cache]\nsize_bytes = 5\non = true").unwrap();
-    let vars = [("MILLRACE_EDGE_LISTEN", "2.2.2.2:2"), ("MILLRACE_EDGE_CACHE__SIZE_BYTES", "7"), ("PATH", "/bin")];
+    let loader =
+        file("[edge]\nlisten = '1.1.1.1:1'\nworkers = 1\n[edge.cache]\nsize_bytes = 5\non = true").unwrap();
+    let vars =
+        [("MILLRACE_EDGE_LISTEN", "2.2.2.2:2"), ("MILLRACE_EDGE_CACHE__SIZE_BYTES", "7"), ("PATH", "/bin")];
     let loader = env(loader, &vars).unwrap().set("edge.listen", Some("3.3.3.3:3"), "--edge");
     let edge: Edge = loader.set("edge.workers", None, "--workers").load().section().unwrap();
     assert_eq!(edge.listen, ([3, 3, 3, 3], 3).into());
@@ -104,7 +106,10 @@ fn text_from_variables_takes_the_type_of_its_key() {
 #[test]
 fn an_unknown_key_is_named_with_its_file() {
     let message = error(file("[edge]\nlisten_addr = 'x'").unwrap().load().section::<Edge>());
-    assert!(message.starts_with("configuration: edge.listen_addr: unknown key; known keys are listen,"), "{message}");
+    assert!(
+        message.starts_with("configuration: edge.listen_addr: unknown key; known keys are listen,"),
+        "{message}"
+    );
     assert!(message.ends_with("(file m.toml)"), "{message}");
 }
 
@@ -118,7 +123,10 @@ fn an_unknown_nested_key_is_named_in_full() {
 fn an_unknown_variable_is_named() {
     let loader = env(Loader::new(), &[("MILLRACE_EDGE_LISTN", "x")]).unwrap();
     let message = error(loader.load().section::<Edge>());
-    assert!(message.contains("edge.listn: unknown key") && message.contains("MILLRACE_EDGE_LISTN"), "{message}");
+    assert!(
+        message.contains("edge.listn: unknown key") && message.contains("MILLRACE_EDGE_LISTN"),
+        "{message}"
+    );
     let message = error(env(Loader::new(), &[("MILLRACE_EDEG_LISTEN", "x")]));
     assert!(message.contains("no section [edeg]") && message.contains("MILLRACE_EDEG_LISTEN"), "{message}");
     let message = error(env(Loader::new(), &[("MILLRACE_EDGE", "x")]));
