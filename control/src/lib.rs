@@ -7,6 +7,7 @@ mod closing;
 mod config;
 pub mod domain;
 mod http;
+mod purge;
 mod repo;
 mod service;
 
@@ -112,6 +113,8 @@ pub async fn start(config: Config, deps: Deps) -> anyhow::Result<Node> {
             actors::Reconciler::new(leader.clone(), node.clone()).run(stop)
         })
         .await?;
+    let purger = core.clone();
+    supervisor.spawn("purge", Policy::vital(), move |stop| purge::run(purger.clone(), stop)).await?;
     let (bus, state) = (deps.bus.clone(), deps.state.clone());
     supervisor
         .spawn("probe", Policy::vital(), move |stop| {

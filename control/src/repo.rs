@@ -16,6 +16,7 @@ use tracing::warn;
 
 use crate::domain::claim::Claim;
 use crate::domain::stream::{IllegalMove, Move, Stream};
+use crate::purge::Purge;
 
 /// Writers that meet at one record try again; so many times only meet a bug.
 pub(crate) const MAX_ATTEMPTS: usize = 16;
@@ -210,7 +211,7 @@ impl Repo {
         })
     }
 
-    /// Removes a livestream, its indexes and its segment index.
+    /// Removes a livestream, its indexes and its segment index; leaves word that its objects are to go.
     pub(crate) async fn delete(
         &self,
         id: StreamId,
@@ -218,13 +219,16 @@ impl Repo {
     ) -> Result<Stream, RepoError> {
         let stream: Stream = retry!({
             let Loaded { value: mut stream, version } = self.stream(id).await?;
-            stream.apply(Move::Delete, crate::unix(clock))?;
+            let now = crate::unix(clock);
+            stream.apply(Move::Delete, now)?;
+            let purge = Purge { stream: id, playback: stream.playback_id, since: now };
             let revoked = json(&KeyRecord { stream: id, revoked: true });
             let tx = Tx::new()
                 .check(keys::stream(id), Some(version))
                 .delete(keys::stream(id))
                 .delete(keys::claim(id))
                 .delete(keys::playback(stream.playback_id))
+                .put(keys::purge(stream.playback_id), json(&purge))
                 .delete(keys::snapshot(id))
                 .put_ttl(keys::key_hash(&stream.key_hash), revoked, REVOKED_KEY_TTL);
             self.state.commit(tx).await?;
@@ -234,6 +238,14 @@ impl Repo {
             self.delete_prefix(&prefix).await?;
         }
         Ok(stream)
+    }
+
+    /// Forgets a deleted livestream for good, with what a late worker still wrote about it.
+    pub(crate) async fn purged(&self, purge: &Purge) -> Result<(), RepoError> {
+        self.delete_prefix(&keys::all_segments(purge.stream)).await?;
+        let tx = Tx::new().delete(keys::snapshot(purge.stream)).delete(keys::purge(purge.playback));
+        self.state.commit(tx).await?;
+        Ok(())
     }
 
     /// Writes a claim over the version it was made from.

@@ -17,7 +17,7 @@ use millrace_wire::reasons::CloseReason;
 use millrace_wire::{keys, subjects};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -40,6 +40,9 @@ pub(crate) struct Core {
     pub(crate) clock: Arc<dyn Clock>,
     /// Broadcasts that control ended itself.
     pub(crate) closed: Counter,
+    /// A livestream was deleted: its objects are to go.
+    pub(crate) deleted: Notify,
+    pub(crate) objects_deleted: Counter,
     claims: Counters,
     answer_time: Histogram,
 }
@@ -55,6 +58,12 @@ impl Core {
                 "broadcasts_closed",
                 Unit::Count,
                 "Broadcasts ended by control for want of an author",
+            ),
+            deleted: Notify::new(),
+            objects_deleted: metrics.counter(
+                "objects_deleted",
+                Unit::Count,
+                "Objects of deleted livestreams that were deleted",
             ),
             claims: metrics.counters("claims", Unit::Count, "Claims by outcome", &["outcome"]),
             answer_time: metrics.histogram(

@@ -4,12 +4,14 @@
 mod common;
 
 use common::{Backends, Control, TOKEN};
+use millrace_store::{FaultyStore, Meta, PutBody, StoreFaults, list_all};
 use millrace_wire::control_api::{ClaimReply, Kick, LeaseReply, RenewRequest};
 use millrace_wire::ids::SessionId;
 use millrace_wire::reasons::CloseReason;
 use millrace_wire::subjects;
 use reqwest::{Method, StatusCode};
 use serde_json::json;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Generous: it is waited for a condition, and this only bounds a failure.
@@ -188,6 +190,41 @@ async fn a_publisher_that_stays_away_ends_the_stream() {
         ClaimReply::Granted(_)
     ));
     millrace_testkit::wait::until(LIMIT, async || control.status(id).await["status"] == "ended").await;
+    control.node.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_stream_takes_its_objects_along() {
+    let mut backends = Backends::embedded().await;
+    let faulty = Arc::new(FaultyStore::new(backends.store.clone(), 1));
+    let store = std::mem::replace(&mut backends.store, faulty.clone());
+    let control = Control::start(&backends).await;
+    let mut prefixes = Vec::new();
+    for title in ["Goes", "Stays"] {
+        let created = control.create(json!({"title": title})).await;
+        let prefix = format!("live/{}/", created["playback_id"].as_str().unwrap());
+        for n in 0..3 {
+            let key = format!("{prefix}video/1/{n}.1.m4s");
+            store.put(&key, PutBody::from("media"), Meta::default()).await.unwrap();
+        }
+        prefixes.push((created["id"].as_str().unwrap().to_owned(), prefix));
+    }
+    let (id, gone) = &prefixes[0];
+    let count = async |prefix: &str| list_all(&*store, prefix, 10).await.unwrap().len();
+    // The store is away: the deletion succeeds all the same, and is made good after a restart.
+    faulty.set(StoreFaults { away: true, ..StoreFaults::default() });
+    let path = format!("/api/v1/livestreams/{id}");
+    assert_eq!(control.call(Method::DELETE, &path, None).await.0, StatusCode::NO_CONTENT);
+    assert_eq!(count(gone).await, 3);
+    control.node.drain().await;
+    faulty.set(StoreFaults::default());
+    let control = Control::start(&backends).await;
+    millrace_testkit::wait::until(LIMIT, async || count(gone).await == 0).await;
+    assert_eq!(count(&prefixes[1].1).await, 3, "another stream's objects stay");
+    // And at once while everything is well.
+    let path = format!("/api/v1/livestreams/{}", prefixes[1].0);
+    assert_eq!(control.call(Method::DELETE, &path, None).await.0, StatusCode::NO_CONTENT);
+    millrace_testkit::wait::until(LIMIT, async || count(&prefixes[1].1).await == 0).await;
     control.node.drain().await;
 }
 

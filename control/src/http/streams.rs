@@ -219,6 +219,7 @@ async fn rotate_key(request: HttpRequest, core: Data<Core>, urls: Data<Urls>, id
 async fn delete(core: Data<Core>, id: Path<String>) -> Answer {
     let id = parse_id(&id)?;
     core.repo.delete(id, &*core.clock).await?;
+    core.deleted.notify_one();
     info!(stream = %id, "livestream deleted");
     Ok(HttpResponse::NoContent().finish())
 }
