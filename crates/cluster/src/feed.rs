@@ -241,7 +241,10 @@ impl Feed {
         if self.epoch.is_none() {
             self.epoch = Some(s.epoch);
         }
-        self.adopt(now, s.epoch, s.generation);
+        // Only a reader without a log takes one from a snapshot.
+        if self.follower.is_none() {
+            self.adopt(now, s.epoch, s.generation);
+        }
         let Some(follower) = &mut self.follower else { return false };
         if !follower.snapshot(s) {
             return false;

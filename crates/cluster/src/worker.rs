@@ -21,11 +21,9 @@ use crate::view::{self, end_of};
 
 /// Heartbeat interval.
 pub const HEARTBEAT_MS: u64 = 200;
-/// Media must be silent this long before "the publisher is gone" is believed from anyone but its session: the lease may
-/// have run out because control was away.
-pub const SEAL_SILENCE_MS: u64 = 1000;
-/// A hole in the media that nobody fills for this long ends them: their ring is gone.
-pub const SEAL_HOLE_MS: u64 = 3000;
+/// The session must be silent this long, to requests for its media too, before "the publisher is gone" is believed from
+/// anyone else: the lease may have run out because control was away. Several requests fall into it.
+pub const SEAL_SILENCE_MS: u64 = 2500;
 /// A seal report is repeated until it is answered.
 pub const REPORT_MS: u64 = 1000;
 /// A finished author answers repair requests for this long: the session and readers hear of the last facts.
@@ -129,7 +127,7 @@ pub struct WorkerJob {
     node: NodeId,
     author: Author,
     tracker: GapTracker<MediaMessage>,
-    last_media: Millis,
+    last_heard: Millis,
     last_given: Option<Msn>,
     resume: Msn,
     caught_up: bool,
@@ -138,6 +136,7 @@ pub struct WorkerJob {
     spoilt: Option<Msn>,
     stage: Stage,
     active: bool,
+    announced: bool,
     leaving: bool,
     epoch_over: bool,
     away: Option<EpochPhase>,
@@ -171,7 +170,7 @@ impl WorkerJob {
             tracker: GapTracker::new(now, grant.resume_from.0, seed),
             node,
             author,
-            last_media: now,
+            last_heard: now,
             last_given: None,
             resume,
             caught_up: false,
@@ -180,6 +179,7 @@ impl WorkerJob {
             spoilt: None,
             stage: Stage::Running,
             active: true,
+            announced: false,
             leaving: false,
             epoch_over: false,
             away: None,
@@ -209,9 +209,9 @@ impl WorkerJob {
     pub fn grant(&self) -> &Grant {
         &self.grant
     }
-    /// The log's state: the answer to a snapshot request while the job announces.
+    /// The log's state: the answer to a snapshot request. A standby, which may yet be revoked, gives none.
     pub fn snapshot(&self) -> Option<&Snapshot> {
-        self.active.then(|| self.author.view())
+        (self.active && self.announced).then(|| self.author.view())
     }
     /// Takes a repair request from `ring.live`; gives the reply.
     pub fn repair(&mut self, now: Millis, request: &RepairRequest) -> RepairReply {
@@ -239,7 +239,7 @@ impl WorkerJob {
         match input {
             Input::Media(m) if m.epoch == self.grant.epoch => {
                 self.heard = true;
-                self.last_media = now;
+                self.last_heard = now;
                 self.tracker.receive(now, m.seq.0, m);
             }
             Input::MediaReply(reply) => self.on_reply(now, reply)?,
@@ -254,6 +254,9 @@ impl WorkerJob {
                 if a.epoch == self.grant.epoch && a.generation.is_some_and(|g| g > self.grant.generation) =>
             {
                 self.supersede();
+            }
+            Input::Session(a) if a.epoch == self.grant.epoch => {
+                self.announced |= a.generation == Some(self.grant.generation);
             }
             Input::Revoked => self.supersede(),
             Input::Leave => {
@@ -271,6 +274,7 @@ impl WorkerJob {
 
     fn on_reply(&mut self, now: Millis, reply: RepairReply) -> Result<(), FrameError> {
         self.heard = true;
+        self.last_heard = now;
         self.tracker.learn_head(now, reply.next);
         if self.tracker.learn_oldest(reply.oldest.unwrap_or(reply.next)).is_some() {
             self.media_lost();
@@ -434,10 +438,8 @@ impl WorkerJob {
             self.take_media(now)?;
             self.ask_media(now);
         }
-        let silence = now - self.last_media;
-        // Nothing heard is no silence: the ring may hold everything.
-        let complete = self.heard && self.tracker.lag() == 0;
-        let silent = silence >= SEAL_SILENCE_MS && (complete || silence >= SEAL_HOLE_MS);
+        // A session that answers is alive and will send its last message.
+        let silent = now - self.last_heard >= SEAL_SILENCE_MS;
         if self.stage == Stage::Running && silent && (self.away.is_some() || self.epoch_over) {
             self.flush();
         }

@@ -144,7 +144,9 @@ fn replayable(seed: u64) {
 /// Seeds that found a fault once.
 #[test]
 fn seeds_that_failed_once() {
-    for seed in [1, 4, 14, 15, 17, 28, 57, 273, 2178, 2204, 2274, 2319, 5020, 5024, 5376, 5552] {
+    for seed in
+        [1, 4, 14, 15, 17, 28, 57, 273, 364, 889, 2178, 2204, 2274, 2319, 5020, 5024, 5376, 5552, 7333, 8294]
+    {
         replayable(seed);
     }
 }
