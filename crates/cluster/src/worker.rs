@@ -242,7 +242,7 @@ impl WorkerJob {
                 self.last_heard = now;
                 self.tracker.receive(now, m.seq.0, m);
             }
-            Input::MediaReply(reply) => self.on_reply(now, reply)?,
+            Input::MediaReply(reply) => self.on_reply(now, reply),
             Input::Packaged(p) => self.on_packaged(now, p)?,
             Input::Stored(rendition, msn) => self.on_stored(now, rendition, msn)?,
             // Readers follow the newer epoch; this one's media are still completed for the recording.
@@ -272,14 +272,13 @@ impl WorkerJob {
         self.drive(now)
     }
 
-    fn on_reply(&mut self, now: Millis, reply: RepairReply) -> Result<(), FrameError> {
+    fn on_reply(&mut self, now: Millis, reply: RepairReply) {
         self.heard = true;
         self.last_heard = now;
         self.tracker.learn_head(now, reply.next);
         if self.tracker.learn_oldest(reply.oldest.unwrap_or(reply.next)).is_some() {
             self.media_lost();
         }
-        Ok(())
     }
 
     /// The ring has lost messages this job needs: the segments they touch become GAPs.
