@@ -6,11 +6,11 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::WIRE_VERSION;
 use crate::ids::{
     BroadcastId, DiscontinuitySeq, Epoch, Generation, KeyHash, Msn, NodeId, PlaybackId, SessionId, StreamId,
     UnixMillis,
 };
-use crate::WIRE_VERSION;
 use crate::reasons::CloseReason;
 
 /// Longest message accepted.
