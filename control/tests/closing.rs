@@ -198,12 +198,20 @@ async fn live(control: &Control) -> (String, ClaimGrant) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_playlist_ends_though_its_author_died() {
-    let backends = Backends::embedded().await;
-    let control = Control::start(&backends).await;
+async fn the_playlist_ends_though_its_author_died_embedded() {
+    the_author_dies(&Backends::embedded().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_playlist_ends_though_its_author_died_on_nats_and_redis() {
+    the_author_dies(&Backends::real().await).await;
+}
+
+async fn the_author_dies(backends: &Backends) {
+    let control = Control::start(backends).await;
     let (id, grant) = live(&control).await;
     let first = grant.first_msn;
-    let edge = Edge::start(&backends, &grant).await;
+    let edge = Edge::start(backends, &grant).await;
     let mut snaps = backends.bus.subscribe(&subjects::snap(grant.stream), 64).await.unwrap();
     edge.playlist().await;
     // The edge follows: it has subscribed and asks who knows something.
@@ -244,7 +252,7 @@ async fn the_playlist_ends_though_its_author_died() {
     assert!(ended.contains("#EXT-X-GAP"), "the open segment is closed as missing: {ended}");
     assert!(ended.contains(&format!("#EXT-X-MEDIA-SEQUENCE:{first}\n")), "{ended}");
     // Whoever comes now sees the same.
-    let late = Edge::start(&backends, &grant).await;
+    let late = Edge::start(backends, &grant).await;
     assert_eq!(late.until("#EXT-X-ENDLIST").await, ended);
     late.node.drain().await;
     edge.node.drain().await;
