@@ -1,0 +1,98 @@
+//! A publisher that speaks RTMP well, and notes what it is told.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use bytes::{Bytes, BytesMut};
+use millrace_rtmp::{ClientConfig, ClientEvent, ClientSession};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::Instant;
+
+use crate::CLOSE_LIMIT;
+
+/// How the server ended a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Goodbye {
+    /// RTMP status code; `None`: closed without a word.
+    pub(crate) code: Option<String>,
+    /// The server's words beside it.
+    pub(crate) words: String,
+}
+
+/// One connection to the RTMP port.
+pub(crate) struct Peer {
+    socket: TcpStream,
+    session: ClientSession,
+    buffer: BytesMut,
+    began: Instant,
+    goodbye: Goodbye,
+}
+
+/// A connection to `address` from the given local address.
+pub(crate) async fn connect_from(local: [u8; 4], address: &str) -> Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((local, 0).into())?;
+    socket.connect(address.parse().with_context(|| address.to_owned())?).await.context("connecting")
+}
+
+impl Peer {
+    /// Connects to the server of `url`; nothing is said yet.
+    pub(crate) async fn connect(local: [u8; 4], url: &str) -> Result<Self> {
+        let config = ClientConfig::from_url(url).context("an RTMP URL")?;
+        let socket = connect_from(local, &format!("{}:{}", config.host, config.port)).await?;
+        let session = ClientSession::new(config, Duration::ZERO)?;
+        let goodbye = Goodbye { code: None, words: String::new() };
+        Ok(Self { socket, session, buffer: BytesMut::new(), began: Instant::now(), goodbye })
+    }
+
+    /// Connects and publishes; fails unless the server lets it in.
+    pub(crate) async fn publish(local: [u8; 4], url: &str) -> Result<Self> {
+        let mut peer = Self::connect(local, url).await?;
+        let started = async {
+            while !peer.session.is_publishing() {
+                ensure!(peer.turn().await?, "refused: {:?}", peer.goodbye);
+            }
+            Ok(())
+        };
+        tokio::time::timeout(CLOSE_LIMIT, started).await.context("no answer to publish")??;
+        Ok(peer)
+    }
+
+    /// Goes on until the server has closed the connection; what it said.
+    pub(crate) async fn until_closed(mut self) -> Result<Goodbye> {
+        let closed = async {
+            while self.turn().await? {}
+            anyhow::Ok(())
+        };
+        tokio::time::timeout(CLOSE_LIMIT, closed).await.context("the server did not close")??;
+        Ok(self.goodbye)
+    }
+
+    /// Sends one video message.
+    pub(crate) fn video(&mut self, body: &'static [u8]) -> Result<()> {
+        Ok(self.session.push_video(0, Bytes::from_static(body))?)
+    }
+
+    /// Writes, reads once, notes what was said; `false` when the server has closed.
+    async fn turn(&mut self) -> Result<bool> {
+        while let Some(bytes) = self.session.poll_transmit() {
+            if self.socket.write_all(&bytes).await.is_err() {
+                break;
+            }
+        }
+        self.session.prepare_read(&mut self.buffer);
+        if !matches!(self.socket.read_buf(&mut self.buffer).await, Ok(1..)) {
+            return Ok(false);
+        }
+        while let Some(event) = self.session.next_event(self.began.elapsed(), &mut self.buffer)? {
+            if let ClientEvent::Refused { code, description } = event {
+                if let Some(before) = &self.goodbye.code {
+                    bail!("refused twice: {before}, then {code}");
+                }
+                self.goodbye = Goodbye { code: Some(code), words: description };
+            }
+        }
+        Ok(true)
+    }
+}
