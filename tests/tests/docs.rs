@@ -1,0 +1,242 @@
+//! The tables of `docs/` against the code: every subject, key, code, configuration key and flag is there, and nothing else is.
+#![forbid(unsafe_code)]
+#![allow(clippy::expect_used)]
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use millrace_tests::process::millrace_command;
+
+fn read(path: &str) -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace lies above its tests");
+    std::fs::read_to_string(root.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// The cells of a page's tables, without head and rule lines.
+fn rows(page: &str) -> Vec<Vec<String>> {
+    let lines: Vec<&str> = page.lines().collect();
+    let is_rule = |line: &str| line.starts_with("|---");
+    let row = |line: &&str| line.trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned()).collect();
+    lines
+        .iter()
+        .enumerate()
+        .filter(|(at, line)| {
+            line.starts_with('|') && !is_rule(line) && !lines.get(at + 1).is_some_and(|next| is_rule(next))
+        })
+        .map(|(_, line)| row(line))
+        .collect()
+}
+
+/// The texts in backticks.
+fn quoted(cell: &str) -> impl Iterator<Item = &str> {
+    cell.split('`').skip(1).step_by(2)
+}
+
+/// A pattern whose placeholders have no names: `media.{stream}` and `media.{id}` are the same.
+fn bare(pattern: &str) -> String {
+    let pattern = pattern.replace("{PREFIX}", "{ms}:").replace("{ms}", "ms").replace("{ROOT}", "live");
+    let mut pieces = pattern.split('{');
+    let first = pieces.next().unwrap_or_default().to_owned();
+    pieces.fold(first, |text, piece| text + "{}" + piece.split_once('}').map_or("", |(_, rest)| rest))
+}
+
+/// String literals of a piece of code.
+fn literals(code: &str) -> Vec<String> {
+    let code: Vec<&str> = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+    code.join("\n").split('"').skip(1).step_by(2).map(bare).collect()
+}
+
+/// The public functions that write a name, and the constants that are one: the item and its patterns.
+fn names(source: &str) -> Vec<(String, Vec<String>)> {
+    let source = source.split("#[cfg(test)]").next().unwrap_or_default();
+    let mut items = Vec::new();
+    for item in source.split("pub ").skip(1) {
+        let (kind, rest) = item.split_once(' ').unwrap_or((item, ""));
+        let name = rest.split(['(', ':']).next().unwrap_or_default();
+        let code = match kind {
+            "fn" => rest.split_once("format!(").map(|(_, code)| code),
+            "const" => rest.split_once('=').map(|(_, code)| code),
+            _ => None,
+        };
+        if let Some(code) = code {
+            items.push((name.to_owned(), literals(code)));
+        }
+    }
+    items
+}
+
+/// Fails unless each item of the file stands in a row with its pattern.
+fn check_names(file: &str, left_out: &[&str]) {
+    let page = rows(&read("docs/names.md"));
+    let items = names(&read(file));
+    assert!(items.len() > 5, "{file}: {items:?}");
+    for (name, patterns) in items.iter().filter(|(name, _)| !left_out.contains(&name.as_str())) {
+        let row = page.iter().find(|row| row.iter().any(|cell| quoted(cell).any(|text| text == name)));
+        let row = row.unwrap_or_else(|| panic!("{file}: {name} is not in docs/names.md"));
+        let written: BTreeSet<String> = row.iter().flat_map(|cell| quoted(cell)).map(bare).collect();
+        for pattern in patterns {
+            assert!(written.contains(pattern), "{file}: {name} is {pattern}, docs/names.md has {row:?}");
+        }
+    }
+}
+
+#[test]
+fn every_subject_is_in_the_table() {
+    check_names("crates/wire/src/subjects.rs", &[]);
+}
+
+#[test]
+fn every_state_key_is_in_the_table() {
+    check_names("crates/wire/src/keys.rs", &["PREFIX"]);
+}
+
+#[test]
+fn every_object_is_in_the_table() {
+    // What `tail` gives is looked for below; `key` and `url` put the rest before it.
+    check_names("crates/wire/src/objects.rs", &["ROOT", "tail", "key", "url"]);
+    let page = rows(&read("docs/names.md"));
+    let (_, tails) = names(&read("crates/wire/src/objects.rs"))
+        .into_iter()
+        .find(|(name, _)| name == "tail")
+        .expect("objects have a tail");
+    for tail in tails {
+        let full = format!("live/{{}}/{{}}/{tail}");
+        assert!(page.iter().any(|row| quoted(&row[0]).any(|path| bare(path) == full)), "{full} is missing");
+    }
+}
+
+#[test]
+fn the_table_of_names_has_nothing_else() {
+    let sources = ["subjects", "objects", "keys"].map(|file| read(&format!("crates/wire/src/{file}.rs")));
+    let page = read("docs/names.md");
+    let reasons = page.find("## Close reasons").expect("the page has close reasons");
+    let subjects = page.find("## Subjects").expect("the page has subjects");
+    for row in rows(&page[subjects..reasons]) {
+        let name = quoted(&row[1]).next().unwrap_or_default();
+        let known = sources.iter().any(|source| {
+            let item = |kind: &str, end: &str| source.contains(&format!("{kind}{name}{end}"));
+            item("pub fn ", "(") || item("pub const ", ":") || item("    ", "(")
+        });
+        assert!(known, "docs/names.md names {name}, which crates/wire has not");
+    }
+}
+
+#[test]
+fn every_close_reason_is_in_the_table() {
+    let source = read("crates/wire/src/reasons.rs");
+    let sendable = read("crates/rtmp/src/server/info.rs");
+    let page = read("docs/names.md");
+    let table = rows(&page[page.find("## Close reasons").expect("the page has close reasons")..]);
+    let declared = source.lines().filter(|line| line.starts_with("    ") && line.contains(" = \""));
+    let mut count = 0;
+    for line in declared.filter(|line| line.ends_with("\";")) {
+        let line = line.replace("\\\"", "'");
+        let parts: Vec<&str> = line.split('"').skip(1).step_by(2).collect();
+        let [code, status, text] = parts[..] else { panic!("{line}") };
+        count += 1;
+        let row = table.iter().find(|row| row[0] == format!("`{code}`"));
+        let row = row.unwrap_or_else(|| panic!("{code} is not in docs/names.md"));
+        assert_eq!(row[2].replace('"', "'"), text, "text of {code}");
+        // Others are sent as the nearest that encoders understand.
+        if sendable.contains(&format!("\"{status}\"")) && row[1] != "—" {
+            assert_eq!(row[1], format!("`{status}`"), "status of {code}");
+        }
+    }
+    assert_eq!(count, table.len(), "rows of close reasons");
+}
+
+/// Section, file and struct of each part of the configuration.
+const SECTIONS: &[(&str, &str, &str)] = &[
+    ("log", "crates/runtime/src/logging.rs", "LogConfig"),
+    ("node", "crates/millrace/src/process.rs", "NodeConfig"),
+    ("bus", "crates/millrace/src/backends.rs", "BusConfig"),
+    ("state", "crates/millrace/src/backends.rs", "StateConfig"),
+    ("store", "crates/millrace/src/backends.rs", "StoreConfig"),
+    ("ingest", "ingest-node/src/config.rs", "Config"),
+    ("transcode", "transcode-node/src/config.rs", "Config"),
+    ("edge", "edge-node/src/config.rs", "Config"),
+    ("control", "control/src/config.rs", "Config"),
+];
+
+/// The keys of a section as its struct has them; secrets are marked as on the page.
+fn keys_in_code(file: &str, name: &str) -> Vec<String> {
+    let source = read(file);
+    let body = |start: &str, end: &str| {
+        let (_, rest) = source.split_once(start).unwrap_or_else(|| panic!("{file}: no {start}"));
+        rest.split_once(end).map_or(rest, |(body, _)| body).to_owned()
+    };
+    let section = body(&format!("impl Section for {name} {{"), "\n}");
+    let secrets = section.split_once("SECRETS").map_or("", |(_, rest)| rest.split(';').next().unwrap_or(""));
+    let fields = body(&format!("struct {name} {{"), "\n}");
+    let field = |line: &str| {
+        let line = line.trim_start().trim_start_matches("pub(crate) ").trim_start_matches("pub ");
+        let (key, _) = line.split_once(": ").filter(|_| !line.starts_with(['/', '#']))?;
+        let mark = if secrets.contains(&format!("\"{key}\"")) { " ✱" } else { "" };
+        Some(format!("`{key}`{mark}"))
+    };
+    fields.lines().filter_map(field).collect()
+}
+
+fn documented(page: &str, section: &str) -> Vec<Vec<String>> {
+    let heading = format!("## `[{section}]`");
+    let (_, rest) = page.split_once(&heading).unwrap_or_else(|| panic!("no {heading}"));
+    rows(rest.split("\n## ").next().unwrap_or_default())
+}
+
+#[test]
+fn every_configuration_key_is_in_its_table() {
+    let page = read("docs/configuration.md");
+    for (section, file, name) in SECTIONS {
+        let written: Vec<String> = documented(&page, section).into_iter().map(|row| row[0].clone()).collect();
+        assert_eq!(written, keys_in_code(file, name), "[{section}] of docs/configuration.md and {file}");
+    }
+    let runtime = read("crates/runtime/src/config.rs");
+    let (_, all) = runtime.split_once("SECTIONS: &[&str] =").expect("the runtime lists the sections");
+    for section in literals(all.split(';').next().unwrap_or_default()) {
+        assert!(page.contains(&format!("`[{section}]`")), "[{section}] is missing");
+    }
+}
+
+#[test]
+fn every_documented_default_is_accepted() {
+    let page = read("docs/configuration.md");
+    let mut command = millrace_command().expect("a built binary");
+    command.arg("check-config");
+    for (section, ..) in SECTIONS {
+        for row in documented(&page, section) {
+            let key = quoted(&row[0]).next().expect("a key");
+            // Where the cell begins with words there is no value to give; lists are not for flags.
+            let Some(value) = row[1].strip_prefix('`').filter(|value| !value.starts_with('[')) else {
+                continue;
+            };
+            let value = value.split('`').next().unwrap_or_default();
+            if key != "metrics_listen" {
+                command.arg("--set").arg(format!("{section}.{key}={value}"));
+            }
+        }
+    }
+    let output = command.output().expect("millrace runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn every_command_and_flag_is_documented() {
+    let page = read("docs/configuration.md");
+    let help = |arguments: &[&str]| {
+        let output = millrace_command().expect("a built binary").args(arguments).output().expect("it runs");
+        String::from_utf8(output.stdout).expect("help is text")
+    };
+    let general = help(&["--help"]);
+    let (_, commands) = general.split_once("Commands:\n").expect("help lists commands");
+    for line in commands.lines().take_while(|line| !line.trim().is_empty()) {
+        let command = line.split_whitespace().next().expect("a command");
+        assert!(page.contains(&format!("`millrace {command}")), "{command} is not documented");
+    }
+    let flags = help(&["standalone", "--help"]);
+    let flags: Vec<&str> = flags.lines().map(str::trim).filter(|line| line.starts_with("--")).collect();
+    assert!(flags.len() > 5, "{flags:?}");
+    for line in flags {
+        let flag = line.split_whitespace().next().expect("a flag");
+        assert!(page.contains(&format!("| `{flag}")), "{flag} is not documented");
+    }
+}
