@@ -156,7 +156,7 @@ async fn counter(server: &Standalone, name: &str, label: &str) -> Result<usize> 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_silent_peers_take_their_address_its_places_and_nobody_elses() -> Result<()> {
     let mut server = Standalone::start().await?;
-    let neighbour = Neighbour::start(&server, 12).await?;
+    let neighbour = Neighbour::start(&server, 20).await?;
     let rtmp = address(&server.ready().rtmp)?;
     let mut idle = JoinSet::new();
     for _ in 0..IDLE_PEERS {
