@@ -312,7 +312,7 @@ async fn keep(world: &World, author: &Author) {
 
 /// The lines of a media playlist that name complete segments.
 fn segment_lines(answer: &Answer) -> Vec<String> {
-    answer.text().lines().filter(|l| l.ends_with(".m4s")).map(str::to_owned).collect()
+    answer.text().lines().filter(|l| l.strip_suffix(".m4s").is_some()).map(str::to_owned).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -187,7 +187,7 @@ impl Worker {
             let span = span.clone();
             async move {
                 let Some(work) = work else { return Ok(()) };
-                match stop.run_until_cancelled(work.instrument(span)).await {
+                match stop.run_until_cancelled(Box::pin(work.instrument(span))).await {
                     Some(result) => Ok(result?),
                     None => Ok(()),
                 }

@@ -319,7 +319,9 @@ pub fn plain_media(snapshot: &Snapshot) -> Vec<(Rendition, MediaPlaylist)> {
         if segments.iter().all(|s| s.gap) {
             return None;
         }
-        segments.iter_mut().for_each(|s| s.parts.clear());
+        for segment in &mut segments {
+            segment.parts.clear();
+        }
         let playlist = MediaPlaylist {
             target_duration: full.target_duration,
             media_sequence: full.media_sequence,

@@ -5,7 +5,13 @@
 #[allow(unreachable_pub, clippy::unwrap_used)] // shared between test modules
 mod toy;
 #[path = "sim/world.rs"]
-#[allow(unreachable_pub, missing_docs, clippy::unwrap_used, clippy::wrong_self_convention)] // a test's module
+#[allow(
+    unreachable_pub,
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::wrong_self_convention,
+    clippy::needless_pass_by_value
+)] // a test's module
 mod world;
 
 use millrace_wire::fact::{Snapshot, TrackSlot};

@@ -522,11 +522,11 @@ impl World {
     }
 
     fn drain_job(&mut self, i: usize, key: (Epoch, Generation)) {
+        use worker::Output as O;
         let mut made: Vec<Packaged> = vec![];
         loop {
             let Some(j) = self.workers[i].jobs.get_mut(&key) else { return };
             let Some(out) = j.job.poll_output() else { return };
-            use worker::Output as O;
             match out {
                 O::Package(m) => j.packager.push(&m.units, &mut made),
                 O::ResetPackager => j.packager = ToyPackager::default(),
@@ -546,7 +546,7 @@ impl World {
                 O::AskMedia(r) => self.all(&self.sessions_to(), &Msg::AskMedia(key.0, r, i)),
                 O::Heartbeat(h) => self.all(&self.sessions_to(), &Msg::Heartbeat(h)),
                 O::Upload(segment, body) => {
-                    self.upload(i, key, segment.rendition, segment.msn, body.concat())
+                    self.upload(i, key, segment.rendition, segment.msn, body.concat());
                 }
                 O::Index(fact) => self.on_index(fact),
                 O::Report(r) => self.send(To::Control, Msg::Report(r, i)),
