@@ -1,0 +1,150 @@
+//! A worker node on embedded backends, with a session that offers, grants, revokes, and a bucket to look into.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+#[path = "support/audio.rs"]
+mod audio;
+#[path = "support/session.rs"]
+mod session;
+
+use std::time::Duration;
+
+use audio::{FIRST, messages};
+use bytes::Bytes;
+use millrace_runtime::Metrics;
+use millrace_wire::control_api::StreamSettings;
+use millrace_wire::fact::{Fact, FactMessage, Snapshot};
+use millrace_wire::ids::Generation;
+use millrace_wire::media_msg::MediaMessage;
+use millrace_wire::subjects;
+use session::{World, eventually, stream};
+
+const NODE: &str = "worker-a";
+
+fn number(metrics: &Metrics, name: &str) -> u64 {
+    let text = metrics.render();
+    let line = text.lines().find(|l| l.starts_with(&format!("millrace_transcode_{name} ")));
+    line.unwrap_or_else(|| panic!("{name} in {text}")).rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+/// The messages of whole segments from the start: the first `count`.
+fn until_segment(all: &[MediaMessage], count: u64) -> usize {
+    all.iter().position(|m| m.units.iter().any(|u| u.msn.0 >= FIRST + count)).unwrap_or(all.len())
+}
+
+fn is_segment(fact: &FactMessage, msn: u64) -> bool {
+    matches!(&fact.fact, Fact::Segment(s) if s.msn.0 == msn)
+}
+
+async fn idle(metrics: &Metrics) {
+    eventually("the job's end", async || (number(metrics, "jobs") == 0).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revoked_worker_falls_silent_and_stores_what_it_had() {
+    let world = World::new().await;
+    let (node, metrics) = world.node(NODE).await;
+    world.offer(NODE).await;
+    world.follow(Generation(1)).await;
+    let all = messages(9);
+    let half = until_segment(&all, 2) + 10;
+    world.grant(NODE, 1, world.first_base(), StreamSettings::default());
+    world.publish(&all[..half]);
+    world.fact("two segments", |f| is_segment(f, FIRST + 1)).await;
+    world.revoke(NODE, 1);
+    idle(&metrics).await;
+    let said = world.facts().len();
+    world.publish(&all[half..]);
+    // A second grant of another generation shows that the node has read everything up to here.
+    world.follow(Generation(2)).await;
+    world.grant(NODE, 2, world.kept().await.unwrap_or_else(|| world.first_base()), StreamSettings::default());
+    world.fact("the successor's seal", |f| f.generation.0 == 2 && matches!(f.fact, Fact::Seal { .. })).await;
+    assert_eq!(world.facts().iter().filter(|f| f.generation.0 == 1).count(), said);
+    for msn in FIRST..FIRST + 2 {
+        assert!(world.segment(msn, 1).await.is_some(), "complete before the revocation: {msn}");
+    }
+    eventually("every segment once", async || {
+        let numbers: Vec<u64> = world.index().await.iter().map(|f| f.segment.msn.0).collect();
+        (numbers == (FIRST..FIRST + 5).collect::<Vec<_>>()).then_some(())
+    })
+    .await;
+    node.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_draining_worker_goes_on_until_its_successor_has_the_job() {
+    let world = World::new().await;
+    let (old, metrics) = world.node(NODE).await;
+    let (new, _) = world.node("worker-b").await;
+    world.offer(NODE).await;
+    world.follow(Generation(1)).await;
+    world.follow(Generation(2)).await;
+    let all = messages(9);
+    let (first, second) = (until_segment(&all, 2), until_segment(&all, 3));
+    world.grant(NODE, 1, world.first_base(), StreamSettings::default());
+    world.publish(&all[..first]);
+    world.fact("a segment", |f| is_segment(f, FIRST)).await;
+    let drained = tokio::spawn(async move { old.drain().await });
+    eventually("a heartbeat that asks for a successor", async || {
+        world.heartbeats().last().filter(|beat| beat.leaving && beat.generation.0 == 1).map(|_| ())
+    })
+    .await;
+    // It does not bid any more, and still packages what comes.
+    assert_eq!(world.offer("worker-b").await.node.as_str(), "worker-b");
+    world.publish(&all[first..second]);
+    world.fact("a segment while leaving", |f| is_segment(f, FIRST + 1)).await;
+    let base = folded(&world);
+    world.grant("worker-b", 2, base, StreamSettings::default());
+    world.fact("the successor", |f| f.generation.0 == 2).await;
+    world.announce_generation(2, "worker-b");
+    drained.await.unwrap();
+    assert_eq!(number(&metrics, "jobs"), 0);
+    world.publish(&all[second..]);
+    world.fact("the seal", |f| f.generation.0 == 2 && matches!(f.fact, Fact::Seal { .. })).await;
+    eventually("every segment once", async || {
+        let numbers: Vec<u64> = world.index().await.iter().map(|f| f.segment.msn.0).collect();
+        (numbers == (FIRST..FIRST + 5).collect::<Vec<_>>()).then_some(())
+    })
+    .await;
+    new.drain().await;
+}
+
+/// What a reader of the first author has folded.
+fn folded(world: &World) -> Snapshot {
+    let mut view = world.first_base();
+    view.epoch = millrace_wire::ids::Epoch(1);
+    view.generation = Generation(1);
+    for message in world.facts().iter().filter(|f| f.generation.0 == 1) {
+        millrace_cluster::view::apply(&mut view, message.seq, &message.fact);
+    }
+    view
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broadcast_without_an_author_is_remembered_and_ended() {
+    let world = World::new().await;
+    let (node, metrics) = world.node(NODE).await;
+    world.offer(NODE).await;
+    world.follow(Generation(1)).await;
+    world.grant(NODE, 1, world.first_base(), StreamSettings::default());
+    let all = messages(9);
+    world.publish(&all[..until_segment(&all, 4)]);
+    world.fact("a segment", |f| is_segment(f, FIRST)).await;
+    world.announce_generation(1, NODE);
+    let kept = async || world.kept().await.filter(|kept| kept.slots.len() >= 3);
+    let kept = eventually("three segments kept", kept).await;
+    assert!(kept.slots.iter().all(|s| s.tracks.values().all(|t| t.committed && t.parts.is_empty())));
+    world.revoke(NODE, 1);
+    idle(&metrics).await;
+
+    let ask = async || {
+        let wait = Duration::from_millis(300);
+        let replies = world.bus.gather(&subjects::snap(stream()), Bytes::new(), wait, 1).await.unwrap();
+        replies.first().map(|r| serde_json::from_slice::<Snapshot>(r).unwrap())
+    };
+    let base = eventually("an answer", ask).await;
+    assert_eq!((base.generation, base.epoch, base.ended), (Generation(0), kept.epoch, false));
+    assert!(base.slots.len() >= 3);
+    world.announce_end();
+    eventually("the end noted", async || ask().await.filter(|s| s.ended).map(|_| ())).await;
+    node.drain().await;
+}

@@ -1,0 +1,297 @@
+//! A publisher's session, a control and a reader for the node under test.
+#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test helper fails its test by panicking")]
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use millrace_bus::{MemBus, SharedBus};
+use millrace_cluster::view;
+use millrace_runtime::{Drain, Metrics, Readiness, SystemClock};
+use millrace_state::{RedbState, SharedState, scan_all};
+use millrace_store::{DirStore, SharedStore, SyncPolicy};
+use millrace_transcode::{Config, Deps, Node, start};
+use millrace_wire::announce::{EpochAnnouncement, EpochPhase, IndexFact, SessionAnnouncement};
+use millrace_wire::control_api::{self, LeaseReply, StreamSettings};
+use millrace_wire::fact::{Fact, FactMessage, FactReader, Snapshot};
+use millrace_wire::ids::{
+    Epoch, Generation, MediaSeq, Msn, NodeId, PlaybackId, Rendition, SessionId, StreamId,
+};
+use millrace_wire::job::{Bid, Grant, GrantOrder, Heartbeat, Offer};
+use millrace_wire::media_msg::MediaMessage;
+use millrace_wire::objects::{ObjectKind, ObjectName};
+use millrace_wire::repair::{RepairReply, RepairRequest};
+use millrace_wire::{keys, subjects};
+use serde::Serialize;
+
+use super::audio::open;
+
+/// The longest anything may take on a busy machine.
+const LIMIT: Duration = Duration::from_secs(30);
+const EPOCH: Epoch = Epoch(1);
+
+pub(crate) fn stream() -> StreamId {
+    StreamId::from_u128(9)
+}
+
+pub(crate) fn session() -> SessionId {
+    SessionId::from_u128(5)
+}
+
+pub(crate) fn playback() -> PlaybackId {
+    "00112233445566778899aabbccddeeff".parse().unwrap()
+}
+
+/// Waits until `found` gives something.
+pub(crate) async fn eventually<T>(what: &str, mut found: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = tokio::time::Instant::now() + LIMIT;
+    loop {
+        if let Some(found) = found().await {
+            return found;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "not in time: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[derive(Default)]
+struct Heard {
+    bids: Vec<Bid>,
+    heartbeats: Vec<Heartbeat>,
+    facts: Vec<FactMessage>,
+    media: Vec<MediaMessage>,
+}
+
+/// The cluster around one worker node.
+pub(crate) struct World {
+    pub(crate) bus: SharedBus,
+    pub(crate) store: SharedStore,
+    pub(crate) state: SharedState,
+    heard: Arc<Mutex<Heard>>,
+    _dir: tempfile::TempDir,
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let state = RedbState::open(dir.path().join("state.redb")).await.unwrap();
+        let store = DirStore::open(dir.path().join("store"), SyncPolicy::default()).await.unwrap();
+        let bus: SharedBus = Arc::new(MemBus::new());
+        let world =
+            Self { bus, store: Arc::new(store), state: Arc::new(state), heard: Arc::default(), _dir: dir };
+        world.listen().await;
+        world
+    }
+
+    pub(crate) async fn node(&self, name: &str) -> (Node, Metrics) {
+        let metrics = Metrics::new();
+        let deps = Deps {
+            bus: self.bus.clone(),
+            media_bus: self.bus.clone(),
+            store: self.store.clone(),
+            state: self.state.clone(),
+            node: Some(name.parse().unwrap()),
+            metrics: metrics.clone(),
+            readiness: Readiness::new(),
+            clock: SystemClock::shared(),
+            drain: Drain::new(),
+        };
+        (start(Config::default(), deps).await.unwrap(), metrics)
+    }
+
+    /// Answers repair requests like a session, reports like control, and hears bids and heartbeats.
+    async fn listen(&self) {
+        let bus = self.bus.clone();
+        let mut bids = bus.subscribe(&subjects::jobs_bid(session()), 64).await.unwrap();
+        let mut beats = bus.subscribe(&subjects::job_heartbeat(stream(), EPOCH), 1024).await.unwrap();
+        let mut ring = bus.subscribe(&subjects::ring_media(stream(), EPOCH), 64).await.unwrap();
+        let mut sealed = bus.subscribe(subjects::CONTROL_SEALED, 64).await.unwrap();
+        let heard = self.heard.clone();
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    Some(bid) = bids.recv() => {
+                        heard.lock().unwrap().bids.push(serde_json::from_slice(&bid.payload).unwrap());
+                    }
+                    Some(beat) = beats.recv() => {
+                        heard.lock().unwrap().heartbeats.push(serde_json::from_slice(&beat.payload).unwrap());
+                    }
+                    Some(request) = ring.recv() => {
+                        let media = heard.lock().unwrap().media.clone();
+                        let oldest = media.first().map(|m| m.seq.0);
+                        let reply = RepairReply { oldest, next: media.len() as u64 };
+                        let reply = serde_json::to_vec(&reply).unwrap();
+                        bus.respond(request.reply.as_ref().unwrap(), reply.into()).unwrap();
+                        for (from, to) in RepairRequest::parse(&request.payload).unwrap().ranges {
+                            for message in media.iter().filter(|m| (from..=to).contains(&m.seq.0)) {
+                                send(&bus, &subjects::repair_media(stream(), EPOCH), message);
+                            }
+                        }
+                    }
+                    Some(report) = sealed.recv() => {
+                        let reply = control_api::encode(&LeaseReply::Ok).unwrap();
+                        bus.respond(report.reply.as_ref().unwrap(), reply.into()).unwrap();
+                    }
+                    else => return,
+                }
+            }
+        });
+    }
+
+    /// Follows what the author of `generation` says from now on.
+    pub(crate) async fn follow(&self, generation: Generation) {
+        let live = subjects::live(stream(), EPOCH, generation);
+        let mut live = self.bus.subscribe(&live, 4096).await.unwrap();
+        let heard = self.heard.clone();
+        tokio::spawn(async move {
+            let mut reader = FactReader::default();
+            while let Some(message) = live.recv().await {
+                if let Some(fact) = reader.push(message.payload).unwrap() {
+                    heard.lock().unwrap().facts.push(fact);
+                }
+            }
+        });
+    }
+
+    pub(crate) fn tell(&self, subject: &str, body: &impl Serialize) {
+        self.bus.publish(subject, serde_json::to_vec(body).unwrap().into()).unwrap();
+    }
+
+    /// Offers the job until `node` bids for it.
+    pub(crate) async fn offer(&self, node: &str) -> Bid {
+        let round = self.heard.lock().unwrap().bids.len() as u64 + 1;
+        let offer = Offer { stream: stream(), epoch: EPOCH, session: session(), round, cost: 1 };
+        eventually("a bid", async || {
+            // Repeated like a session does: the node may not listen yet.
+            self.tell(subjects::JOBS_OFFER, &offer);
+            self.heard
+                .lock()
+                .unwrap()
+                .bids
+                .iter()
+                .find(|b| b.round == round && b.node.as_str() == node)
+                .cloned()
+        })
+        .await
+    }
+
+    pub(crate) fn grant(&self, node: &str, generation: u64, base: Snapshot, settings: StreamSettings) {
+        let grant = Grant {
+            stream: stream(),
+            playback: playback(),
+            session: session(),
+            epoch: EPOCH,
+            generation: Generation(generation),
+            open: open(),
+            base,
+            resume_from: MediaSeq(0),
+            settings,
+        };
+        let node: NodeId = node.parse().unwrap();
+        self.tell(&subjects::job_grant(&node), &GrantOrder::Grant(Box::new(grant)));
+    }
+
+    pub(crate) fn revoke(&self, node: &str, generation: u64) {
+        let node: NodeId = node.parse().unwrap();
+        let (stream, generation) = (stream(), Generation(generation));
+        let revoke = GrantOrder::Revoke { stream, epoch: EPOCH, generation };
+        self.tell(&subjects::job_grant(&node), &revoke);
+    }
+
+    pub(crate) fn first_base(&self) -> Snapshot {
+        view::empty(open().broadcast)
+    }
+
+    /// Media of the session: kept for repair, and published.
+    pub(crate) fn publish(&self, messages: &[MediaMessage]) {
+        self.heard.lock().unwrap().media.extend_from_slice(messages);
+        for message in messages {
+            send(&self.bus, &subjects::media(stream(), EPOCH), message);
+        }
+    }
+
+    pub(crate) fn announce_generation(&self, generation: u64, worker: &str) {
+        let generation = Some(Generation(generation));
+        let (stream, session, worker) = (stream(), session(), worker.parse().ok());
+        let told = SessionAnnouncement { stream, epoch: EPOCH, session, generation, worker, degraded: None };
+        self.tell(&subjects::session(stream), &told);
+    }
+
+    pub(crate) fn announce_end(&self) {
+        let told = EpochAnnouncement {
+            stream: stream(),
+            playback: playback(),
+            broadcast: open().broadcast,
+            epoch: EPOCH,
+            session: Some(session()),
+            phase: EpochPhase::Ended,
+        };
+        self.tell(&subjects::epoch(stream()), &told);
+    }
+
+    pub(crate) fn facts(&self) -> Vec<FactMessage> {
+        self.heard.lock().unwrap().facts.clone()
+    }
+
+    pub(crate) fn heartbeats(&self) -> Vec<Heartbeat> {
+        self.heard.lock().unwrap().heartbeats.clone()
+    }
+
+    /// Waits for a fact.
+    pub(crate) async fn fact(&self, what: &str, wanted: impl Fn(&FactMessage) -> bool) -> FactMessage {
+        eventually(what, async || self.facts().into_iter().find(|f| wanted(f))).await
+    }
+
+    /// The segments that facts say are stored under a generation.
+    pub(crate) fn committed(&self, generation: u64) -> Vec<u64> {
+        let msn = |f: &FactMessage| match &f.fact {
+            Fact::Committed { msn, .. } if f.generation.0 == generation => Some(msn.0),
+            _ => None,
+        };
+        self.facts().iter().filter_map(msn).collect()
+    }
+
+    /// A segment's parts as announced, joined.
+    pub(crate) fn joined(&self, generation: u64, msn: u64) -> Bytes {
+        let mut joined = BytesMut::new();
+        for fact in self.facts() {
+            if let Fact::Part(part) = &fact.fact
+                && (fact.generation.0, part.msn.0) == (generation, msn)
+            {
+                joined.extend_from_slice(&fact.payload);
+            }
+        }
+        joined.freeze()
+    }
+
+    pub(crate) async fn object(&self, kind: ObjectKind) -> Option<Bytes> {
+        let name = ObjectName { playback: playback(), rendition: Rendition::audio(), epoch: EPOCH, kind };
+        self.text(&name.key()).await
+    }
+
+    pub(crate) async fn segment(&self, msn: u64, generation: u64) -> Option<Bytes> {
+        self.object(ObjectKind::Segment(Msn(msn), Generation(generation))).await
+    }
+
+    pub(crate) async fn text(&self, key: &str) -> Option<Bytes> {
+        self.store.get(key, None).await.ok().map(|object| object.body)
+    }
+
+    pub(crate) async fn index(&self) -> Vec<IndexFact> {
+        let records = scan_all(&*self.state, &keys::all_segments(stream()), 1000).await.unwrap();
+        records.iter().map(|r| serde_json::from_slice(&r.value).unwrap()).collect()
+    }
+
+    /// The state kept for when everybody is gone.
+    pub(crate) async fn kept(&self) -> Option<Snapshot> {
+        let record = self.state.get(&keys::snapshot(stream())).await.unwrap()?;
+        serde_json::from_slice(&record.value).unwrap()
+    }
+}
+
+fn send(bus: &SharedBus, subject: &str, message: &MediaMessage) {
+    for frame in message.encode(bus.max_payload()).unwrap() {
+        bus.publish(subject, frame).unwrap();
+    }
+}
