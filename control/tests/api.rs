@@ -5,8 +5,8 @@ mod common;
 
 use common::{Backends, Control, TOKEN};
 use millrace_store::{FaultyStore, Meta, PutBody, StoreFaults, list_all};
-use millrace_wire::control_api::{ClaimReply, Kick, LeaseReply, RenewRequest};
-use millrace_wire::ids::SessionId;
+use millrace_wire::control_api::{ClaimReply, Kick, LeaseReply, RenewRequest, SealReport};
+use millrace_wire::ids::{Generation, SessionId};
 use millrace_wire::reasons::CloseReason;
 use millrace_wire::subjects;
 use reqwest::{Method, StatusCode};
@@ -138,6 +138,37 @@ async fn a_second_publisher_takes_over_and_the_first_is_told() {
     assert_eq!(control.ask::<_, LeaseReply>(subjects::CONTROL_RENEW, &degraded).await, LeaseReply::Ok);
     let status = control.status(created["id"].as_str().unwrap()).await;
     assert_eq!(status["health"]["message"], "degraded: no capacity");
+    control.node.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_whose_epoch_is_sealed_is_told_to_stop() {
+    let backends = Backends::embedded().await;
+    let control = Control::start(&backends).await;
+    let created = control.create(json!({"title": "Sealed"})).await;
+    let key = created["stream_key"].as_str().unwrap();
+    let ClaimReply::Granted(grant) = control.claim(key, 1).await else { panic!("granted") };
+    let report = SealReport {
+        stream: grant.stream,
+        epoch: grant.epoch,
+        generation: Generation(1),
+        last: Some(grant.first_msn),
+        discontinuity_sequence: grant.discontinuity_sequence,
+        ended: false,
+    };
+    assert_eq!(control.ask::<_, LeaseReply>(subjects::CONTROL_SEALED, &report).await, LeaseReply::Ok);
+    let renew = RenewRequest {
+        stream: grant.stream,
+        session: SessionId::from_u128(1),
+        epoch: grant.epoch,
+        open_msn: Some(grant.first_msn.next()),
+        discontinuity_sequence: grant.discontinuity_sequence,
+        degraded: None,
+    };
+    let reply: LeaseReply = control.ask(subjects::CONTROL_RENEW, &renew).await;
+    assert_eq!(reply, LeaseReply::Superseded { reason: CloseReason::ConnectionLost });
+    let ClaimReply::Granted(next) = control.claim(key, 2).await else { panic!("granted") };
+    assert_eq!(next.first_msn, grant.first_msn.plus(2), "the sealed number is not trusted alone");
     control.node.drain().await;
 }
 

@@ -23,6 +23,9 @@ pub const LEASE_MS: u32 = 3_000;
 /// second each. Below [`LEASE_MS`] by more than a renewal.
 pub const PERSIST_EVERY_MS: u64 = 1_500;
 
+/// No segment is shorter, so a session that is not heard of opens at most one in this time.
+pub const MIN_SEGMENT_MS: u64 = 2_000;
+
 /// An author hears of the end within a second and seals within three more ([`millrace_cluster::worker`]); one that
 /// has not reported it by then is looked for.
 pub const END_REPORTED_MS: u64 = 5_000;
@@ -82,6 +85,9 @@ pub struct Claim {
     pub open_msn: Msn,
     /// The last segment number used, once its author sealed the epoch.
     pub sealed_msn: Option<Msn>,
+    /// Its session said that it is gone: the open number is exact.
+    #[serde(default)]
+    pub released: bool,
     /// The highest number its author may use for a GAP while the publisher is away.
     pub gaps_through: Option<Msn>,
     /// The highest discontinuity sequence number reported.
@@ -153,7 +159,8 @@ pub enum Lease {
     Unknown,
 }
 
-/// Renews a lease. One that ran out is taken up again as long as nobody else has the stream.
+/// Renews a lease. One that ran out is taken up again as long as nobody else has the stream and its author has
+/// not sealed the epoch.
 pub fn renew(now: UnixMillis, claim: &Claim, request: &RenewRequest) -> Lease {
     if claim.epoch > request.epoch {
         let over = matches!(claim.presence, Presence::Ended { .. });
@@ -164,6 +171,10 @@ pub fn renew(now: UnixMillis, claim: &Claim, request: &RenewRequest) -> Lease {
     }
     if matches!(claim.presence, Presence::Ended { .. }) {
         return Lease::Lost(CloseReason::StreamEnded);
+    }
+    if claim.sealed_msn.is_some() {
+        // Nobody would package what it still sends; the publisher may connect again for a new epoch.
+        return Lease::Lost(CloseReason::ConnectionLost);
     }
     let renewed = Claim {
         open_msn: request.open_msn.map_or(claim.open_msn, |open| open.max(claim.open_msn)),
@@ -187,8 +198,11 @@ impl Claim {
         last: Option<&Self>,
         request: &ClaimRequest,
     ) -> Self {
-        // A stream's first number is the time: lost state restarts above everything (segments are >= 2 s).
-        let first_msn = last.map_or(Msn(now.as_secs()), |claim| claim.used_through().next());
+        let continues = last.is_some_and(|claim| claim.broadcast == broadcast);
+        let unused = last.map_or(Msn(0), |claim| claim.used_through(now).next());
+        // A broadcast's first number is the time: lost state restarts above everything (segments are >= 2 s), and
+        // the GAPs that lead its window have room.
+        let first_msn = if continues { unused } else { unused.max(Msn(now.as_secs())) };
         Self {
             stream: stream.id,
             playback: stream.playback_id,
@@ -201,9 +215,10 @@ impl Claim {
             // Epochs only grow, also when the clock was set back.
             epoch: last.map_or(Epoch(now.0), |claim| claim.epoch.next().max(Epoch(now.0))),
             first_msn,
-            continues: last.is_some_and(|claim| claim.broadcast == broadcast),
+            continues,
             open_msn: first_msn,
             sealed_msn: None,
+            released: false,
             gaps_through: None,
             discontinuity: last.map_or(DiscontinuitySeq(0), |claim| claim.discontinuity.next()),
             granted_at: now,
@@ -255,11 +270,17 @@ impl Claim {
         self.presence == Presence::Publishing && now.0.saturating_sub(self.renewed_at.0) < u64::from(LEASE_MS)
     }
 
-    /// The highest segment number that may be in use. Without the author's word the last segment is the open
-    /// one or, had it been closed by then, the one after it.
-    pub fn used_through(&self) -> Msn {
-        let used = self.sealed_msn.unwrap_or(self.open_msn.next());
-        self.gaps_through.map_or(used, |gaps| gaps.max(used))
+    /// The highest segment number that may be in use, now or before everybody has heard of the next epoch. `sealed`
+    /// alone is not trusted: an author that missed media seals below what its session has stamped.
+    pub fn used_through(&self, now: UnixMillis) -> Msn {
+        let open = match (self.released, self.sealed_msn) {
+            (true, _) => self.open_msn,
+            // The last renewal may be a boundary old.
+            (false, Some(_)) => self.open_msn.next(),
+            // It may still be stamping.
+            (false, None) => self.open_msn.plus(2 + now.0.saturating_sub(self.renewed_at.0) / MIN_SEGMENT_MS),
+        };
+        [self.sealed_msn, self.gaps_through].into_iter().flatten().fold(open, Msn::max)
     }
 
     /// The claim after its session left; `None` when it is not the one that holds it.
@@ -275,6 +296,7 @@ impl Claim {
             discontinuity: self.discontinuity.max(request.discontinuity_sequence),
             presence: Presence::Away { since: now },
             degraded: None,
+            released: true,
             ..self.clone()
         })
     }

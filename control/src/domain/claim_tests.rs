@@ -90,7 +90,7 @@ fn a_second_publisher_takes_over_and_the_first_is_kicked() {
     assert_eq!(second.claim.epoch, Epoch(at(2_000).0));
     assert_eq!(second.claim.broadcast, first.claim.broadcast);
     assert_eq!(second.claim.discontinuity, DiscontinuitySeq(1));
-    assert_eq!(second.claim.first_msn, first.claim.first_msn.plus(2));
+    assert_eq!(second.claim.first_msn, first.claim.first_msn.plus(4), "the first one may still be stamping");
     assert!(second.claim.continues && !first.claim.continues);
 }
 
@@ -122,23 +122,84 @@ fn epochs_grow_though_the_clock_goes_back() {
     assert!(second.claim.first_msn > first.claim.first_msn);
 }
 
-#[test]
-fn the_next_epoch_begins_after_the_sealed_or_the_open_segment() {
+/// A claim renewed one second after the grant with 1 700 000 007 open.
+fn renewed() -> (Stream, Claim) {
     let first = grant(T0, &sample(), None, 1).unwrap();
-    let Lease::Kept(Some(claim)) =
-        renew(at(1_000), &first.claim, &renewal(&first.claim, Some(1_700_000_007)))
-    else {
-        panic!("renewed")
-    };
-    let unsealed = grant(at(2_000), &first.stream, Some(&claim), 2).unwrap();
-    assert_eq!(unsealed.claim.first_msn, Msn(1_700_000_009));
-    let sealed = claim.sealed(&seal(&claim, Some(1_700_000_007), false)).unwrap();
-    let next = grant(at(2_000), &first.stream, Some(&sealed), 2).unwrap();
-    assert_eq!(next.claim.first_msn, Msn(1_700_000_008));
-    assert!(next.claim.continues);
-    assert_eq!(next.kick, None, "a sealed epoch has nobody left to disconnect");
-    let unused = first.claim.sealed(&seal(&claim, None, false)).unwrap();
-    assert_eq!(unused.used_through().next(), first.claim.first_msn, "nothing was used");
+    let request = renewal(&first.claim, Some(1_700_000_007));
+    let Lease::Kept(Some(claim)) = renew(at(1_000), &first.claim, &request) else { panic!("renewed") };
+    (first.stream, *claim)
+}
+
+fn sealed_at(claim: &Claim, last: u64) -> Claim {
+    claim.sealed(&seal(claim, Some(last), false)).unwrap()
+}
+
+#[test]
+fn a_released_session_s_word_is_exact() {
+    let (stream, claim) = renewed();
+    let away = claim.released(at(1_500), &release(&claim, Some(1_700_000_008))).unwrap();
+    assert!(away.released);
+    assert_eq!(away.used_through(at(60_000)), Msn(1_700_000_008), "time adds nothing");
+    assert_eq!(sealed_at(&away, 1_700_000_005).used_through(at(2_000)), Msn(1_700_000_008));
+    assert_eq!(sealed_at(&away, 1_700_000_009).used_through(at(2_000)), Msn(1_700_000_009));
+    let next = grant(at(2_000), &stream, Some(&away), 2).unwrap().claim;
+    assert_eq!(next.first_msn, Msn(1_700_000_009));
+    assert!(next.continues && !next.released, "the next session has not left");
+}
+
+#[test]
+fn a_seal_without_the_session_s_word_may_be_a_boundary_low() {
+    let (stream, claim) = renewed();
+    for (last, used) in [(5, 8), (8, 8), (9, 9)] {
+        let sealed = sealed_at(&claim, 1_700_000_000 + last);
+        assert_eq!(sealed.used_through(at(60_000)), Msn(1_700_000_000 + used));
+        let next = grant(at(2_000), &stream, Some(&sealed), 2).unwrap();
+        assert_eq!(next.claim.first_msn, Msn(1_700_000_001 + used));
+        assert_eq!(next.kick, None, "a sealed epoch has nobody left to disconnect");
+    }
+    let unused = claim.sealed(&seal(&claim, None, false)).unwrap();
+    assert_eq!(unused.used_through(at(2_000)), Msn(1_700_000_008), "the session has stamped more");
+}
+
+#[test]
+fn a_silent_session_may_still_be_stamping() {
+    let (stream, claim) = renewed();
+    for (ms, used) in [(0, 9), (1_000, 9), (2_999, 9), (3_000, 10), (9_000, 13)] {
+        assert_eq!(claim.used_through(at(ms)), Msn(1_700_000_000 + used), "{ms}");
+    }
+    let next = grant(at(9_000), &stream, Some(&claim), 2).unwrap().claim;
+    assert_eq!(next.first_msn, Msn(1_700_000_014));
+}
+
+#[test]
+fn a_sealed_epoch_is_not_taken_up_again() {
+    let (_, claim) = renewed();
+    let Due::Lapsed(away) = due(at(1_000 + LEASE), &claim) else { panic!("lapsed") };
+    for claim in [claim, *away] {
+        let sealed = sealed_at(&claim, 1_700_000_007);
+        let lease = renew(at(5_000), &sealed, &renewal(&claim, Some(1_700_000_009)));
+        assert_eq!(lease, Lease::Lost(CloseReason::ConnectionLost));
+    }
+    assert!(!CloseReason::ConnectionLost.is_final(), "the publisher may come back");
+}
+
+#[test]
+fn a_new_broadcast_begins_at_the_time_or_above_what_was_used() {
+    let (stream, claim) = renewed();
+    let other = Stream { broadcast: Some(BroadcastId::from_u128(9)), ..stream };
+    let soon = grant(at(1_000), &other, Some(&claim), 2).unwrap().claim;
+    assert_eq!((soon.first_msn, soon.continues), (Msn(1_700_000_010), false));
+    let away = claim.released(at(1_500), &release(&claim, None)).unwrap();
+    let later = grant(at(100_000), &other, Some(&away), 2).unwrap().claim;
+    assert_eq!((later.first_msn, later.continues), (Msn(1_700_000_100), false));
+}
+
+#[test]
+fn a_claim_stored_before_releases_were_kept_is_read() {
+    let (_, claim) = renewed();
+    let mut stored = serde_json::to_value(&claim).unwrap();
+    assert!(stored.as_object_mut().unwrap().remove("released").is_some());
+    assert_eq!(serde_json::from_value::<Claim>(stored).unwrap(), claim);
 }
 
 #[test]
@@ -150,7 +211,7 @@ fn numbers_lent_for_gaps_are_never_given_again() {
     assert_eq!(lent.gaps_through, Some(Msn(1_700_000_013)));
     assert_eq!(due(at(8_000), &lent), Due::Nothing);
     let sealed = lent.sealed(&seal(&lent, Some(1_700_000_010), false)).unwrap();
-    assert_eq!(sealed.used_through(), Msn(1_700_000_013));
+    assert_eq!(sealed.used_through(at(8_000)), Msn(1_700_000_013));
     let next = grant(at(9_000), &first.stream, Some(&sealed), 2).unwrap();
     assert_eq!(next.claim.first_msn, Msn(1_700_000_014));
     let mut hold = away.clone();
