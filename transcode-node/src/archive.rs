@@ -48,10 +48,11 @@ async fn answer(bus: SharedBus, state: SharedState, message: Message) {
     }
 }
 
-/// Control repeats the end until an author has confirmed it, or for a minute.
+/// A living author writes its end itself; control says that it ends the broadcast in a dead one's place by naming no
+/// session, and repeats it for a minute.
 async fn note_end(state: &SharedState, message: &Message) {
     let Ok(told) = serde_json::from_slice::<EpochAnnouncement>(&message.payload) else { return };
-    if told.phase != EpochPhase::Ended {
+    if told.phase != EpochPhase::Ended || told.session.is_some() {
         return;
     }
     for _ in 0..ATTEMPTS {

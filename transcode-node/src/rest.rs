@@ -74,7 +74,8 @@ impl Rest {
     /// Writes what has changed.
     pub(crate) fn note(&mut self, job: &WorkerJob) {
         let Some(view) = job.snapshot() else {
-            if let Some(playlists) = &self.playlists {
+            // Before the session has announced this author there is nothing to stop.
+            if let Some(playlists) = self.playlists.as_ref().filter(|_| self.noted.is_some()) {
                 playlists.stop();
             }
             return;

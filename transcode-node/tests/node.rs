@@ -10,13 +10,16 @@ use std::time::Duration;
 
 use audio::{FIRST, messages};
 use bytes::Bytes;
+use millrace_media::hls::MediaPlaylist;
+use millrace_media::hls::checker::Checker;
 use millrace_runtime::Metrics;
 use millrace_wire::control_api::StreamSettings;
 use millrace_wire::fact::{Fact, FactMessage, Snapshot};
-use millrace_wire::ids::Generation;
+use millrace_wire::ids::{Generation, InitVersion, Rendition};
 use millrace_wire::media_msg::MediaMessage;
+use millrace_wire::objects::{self, ObjectKind};
 use millrace_wire::subjects;
-use session::{World, eventually, stream};
+use session::{World, eventually, playback, stream};
 
 const NODE: &str = "worker-a";
 
@@ -47,7 +50,7 @@ async fn a_revoked_worker_falls_silent_and_stores_what_it_had() {
     world.follow(Generation(1)).await;
     let all = messages(9);
     let half = until_segment(&all, 2) + 10;
-    world.grant(NODE, 1, world.first_base(), StreamSettings::default());
+    world.grant(NODE, 1, World::first_base(), StreamSettings::default());
     world.publish(&all[..half]);
     world.fact("two segments", |f| is_segment(f, FIRST + 1)).await;
     world.revoke(NODE, 1);
@@ -56,7 +59,12 @@ async fn a_revoked_worker_falls_silent_and_stores_what_it_had() {
     world.publish(&all[half..]);
     // A second grant of another generation shows that the node has read everything up to here.
     world.follow(Generation(2)).await;
-    world.grant(NODE, 2, world.kept().await.unwrap_or_else(|| world.first_base()), StreamSettings::default());
+    world.grant(
+        NODE,
+        2,
+        world.kept().await.unwrap_or_else(|| World::first_base()),
+        StreamSettings::default(),
+    );
     world.fact("the successor's seal", |f| f.generation.0 == 2 && matches!(f.fact, Fact::Seal { .. })).await;
     assert_eq!(world.facts().iter().filter(|f| f.generation.0 == 1).count(), said);
     for msn in FIRST..FIRST + 2 {
@@ -80,7 +88,7 @@ async fn a_draining_worker_goes_on_until_its_successor_has_the_job() {
     world.follow(Generation(2)).await;
     let all = messages(9);
     let (first, second) = (until_segment(&all, 2), until_segment(&all, 3));
-    world.grant(NODE, 1, world.first_base(), StreamSettings::default());
+    world.grant(NODE, 1, World::first_base(), StreamSettings::default());
     world.publish(&all[..first]);
     world.fact("a segment", |f| is_segment(f, FIRST)).await;
     let drained = tokio::spawn(async move { old.drain().await });
@@ -110,7 +118,7 @@ async fn a_draining_worker_goes_on_until_its_successor_has_the_job() {
 
 /// What a reader of the first author has folded.
 fn folded(world: &World) -> Snapshot {
-    let mut view = world.first_base();
+    let mut view = World::first_base();
     view.epoch = millrace_wire::ids::Epoch(1);
     view.generation = Generation(1);
     for message in world.facts().iter().filter(|f| f.generation.0 == 1) {
@@ -125,7 +133,7 @@ async fn a_broadcast_without_an_author_is_remembered_and_ended() {
     let (node, metrics) = world.node(NODE).await;
     world.offer(NODE).await;
     world.follow(Generation(1)).await;
-    world.grant(NODE, 1, world.first_base(), StreamSettings::default());
+    world.grant(NODE, 1, World::first_base(), StreamSettings::default());
     let all = messages(9);
     world.publish(&all[..until_segment(&all, 4)]);
     world.fact("a segment", |f| is_segment(f, FIRST)).await;
@@ -144,7 +152,63 @@ async fn a_broadcast_without_an_author_is_remembered_and_ended() {
     let base = eventually("an answer", ask).await;
     assert_eq!((base.generation, base.epoch, base.ended), (Generation(0), kept.epoch, false));
     assert!(base.slots.len() >= 3);
-    world.announce_end();
+    world.announce_end(true);
     eventually("the end noted", async || ask().await.filter(|s| s.ended).map(|_| ())).await;
+    node.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_granted_worker_announces_stores_indexes_publishes_and_ends() {
+    let world = World::new().await;
+    let (node, metrics) = world.node(NODE).await;
+    assert!(world.offer(NODE).await.free > 0);
+    world.follow(Generation(1)).await;
+    let settings = StreamSettings { publish_playlist: true, ..StreamSettings::default() };
+    let all = messages(9);
+    let half = until_segment(&all, 3);
+    // What was published before the grant comes from the ring; grants are repeated until a heartbeat shows them.
+    world.publish(&all[..half]);
+    for _ in 0..3 {
+        world.grant(NODE, 1, World::first_base(), settings.clone());
+    }
+    world.fact("the second segment", |f| is_segment(f, FIRST + 1)).await;
+    world.announce_generation(1, NODE);
+    let (key, mut checker) = (objects::media_playlist(playback(), &Rendition::audio()), Checker::new());
+    let live = eventually("a playlist in the bucket", async || world.text(&key).await).await;
+    assert_eq!(checker.check(std::str::from_utf8(&live).unwrap()), []);
+    world.publish(&all[half..]);
+    world.fact("the seal", |f| matches!(f.fact, Fact::Seal { .. })).await;
+    world.announce_end(false);
+    world.fact("the end", |f| f.fact == Fact::End).await;
+
+    let numbers: Vec<u64> = (FIRST..FIRST + 5).collect();
+    for msn in &numbers {
+        let stored = world.segment(*msn, 1).await.expect("a committed segment is in the store");
+        assert_eq!(stored, world.joined(1, *msn), "segment {msn} is its parts");
+    }
+    let mut committed = world.committed(1);
+    committed.sort_unstable();
+    assert_eq!(committed, numbers);
+    assert!(world.object(ObjectKind::Init(InitVersion(0))).await.is_some());
+    let index = eventually("the index", async || Some(world.index().await).filter(|i| i.len() == 5)).await;
+    assert_eq!(index.iter().map(|f| f.segment.msn.0).collect::<Vec<_>>(), numbers);
+    let seqs: Vec<u64> = world.facts().iter().map(|f| f.seq.0).collect();
+    assert_eq!(seqs, (0..seqs.len() as u64).collect::<Vec<_>>(), "one author, whatever the grants");
+    assert_eq!(number(&metrics, "grants_total"), 1);
+
+    let ended = async || world.text(&key).await.filter(|t| t.ends_with(b"#EXT-X-ENDLIST\n"));
+    let ended = String::from_utf8(eventually("ENDLIST in the bucket", ended).await.to_vec()).unwrap();
+    assert_eq!(checker.check(&ended), [], "{ended}");
+    let playlist = MediaPlaylist::parse(&ended).unwrap();
+    assert_eq!((playlist.segments.len(), playlist.part_target), (5, None));
+    for segment in &playlist.segments {
+        let object = format!("live/{}/audio/{}", playback(), segment.uri);
+        assert!(world.text(&object).await.is_some(), "{object}");
+    }
+    let multivariant = world.text(&objects::multivariant(playback())).await.unwrap();
+    assert!(String::from_utf8_lossy(&multivariant).contains("audio/index.m3u8"));
+    let kept = async || world.kept().await.filter(|kept| kept.ended);
+    assert_eq!(eventually("the kept state", kept).await.slots.len(), 5);
+    idle(&metrics).await;
     node.drain().await;
 }

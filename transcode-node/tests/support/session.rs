@@ -199,7 +199,7 @@ impl World {
         self.tell(&subjects::job_grant(&node), &revoke);
     }
 
-    pub(crate) fn first_base(&self) -> Snapshot {
+    pub(crate) fn first_base() -> Snapshot {
         view::empty(open().broadcast)
     }
 
@@ -218,13 +218,14 @@ impl World {
         self.tell(&subjects::session(stream), &told);
     }
 
-    pub(crate) fn announce_end(&self) {
+    /// `by_control`: control ends the broadcast in its author's place.
+    pub(crate) fn announce_end(&self, by_control: bool) {
         let told = EpochAnnouncement {
             stream: stream(),
             playback: playback(),
             broadcast: open().broadcast,
             epoch: EPOCH,
-            session: Some(session()),
+            session: (!by_control).then(session),
             phase: EpochPhase::Ended,
         };
         self.tell(&subjects::epoch(stream()), &told);
