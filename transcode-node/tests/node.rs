@@ -59,12 +59,7 @@ async fn a_revoked_worker_falls_silent_and_stores_what_it_had() {
     world.publish(&all[half..]);
     // A second grant of another generation shows that the node has read everything up to here.
     world.follow(Generation(2)).await;
-    world.grant(
-        NODE,
-        2,
-        world.kept().await.unwrap_or_else(|| World::first_base()),
-        StreamSettings::default(),
-    );
+    world.grant(NODE, 2, world.kept().await.unwrap_or_else(World::first_base), StreamSettings::default());
     world.fact("the successor's seal", |f| f.generation.0 == 2 && matches!(f.fact, Fact::Seal { .. })).await;
     assert_eq!(world.facts().iter().filter(|f| f.generation.0 == 1).count(), said);
     for msn in FIRST..FIRST + 2 {
