@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
@@ -81,15 +82,18 @@ fn key_value(text: &str) -> Result<(String, String), String> {
 /// What differs in one process: nobody can take over its publishers, so a stop does not wait for them.
 const STANDALONE_DEFAULTS: &str = "[ingest]\ndrain_s = 1\n[transcode]\ndrain_s = 5\n";
 
+/// Environment variables: names and values.
+pub(crate) type Vars = Vec<(OsString, OsString)>;
+
 impl Cli {
-    /// The configuration as the flags, the environment and the file give it.
-    pub(crate) fn load(&self) -> anyhow::Result<ConfigTree> {
+    /// The configuration as the flags, the environment `vars` and the file give it.
+    pub(crate) fn load(&self, vars: Vars) -> anyhow::Result<ConfigTree> {
         let tree = match &self.command {
             Command::Healthcheck { .. } => Loader::new().load(),
             Command::Standalone(args) => {
                 let defaults = Loader::new().text(STANDALONE_DEFAULTS, Path::new("standalone"))?;
                 args.node
-                    .layers(defaults)?
+                    .layers(defaults, vars)?
                     .set("ingest.rtmp", args.rtmp.as_deref(), "--rtmp")
                     .set("edge.listen", args.edge.as_deref(), "--edge")
                     .set("control.listen", args.control.as_deref(), "--control")
@@ -100,19 +104,19 @@ impl Cli {
             | Command::Transcode(args)
             | Command::Edge(args)
             | Command::Control(args)
-            | Command::CheckConfig(args) => args.layers(Loader::new())?.load(),
+            | Command::CheckConfig(args) => args.layers(Loader::new(), vars)?.load(),
         };
         Ok(tree)
     }
 }
 
 impl NodeArgs {
-    fn layers(&self, loader: Loader) -> anyhow::Result<Loader> {
+    fn layers(&self, loader: Loader, vars: Vars) -> anyhow::Result<Loader> {
         let loader = match &self.config {
             Some(path) => loader.file(path)?,
             None => loader,
         };
-        let loader = loader.env(std::env::vars_os())?;
+        let loader = loader.env(vars)?;
         let loader = loader.set("log.json", self.log_json.then_some("true"), "--log-json");
         Ok(self.sets.iter().fold(loader, |loader, (key, value)| loader.set(key, Some(value), "--set")))
     }
@@ -158,7 +162,7 @@ mod tests {
             "--set",
             "edge.workers=3",
         ]);
-        let tree = cli.load().unwrap();
+        let tree = cli.load(Vars::new()).unwrap();
         let edge: millrace_edge::Config = tree.section().unwrap();
         assert_eq!((edge.listen.port(), edge.workers), (1, 3));
         let control: millrace_control::Config = tree.section().unwrap();

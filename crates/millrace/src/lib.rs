@@ -19,7 +19,7 @@ use cli::Command;
 
 /// Runs a command to its end.
 pub fn run(cli: &Cli) -> anyhow::Result<()> {
-    let tree = cli.load()?;
+    let tree = cli.load(std::env::vars_os().collect())?;
     match &cli.command {
         Command::CheckConfig(_) => ops::check_config(&tree),
         Command::Healthcheck { url } => ops::healthcheck(url),
