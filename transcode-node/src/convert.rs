@@ -24,7 +24,7 @@ pub(crate) struct BadUnit {
 /// When a configuration record cannot be read.
 pub(crate) fn media_event(unit: MediaUnit) -> Result<MediaEvent, BadUnit> {
     match unit.kind {
-        UnitKind::Config => config_event(unit),
+        UnitKind::Config { .. } => config_event(unit),
         UnitKind::Frame => Ok(MediaEvent::Unit(StampedUnit { stamp: stamp(&unit), unit: media_unit(unit) })),
     }
 }

@@ -81,7 +81,9 @@ fn a_successor_makes_the_same_of_the_same_segment() {
 #[test]
 fn an_unreadable_configuration_costs_its_unit_only() {
     let mut all = messages(3);
-    all[5].units.insert(0, unit(UnitKind::Config, 5 * FRAME, Bytes::from_static(&[0xFF])));
+    all[5]
+        .units
+        .insert(0, unit(UnitKind::Config { bandwidth: 128_000 }, 5 * FRAME, Bytes::from_static(&[0xFF])));
     let mut pipeline = Pipeline::new(&open(), PartSetup::Measure);
     let made = make(&mut pipeline, &all);
     assert_eq!(pipeline.lost_units(), 1);

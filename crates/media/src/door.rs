@@ -205,7 +205,7 @@ impl Door {
         self.last_dts = Some(dts);
         self.first_picture.get_or_insert(dts);
         self.advance(dts);
-        let cts = i32::try_from(pts - dts).unwrap_or(0);
+        let cts = (pts - dts).clamp(-MAX_CTS, MAX_CTS) as i32;
         self.emit(Unit::Video(AccessUnit { dts, cts, keyframe, data }), jump);
         self.fill_silence(dts);
     }

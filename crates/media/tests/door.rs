@@ -135,6 +135,16 @@ fn decoding_times_that_stand_still_or_go_back_are_moved_and_presentation_times_k
 }
 
 #[test]
+fn a_clock_that_stands_still_makes_no_boundless_offsets() {
+    let mut door = door(2);
+    for n in 0..20_000 {
+        door.push_video(0, 0, picture(n, n == 0));
+    }
+    let (video, ..) = drain(&mut door);
+    assert!(video.iter().all(|(dts, pts)| (pts - dts).abs() <= 720_000));
+}
+
+#[test]
 fn tracks_with_one_clock_keep_their_distance_and_others_are_put_together() {
     // Audio 200 ms before the pictures.
     let mut together = door(2);

@@ -5,7 +5,7 @@
 //! track u8 · flags u8 · msn u64 · discontinuity sequence u64 · init version u32 · dts i64 · cts i32 · length u32
 //! ```
 //! Codec configurations travel as units too, again in the first message of every segment, so that a worker can
-//! start at any segment.
+//! start at any segment. A configuration has no time: its dts field holds the declared bits per second.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
@@ -14,6 +14,13 @@ use crate::ids::{DiscontinuitySeq, Epoch, Generation, InitVersion, MediaSeq, Msn
 
 /// Most units in one message: 40 ms hold 2 AAC frames; a burst of late audio is split over messages.
 pub const MAX_UNITS: usize = 512;
+/// Times beyond this, either way, are nonsense (3 000 years of 90 kHz ticks) and refused: sums and differences of what
+/// is let through stay far from overflow.
+pub const MAX_TIME: i64 = 1 << 53;
+/// Composition offsets beyond this, either way, are refused: 93 s of 90 kHz ticks, ten times what ingest lets through.
+pub const MAX_CTS: i32 = 1 << 23;
+/// A track declared with more than this is refused: 1 Gb/s, twenty times any publisher's limit.
+pub const MAX_BANDWIDTH: u64 = 1_000_000_000;
 const RECORD: usize = 1 + 1 + 8 + 8 + 4 + 8 + 4 + 4;
 
 /// The track a unit belongs to.
@@ -31,7 +38,18 @@ pub enum UnitKind {
     /// An access unit (AVCC) or a raw audio frame.
     Frame,
     /// The decoder configuration (avcC record, AudioSpecificConfig) from here on.
-    Config,
+    Config {
+        /// Peak bits per second of the track (BANDWIDTH): as the publisher declared it, within what its limit allows and
+        /// no less than what was measured.
+        bandwidth: u64,
+    },
+}
+
+impl UnitKind {
+    /// A decoder configuration.
+    pub const fn is_config(self) -> bool {
+        matches!(self, Self::Config { .. })
+    }
 }
 
 /// One access unit, audio frame or configuration with ingest's stamp.
@@ -48,9 +66,9 @@ pub struct MediaUnit {
     pub discontinuity_sequence: DiscontinuitySeq,
     /// The initialisation section the unit is decoded with.
     pub init_version: InitVersion,
-    /// Decode time (audio: presentation time) in the track's timescale.
+    /// Decode time (audio: presentation time) in the track's timescale, within [`MAX_TIME`]; 0 for a configuration.
     pub dts: i64,
-    /// Composition offset in the track's timescale; 0 for audio.
+    /// Composition offset in the track's timescale, within [`MAX_CTS`]; 0 for audio.
     pub cts: i32,
     /// A random access point.
     pub keyframe: bool,
@@ -132,13 +150,18 @@ impl MediaMessage {
 impl MediaUnit {
     fn put_record(&self, out: &mut BytesMut) -> Result<(), FrameError> {
         let len = u32::try_from(self.data.len()).map_err(|_| FrameError::Body("too long"))?;
+        let time = match self.kind {
+            UnitKind::Frame => self.dts,
+            UnitKind::Config { bandwidth } => bandwidth.min(MAX_BANDWIDTH) as i64,
+        };
+        check_times(time, self.cts)?;
         let flag = |on: bool, bit: u8| if on { 1 << bit } else { 0 };
         out.put_u8(match self.track {
             Track::Video => 0,
             Track::Audio => 1,
         });
         out.put_u8(
-            flag(self.kind == UnitKind::Config, 0)
+            flag(self.kind.is_config(), 0)
                 | flag(self.keyframe, 1)
                 | flag(self.boundary, 2)
                 | flag(self.independent, 3)
@@ -147,7 +170,7 @@ impl MediaUnit {
         out.put_u64_le(self.msn.0);
         out.put_u64_le(self.discontinuity_sequence.0);
         out.put_u32_le(self.init_version.0);
-        out.put_i64_le(self.dts);
+        out.put_i64_le(time);
         out.put_i32_le(self.cts);
         out.put_u32_le(len);
         Ok(())
@@ -167,11 +190,13 @@ impl MediaUnit {
         let msn = Msn(records.get_u64_le());
         let discontinuity_sequence = DiscontinuitySeq(records.get_u64_le());
         let init_version = InitVersion(records.get_u32_le());
-        let (dts, cts, len) = (records.get_i64_le(), records.get_i32_le(), records.get_u32_le() as usize);
+        let (time, cts, len) = (records.get_i64_le(), records.get_i32_le(), records.get_u32_le() as usize);
+        check_times(time, cts)?;
+        let (kind, dts) = if on(0) { (config_of(time)?, 0) } else { (UnitKind::Frame, time) };
         need(data, len)?;
         Ok(Self {
             track,
-            kind: if on(0) { UnitKind::Config } else { UnitKind::Frame },
+            kind,
             msn,
             discontinuity_sequence,
             init_version,
@@ -184,6 +209,18 @@ impl MediaUnit {
             data: data.split_to(len),
         })
     }
+}
+
+fn check_times(time: i64, cts: i32) -> Result<(), FrameError> {
+    let sane = (-MAX_TIME..=MAX_TIME).contains(&time) && (-MAX_CTS..=MAX_CTS).contains(&cts);
+    if sane { Ok(()) } else { Err(FrameError::Body("time out of range")) }
+}
+
+fn config_of(bandwidth: i64) -> Result<UnitKind, FrameError> {
+    let bandwidth = u64::try_from(bandwidth).ok().filter(|bits| *bits <= MAX_BANDWIDTH);
+    bandwidth
+        .map(|bandwidth| UnitKind::Config { bandwidth })
+        .ok_or(FrameError::Body("bandwidth out of range"))
 }
 
 fn need(bytes: &Bytes, need: usize) -> Result<(), FrameError> {
@@ -211,11 +248,14 @@ mod tests {
     use proptest::prelude::*;
 
     prop_compose! {
-        fn unit()(flags: u8, msn: u64, disc: u64, init: u32, dts: i64, cts: i32,
+        fn unit()(flags: u8, msn: u64, disc: u64, init: u32, dts in -MAX_TIME..=MAX_TIME, cts in -MAX_CTS..=MAX_CTS,
+                  bandwidth in 0..=MAX_BANDWIDTH,
                   data in proptest::collection::vec(any::<u8>(), 0..3000)) -> MediaUnit {
+            let config = flags & 1 != 0;
+            let dts = if config { 0 } else { dts };
             MediaUnit {
                 track: if flags & 64 == 0 { Track::Video } else { Track::Audio },
-                kind: if flags & 1 == 0 { UnitKind::Frame } else { UnitKind::Config },
+                kind: if config { UnitKind::Config { bandwidth } } else { UnitKind::Frame },
                 msn: Msn(msn), discontinuity_sequence: DiscontinuitySeq(disc), init_version: InitVersion(init),
                 dts, cts, keyframe: flags & 2 != 0, boundary: flags & 4 != 0, independent: flags & 8 != 0,
                 discontinuity: flags & 16 != 0, data: data.into(),
@@ -231,6 +271,32 @@ mod tests {
             let mut got = Vec::new();
             for f in message.encode(1024).unwrap() { got.extend(reader.push(f).unwrap()); }
             prop_assert_eq!(got, vec![message]);
+        }
+
+        #[test]
+        fn times_out_of_range_are_neither_written_nor_read(
+            dts in prop_oneof![any::<i64>(), -MAX_TIME - 9..=9 - MAX_TIME, MAX_TIME - 9..=MAX_TIME + 9, 0..MAX_TIME],
+            cts in prop_oneof![any::<i32>(), -MAX_CTS - 9..=9 - MAX_CTS, MAX_CTS - 9..=MAX_CTS + 9, 0..MAX_CTS],
+            mut unit in unit(),
+        ) {
+            let sane = (-MAX_TIME..=MAX_TIME).contains(&dts) && (-MAX_CTS..=MAX_CTS).contains(&cts);
+            let at = Position { epoch: Epoch(1), generation: Generation(0), seq: 1 };
+            (unit.kind, unit.dts, unit.cts) = (UnitKind::Frame, 0, 0);
+            let mut message = MediaMessage { epoch: Epoch(1), seq: MediaSeq(1), end: false, units: vec![unit] };
+            // The record as a faulty sender would write it: the times are its bytes 22 to 34.
+            let mut body = message.encode(1 << 20).unwrap()[0].slice(frame::HEADER..).to_vec();
+            body[3 + 22..3 + 30].copy_from_slice(&dts.to_le_bytes());
+            body[3 + 30..3 + 34].copy_from_slice(&cts.to_le_bytes());
+            (message.units[0].dts, message.units[0].cts) = (dts, cts);
+            let read = MediaMessage::decode(at, body.clone().into());
+            prop_assert_eq!(read.is_ok(), sane);
+            prop_assert_eq!(message.encode(1 << 20).is_ok(), sane);
+            if let Ok(read) = read { prop_assert_eq!(read, message); }
+            // As a configuration the same field is a bit rate.
+            body[3 + 1] |= 1;
+            body[3 + 30..3 + 34].fill(0);
+            let read = MediaMessage::decode(at, body.into());
+            prop_assert_eq!(read.is_ok(), (0..=MAX_BANDWIDTH as i64).contains(&dts));
         }
 
         #[test]

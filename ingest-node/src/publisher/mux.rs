@@ -246,7 +246,7 @@ impl Mux {
         let msn = self.open_msn.or(newest.map(|(msn, _)| Msn(msn))).unwrap_or_default();
         MediaUnit {
             track,
-            kind: UnitKind::Config,
+            kind: UnitKind::Config { bandwidth: 0 },
             msn,
             discontinuity_sequence: self.discontinuity_of(msn.0),
             init_version: InitVersion(version),
@@ -312,7 +312,7 @@ mod tests {
         let starts: Vec<_> = messages.iter().filter(|units| units.iter().any(|u| u.boundary)).collect();
         assert_eq!(starts.len(), 4);
         for (n, units) in starts.iter().enumerate() {
-            assert_eq!(units[0].kind, UnitKind::Config);
+            assert!(units[0].kind.is_config());
             assert!(units[1].boundary && units[1].msn == Msn(10 + n as u64), "{:?}", units[1]);
             assert!(units.iter().all(|unit| unit.discontinuity_sequence == DiscontinuitySeq(3)));
         }

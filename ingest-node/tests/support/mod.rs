@@ -370,7 +370,7 @@ pub fn check_order(messages: &[MediaMessage]) {
         assert_eq!(message.end, number + 1 == messages.len(), "the end is the last message");
         let Some(at) = message.units.iter().position(|unit| unit.boundary) else { continue };
         let unit = &message.units[at];
-        let configs = message.units[..at].iter().filter(|unit| unit.kind == UnitKind::Config).count();
+        let configs = message.units[..at].iter().filter(|unit| unit.kind.is_config()).count();
         assert_eq!(configs, at, "segment {} does not begin with its configurations", unit.msn);
         assert!(configs > 0, "segment {} has no configuration", unit.msn);
         assert_eq!(unit.msn, msn.map_or(Msn(100), |msn: Msn| msn.next()));

@@ -51,7 +51,8 @@ pub(crate) fn messages(seconds: i64) -> Vec<MediaMessage> {
         .map(|n| {
             let pts = n * FRAME;
             let frame = unit(UnitKind::Frame, pts, Bytes::from(n.to_be_bytes().to_vec()));
-            let config = frame.boundary.then(|| unit(UnitKind::Config, pts, asc.clone()));
+            let config =
+                frame.boundary.then(|| unit(UnitKind::Config { bandwidth: 128_000 }, pts, asc.clone()));
             let units = config.into_iter().chain([frame]).collect();
             MediaMessage { epoch: Epoch(1), seq: MediaSeq(n as u64), end: n + 1 == frames, units }
         })
