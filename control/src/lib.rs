@@ -29,7 +29,7 @@ use tracing::info;
 pub use config::{Config, MIN_TOKEN_CHARS};
 pub use repo::{Repo, RepoError, hash_secret};
 
-/// How often readiness looks at the bus and the store.
+/// How often readiness looks at the state store.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 
 /// A store that does not answer in this time is not ready.
@@ -82,7 +82,7 @@ pub async fn start(config: Config, deps: Deps) -> anyhow::Result<Node> {
         "control.admin_token is missing: set it, or admin_token_file, or MILLRACE_CONTROL_ADMIN_TOKEN"
     );
     let metrics = deps.metrics.scope("control");
-    let bus_ready = deps.readiness.condition("control.bus", "not connected yet");
+    deps.readiness.follow("control.bus", deps.bus.connected(), "not connected to the bus");
     let state_ready = deps.readiness.condition("control.state", "not reached yet");
     let repo = Repo::open(deps.state.clone(), &config.stream_key_secret)
         .await
@@ -98,13 +98,11 @@ pub async fn start(config: Config, deps: Deps) -> anyhow::Result<Node> {
         subjects::CONTROL_SEALED,
     ] {
         let core = core.clone();
-        let (ready, mut subscribed) = tokio::sync::watch::channel(false);
         supervisor
-            .spawn("bus_service", Policy::vital(), move |stop| {
-                core.clone().serve(subject, ready.clone(), stop)
+            .spawn_ready("bus_service", Policy::vital(), move |stop, ready| {
+                core.clone().serve(subject, ready, stop)
             })
             .await?;
-        subscribed.wait_for(|subscribed| *subscribed).await.context("control: subscribing")?;
     }
     let node = NodeId::generate("control", &mut rand::rng())?;
     let leader = core.clone();
@@ -115,11 +113,9 @@ pub async fn start(config: Config, deps: Deps) -> anyhow::Result<Node> {
         .await?;
     let purger = core.clone();
     supervisor.spawn("purge", Policy::vital(), move |stop| purge::run(purger.clone(), stop)).await?;
-    let (bus, state) = (deps.bus.clone(), deps.state.clone());
+    let state = deps.state.clone();
     supervisor
-        .spawn("probe", Policy::vital(), move |stop| {
-            probe(bus.clone(), state.clone(), bus_ready.clone(), state_ready.clone(), stop)
-        })
+        .spawn("probe", Policy::vital(), move |stop| probe(state.clone(), state_ready.clone(), stop))
         .await?;
     let observability = Observability { metrics: deps.metrics, readiness: deps.readiness, drain: deps.drain };
     let http = http::serve(&config, core, observability).context("control: HTTP")?;
@@ -127,16 +123,8 @@ pub async fn start(config: Config, deps: Deps) -> anyhow::Result<Node> {
     Ok(Node { http, supervisor })
 }
 
-async fn probe(
-    bus: SharedBus,
-    state: SharedState,
-    bus_ready: Condition,
-    state_ready: Condition,
-    stop: CancellationToken,
-) -> anyhow::Result<()> {
-    let connected = bus.connected();
+async fn probe(state: SharedState, state_ready: Condition, stop: CancellationToken) -> anyhow::Result<()> {
     while !stop.is_cancelled() {
-        bus_ready.set(*connected.borrow(), "disconnected");
         match tokio::time::timeout(PROBE_LIMIT, state.ready()).await {
             Ok(Ok(())) => state_ready.hold(),
             Ok(Err(error)) => state_ready.fail(&error.to_string()),

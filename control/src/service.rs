@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use millrace_bus::{Message, SharedBus};
-use millrace_runtime::Clock;
 use millrace_runtime::metrics::{Counter, Counters, Histogram, LATENCY_BUCKETS_S, Metrics, Unit};
+use millrace_runtime::{Clock, Ready};
 use millrace_store::SharedStore;
 use millrace_wire::control_api::{
     self, ClaimReply, ClaimRequest, Kick, LeaseReply, LifecycleEvent, LifecycleKind, ReleaseRequest,
@@ -17,7 +17,7 @@ use millrace_wire::reasons::CloseReason;
 use millrace_wire::{keys, subjects};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -79,11 +79,11 @@ impl Core {
     pub(crate) async fn serve(
         self: Arc<Self>,
         subject: &'static str,
-        ready: watch::Sender<bool>,
+        ready: Ready,
         stop: CancellationToken,
     ) -> anyhow::Result<()> {
         let mut requests = self.bus.queue_subscribe(subject, subjects::CONTROL_QUEUE, CAPACITY).await?;
-        ready.send_replace(true);
+        ready.tell();
         let permits = Arc::new(Semaphore::new(CONCURRENCY));
         loop {
             let message = tokio::select! {

@@ -90,10 +90,8 @@ impl Node {
 /// Starts an edge: returns once it serves.
 pub async fn start(config: Config, deps: Deps) -> anyhow::Result<Node> {
     let metrics = EdgeMetrics::new(&deps.metrics);
-    let (bus_ready, feeds_ready) = (
-        deps.readiness.condition("edge.bus", "not connected yet"),
-        deps.readiness.condition("edge.feeds", "not started yet"),
-    );
+    deps.readiness.follow("edge.bus", deps.bus.connected(), "not connected to the bus");
+    let feeds_ready = deps.readiness.condition("edge.feeds", "not started yet");
     let stop = CancellationToken::new();
     let supervisor = Supervisor::start("edge", &deps.metrics, &deps.drain)?;
     let cache = ObjectCache::new(config.cache_bytes);
@@ -118,12 +116,10 @@ pub async fn start(config: Config, deps: Deps) -> anyhow::Result<Node> {
 
     let viewers = Arc::new(Viewers::default());
     tokio::spawn(viewers.clone().run(deps.state.clone(), stop.clone()));
-    let (bus, lagging) = (deps.bus.clone(), metrics.clone());
-    let probe_stop = stop.clone();
+    let (lagging, probe_stop) = (metrics.clone(), stop.clone());
     supervisor
         .spawn("probe", Policy::vital(), move |told| {
-            let (bus, lagging, stop) = (bus.clone(), lagging.clone(), probe_stop.clone());
-            probe(bus, lagging, (bus_ready.clone(), feeds_ready.clone()), told, stop)
+            probe(lagging.clone(), feeds_ready.clone(), told, probe_stop.clone())
         })
         .await?;
 
@@ -199,15 +195,12 @@ async fn followed_while_watched(
 }
 
 async fn probe(
-    bus: SharedBus,
     metrics: EdgeMetrics,
-    (bus_ready, feeds_ready): (Condition, Condition),
+    feeds_ready: Condition,
     told: CancellationToken,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let connected = bus.connected();
     while !told.is_cancelled() && !stop.is_cancelled() {
-        bus_ready.set(*connected.borrow(), "disconnected");
         let lagging = metrics.feeds_lagging.get();
         feeds_ready.set(lagging == 0, "a feed is more than a second behind its author");
         tokio::select! {

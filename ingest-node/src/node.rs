@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use millrace_bus::SharedBus;
 use millrace_runtime::supervisor::Policy;
-use millrace_runtime::{Clock, Condition, Drain, Metrics, Readiness, Secret, Supervisor};
+use millrace_runtime::{Clock, Drain, Metrics, Readiness, Secret, Supervisor};
 use millrace_wire::ids::NodeId;
 use tokio_util::sync::CancellationToken;
 
@@ -22,11 +22,8 @@ const SESSIONS_LIMIT: Duration = Duration::from_secs(5);
 
 /// What the node stands on.
 pub struct Deps {
-    /// Bus for control's requests, jobs and heartbeats.
+    /// Bus for media and repairs, control's requests, jobs and heartbeats.
     pub bus: SharedBus,
-    /// Bus for media and repairs: a connection of its own, so that media never delays control traffic. May be the
-    /// same as `bus` where both are in-process.
-    pub media_bus: SharedBus,
     /// The cluster's secret for key hashes as control stores it; `[ingest] stream_key_secret` goes over it.
     pub key_secret: Option<Secret<Vec<u8>>>,
     /// This process; generated when `None`.
@@ -45,7 +42,6 @@ pub struct Deps {
 pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) bus: SharedBus,
-    pub(crate) media_bus: SharedBus,
     pub(crate) key_secret: Secret<Vec<u8>>,
     pub(crate) node: NodeId,
     pub(crate) metrics: IngestMetrics,
@@ -88,7 +84,6 @@ pub async fn start(config: Config, deps: Deps) -> Result<Node> {
         Ok(Shared {
             config,
             bus: deps.bus,
-            media_bus: deps.media_bus,
             key_secret,
             node,
             metrics,
@@ -106,7 +101,7 @@ pub async fn start(config: Config, deps: Deps) -> Result<Node> {
         }
         _ => None,
     };
-    watch_bus(&shared, deps.readiness.condition("ingest_bus", "not connected"));
+    deps.readiness.follow("ingest.bus", shared.bus.connected(), "not connected to the bus");
     cut_off_when_drained(&shared);
     let rtmps_text = rtmps.map(|addr| addr.to_string());
     tracing::info!(node = %shared.node, %rtmp, rtmps = rtmps_text, "ingest node accepts publishers");
@@ -140,19 +135,6 @@ async fn listen(
         .spawn(kind, policy, move |stop| listener.clone().run(shared_by_task.clone(), stop))
         .await?;
     Ok(addr)
-}
-
-/// Ready means connected to the bus.
-fn watch_bus(shared: &Arc<Shared>, condition: Condition) {
-    let mut connected = shared.bus.connected();
-    tokio::spawn(async move {
-        loop {
-            condition.set(*connected.borrow_and_update(), "not connected to the bus");
-            if connected.changed().await.is_err() {
-                return;
-            }
-        }
-    });
 }
 
 fn cut_off_when_drained(shared: &Arc<Shared>) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Context;
 use millrace_bus::{Message, SharedBus};
 use millrace_cluster::at_rest;
+use millrace_runtime::Ready;
 use millrace_state::{SharedState, StateError, Tx};
 use millrace_wire::announce::{EpochAnnouncement, EpochPhase};
 use millrace_wire::fact::Snapshot;
@@ -20,10 +21,16 @@ const READ_LIMIT: Duration = Duration::from_millis(300);
 const ATTEMPTS: u32 = 8;
 
 /// Answers and notes until told to stop. One node of the cluster takes each message.
-pub(crate) async fn run(bus: SharedBus, state: SharedState, stop: CancellationToken) -> anyhow::Result<()> {
+pub(crate) async fn run(
+    bus: SharedBus,
+    state: SharedState,
+    stop: CancellationToken,
+    ready: Ready,
+) -> anyhow::Result<()> {
     let group = subjects::ARCHIVE_QUEUE;
     let mut asked = bus.queue_subscribe(subjects::SNAP_ALL, group, CAPACITY).await.context("requests")?;
     let mut epochs = bus.queue_subscribe(subjects::EPOCH_ALL, group, CAPACITY).await.context("epochs")?;
+    ready.tell();
     loop {
         tokio::select! {
             message = asked.recv() => {

@@ -25,7 +25,7 @@ use tokio::sync::mpsc;
 
 use crate::index::Index;
 use crate::metrics::Metrics;
-use crate::pipeline::{Made, Pipeline};
+use crate::pipeline::Pipeline;
 use crate::rest::Rest;
 use crate::storage::{Storage, Stored};
 
@@ -48,7 +48,6 @@ const LOOK: Duration = Duration::from_millis(200);
 pub(crate) struct Deps {
     pub(crate) node: NodeId,
     pub(crate) bus: SharedBus,
-    pub(crate) media_bus: SharedBus,
     pub(crate) store: SharedStore,
     pub(crate) state: SharedState,
     pub(crate) uploader: Arc<Uploader>,
@@ -121,10 +120,10 @@ struct Subscriptions {
 impl Subscriptions {
     async fn open(deps: &Deps, grant: &Grant) -> Result<Self, BusError> {
         let (stream, epoch, generation) = (grant.stream, grant.epoch, grant.generation);
-        let (bus, media) = (&deps.bus, &deps.media_bus);
+        let bus = &deps.bus;
         Ok(Self {
-            media: media.subscribe(&subjects::media(stream, epoch), MEDIA_CAPACITY).await?,
-            repaired: media.subscribe(&subjects::repair_media(stream, epoch), MEDIA_CAPACITY).await?,
+            media: bus.subscribe(&subjects::media(stream, epoch), MEDIA_CAPACITY).await?,
+            repaired: bus.subscribe(&subjects::repair_media(stream, epoch), MEDIA_CAPACITY).await?,
             epoch: bus.subscribe(&subjects::epoch(stream), SMALL_CAPACITY).await?,
             session: bus.subscribe(&subjects::session(stream), SMALL_CAPACITY).await?,
             ring: bus.subscribe(&subjects::ring_live(stream, epoch, generation), SMALL_CAPACITY).await?,
@@ -161,7 +160,7 @@ impl Job {
         let index = Index::new(deps.state.clone(), deps.bus.clone(), storage.clone(), grant.settings.record);
         let rest = Rest::new(&deps, &grant);
         let seed = rand::random();
-        let machine = WorkerJob::new(now, grant, deps.node.clone(), deps.media_bus.max_payload(), seed)?;
+        let machine = WorkerJob::new(now, grant, deps.node.clone(), deps.bus.max_payload(), seed)?;
         let replies = mpsc::channel(SMALL_CAPACITY);
         let readers = Default::default();
         Ok(Self { deps, machine, pipeline, storage, index, rest, readers, farewell: None, replies, stored })
@@ -324,7 +323,7 @@ impl Job {
         };
         for frame in frames {
             // What is dropped here is repaired from the author's ring.
-            if self.deps.media_bus.publish(&subject, frame).is_err() {
+            if self.deps.bus.publish(&subject, frame).is_err() {
                 self.deps.metrics.facts_dropped.inc();
             }
         }
@@ -332,23 +331,10 @@ impl Job {
 
     fn packaged(&mut self) -> Result<(), JobError> {
         let now = Millis(self.deps.clock.now_ms());
-        while let Some(made) = self.pipeline.poll() {
-            let packaged = match made {
-                Made::Init { rendition, version, info, bytes } => {
-                    Packaged::Init { rendition, version, info, bytes }
-                }
-                Made::PartTarget { rendition, target, .. } => Packaged::PartTarget { rendition, target },
-                Made::Part(part, bytes) => {
-                    self.deps.metrics.parts.inc();
-                    Packaged::Part(part, bytes)
-                }
-                Made::Segment(segment) => Packaged::Segment(segment),
-                Made::Missing { rendition, msn, .. } => {
-                    // A playlist lists the other renditions' segment, and a GAP where this one has none.
-                    tracing::debug!(%rendition, %msn, "no media for a segment");
-                    continue;
-                }
-            };
+        while let Some(packaged) = self.pipeline.poll() {
+            if matches!(packaged, Packaged::Part(..)) {
+                self.deps.metrics.parts.inc();
+            }
             self.machine.handle(now, Input::Packaged(packaged))?;
         }
         Ok(())

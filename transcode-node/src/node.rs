@@ -21,10 +21,8 @@ const SPILL_LIMIT: Duration = Duration::from_secs(30);
 
 /// What a worker node stands on.
 pub struct Deps {
-    /// Bus for offers, grants, heartbeats and repair requests.
+    /// Bus for media, offers, grants, heartbeats and repairs.
     pub bus: SharedBus,
-    /// Bus for media, parts and their repairs: a connection of its own. May be the same as `bus` in one process.
-    pub media_bus: SharedBus,
     /// Where segments go. One attempt per call: the upload queue retries.
     pub store: SharedStore,
     /// Where the segment index is kept.
@@ -57,7 +55,7 @@ impl std::fmt::Debug for Node {
     }
 }
 
-/// Starts the node: it bids for jobs when this returns.
+/// Starts the node: when this returns it bids for jobs and answers for streams whose author is gone.
 ///
 /// # Errors
 /// When the actor system or the name of the node cannot be had.
@@ -71,13 +69,12 @@ pub async fn start(config: Config, deps: Deps) -> Result<Node> {
     let supervisor = Supervisor::start("transcode", &deps.metrics, &drain)?;
     let uploader = Arc::new(Uploader::start(&deps.store, config.uploads()));
     let metrics = Arc::new(crate::metrics::Metrics::new(&deps.metrics));
-    watch_bus(&deps.bus, &deps.readiness);
+    deps.readiness.follow("transcode.bus", deps.bus.connected(), "not connected to the bus");
     watch_spill(&uploader, &metrics);
     let archived = (deps.bus.clone(), deps.state.clone());
     let job_deps = job::Deps {
         node: id.clone(),
         bus: deps.bus,
-        media_bus: deps.media_bus,
         store: deps.store,
         state: deps.state,
         uploader: uploader.clone(),
@@ -86,30 +83,20 @@ pub async fn start(config: Config, deps: Deps) -> Result<Node> {
     };
     let worker = Worker::new(config.clone(), job_deps, drain.clone(), supervisor.clone());
     let bidding = worker.clone();
-    supervisor.spawn("worker", Policy::vital(), move |stop| bidding.clone().run(stop)).await?;
+    supervisor
+        .spawn_ready("worker", Policy::vital(), move |stop, ready| bidding.clone().run(stop, ready))
+        .await?;
     let backlog = worker.clone();
     supervisor.spawn("backlog", Policy::vital(), move |stop| backlog.clone().serve_backlog(stop)).await?;
     let (bus, state) = archived;
     supervisor
-        .spawn("archive", Policy::vital(), move |stop| archive::run(bus.clone(), state.clone(), stop))
+        .spawn_ready("archive", Policy::vital(), move |stop, ready| {
+            archive::run(bus.clone(), state.clone(), stop, ready)
+        })
         .await?;
     leave_when_drained(&worker, &drain);
     tracing::info!(node = %id, max_jobs = config.max_jobs, "transcode node bids for jobs");
     Ok(Node { id, config, worker, uploader, supervisor, drain })
-}
-
-/// Ready means connected to the bus.
-fn watch_bus(bus: &SharedBus, readiness: &Readiness) {
-    let condition = readiness.condition("transcode_bus", "not connected to the bus");
-    let mut connected = bus.connected();
-    tokio::spawn(async move {
-        loop {
-            condition.set(*connected.borrow_and_update(), "not connected to the bus");
-            if connected.changed().await.is_err() {
-                return;
-            }
-        }
-    });
 }
 
 fn watch_spill(uploader: &Uploader, metrics: &Arc<crate::metrics::Metrics>) {

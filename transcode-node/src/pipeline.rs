@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use bytes::Bytes;
+use millrace_cluster::worker::Packaged;
 use millrace_media::door::TIMELINE_START;
 use millrace_media::packager::{
     Init, Output, Packager, Part, PartParams, PartSetup, SegmentEnd, SegmentStart,
@@ -21,44 +21,6 @@ use crate::convert::media_event;
 /// Segments whose discontinuity sequence number is remembered: a track is at most two segments behind.
 const REMEMBERED_SEGMENTS: usize = 8;
 
-/// What the pipeline has made.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Made {
-    /// An init segment.
-    Init {
-        /// Rendition it opens.
-        rendition: Rendition,
-        /// Version within the epoch.
-        version: InitVersion,
-        /// For the multivariant playlist.
-        info: TrackInfo,
-        /// The file.
-        bytes: Bytes,
-    },
-    /// PART-TARGET, once per epoch and rendition.
-    PartTarget {
-        /// Rendition.
-        rendition: Rendition,
-        /// PART-TARGET.
-        target: MediaDuration,
-        /// The params a successor needs.
-        params: PartParams,
-    },
-    /// A part and its bytes.
-    Part(fact::Part, Bytes),
-    /// A segment is complete: its bytes are its parts'.
-    Segment(fact::Segment),
-    /// This rendition has no media for the segment.
-    Missing {
-        /// Rendition.
-        rendition: Rendition,
-        /// Segment.
-        msn: Msn,
-        /// Time it stands for.
-        duration: MediaDuration,
-    },
-}
-
 /// See the module.
 #[derive(Debug)]
 pub struct Pipeline {
@@ -69,7 +31,7 @@ pub struct Pipeline {
     heads: BTreeMap<TrackKind, SegmentStart>,
     renditions: Vec<TrackKind>,
     params: Option<PartParams>,
-    made: VecDeque<Made>,
+    made: VecDeque<Packaged>,
     bad_units: u64,
 }
 
@@ -113,7 +75,7 @@ impl Pipeline {
     }
 
     /// The next thing made.
-    pub fn poll(&mut self) -> Option<Made> {
+    pub fn poll(&mut self) -> Option<Packaged> {
         self.made.pop_front()
     }
 
@@ -157,7 +119,7 @@ impl Pipeline {
         let Init { track, version, config, bytes } = init;
         let info = track_info(&config);
         let rendition = rendition(track);
-        self.made.push_back(Made::Init { rendition, version: InitVersion(version), info, bytes });
+        self.made.push_back(Packaged::Init { rendition, version: InitVersion(version), info, bytes });
         if !self.renditions.contains(&track) {
             self.renditions.push(track);
             self.part_target(track);
@@ -167,7 +129,7 @@ impl Pipeline {
     fn part_target(&mut self, track: TrackKind) {
         let Some(params) = self.params else { return };
         let target = MediaDuration { ticks: u64::from(params.part_target), timescale: 90_000 };
-        self.made.push_back(Made::PartTarget { rendition: rendition(track), target, params });
+        self.made.push_back(Packaged::PartTarget { rendition: rendition(track), target });
     }
 
     fn part(&mut self, part: &Part) {
@@ -185,7 +147,7 @@ impl Pipeline {
             init_version: InitVersion(head.init_version),
             gap: false,
         };
-        self.made.push_back(Made::Part(fact, bytes));
+        self.made.push_back(Packaged::Part(fact, bytes));
     }
 
     fn segment(&mut self, end: SegmentEnd) {
@@ -194,7 +156,8 @@ impl Pipeline {
         let msn = Msn(head.msn);
         let duration = duration(end.duration, head.timescale.ticks_per_second());
         if end.gap {
-            self.made.push_back(Made::Missing { rendition, msn, duration });
+            // A playlist lists the other renditions' segment, and a GAP where this one has none.
+            tracing::debug!(%rendition, %msn, "no media for a segment");
             return;
         }
         let fact = fact::Segment {
@@ -208,7 +171,7 @@ impl Pipeline {
             program_date_time: self.wall_clock(&head),
             init_version: InitVersion(head.init_version),
         };
-        self.made.push_back(Made::Segment(fact));
+        self.made.push_back(Packaged::Segment(fact));
     }
 
     fn discontinuity(&self, msn: u64) -> DiscontinuitySeq {

@@ -8,7 +8,7 @@ use anyhow::Context;
 use bytes::Bytes;
 use millrace_bus::{Message, QueueConfig, SharedBus};
 use millrace_runtime::supervisor::{Policy, Supervisor};
-use millrace_runtime::{Drain, Exit};
+use millrace_runtime::{Drain, Exit, Ready};
 use millrace_wire::ids::{Epoch, Generation, StreamId};
 use millrace_wire::job::{Bid, Grant, GrantOrder, Offer};
 use millrace_wire::subjects;
@@ -58,11 +58,12 @@ impl Worker {
     }
 
     /// Bids and takes grants until told to stop.
-    pub(crate) async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+    pub(crate) async fn run(self, stop: CancellationToken, ready: Ready) -> anyhow::Result<()> {
         let bus = &self.deps.bus;
         let mut offers = bus.subscribe(subjects::JOBS_OFFER, CAPACITY).await.context("offers")?;
         let grants = subjects::job_grant(&self.deps.node);
         let mut grants = bus.subscribe(&grants, CAPACITY).await.context("grants")?;
+        ready.tell();
         self.tell_free();
         loop {
             tokio::select! {

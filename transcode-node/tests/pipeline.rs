@@ -6,12 +6,13 @@ mod audio;
 
 use audio::{FIRST, FRAME, RATE, messages, open, unit};
 use bytes::Bytes;
+use millrace_cluster::worker::Packaged;
 use millrace_media::packager::PartSetup;
-use millrace_transcode::pipeline::{Made, Pipeline};
+use millrace_transcode::pipeline::Pipeline;
 use millrace_wire::ids::{DiscontinuitySeq, Msn};
 use millrace_wire::media_msg::{MediaMessage, UnitKind};
 
-fn make(pipeline: &mut Pipeline, messages: &[MediaMessage]) -> Vec<Made> {
+fn make(pipeline: &mut Pipeline, messages: &[MediaMessage]) -> Vec<Packaged> {
     messages.iter().cloned().for_each(|message| pipeline.push(message));
     if messages.last().is_some_and(|message| message.end) {
         pipeline.finish();
@@ -23,24 +24,24 @@ fn make(pipeline: &mut Pipeline, messages: &[MediaMessage]) -> Vec<Made> {
 fn segments_are_their_parts_and_follow_the_wall_clock() {
     let mut pipeline = Pipeline::new(&open(), PartSetup::Measure);
     let made = make(&mut pipeline, &messages(9));
-    assert!(matches!(made[0], Made::Init { .. }), "{:?}", made[0]);
+    assert!(matches!(made[0], Packaged::Init { .. }), "{:?}", made[0]);
     let (mut parts, mut segments) = (Vec::new(), Vec::new());
     for item in made {
         match item {
-            Made::Part(part, bytes) => {
+            Packaged::Part(part, bytes) => {
                 assert_eq!(part.bytes, bytes.len() as u64);
                 assert_eq!(part.part.0 as usize, parts.len());
                 parts.push(bytes);
             }
-            Made::Segment(segment) => {
+            Packaged::Segment(segment) => {
                 let pieces = std::mem::take(&mut parts);
                 assert_eq!(segment.parts as usize, pieces.len());
                 assert_eq!(segment.bytes, pieces.iter().map(|piece| piece.len() as u64).sum::<u64>());
                 assert_eq!(segment.discontinuity_sequence, DiscontinuitySeq(3));
                 segments.push(segment);
             }
-            Made::Init { .. } | Made::PartTarget { .. } => {}
-            Made::Missing { .. } => panic!("audio was there all the time"),
+            Packaged::Init { .. } | Packaged::PartTarget { .. } => {}
+            Packaged::Flushed => panic!("nobody asked for a flush"),
         }
     }
     let numbers: Vec<u64> = segments.iter().map(|segment| segment.msn.0).collect();
@@ -59,18 +60,18 @@ fn a_successor_makes_the_same_of_the_same_segment() {
     let all = messages(9);
     let mut first = Pipeline::new(&open(), PartSetup::Measure);
     let made = make(&mut first, &all);
-    let params = made.iter().find_map(|item| match item {
-        Made::PartTarget { params, .. } => Some(*params),
+    let target = made.iter().find_map(|item| match item {
+        Packaged::PartTarget { target, .. } => Some(target.ticks as u32),
         _ => None,
     });
     let from = all.iter().position(|message| message.first_msn() == Some(Msn(FIRST + 2))).unwrap();
-    let mut second = Pipeline::new(&open(), PartSetup::Resume(params.unwrap()));
+    let mut second = Pipeline::new(&open(), PartSetup::Frozen { part_target: target.unwrap() });
     let again = make(&mut second, &all[from..]);
-    let after = |made: Vec<Made>| -> Vec<Made> {
+    let after = |made: Vec<Packaged>| -> Vec<Packaged> {
         made.into_iter()
             .filter(|item| match item {
-                Made::Part(part, _) => part.msn >= Msn(FIRST + 2),
-                Made::Segment(segment) => segment.msn >= Msn(FIRST + 2),
+                Packaged::Part(part, _) => part.msn >= Msn(FIRST + 2),
+                Packaged::Segment(segment) => segment.msn >= Msn(FIRST + 2),
                 _ => false,
             })
             .collect()
@@ -87,5 +88,5 @@ fn an_unreadable_configuration_costs_its_unit_only() {
     let mut pipeline = Pipeline::new(&open(), PartSetup::Measure);
     let made = make(&mut pipeline, &all);
     assert_eq!(pipeline.lost_units(), 1);
-    assert_eq!(made.iter().filter(|item| matches!(item, Made::Segment(..))).count(), 2);
+    assert_eq!(made.iter().filter(|item| matches!(item, Packaged::Segment(..))).count(), 2);
 }

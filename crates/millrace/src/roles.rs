@@ -53,7 +53,6 @@ async fn ingest(tree: &ConfigTree, process: &Process) -> anyhow::Result<()> {
     let config: millrace_ingest::Config = tree.section()?;
     let deps = millrace_ingest::Deps {
         bus: backends::bus(tree, "ingest").await?,
-        media_bus: backends::bus(tree, "ingest-media").await?,
         key_secret: key_secret(tree, &config).await?,
         node: None,
         metrics: process.metrics.clone(),
@@ -73,7 +72,6 @@ async fn transcode(tree: &ConfigTree, process: &Process) -> anyhow::Result<()> {
     let config: millrace_transcode::Config = tree.section()?;
     let deps = millrace_transcode::Deps {
         bus: backends::bus(tree, "transcode").await?,
-        media_bus: backends::bus(tree, "transcode-media").await?,
         store: backends::store(tree)?,
         state: backends::state(tree).await?,
         node: None,

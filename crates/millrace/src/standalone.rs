@@ -103,7 +103,6 @@ fn control_config(tree: &ConfigTree, data: &DataDir) -> anyhow::Result<(millrace
 fn ingest_deps(process: &Process, backends: &Backends, key_secret: Secret<Vec<u8>>) -> millrace_ingest::Deps {
     millrace_ingest::Deps {
         bus: backends.bus.clone(),
-        media_bus: backends.bus.clone(),
         key_secret: Some(key_secret),
         node: None,
         metrics: process.metrics.clone(),
@@ -116,7 +115,6 @@ fn ingest_deps(process: &Process, backends: &Backends, key_secret: Secret<Vec<u8
 fn transcode_deps(process: &Process, backends: &Backends) -> millrace_transcode::Deps {
     millrace_transcode::Deps {
         bus: backends.bus.clone(),
-        media_bus: backends.bus.clone(),
         store: backends.store.clone(),
         state: backends.state.clone(),
         node: None,

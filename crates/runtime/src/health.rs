@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use serde::Serialize;
+use tokio::sync::watch;
 
 /// The conditions of one process.
 #[derive(Debug, Clone, Default)]
@@ -49,6 +50,17 @@ impl Readiness {
         let condition = Condition { name: name.to_owned(), readiness: self.clone() };
         condition.fail(reason);
         condition
+    }
+
+    /// Adds a condition that holds while `up` says so, as a bus does of its connection.
+    pub fn follow(&self, name: &str, mut up: watch::Receiver<bool>, missing: &'static str) {
+        let condition = self.condition(name, missing);
+        condition.set(*up.borrow_and_update(), missing);
+        tokio::spawn(async move {
+            while up.changed().await.is_ok() {
+                condition.set(*up.borrow_and_update(), missing);
+            }
+        });
     }
 
     /// The state of all conditions.
@@ -117,5 +129,19 @@ mod tests {
         assert!(readiness.is_ready());
         state.set(false, "redis: connection refused");
         assert!(!readiness.is_ready());
+    }
+
+    #[tokio::test]
+    async fn follows_what_is_watched() {
+        let readiness = Readiness::new();
+        let (up, watched) = watch::channel(true);
+        readiness.follow("bus", watched, "not connected");
+        assert!(readiness.is_ready());
+        for state in [false, true] {
+            up.send_replace(state);
+            while readiness.is_ready() != state {
+                tokio::task::yield_now().await;
+            }
+        }
     }
 }

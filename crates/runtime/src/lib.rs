@@ -25,4 +25,4 @@ pub use drain::Drain;
 pub use health::{Condition, Readiness};
 pub use metrics::Metrics;
 pub use secret::Secret;
-pub use supervisor::{Escalation, Exit, Policy, Restart, Supervisor};
+pub use supervisor::{Escalation, Exit, Policy, Ready, Restart, Supervisor};

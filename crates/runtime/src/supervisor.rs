@@ -5,17 +5,21 @@
 //! The supervisor itself is an actor; a panic in the supervisor aborts the process, since nobody is left
 //! to act on failures.
 
-use std::collections::{HashMap, VecDeque};
+mod policy;
+mod root;
+#[cfg(test)]
+mod tests;
+
 use std::io;
-use std::pin::Pin;
 use std::time::{Duration, Instant};
 
-use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
+use actix::Addr;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
 
-use crate::metrics::{Counters, Unit};
+pub use self::policy::{Escalation, Exit, Policy, Restart};
+use self::root::{Count, Root, Start};
+use crate::metrics::Unit;
 use crate::{Backoff, Drain, Metrics, actors};
 
 /// A message to the supervisor that is not taken within this time fails: its mailbox only carries
@@ -24,77 +28,6 @@ const SEND_LIMIT: Duration = Duration::from_secs(5);
 
 /// How long a stopping supervisor waits for its children after telling them.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
-
-type Work = Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>>;
-type Factory = Box<dyn FnMut(CancellationToken) -> Work + Send>;
-
-/// When a child is started again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Restart {
-    /// Never: a session or a job whose failure is its own end.
-    Never,
-    /// After an error or a panic.
-    OnFailure,
-    /// Whenever it ends without being told to.
-    Always,
-}
-
-/// What happens when a child spent its budget of restarts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Escalation {
-    /// It stays down; the failure is logged and counted.
-    GiveUp,
-    /// The node drains: it cannot do its work.
-    Drain,
-}
-
-/// How a child is supervised.
-#[derive(Debug, Clone)]
-pub struct Policy {
-    /// When it is started again.
-    pub restart: Restart,
-    /// The longest first wait before a restart.
-    pub backoff_first: Duration,
-    /// The longest wait of all.
-    pub backoff_max: Duration,
-    /// So many restarts…
-    pub budget: u32,
-    /// …in this time; one more escalates.
-    pub within: Duration,
-    /// What one more does.
-    pub escalation: Escalation,
-}
-
-impl Policy {
-    /// For a part the node cannot do without: restarted on any end, and the node drains when it fails
-    /// ten times in a minute.
-    pub fn vital() -> Self {
-        Self {
-            restart: Restart::Always,
-            backoff_first: Duration::from_millis(100),
-            backoff_max: Duration::from_secs(5),
-            budget: 10,
-            within: Duration::from_mins(1),
-            escalation: Escalation::Drain,
-        }
-    }
-
-    /// For a session or job: its end is its end.
-    pub fn once() -> Self {
-        Self { restart: Restart::Never, escalation: Escalation::GiveUp, ..Self::vital() }
-    }
-}
-
-/// How a child ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Exit {
-    /// Its work was done, or it was told to stop.
-    Finished,
-    /// It returned an error.
-    Failed(String),
-    /// It panicked.
-    Panicked(String),
-}
 
 /// Supervises children; cheap to clone.
 #[derive(Debug, Clone)]
@@ -134,6 +67,25 @@ pub enum SupervisorError {
     /// It was stopped, or did not answer in time.
     #[error("supervisor is not available: {0}")]
     Unavailable(#[from] actix::MailboxError),
+    /// A child that was waited for is down for good.
+    #[error("{kind} ended before it was ready: {exit}")]
+    NotReady {
+        /// The child.
+        kind: &'static str,
+        /// How it ended last.
+        exit: Exit,
+    },
+}
+
+/// With it a child says that it is at work, the first time and after each restart.
+#[derive(Debug, Clone)]
+pub struct Ready(watch::Sender<bool>);
+
+impl Ready {
+    /// The child is at work.
+    pub fn tell(&self) {
+        self.0.send_replace(true);
+    }
 }
 
 impl Supervisor {
@@ -147,14 +99,7 @@ impl Supervisor {
         );
         let (name, drain, cancel) = (name.to_owned(), drain.clone(), CancellationToken::new());
         let root_cancel = cancel.clone();
-        let addr = actors::start(move |_| Root {
-            name,
-            drain,
-            exits,
-            cancel: root_cancel,
-            next_id: 0,
-            children: HashMap::new(),
-        })?;
+        let addr = actors::start(move |_| Root::new(name, drain, exits, root_cancel))?;
         Ok(Self { addr, cancel })
     }
 
@@ -184,6 +129,27 @@ impl Supervisor {
         Ok(Child { cancel, last })
     }
 
+    /// As [`Supervisor::spawn`], returning when the child has said through its [`Ready`] that it is at work.
+    pub async fn spawn_ready<F, W>(
+        &self,
+        kind: &'static str,
+        policy: Policy,
+        mut make: F,
+    ) -> Result<Child, SupervisorError>
+    where
+        F: FnMut(CancellationToken, Ready) -> W + Send + 'static,
+        W: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
+        let (ready, mut told) = watch::channel(false);
+        let ready = Ready(ready);
+        let mut child = self.spawn(kind, policy, move |stop| make(stop, ready.clone())).await?;
+        tokio::select! {
+            biased;
+            Ok(_) = told.wait_for(|told| *told) => Ok(child),
+            exit = child.ended() => Err(SupervisorError::NotReady { kind, exit }),
+        }
+    }
+
     /// How many children are up or waiting for their restart.
     pub async fn children(&self) -> Result<usize, SupervisorError> {
         Ok(self.addr.send(Count).timeout(SEND_LIMIT).await?)
@@ -204,263 +170,8 @@ impl Supervisor {
     }
 }
 
-struct Root {
-    name: String,
-    drain: Drain,
-    exits: Counters,
-    cancel: CancellationToken,
-    next_id: u64,
-    children: HashMap<u64, Supervised>,
-}
-
-struct Supervised {
-    start: Start,
-    backoff: Backoff,
-    restarts: VecDeque<Instant>,
-}
-
-struct Start {
-    kind: &'static str,
-    policy: Policy,
-    factory: Factory,
-    cancel: CancellationToken,
-    last: watch::Sender<Option<Exit>>,
-    runtime: tokio::runtime::Handle,
-}
-
-impl Message for Start {
-    type Result = ();
-}
-
-struct Exited {
-    id: u64,
-    exit: Exit,
-}
-
-impl Message for Exited {
-    type Result = ();
-}
-
-struct Count;
-
-impl Message for Count {
-    type Result = usize;
-}
-
-impl Actor for Root {
-    type Context = Context<Self>;
-}
-
-impl Drop for Root {
-    fn drop(&mut self) {
-        self.cancel.cancel();
-        if std::thread::panicking() {
-            error!(supervisor = self.name, "the supervisor panicked: nobody is left to act, aborting");
-            std::process::abort();
-        }
-    }
-}
-
-impl Handler<Start> for Root {
-    type Result = ();
-
-    fn handle(&mut self, start: Start, context: &mut Context<Self>) {
-        let id = self.next_id;
-        self.next_id += 1;
-        let backoff = Backoff::new(start.policy.backoff_first, start.policy.backoff_max);
-        self.children.insert(id, Supervised { start, backoff, restarts: VecDeque::new() });
-        self.run(id, Duration::ZERO, context);
-    }
-}
-
-impl Handler<Count> for Root {
-    type Result = usize;
-
-    fn handle(&mut self, _: Count, _: &mut Context<Self>) -> usize {
-        self.children.len()
-    }
-}
-
-impl Handler<Exited> for Root {
-    type Result = ();
-
-    fn handle(&mut self, Exited { id, exit }: Exited, context: &mut Context<Self>) {
-        let Some(child) = self.children.get_mut(&id) else { return };
-        let kind = child.start.kind;
-        let way = match &exit {
-            Exit::Finished => "finished",
-            Exit::Failed(_) => "failed",
-            Exit::Panicked(_) => "panicked",
-        };
-        self.exits.with(&[kind, way]).inc();
-        match &exit {
-            Exit::Finished => {}
-            Exit::Failed(error) => warn!(supervisor = self.name, child = kind, error, "child failed"),
-            Exit::Panicked(message) => {
-                error!(supervisor = self.name, child = kind, panic = message, "child panicked");
-            }
-        }
-        match child.verdict(&exit) {
-            Verdict::Down => self.forget(id, exit),
-            Verdict::Again(delay) => {
-                info!(supervisor = self.name, child = kind, ?delay, "child is started again");
-                self.run(id, delay, context);
-            }
-            Verdict::Spent => {
-                let reason = format!("{kind} of {} spent its budget of restarts", self.name);
-                error!(supervisor = self.name, child = kind, "budget of restarts spent");
-                if child.start.policy.escalation == Escalation::Drain {
-                    self.drain.start(&reason);
-                }
-                self.forget(id, exit);
-            }
-        }
-    }
-}
-
-enum Verdict {
-    Down,
-    Again(Duration),
-    Spent,
-}
-
-impl Supervised {
-    fn verdict(&mut self, exit: &Exit) -> Verdict {
-        let policy = &self.start.policy;
-        let again = match policy.restart {
-            Restart::Never => false,
-            Restart::OnFailure => *exit != Exit::Finished,
-            Restart::Always => true,
-        };
-        if !again || self.start.cancel.is_cancelled() {
-            return Verdict::Down;
-        }
-        let now = Instant::now();
-        while self.restarts.front().is_some_and(|at| now.duration_since(*at) > policy.within) {
-            self.restarts.pop_front();
-        }
-        if self.restarts.is_empty() {
-            self.backoff.reset();
-        }
-        if self.restarts.len() >= policy.budget as usize {
-            return Verdict::Spent;
-        }
-        self.restarts.push_back(now);
-        Verdict::Again(self.backoff.next_delay())
-    }
-}
-
-impl Root {
-    fn forget(&mut self, id: u64, exit: Exit) {
-        if let Some(child) = self.children.remove(&id) {
-            child.start.last.send_replace(Some(exit));
-        }
-    }
-
-    /// Starts the child's next task after `delay`, and a watcher that reports how it ended.
-    fn run(&mut self, id: u64, delay: Duration, context: &mut Context<Self>) {
-        let Some(child) = self.children.get_mut(&id) else { return };
-        let cancel = child.start.cancel.clone();
-        let work = (child.start.factory)(cancel.child_token());
-        let runtime = child.start.runtime.clone();
-        let addr = context.address();
-        child.start.runtime.spawn(async move {
-            let exit = tokio::select! {
-                biased;
-                () = cancel.cancelled(), if !delay.is_zero() => Exit::Finished,
-                () = tokio::time::sleep(delay) => outcome(runtime.spawn(work).await),
-            };
-            // `send` waits for room in the mailbox; the supervisor is gone only with the process.
-            let _ = addr.send(Exited { id, exit }).await;
-        });
-    }
-}
-
-fn outcome(result: Result<anyhow::Result<()>, tokio::task::JoinError>) -> Exit {
-    match result {
-        Ok(Ok(())) => Exit::Finished,
-        Ok(Err(error)) => Exit::Failed(format!("{error:#}")),
-        Err(error) if error.is_panic() => Exit::Panicked(panic_message(&*error.into_panic())),
-        Err(error) => Exit::Failed(error.to_string()),
-    }
-}
-
 /// The text of a caught panic.
 pub fn panic_message(payload: &(dyn std::any::Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().map(|s| (*s).to_owned());
     text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicU32, Ordering};
-
-    use super::*;
-
-    fn quick(budget: u32) -> Policy {
-        Policy {
-            restart: Restart::OnFailure,
-            backoff_first: Duration::from_millis(1),
-            backoff_max: Duration::from_millis(2),
-            budget,
-            ..Policy::vital()
-        }
-    }
-
-    #[tokio::test]
-    async fn a_panicking_child_comes_back_until_it_finishes() {
-        let (metrics, drain) = (Metrics::new(), Drain::new());
-        let supervisor = Supervisor::start("test", &metrics, &drain).unwrap();
-        let starts = Arc::new(AtomicU32::new(0));
-        let seen = starts.clone();
-        let mut child = supervisor
-            .spawn("flaky", quick(5), move |_| {
-                let n = seen.fetch_add(1, Ordering::SeqCst);
-                async move {
-                    assert!(n != 0, "first start");
-                    anyhow::ensure!(n > 1, "second start");
-                    Ok(())
-                }
-            })
-            .await
-            .unwrap();
-        assert_eq!(child.ended().await, Exit::Finished);
-        assert_eq!(starts.load(Ordering::SeqCst), 3);
-        assert!(!drain.is_draining());
-        let text = metrics.render();
-        for exit in ["panicked", "failed", "finished"] {
-            let line = format!("millrace_test_child_exits_total{{child=\"flaky\",exit=\"{exit}\"}} 1");
-            assert!(text.contains(&line), "{text}");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_spent_budget_drains_the_node() {
-        let drain = Drain::new();
-        let supervisor = Supervisor::start("test", &Metrics::new(), &drain).unwrap();
-        let mut child =
-            supervisor.spawn("broken", quick(2), |_| async { anyhow::bail!("no luck") }).await.unwrap();
-        drain.draining().await;
-        assert_eq!(drain.reason(), Some("broken of test spent its budget of restarts"));
-        assert_eq!(child.ended().await, Exit::Failed("no luck".to_owned()));
-    }
-
-    #[tokio::test]
-    async fn stop_reaches_every_child() {
-        let supervisor = Supervisor::start("test", &Metrics::new(), &Drain::new()).unwrap();
-        let mut children = Vec::new();
-        for _ in 0..3 {
-            let child = supervisor.spawn("waiter", Policy::vital(), |cancel| async move {
-                cancel.cancelled().await;
-                Ok(())
-            });
-            children.push(child.await.unwrap());
-        }
-        assert_eq!(supervisor.children().await.unwrap(), 3);
-        children[0].stop();
-        assert_eq!(children[0].ended().await, Exit::Finished);
-        assert!(supervisor.stop().await);
-        assert_eq!(supervisor.children().await.unwrap(), 0);
-    }
 }

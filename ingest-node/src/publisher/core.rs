@@ -52,7 +52,6 @@ pub(crate) struct Core {
     session_subject: String,
     loop_subject: String,
     bus: SharedBus,
-    media_bus: SharedBus,
     clock: Arc<dyn Clock>,
     metrics: IngestMetrics,
 }
@@ -70,7 +69,7 @@ impl Core {
             program_date_time: UnixMillis(shared.clock.unix_ms()),
             lead_gaps: LEAD_GAPS,
             cost: COPY_COST,
-            max_payload: shared.media_bus.max_payload(),
+            max_payload: shared.bus.max_payload(),
             ring: RingLimits {
                 bytes: shared.config.ring_bytes,
                 age_ms: u64::from(shared.config.ring_s) * 1_000,
@@ -97,7 +96,6 @@ impl Core {
             session_subject: subjects::session(grant.stream),
             loop_subject: subjects::loopback(session),
             bus: shared.bus.clone(),
-            media_bus: shared.media_bus.clone(),
             clock: shared.clock.clone(),
             metrics: shared.metrics.clone(),
         }
@@ -210,7 +208,7 @@ impl Core {
     fn send(&self, subject: &str, frames: Vec<Bytes>, sent: impl Fn(u64)) {
         for frame in frames {
             let bytes = frame.len() as u64;
-            match self.media_bus.publish(subject, frame) {
+            match self.bus.publish(subject, frame) {
                 Ok(()) => sent(bytes),
                 error => self.count(error),
             }

@@ -77,7 +77,7 @@ impl Publisher {
     ) -> Result<Self, BusError> {
         // Before the first message: a worker may ask as soon as it is granted.
         let ring_subject = subjects::ring_media(grant.stream, grant.epoch);
-        let requests = shared.media_bus.subscribe(&ring_subject, limits::REPAIR_QUEUE).await?;
+        let requests = shared.bus.subscribe(&ring_subject, limits::REPAIR_QUEUE).await?;
         let (close_sender, close) = mpsc::channel(4);
         let core = Arc::new(Core::new(shared, &grant, session, close_sender.clone()));
         let task = SessionTask::new(shared, &grant, session, core.clone(), kicks).await?;
@@ -86,7 +86,7 @@ impl Publisher {
         let over = CancellationToken::new();
         let repairs = tasks::answer_repairs(
             core.clone(),
-            shared.media_bus.clone(),
+            shared.bus.clone(),
             shared.metrics.clone(),
             requests,
             over.clone(),

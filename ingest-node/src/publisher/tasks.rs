@@ -63,7 +63,6 @@ struct Ears {
 pub(crate) struct SessionTask {
     core: Arc<Core>,
     bus: SharedBus,
-    media_bus: SharedBus,
     metrics: IngestMetrics,
     stream: StreamId,
     session: SessionId,
@@ -95,7 +94,6 @@ impl SessionTask {
         Ok(Self {
             core,
             bus,
-            media_bus: shared.media_bus.clone(),
             metrics: shared.metrics.clone(),
             stream: grant.stream,
             session,
@@ -171,8 +169,8 @@ impl SessionTask {
     async fn follow(&mut self, epoch: Epoch, generation: Generation) {
         let live = subjects::live(self.stream, epoch, generation);
         let repair = subjects::repair_live(self.stream, epoch, generation);
-        let live = self.media_bus.subscribe(&live, limits::CONTROL_QUEUE).await;
-        let repair = self.media_bus.subscribe(&repair, limits::CONTROL_QUEUE).await;
+        let live = self.bus.subscribe(&live, limits::CONTROL_QUEUE).await;
+        let repair = self.bus.subscribe(&repair, limits::CONTROL_QUEUE).await;
         let (Ok(live), Ok(repair)) = (live, repair) else {
             tracing::warn!("the worker's log cannot be followed: the bus is away");
             return;

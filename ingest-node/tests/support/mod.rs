@@ -174,7 +174,6 @@ pub async fn node(bus: &SharedBus, config: Config) -> (Node, Metrics, Drain) {
     let (metrics, drain) = (Metrics::new(), Drain::new());
     let deps = Deps {
         bus: bus.clone(),
-        media_bus: bus.clone(),
         key_secret: Some(Secret::new(SECRET.to_vec())),
         node: None,
         metrics: metrics.clone(),

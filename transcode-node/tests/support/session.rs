@@ -88,7 +88,6 @@ impl World {
         let metrics = Metrics::new();
         let deps = Deps {
             bus: self.bus.clone(),
-            media_bus: self.bus.clone(),
             store: self.store.clone(),
             state: self.state.clone(),
             node: Some(name.parse().unwrap()),
