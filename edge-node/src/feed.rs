@@ -34,8 +34,9 @@ const BATCH: usize = 64;
 const SNAPSHOT_WAIT: Duration = Duration::from_millis(300);
 /// Worker, session and two other followers.
 const MAX_SNAPSHOTS: usize = 4;
-/// A stream that nobody follows is asked about this often: a new author announces itself.
+/// A stream that nobody follows is asked about this often, after the first few times: a new author announces itself.
 const COLD_ASK: Duration = Duration::from_secs(2);
+const QUICK_ASKS: u32 = 5;
 /// The state store's time to say how a stream stood.
 const STORED_WAIT: Duration = Duration::from_secs(3);
 /// An author's time to answer a repair request.
@@ -67,8 +68,8 @@ struct Shell {
     replies: (mpsc::Sender<Input>, mpsc::Receiver<Input>),
     dropped: u64,
     lagging: bool,
-    /// When a stream without an author was last asked about.
-    asked_cold: Option<Millis>,
+    /// How often, and when last, a stream without an author was asked about.
+    asked_cold: (u32, Millis),
 }
 
 /// Follows a stream until told to stop.
@@ -90,7 +91,7 @@ pub(crate) async fn run(
         replies: mpsc::channel(REPLIES),
         dropped: 0,
         lagging: false,
-        asked_cold: None,
+        asked_cold: (0, now),
         deps,
         stream,
     };
@@ -231,11 +232,12 @@ impl Shell {
 
     fn ask_snapshot(&mut self) {
         let now = Millis(self.deps.clock.now_ms());
-        if self.feed.log().is_none() && self.feed.shown().is_some() {
-            if self.asked_cold.is_some_and(|at| now - at < COLD_ASK.as_millis() as u64) {
+        if self.feed.log().is_none() {
+            let (asked, last) = self.asked_cold;
+            if asked >= QUICK_ASKS && now - last < COLD_ASK.as_millis() as u64 {
                 return;
             }
-            self.asked_cold = Some(now);
+            self.asked_cold = (asked + 1, now);
         }
         let (deps, sender, stream) = (self.deps.clone(), self.replies.0.clone(), self.stream.id);
         tokio::spawn(async move {

@@ -13,8 +13,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// Renditions close their segments within moments of each other: one write is enough for all.
-const KEEP_EVERY: Duration = Duration::from_secs(1);
+/// Renditions close their segments within moments of each other: one write is enough for all. What is stored and not yet
+/// written here is listed as missing after a crash, so it is not longer.
+const KEEP_AFTER: Duration = Duration::from_millis(100);
 /// Pauses between attempts while the state store is away.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 /// A job that ends waits this long for its last state to be written.
@@ -58,6 +59,7 @@ async fn write(
 ) {
     let mut pause = Backoff::new(RETRY.0, RETRY.1);
     while latest.changed().await.is_ok() {
+        let _ = closing.run_until_cancelled(tokio::time::sleep(KEEP_AFTER)).await;
         loop {
             let Some(newest) = latest.borrow_and_update().clone() else { break };
             match put_newer(&state, &key, &newest).await {
@@ -74,7 +76,6 @@ async fn write(
             }
         }
         pause.reset();
-        let _ = closing.run_until_cancelled(tokio::time::sleep(KEEP_EVERY)).await;
     }
 }
 

@@ -1,5 +1,7 @@
 //! What is left of a log when nobody who folded it is there any more: the state that is kept in the state store, and
 //! that playlists in the bucket are rendered from. It names only what the object store has.
+//!
+//! Of a log that was not closed it is less than readers were shown: see [`is_closed`].
 
 use std::collections::BTreeSet;
 
@@ -12,8 +14,8 @@ use crate::view::slot_duration;
 /// index.
 pub const MAX_SLOTS_AT_REST: usize = 256;
 
-/// `view` without parts and without segments that are not in the store. Each rendition ends before its first segment
-/// that may still get there; `lost` ones never will, and are left out.
+/// `view` without segments that are not in the store. Each rendition ends before its first segment that may still get
+/// there; `lost` ones never will, and are left out. Parts stay where they are slices of the stored object.
 pub fn at_rest(view: &Snapshot, lost: &BTreeSet<(Rendition, Msn)>) -> Snapshot {
     let mut rest = view.clone();
     let mut waiting = false;
@@ -21,8 +23,14 @@ pub fn at_rest(view: &Snapshot, lost: &BTreeSet<(Rendition, Msn)>) -> Snapshot {
         let mut open = false;
         for slot in &mut rest.slots {
             let Some(track) = slot.tracks.get_mut(rendition) else { continue };
-            track.parts.clear();
             let stored = track.segment.is_some() && track.committed;
+            let whole = track.segment.as_ref().is_some_and(|s| {
+                s.parts as usize == track.parts.len()
+                    && track.parts.iter().all(|p| !p.gap && p.generation == s.generation)
+            });
+            if !whole {
+                track.parts.clear();
+            }
             // What a declared gap or a sealed epoch has not closed will not come.
             let never = slot.gap.is_some() || ((view.sealed || view.ended) && track.segment.is_none());
             open |= !stored && !never && !lost.contains(&(rendition.clone(), slot.msn));
@@ -59,6 +67,12 @@ pub fn may_replace(new: &Snapshot, old: &Snapshot) -> bool {
     rank(new) > rank(old)
 }
 
+/// Whether nothing more was shown of its log than it says: its author closed it. Readers show no other state at rest; of
+/// the segment that was open when everybody died it knows nothing, and a playlist would go back.
+pub fn is_closed(rest: &Snapshot) -> bool {
+    rest.sealed || rest.ended
+}
+
 /// A state at rest as readers take it: to show and to build on, not a log to follow.
 #[must_use]
 pub fn base(stored: Snapshot) -> Snapshot {
@@ -75,7 +89,7 @@ pub fn ended(stored: Snapshot) -> Snapshot {
 mod tests {
     use std::collections::BTreeMap;
 
-    use millrace_wire::fact::{MediaDuration, RenditionState, SegmentEntry, Slot, TrackSlot};
+    use millrace_wire::fact::{MediaDuration, PartEntry, RenditionState, SegmentEntry, Slot, TrackSlot};
     use millrace_wire::ids::{BroadcastId, DiscontinuitySeq, Epoch, FactSeq, InitVersion, UnixMillis};
 
     use super::*;
@@ -146,6 +160,29 @@ mod tests {
         assert_eq!(listed(&rest), [(10, 2, false), (11, 0, true), (12, 2, false)]);
         assert!(rest.ended);
         assert_eq!(listed(&newest(rest, 1)), [(12, 2, false)]);
+    }
+
+    #[test]
+    fn parts_stay_where_the_object_has_them() {
+        let part = |generation| PartEntry {
+            generation: Generation(generation),
+            seq: FactSeq(1),
+            duration: MediaDuration::from_millis(200),
+            independent: true,
+            bytes: 1,
+            gap: false,
+        };
+        let mut view = state(&[[STORED, STORED], [WAITS, OPEN]]);
+        for (slot, generation) in view.slots.iter_mut().zip([1, 1]) {
+            slot.tracks.values_mut().for_each(|t| t.parts.push(part(generation)));
+        }
+        let other = view.slots[0].tracks.get_mut(&Rendition::audio()).unwrap();
+        other.parts[0] = part(2);
+        let rest = at_rest(&view, &BTreeSet::new());
+        let parts: Vec<_> =
+            rest.slots.iter().flat_map(|s| s.tracks.values().map(|t| t.parts.len())).collect();
+        assert_eq!(parts, [0, 1], "audio's part is of another author than its object");
+        assert!(!is_closed(&rest));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use millrace_wire::ids::{Epoch, FactSeq, Generation, InitVersion, Msn, PartIndex
 use millrace_wire::repair::{MAX_RANGES, RepairReply, RepairRequest};
 
 use crate::Millis;
+use crate::at_rest::is_closed;
 use crate::follow::Follower;
 use crate::time::earlier;
 use crate::view::end_of;
@@ -232,7 +233,7 @@ impl Feed {
             // Only what is at rest itself gives way to it.
             let rank = |s: &Snapshot| (s.epoch, s.seq, s.ended);
             let older = |old: &Snapshot| old.generation == Generation(0) && rank(old) < rank(s);
-            if self.shown.as_ref().is_none_or(older) && !s.slots.is_empty() {
+            if self.shown.as_ref().is_none_or(older) && !s.slots.is_empty() && is_closed(s) {
                 self.shown = Some(s.clone());
                 self.out.push_back(Output::Changed);
             }
@@ -291,6 +292,10 @@ impl Feed {
         let Some(view) = self.follower.as_ref().and_then(Follower::view) else { return };
         // A base that knows nothing says nothing about what is shown.
         if view.slots.is_empty() && !view.ended && self.shown.as_ref().is_some_and(|s| !s.slots.is_empty()) {
+            return;
+        }
+        // Its base may show less than the author of the base did. What became of the rest follows.
+        if self.shown.is_none() && !view.opened && !is_closed(view) {
             return;
         }
         let mut next = view.clone();

@@ -115,11 +115,13 @@ fn epoch_open(view: &mut Snapshot, open: &EpochOpen) {
     let ms = gap.as_millis();
     for msn in start.0..open.first_msn.0 {
         let back = (open.first_msn.0 - msn) * ms;
+        // Numbers may have been used up faster than time: the clock stands still rather than going back.
+        let began = view.slots.back().map_or(0, |s| s.program_date_time.0);
         view.slots.push_back(Slot {
             msn: Msn(msn),
             epoch: view.epoch,
             discontinuity_sequence: DiscontinuitySeq(discontinuity),
-            program_date_time: UnixMillis(open.program_date_time.0.saturating_sub(back)),
+            program_date_time: UnixMillis(open.program_date_time.0.saturating_sub(back).max(began)),
             gap: Some(gap),
             tracks: BTreeMap::new(),
         });

@@ -2,13 +2,15 @@
 
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse};
+use millrace_media::cmaf::demux::part_of;
+use millrace_wire::ids::PartIndex;
 use millrace_wire::objects::{ObjectKind, ObjectName};
 
 use super::{App, headers, range, refuse};
 use crate::cache::Object;
 use crate::fetch::Outcome;
 use crate::registry::NoStream;
-use crate::stream::{LiveStream, Phase, View};
+use crate::stream::{Head, LiveStream, Phase, View};
 
 /// Segments below the open one whose bytes may still be on their way here.
 const RECENT: u64 = 4;
@@ -27,8 +29,14 @@ pub(super) async fn serve(app: &App, request: &HttpRequest, key: &str) -> HttpRe
         Err(NoStream::Unknown) => return refuse::missing(),
         Err(NoStream::Busy) => return refuse::busy(),
     };
-    if matches!(name.kind, ObjectKind::Part(..)) {
-        // Parts are never stored; the one a preload hint names is waited for (RFC 8216bis §6.2.6).
+    if let ObjectKind::Part(msn, _, part) = name.kind {
+        // The one a preload hint names is waited for (RFC 8216bis §6.2.6).
+        let open = |head: Head| msn.0 >= head.open_msn;
+        if stream.view().rendition(name.rendition.as_str()).is_none_or(|m| !open(m.head))
+            && let Some(object) = stored_part(app, key, &name, part).await
+        {
+            return send(app, request, key, &object);
+        }
         return soon(app, request, key, &stream, &name).await;
     }
     match app.fetcher.get(key).await {
@@ -36,6 +44,20 @@ pub(super) async fn serve(app: &App, request: &HttpRequest, key: &str) -> HttpRe
         Outcome::Missing => soon(app, request, key, &stream, &name).await,
         Outcome::Failed => refuse::busy(),
     }
+}
+
+/// Parts are not stored, but a stored segment is its parts laid end to end.
+async fn stored_part(app: &App, key: &str, name: &ObjectName, part: PartIndex) -> Option<Object> {
+    let ObjectKind::Part(msn, generation, _) = name.kind else { return None };
+    let segment = ObjectName { kind: ObjectKind::Segment(msn, generation), ..name.clone() }.key();
+    let whole = match app.cache.get(&segment) {
+        Some(whole) => whole,
+        None => match app.fetcher.get(&segment).await {
+            Outcome::Found(whole) => whole,
+            Outcome::Missing | Outcome::Failed => return None,
+        },
+    };
+    part_of(&whole.bytes, part.0).map(|bytes| Object::new(key, bytes))
 }
 
 /// Neither in memory nor in the store: what the playlist lists is under way to this edge.

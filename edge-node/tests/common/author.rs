@@ -8,7 +8,7 @@ use millrace_cluster::view;
 use millrace_wire::announce::{EpochAnnouncement, EpochPhase, SessionAnnouncement};
 use millrace_wire::control_api;
 use millrace_wire::fact::{
-    EpochOpen, Fact, FactMessage, MediaDuration, Part, Segment, Snapshot, TrackInfo, TrackMedia,
+    EpochOpen, Fact, FactMessage, Gap, MediaDuration, Part, Segment, Snapshot, TrackInfo, TrackMedia,
 };
 use millrace_wire::ids::{
     BroadcastId, DiscontinuitySeq, Epoch, FactSeq, Generation, InitVersion, Msn, NodeId, PartIndex,
@@ -255,6 +255,24 @@ impl Author {
     /// Moves the window.
     pub(crate) fn trim(&self, first: u64) {
         self.record(Fact::Trim { first: Msn(first) }, Bytes::new());
+    }
+
+    /// A segment nobody has.
+    #[allow(dead_code)]
+    pub(crate) fn gap(&self, msn: u64) {
+        let gap = Gap {
+            msn: Msn(msn),
+            duration: MediaDuration { ticks: u64::from(TARGET_S), timescale: 1 },
+            discontinuity_sequence: DiscontinuitySeq(0),
+            program_date_time: date(msn),
+        };
+        self.record(Fact::Gap(gap), Bytes::new());
+    }
+
+    /// No segment of the epoch follows.
+    #[allow(dead_code)]
+    pub(crate) fn seal(&self) {
+        self.record(Fact::Seal { last: None }, Bytes::new());
     }
 
     /// Ends the broadcast.

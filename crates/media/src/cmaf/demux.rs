@@ -166,6 +166,21 @@ pub fn parse_fragments(data: &Bytes) -> Result<Vec<Fragment>, DemuxError> {
     if moof.is_some() { Err(DemuxError::Missing("mdat")) } else { Ok(fragments) }
 }
 
+/// Part `index` of a whole segment: parts are its fragments, laid end to end. Shares the segment's memory.
+pub fn part_of(segment: &Bytes, index: u32) -> Option<Bytes> {
+    let (mut rest, mut begins, mut before) = (segment.clone(), None, 0);
+    loop {
+        let at = segment.len() - rest.len();
+        let (kind, ..) = next_box(&mut rest).ok()??;
+        match (&kind, begins) {
+            (b"moof", None) if before == index => begins = Some(at),
+            (b"mdat", Some(start)) => return Some(segment.slice(start..segment.len() - rest.len())),
+            (b"moof", None) => before += 1,
+            _ => {}
+        }
+    }
+}
+
 struct Defaults {
     duration: u32,
     size: u32,
@@ -315,8 +330,25 @@ mod tests {
         }
 
         #[test]
+        fn a_segment_gives_its_parts_back(sizes in prop::collection::vec(1u32..60, 1..12)) {
+            let part = |(size, n): (&u32, u32)| {
+                let sample = Sample { duration: 10, size: *size, cts: 0, sync: n == 0 };
+                let mut part = fragment_header(n, i64::from(n) * 10, &[sample]).to_vec();
+                part.extend(std::iter::repeat_n(n as u8, *size as usize));
+                part
+            };
+            let parts: Vec<Vec<u8>> = sizes.iter().zip(0..).map(part).collect();
+            let segment = Bytes::from(parts.concat());
+            for (part, n) in parts.iter().zip(0..) {
+                prop_assert_eq!(&part_of(&segment, n).unwrap(), part);
+            }
+            prop_assert_eq!(part_of(&segment, parts.len() as u32), None);
+        }
+
+        #[test]
         fn never_panics(data in prop::collection::vec(any::<u8>(), 0..200), cut in 0usize..300, flip in 0usize..300) {
             let _ = parse_fragments(&Bytes::from(data.clone()));
+            let _ = part_of(&Bytes::from(data.clone()), 1);
             let _ = parse_init(&Bytes::from(data));
             let audio = TrackConfig::Audio(AudioConfig::aac_lc(48_000, 2).unwrap());
             let mut init = init_segment(&audio).to_vec();

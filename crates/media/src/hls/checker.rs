@@ -58,7 +58,7 @@ pub enum Rule {
     PositionBackwards,
     /// A media sequence number names the same segment for ever (§6.2.1).
     SegmentChanged,
-    /// A part, once listed, does not change.
+    /// A part, once listed, does not change; but its bytes may be lost, and then it becomes a gap.
     PartChanged,
     /// Parts stay listed for three target durations (§6.2.2).
     PartRemovedEarly,
@@ -271,7 +271,7 @@ impl Checker {
         for (msn, index, part) in all_parts(playlist) {
             self.name(&part.uri, (msn, Some(index)));
             match self.parts.get(&(msn, index)) {
-                Some(old) if old != part => {
+                Some(old) if old != part && (old.gap || !part.gap) => {
                     self.report(Rule::PartChanged, format!("{msn}.{index}: {old:?} became {part:?}"));
                 }
                 Some(_) => {}
