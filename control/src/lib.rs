@@ -24,13 +24,16 @@ use millrace_store::SharedStore;
 use millrace_wire::ids::{NodeId, UnixMillis};
 use millrace_wire::subjects;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 pub use config::{Config, MIN_TOKEN_CHARS};
 pub use repo::{Repo, RepoError, hash_secret};
 
 /// How often readiness looks at the state store.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
+
+/// How long a leaving control waits for its last lifecycle events to be kept.
+const EVENTS_LIMIT: Duration = Duration::from_secs(5);
 
 /// A store that does not answer in this time is not ready.
 const PROBE_LIMIT: Duration = Duration::from_secs(2);
@@ -55,10 +58,16 @@ pub struct Deps {
 }
 
 /// A running control.
-#[derive(Debug)]
 pub struct Node {
     http: HttpHandle,
     supervisor: Supervisor,
+    core: Arc<service::Core>,
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node").field("http", &self.http).finish_non_exhaustive()
+    }
 }
 
 impl Node {
@@ -71,6 +80,9 @@ impl Node {
     pub async fn drain(self) {
         self.http.stop().await;
         self.supervisor.stop().await;
+        if !self.core.events.flush(EVENTS_LIMIT).await {
+            warn!("lifecycle events were not kept before leaving");
+        }
         info!("control stopped");
     }
 }
@@ -118,9 +130,9 @@ pub async fn start(config: Config, deps: Deps) -> anyhow::Result<Node> {
         .spawn("probe", Policy::vital(), move |stop| probe(state.clone(), state_ready.clone(), stop))
         .await?;
     let observability = Observability { metrics: deps.metrics, readiness: deps.readiness, drain: deps.drain };
-    let http = http::serve(&config, core, observability).context("control: HTTP")?;
+    let http = http::serve(&config, core.clone(), observability).context("control: HTTP")?;
     info!(addr = %http.addr(), "control serves the API and the dashboard");
-    Ok(Node { http, supervisor })
+    Ok(Node { http, supervisor, core })
 }
 
 async fn probe(state: SharedState, state_ready: Condition, stop: CancellationToken) -> anyhow::Result<()> {

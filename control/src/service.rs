@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use millrace_bus::{Message, SharedBus};
+use millrace_bus::{JournalConfig, JournalWriter, Message, Outcome, SharedBus};
 use millrace_runtime::metrics::{Counter, Counters, Histogram, LATENCY_BUCKETS_S, Metrics, Unit};
 use millrace_runtime::{Clock, Ready};
 use millrace_store::SharedStore;
@@ -37,6 +37,8 @@ pub(crate) struct Core {
     pub(crate) repo: Repo,
     pub(crate) bus: SharedBus,
     pub(crate) store: SharedStore,
+    /// Lifecycle events leave through it.
+    pub(crate) events: JournalWriter,
     pub(crate) clock: Arc<dyn Clock>,
     /// Broadcasts that control ended itself.
     pub(crate) closed: Counter,
@@ -49,10 +51,14 @@ pub(crate) struct Core {
 
 impl Core {
     pub(crate) fn new(repo: Repo, deps: &Deps, metrics: &Metrics) -> Self {
+        let kept = metrics.counters("events", Unit::Count, "Lifecycle events by outcome", &["outcome"]);
+        let journal = JournalConfig::new(subjects::EVENTS_STREAM, subjects::EVENTS_SUBJECTS);
+        let told = move |outcome: Outcome| kept.with(&[outcome.name()]).inc();
         Self {
             repo,
             bus: deps.bus.clone(),
             store: deps.store.clone(),
+            events: JournalWriter::start(deps.bus.clone(), journal, told),
             clock: deps.clock.clone(),
             closed: metrics.counter(
                 "broadcasts_closed",
@@ -289,9 +295,13 @@ impl Core {
         self.send(&subjects::epoch(claim.stream), &claim.announcement());
     }
 
+    /// Has the event kept, for as long as facts are; nobody waits for it.
     pub(crate) fn event(&self, stream: StreamId, kind: LifecycleKind) {
-        let at = crate::unix(&*self.clock);
-        self.send(&subjects::events(stream), &LifecycleEvent { stream, at, kind });
+        let event = LifecycleEvent { stream, at: crate::unix(&*self.clock), kind };
+        match control_api::encode(&event) {
+            Ok(bytes) => self.events.append(subjects::events(stream), event.id(), bytes.into()),
+            Err(error) => warn!(%stream, %error, "a lifecycle event was not written"),
+        }
     }
 
     fn send<T: Serialize>(&self, subject: &str, body: &T) {

@@ -4,9 +4,12 @@
 mod common;
 
 use common::{Backends, Control, TOKEN};
+use millrace_bus::ReaderConfig;
 use millrace_store::{FaultyStore, Meta, PutBody, StoreFaults, list_all};
-use millrace_wire::control_api::{ClaimReply, Kick, LeaseReply, RenewRequest, SealReport};
-use millrace_wire::ids::{Generation, SessionId};
+use millrace_wire::control_api::{
+    ClaimReply, Kick, LeaseReply, LifecycleEvent, LifecycleKind, RenewRequest, SealReport,
+};
+use millrace_wire::ids::{Generation, SessionId, StreamId};
 use millrace_wire::reasons::CloseReason;
 use millrace_wire::subjects;
 use reqwest::{Method, StatusCode};
@@ -16,6 +19,8 @@ use std::time::Duration;
 
 /// Generous: it is waited for a condition, and this only bounds a failure.
 const LIMIT: Duration = Duration::from_secs(20);
+/// Long enough for a fact that is there to come.
+const QUIET: Duration = Duration::from_millis(500);
 
 async fn whole_life(backends: &Backends) {
     let control = Control::start(backends).await;
@@ -53,6 +58,21 @@ async fn whole_life(backends: &Backends) {
     assert_eq!(control.call(Method::GET, &path, None).await.0, StatusCode::NOT_FOUND);
     assert_eq!(control.claim(key, 3).await, ClaimReply::Refused { reason: CloseReason::RevokedKey });
     control.node.drain().await;
+    let broadcast = grant.broadcast;
+    let expected = [LifecycleKind::Started { broadcast }, LifecycleKind::Ended { broadcast }];
+    assert_eq!(events(backends, grant.stream).await, expected, "kept, though nobody listened");
+}
+
+/// Every lifecycle event that is kept of a stream.
+async fn events(backends: &Backends, stream: StreamId) -> Vec<LifecycleKind> {
+    let reader = ReaderConfig::new("test", subjects::events(stream));
+    backends.bus.journal_reader(subjects::EVENTS_STREAM, &reader).await.unwrap();
+    let mut events = Vec::new();
+    while let Some(fact) = backends.bus.journal_next(subjects::EVENTS_STREAM, "test", QUIET).await.unwrap() {
+        fact.ack().await.unwrap();
+        events.push(millrace_wire::control_api::decode::<LifecycleEvent>(&fact.payload).unwrap().kind);
+    }
+    events
 }
 
 async fn two_controls_one_key(backends: &Backends) {

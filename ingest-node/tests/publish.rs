@@ -2,8 +2,10 @@
 
 mod support;
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use millrace_bus::MemBus;
 use millrace_testkit::{Clip, ClipSpec, FfmpegPublisher};
 use millrace_wire::control_api::PublishLimits;
 use millrace_wire::media_msg::{MediaMessage, MediaReader, Track, UnitKind};
@@ -11,8 +13,7 @@ use millrace_wire::reasons::CloseReason;
 use millrace_wire::repair::{RepairReply, RepairRequest};
 use millrace_wire::subjects;
 use support::{
-    Consumer, FakeControl, LIMIT, Pusher, SmallBus, World, check_order, config, eventually, frames, node,
-    pushed, tags,
+    Consumer, FakeControl, LIMIT, Pusher, World, check_order, config, eventually, frames, node, pushed, tags,
 };
 
 fn short() -> ClipSpec {
@@ -108,7 +109,7 @@ async fn audio_alone_and_video_alone_are_streams() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn big_messages_are_split_and_come_back_whole() {
-    let bus = SmallBus::shared(2_048);
+    let bus = Arc::new(MemBus::with_max_payload(2_048));
     let world = World::with(config(), bus).await;
     let (_clip, tags) = tags(short()).await;
     let (stream, key) = world.control.stream();

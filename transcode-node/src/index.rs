@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use millrace_bus::SharedBus;
+use millrace_bus::JournalWriter;
 use millrace_runtime::Backoff;
 use millrace_state::{SharedState, StateError, Tx};
 use millrace_wire::announce::IndexFact;
@@ -25,31 +25,31 @@ const ATTEMPTS: u32 = 360;
 /// Writes index entries and deletes what is past its time.
 pub(crate) struct Index {
     state: SharedState,
-    bus: SharedBus,
+    facts: Arc<JournalWriter>,
     storage: Storage,
     record: bool,
     kept: Arc<Mutex<VecDeque<IndexFact>>>,
 }
 
 impl Index {
-    pub(crate) fn new(state: SharedState, bus: SharedBus, storage: Storage, record: bool) -> Self {
-        Self { state, bus, storage, record, kept: Arc::default() }
+    pub(crate) fn new(state: SharedState, facts: Arc<JournalWriter>, storage: Storage, record: bool) -> Self {
+        Self { state, facts, storage, record, kept: Arc::default() }
     }
 
-    /// Writes the entry, tells who listens, and deletes what has left the window, all behind the caller's back.
+    /// Has the fact kept, writes the entry, and deletes what has left the window, all behind the caller's back.
     pub(crate) fn add(&self, fact: IndexFact, window: Duration) {
-        let (state, bus, storage) = (self.state.clone(), self.bus.clone(), self.storage.clone());
+        let Ok(value) = serde_json::to_vec(&fact) else { return };
+        // Whatever becomes of the entry: the two are in different places, and neither waits for the other's.
+        self.facts.append(subjects::index(fact.stream), fact.id(), value.clone().into());
+        let (state, storage) = (self.state.clone(), self.storage.clone());
         let (kept, record) = (self.kept.clone(), self.record);
         tokio::spawn(async move {
-            let Ok(value) = serde_json::to_vec(&fact) else { return };
             let key = keys::segment(fact.stream, &fact.segment.rendition, fact.epoch, fact.segment.msn);
-            let put = Tx::new().put(key, value.clone());
+            let put = Tx::new().put(key, value);
             if let Err(error) = commit(&state, put).await {
                 tracing::error!(%error, msn = %fact.segment.msn, "index entry given up");
                 return;
             }
-            // Whoever misses it reads the index.
-            let _ = bus.publish(&subjects::index(fact.stream), value.into());
             if !record {
                 sweep(&state, &storage, &mut *kept.lock().await, fact, window).await;
             }

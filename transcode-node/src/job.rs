@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use millrace_bus::{BusError, Message, SharedBus, Subscription};
+use millrace_bus::{BusError, JournalWriter, Message, SharedBus, Subscription};
 use millrace_cluster::Millis;
 use millrace_cluster::author::Frames;
 use millrace_cluster::worker::{Input, Output, Packaged, WorkerJob};
@@ -51,6 +51,7 @@ pub(crate) struct Deps {
     pub(crate) store: SharedStore,
     pub(crate) state: SharedState,
     pub(crate) uploader: Arc<Uploader>,
+    pub(crate) facts: Arc<JournalWriter>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Arc<Metrics>,
 }
@@ -157,7 +158,8 @@ impl Job {
             grant.generation,
         );
         let pipeline = Pipeline::new(&grant.open, part_setup(&grant.base));
-        let index = Index::new(deps.state.clone(), deps.bus.clone(), storage.clone(), grant.settings.record);
+        let index =
+            Index::new(deps.state.clone(), deps.facts.clone(), storage.clone(), grant.settings.record);
         let rest = Rest::new(&deps, &grant);
         let seed = rand::random();
         let machine = WorkerJob::new(now, grant, deps.node.clone(), deps.bus.max_payload(), seed)?;

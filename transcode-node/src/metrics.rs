@@ -1,6 +1,6 @@
 //! What a worker measures.
 
-use millrace_runtime::metrics::{Counter, Gauge, Unit};
+use millrace_runtime::metrics::{Counter, Counters, Gauge, Unit};
 
 /// `millrace_transcode_…`
 #[derive(Debug)]
@@ -17,6 +17,8 @@ pub(crate) struct Metrics {
     pub(crate) segments_stored: Counter,
     /// Segments that did not get into the store.
     pub(crate) segments_lost: Counter,
+    /// Index facts by what became of them.
+    pub(crate) index_facts: Counters,
     /// Frames of facts that the bus dropped.
     pub(crate) facts_dropped: Counter,
     /// Requests of readers for facts they missed.
@@ -36,6 +38,7 @@ impl Metrics {
             parts: count("parts", "Parts announced"),
             segments_stored: count("segments_stored", "Segments stored"),
             segments_lost: count("segments_lost", "Segments that did not get into the store"),
+            index_facts: scope.counters("index_facts", Unit::Count, "Index facts by outcome", &["outcome"]),
             facts_dropped: count("facts_dropped", "Frames of facts the bus dropped"),
             repair_requests: count("repair_requests", "Requests for facts that readers missed"),
             spill: scope.gauge("spill", Unit::Bytes, "Objects waiting for the store"),

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
-use millrace_bus::SharedBus;
+use millrace_bus::{JournalConfig, JournalWriter, Outcome, SharedBus};
 use millrace_runtime::supervisor::{Policy, Supervisor};
 use millrace_runtime::{Clock, Drain, Metrics, Readiness};
 use millrace_state::SharedState;
 use millrace_store::{SharedStore, Uploader};
 use millrace_wire::ids::NodeId;
+use millrace_wire::subjects;
 
 use crate::archive;
 use crate::config::Config;
@@ -18,6 +19,9 @@ use crate::worker::Worker;
 
 /// After the jobs have moved on, what waits for the store has this long.
 const SPILL_LIMIT: Duration = Duration::from_secs(30);
+
+/// And the index facts of what was stored have this long to be kept.
+const FACTS_LIMIT: Duration = Duration::from_secs(5);
 
 /// What a worker node stands on.
 pub struct Deps {
@@ -45,6 +49,7 @@ pub struct Node {
     config: Arc<Config>,
     worker: Worker,
     uploader: Arc<Uploader>,
+    facts: Arc<JournalWriter>,
     supervisor: Supervisor,
     drain: Drain,
 }
@@ -71,6 +76,10 @@ pub async fn start(config: Config, deps: Deps) -> Result<Node> {
     let metrics = Arc::new(crate::metrics::Metrics::new(&deps.metrics));
     deps.readiness.follow("transcode.bus", deps.bus.connected(), "not connected to the bus");
     watch_spill(&uploader, &metrics);
+    let journal = JournalConfig::new(subjects::INDEX_STREAM, subjects::INDEX_SUBJECTS);
+    let counted = metrics.clone();
+    let told = move |outcome: Outcome| counted.index_facts.with(&[outcome.name()]).inc();
+    let facts = Arc::new(JournalWriter::start(deps.bus.clone(), journal, told));
     let archived = (deps.bus.clone(), deps.state.clone());
     let job_deps = job::Deps {
         node: id.clone(),
@@ -78,6 +87,7 @@ pub async fn start(config: Config, deps: Deps) -> Result<Node> {
         store: deps.store,
         state: deps.state,
         uploader: uploader.clone(),
+        facts: facts.clone(),
         clock: deps.clock,
         metrics,
     };
@@ -96,7 +106,7 @@ pub async fn start(config: Config, deps: Deps) -> Result<Node> {
         .await?;
     leave_when_drained(&worker, &drain);
     tracing::info!(node = %id, max_jobs = config.max_jobs, "transcode node bids for jobs");
-    Ok(Node { id, config, worker, uploader, supervisor, drain })
+    Ok(Node { id, config, worker, uploader, facts, supervisor, drain })
 }
 
 fn watch_spill(uploader: &Uploader, metrics: &Arc<crate::metrics::Metrics>) {
@@ -134,5 +144,8 @@ impl Node {
             tracing::warn!(objects = self.uploader.stats().objects, "objects were not stored before leaving");
         }
         self.supervisor.stop().await;
+        if !self.facts.flush(FACTS_LIMIT).await {
+            tracing::warn!("index facts were not kept before leaving");
+        }
     }
 }

@@ -188,6 +188,13 @@ async fn a_granted_worker_announces_stores_indexes_publishes_and_ends() {
     assert!(world.object(ObjectKind::Init(InitVersion(0))).await.is_some());
     let index = eventually("the index", async || Some(world.index().await).filter(|i| i.len() == 5)).await;
     assert_eq!(index.iter().map(|f| f.segment.msn.0).collect::<Vec<_>>(), numbers);
+    let mut facts = Vec::new();
+    while facts.len() < numbers.len() {
+        facts.push(world.index_fact().await);
+    }
+    // In the order in which objects were stored.
+    facts.sort_by_key(|fact| fact.segment.msn);
+    assert_eq!(facts, index, "the same is kept as facts");
     let seqs: Vec<u64> = world.facts().iter().map(|f| f.seq.0).collect();
     assert_eq!(seqs, (0..seqs.len() as u64).collect::<Vec<_>>(), "one author, whatever the grants");
     assert_eq!(number(&metrics, "grants_total"), 1);

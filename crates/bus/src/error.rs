@@ -41,6 +41,12 @@ pub enum BusError {
         /// The queue's name.
         queue: String,
     },
+    /// The journal, or its reader, was not declared.
+    #[error("unknown journal or reader {name}")]
+    UnknownJournal {
+        /// The name of the journal or its reader.
+        name: String,
+    },
     /// The queue holds as many jobs as it may.
     #[error("queue {queue} is full")]
     QueueFull {

@@ -11,7 +11,10 @@ use rand::{Rng as _, SeedableRng as _};
 use tokio::sync::watch;
 
 use crate::subscription::{Delivery, Message, Sink};
-use crate::{Bus, BusError, BusStats, Job, QueueConfig, QueueDepth, SharedBus, Subscription};
+use crate::{
+    Bus, BusError, BusStats, Job, JournalConfig, JournalEntry, QueueConfig, QueueDepth, ReaderConfig,
+    SharedBus, Subscription,
+};
 
 /// What goes wrong, each with a probability from 0 to 1 a message. Losses, doubles, delays and reorderings
 /// strike each subscription by itself, as they do in a network.
@@ -19,7 +22,7 @@ use crate::{Bus, BusError, BusStats, Job, QueueConfig, QueueDepth, SharedBus, Su
 pub struct FaultPlan {
     /// Only subjects that begin so; empty: all.
     pub subject_prefix: String,
-    /// A received message is lost.
+    /// A received message is lost; of a journal, the acknowledgement.
     pub lose: f64,
     /// A received message comes twice.
     pub double: f64,
@@ -29,7 +32,7 @@ pub struct FaultPlan {
     pub delay: f64,
     /// …for a random time up to this.
     pub max_delay: Duration,
-    /// A publish, request or queue operation fails.
+    /// A publish, request, queue or journal operation fails.
     pub fail: f64,
     /// Nothing gets through: publishes and requests fail as if disconnected, nothing is received.
     pub away: bool,
@@ -61,16 +64,25 @@ impl Inner {
         self.plan.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn hit(&self, chance: f64) -> bool {
+        chance > 0.0 && self.dice.lock().unwrap_or_else(PoisonError::into_inner).random_bool(chance)
+    }
+
     fn check(&self, subject: &str) -> Result<(), BusError> {
         let plan = self.plan();
         if plan.away {
             return Err(BusError::Disconnected);
         }
-        let hit = |chance| self.dice.lock().unwrap_or_else(PoisonError::into_inner).random_bool(chance);
-        if plan.fail > 0.0 && subject.starts_with(&plan.subject_prefix) && hit(plan.fail) {
+        if subject.starts_with(&plan.subject_prefix) && self.hit(plan.fail) {
             return Err(BusError::Other("injected fault".into()));
         }
         Ok(())
+    }
+
+    /// Whether the answer to what was done for `subject` gets lost on its way back.
+    fn loses_answer(&self, subject: &str) -> bool {
+        let plan = self.plan();
+        plan.away || subject.starts_with(&plan.subject_prefix) && self.hit(plan.lose)
     }
 }
 
@@ -226,6 +238,41 @@ impl Bus for FaultyBus {
     async fn queue_depth(&self, queue: &str) -> Result<QueueDepth, BusError> {
         self.inner.check(queue)?;
         self.inner.bus.queue_depth(queue).await
+    }
+
+    async fn journal_declare(&self, config: &JournalConfig) -> Result<(), BusError> {
+        self.inner.check(&config.name)?;
+        self.inner.bus.journal_declare(config).await
+    }
+
+    async fn journal_append(
+        &self,
+        journal: &str,
+        subject: &str,
+        id: &str,
+        payload: Bytes,
+    ) -> Result<bool, BusError> {
+        self.inner.check(subject)?;
+        let new = self.inner.bus.journal_append(journal, subject, id, payload).await?;
+        if self.inner.loses_answer(subject) {
+            return Err(BusError::Timeout { what: subject.to_owned() });
+        }
+        Ok(new)
+    }
+
+    async fn journal_reader(&self, journal: &str, reader: &ReaderConfig) -> Result<(), BusError> {
+        self.inner.check(journal)?;
+        self.inner.bus.journal_reader(journal, reader).await
+    }
+
+    async fn journal_next(
+        &self,
+        journal: &str,
+        reader: &str,
+        wait: Duration,
+    ) -> Result<Option<JournalEntry>, BusError> {
+        self.inner.check(journal)?;
+        self.inner.bus.journal_next(journal, reader, wait).await
     }
 
     fn max_payload(&self) -> usize {

@@ -1,7 +1,7 @@
-//! The bus: publish/subscribe, request/reply and work queues behind one trait.
+//! The bus: publish/subscribe, request/reply, work queues and journals behind one trait.
 //!
 //! Three implementations share one conformance suite:
-//! * [`NatsBus`]: a NATS cluster (nats-server 2.9 and newer), core subjects for media, JetStream for work;
+//! * [`NatsBus`]: a NATS cluster (nats-server 2.9 and newer), core subjects for media, JetStream for work and facts;
 //! * [`MemBus`]: the same semantics inside one process, payloads shared by reference;
 //! * [`FaultyBus`]: a wrapper that loses, delays, doubles and reorders by seed, for tests.
 //!
@@ -15,10 +15,12 @@
 //! * When [`Bus::subscribe`] has returned, messages published afterwards reach the subscription.
 //! * A work queue delivers at least once: a job that is neither acknowledged nor kept alive within its
 //!   `ack_wait` is delivered again.
+//! * A journal keeps what it has acknowledged, within its limits, and delivers it to each reader at least once.
 #![forbid(unsafe_code)]
 
 mod error;
 mod faulty;
+mod journal;
 mod mem;
 mod nats;
 mod queue;
@@ -34,6 +36,10 @@ use tokio::sync::watch;
 
 pub use error::BusError;
 pub use faulty::{FaultPlan, FaultyBus};
+pub use journal::{
+    DEDUP_WINDOW, JournalConfig, JournalEntry, JournalWriter, MAX_AGE, MAX_BYTES, MAX_MESSAGES, Outcome,
+    ReaderConfig,
+};
 pub use mem::{MEM_MAX_PAYLOAD, MemBus};
 pub use nats::{NatsBus, NatsConfig};
 pub use queue::{Job, JobControl, QueueConfig, QueueDepth};
@@ -57,7 +63,7 @@ pub struct BusStats {
     pub reconnects: u64,
 }
 
-/// Publish/subscribe, request/reply and work queues.
+/// Publish/subscribe, request/reply, work queues and journals.
 ///
 /// Subjects are NATS subjects: tokens separated by `.`; in patterns `*` matches one token and a last `>`
 /// matches one or more.
@@ -129,6 +135,31 @@ pub trait Bus: Send + Sync + 'static {
 
     /// How many jobs wait, and how many are out with a worker.
     async fn queue_depth(&self, queue: &str) -> Result<QueueDepth, BusError>;
+
+    /// Makes sure the journal exists with these settings. Calling it again is harmless.
+    async fn journal_declare(&self, config: &JournalConfig) -> Result<(), BusError>;
+
+    /// Says a fact to the subscribers of `subject` and keeps it; returns when that is acknowledged, or an attempt of a few
+    /// seconds has failed: the fact may be kept all the same, and saying it again with the same `id` does no harm.
+    /// `false`: a fact with this `id` was kept within the journal's dedup window.
+    async fn journal_append(
+        &self,
+        journal: &str,
+        subject: &str,
+        id: &str,
+        payload: Bytes,
+    ) -> Result<bool, BusError>;
+
+    /// Makes sure the journal has this reader; a new one begins with the oldest fact kept.
+    async fn journal_reader(&self, journal: &str, reader: &ReaderConfig) -> Result<(), BusError>;
+
+    /// The reader's next fact, waiting up to `wait` for one. Survives a lost connection while waiting.
+    async fn journal_next(
+        &self,
+        journal: &str,
+        reader: &str,
+        wait: Duration,
+    ) -> Result<Option<JournalEntry>, BusError>;
 
     /// The largest payload, in bytes, of one message.
     fn max_payload(&self) -> usize;

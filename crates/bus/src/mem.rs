@@ -1,5 +1,6 @@
 //! The bus inside one process.
 
+mod journal;
 mod queue;
 mod router;
 
@@ -14,11 +15,14 @@ use tokio::sync::watch;
 
 use crate::subject::{check_name, check_pattern, check_subject};
 use crate::subscription::{Message, Sink, Subscription};
-use crate::{Bus, BusError, BusStats, Job, QueueConfig, QueueDepth};
+use crate::{
+    Bus, BusError, BusStats, Job, JournalConfig, JournalEntry, QueueConfig, QueueDepth, ReaderConfig,
+};
+use journal::MemJournal;
 use queue::MemQueue;
 use router::Router;
 
-/// The largest payload [`MemBus`] takes, in bytes: no server stands between, so only a runaway sender is
+/// The largest payload [`MemBus`] takes by default, in bytes: no server stands between, so only a runaway sender is
 /// stopped; a 4K intra frame is under 8 MiB.
 pub const MEM_MAX_PAYLOAD: usize = 16 * 1024 * 1024;
 
@@ -31,15 +35,17 @@ struct Counters {
 struct Inner {
     router: RwLock<Router>,
     queues: Mutex<HashMap<String, Arc<MemQueue>>>,
+    journals: Mutex<HashMap<String, Arc<MemJournal>>>,
     counters: Counters,
     next_inbox: AtomicU64,
+    max_payload: usize,
     connected: watch::Sender<bool>,
 }
 
 /// The bus inside one process: exact subjects by one hash look-up, payloads handed on by reference.
 ///
-/// Its work queues live in memory: the workers that would take the jobs, and the sessions and recordings they
-/// belong to, live in the same process and die with it; at its start control offers unfinished work anew.
+/// Its work queues and journals live in memory: the workers that would take the jobs, and the sessions and recordings
+/// they belong to, live in the same process and die with it; at its start control offers unfinished work anew.
 #[derive(Clone)]
 pub struct MemBus {
     inner: Arc<Inner>,
@@ -54,11 +60,18 @@ impl Default for MemBus {
 impl MemBus {
     /// An empty bus.
     pub fn new() -> Self {
+        Self::with_max_payload(MEM_MAX_PAYLOAD)
+    }
+
+    /// One that takes payloads up to `max_payload` bytes, as a server does.
+    pub fn with_max_payload(max_payload: usize) -> Self {
         let inner = Inner {
             router: RwLock::default(),
             queues: Mutex::default(),
+            journals: Mutex::default(),
             counters: Counters::default(),
             next_inbox: AtomicU64::new(0),
+            max_payload,
             connected: watch::Sender::new(true),
         };
         Self { inner: Arc::new(inner) }
@@ -66,8 +79,9 @@ impl MemBus {
 
     fn route(&self, subject: &str, reply: Option<&str>, payload: Bytes) -> Result<usize, BusError> {
         check_subject(subject)?;
-        if payload.len() > MEM_MAX_PAYLOAD {
-            return Err(BusError::TooLarge { size: payload.len(), limit: MEM_MAX_PAYLOAD });
+        let (size, limit) = (payload.len(), self.inner.max_payload);
+        if size > limit {
+            return Err(BusError::TooLarge { size, limit });
         }
         let routed = {
             let router = self.inner.router.read().unwrap_or_else(PoisonError::into_inner);
@@ -93,6 +107,11 @@ impl MemBus {
             }
         });
         Ok(Subscription::new(receiver, dropped, detach))
+    }
+
+    fn journal(&self, name: &str) -> Result<Arc<MemJournal>, BusError> {
+        let journals = self.inner.journals.lock().unwrap_or_else(PoisonError::into_inner);
+        journals.get(name).cloned().ok_or_else(|| BusError::UnknownJournal { name: name.to_owned() })
     }
 
     fn queue(&self, name: &str) -> Result<Arc<MemQueue>, BusError> {
@@ -167,8 +186,47 @@ impl Bus for MemBus {
         Ok(self.queue(queue)?.depth())
     }
 
+    async fn journal_declare(&self, config: &JournalConfig) -> Result<(), BusError> {
+        config.check()?;
+        let mut journals = self.inner.journals.lock().unwrap_or_else(PoisonError::into_inner);
+        journals
+            .entry(config.name.clone())
+            .and_modify(|journal| journal.configure(config.clone()))
+            .or_insert_with(|| Arc::new(MemJournal::new(config.clone())));
+        Ok(())
+    }
+
+    async fn journal_append(
+        &self,
+        journal: &str,
+        subject: &str,
+        id: &str,
+        payload: Bytes,
+    ) -> Result<bool, BusError> {
+        check_name(id)?;
+        let journal = self.journal(journal)?;
+        let new = journal.append(subject, id, payload.clone())?;
+        self.route(subject, None, payload)?;
+        Ok(new)
+    }
+
+    async fn journal_reader(&self, journal: &str, reader: &ReaderConfig) -> Result<(), BusError> {
+        reader.check()?;
+        self.journal(journal)?.add_reader(reader);
+        Ok(())
+    }
+
+    async fn journal_next(
+        &self,
+        journal: &str,
+        reader: &str,
+        wait: Duration,
+    ) -> Result<Option<JournalEntry>, BusError> {
+        self.journal(journal)?.next(reader, wait).await
+    }
+
     fn max_payload(&self) -> usize {
-        MEM_MAX_PAYLOAD
+        self.inner.max_payload
     }
 
     fn connected(&self) -> watch::Receiver<bool> {

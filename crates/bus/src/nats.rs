@@ -1,11 +1,13 @@
 //! The bus over a NATS server or cluster.
 
 mod config;
+mod jetstream;
+mod journal;
 mod link;
 mod pull;
 mod work;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,7 +17,9 @@ use tokio::sync::watch;
 
 use crate::subject::{check_name, check_pattern, check_subject};
 use crate::subscription::Subscription;
-use crate::{Bus, BusError, BusStats, Job, QueueConfig, QueueDepth};
+use crate::{
+    Bus, BusError, BusStats, Job, JournalConfig, JournalEntry, QueueConfig, QueueDepth, ReaderConfig,
+};
 pub use config::NatsConfig;
 use link::Link;
 
@@ -30,6 +34,9 @@ struct Inner {
     media_tokens: Vec<String>,
     replicas: usize,
     queues: Mutex<HashMap<String, QueueConfig>>,
+    journals: Mutex<HashMap<String, JournalConfig>>,
+    /// Journal and name of each reader declared here.
+    readers: Mutex<HashSet<(String, String)>>,
     connected: watch::Sender<bool>,
 }
 
@@ -43,11 +50,16 @@ impl Inner {
         let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         queues.get(name).cloned().ok_or_else(|| BusError::UnknownQueue { queue: name.to_owned() })
     }
+
+    fn journal(&self, name: &str) -> Result<JournalConfig, BusError> {
+        let journals = self.journals.lock().unwrap_or_else(PoisonError::into_inner);
+        journals.get(name).cloned().ok_or_else(|| BusError::UnknownJournal { name: name.to_owned() })
+    }
 }
 
 /// The bus over NATS: two connections, one for media and one for everything else.
 ///
-/// Core subjects for media and requests, JetStream work queues for jobs. Works with nats-server 2.9 and newer.
+/// Core subjects for media and requests, JetStream for work queues and journals. Works with nats-server 2.9 and newer.
 /// While a server is away the client reconnects without delay, publishes are dropped and counted, and
 /// subscriptions come back by themselves.
 #[derive(Clone)]
@@ -74,6 +86,8 @@ impl NatsBus {
             media_tokens: config.media_tokens,
             replicas: config.replicas,
             queues: Mutex::default(),
+            journals: Mutex::default(),
+            readers: Mutex::default(),
             connected: watch::Sender::new(true),
         });
         let watched = Arc::downgrade(&inner);
@@ -156,12 +170,57 @@ impl Bus for NatsBus {
 
     async fn queue_pull(&self, queue: &str, wait: Duration) -> Result<Option<Job>, BusError> {
         let config = self.inner.queue(queue)?;
-        pull::pull(&self.inner.control, &config, wait).await
+        work::pull(&self.inner.control, &config, wait).await
     }
 
     async fn queue_depth(&self, queue: &str) -> Result<QueueDepth, BusError> {
         let config = self.inner.queue(queue)?;
         work::depth(&self.inner.control, &config).await
+    }
+
+    async fn journal_declare(&self, config: &JournalConfig) -> Result<(), BusError> {
+        config.check()?;
+        journal::declare(&self.inner.control, config, self.inner.replicas).await?;
+        let mut journals = self.inner.journals.lock().unwrap_or_else(PoisonError::into_inner);
+        journals.insert(config.name.clone(), config.clone());
+        Ok(())
+    }
+
+    async fn journal_append(
+        &self,
+        journal: &str,
+        subject: &str,
+        id: &str,
+        payload: Bytes,
+    ) -> Result<bool, BusError> {
+        check_subject(subject)?;
+        check_name(id)?;
+        let config = self.inner.journal(journal)?;
+        config.takes(subject)?;
+        jetstream::publish(&self.inner.control, &config.name, subject, id, payload).await
+    }
+
+    async fn journal_reader(&self, journal: &str, reader: &ReaderConfig) -> Result<(), BusError> {
+        reader.check()?;
+        let config = self.inner.journal(journal)?;
+        journal::add_reader(&self.inner.control, &config, reader).await?;
+        let mut readers = self.inner.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        readers.insert((config.name, reader.name.clone()));
+        Ok(())
+    }
+
+    async fn journal_next(
+        &self,
+        journal: &str,
+        reader: &str,
+        wait: Duration,
+    ) -> Result<Option<JournalEntry>, BusError> {
+        let config = self.inner.journal(journal)?;
+        let known = (config.name.clone(), reader.to_owned());
+        if !self.inner.readers.lock().unwrap_or_else(PoisonError::into_inner).contains(&known) {
+            return Err(BusError::UnknownJournal { name: known.1 });
+        }
+        journal::next(&self.inner.control, &config, reader, wait).await
     }
 
     fn max_payload(&self) -> usize {

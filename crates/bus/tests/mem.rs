@@ -3,11 +3,15 @@
 
 mod conformance;
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use conformance::{bytes, next};
-use millrace_bus::{Bus, BusError, FaultPlan, FaultyBus, MemBus, SharedBus};
+use millrace_bus::{
+    Bus, BusError, FaultPlan, FaultyBus, JournalConfig, JournalWriter, MemBus, Outcome, ReaderConfig,
+    SharedBus,
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn conforms() {
@@ -79,4 +83,93 @@ async fn a_partition_ends() {
     assert_eq!(next(&mut sub).await, "back");
     bus.set(FaultPlan { fail: 1.0, ..FaultPlan::default() });
     assert!(matches!(bus.publish("a", bytes("x")), Err(BusError::Other(_))));
+}
+
+/// What became of the facts given to a writer.
+#[derive(Default)]
+struct Outcomes(Mutex<HashMap<Outcome, u32>>);
+
+impl Outcomes {
+    fn writer(self: &Arc<Self>, bus: SharedBus) -> JournalWriter {
+        let told = self.clone();
+        JournalWriter::start(bus, JournalConfig::new("FACTS", ["f.>"]), move |outcome| {
+            *told.0.lock().unwrap().entry(outcome).or_default() += 1;
+        })
+    }
+
+    fn of(&self, outcome: Outcome) -> u32 {
+        self.0.lock().unwrap().get(&outcome).copied().unwrap_or_default()
+    }
+}
+
+/// Every fact that the journal keeps.
+async fn kept(bus: &SharedBus) -> Vec<(String, u32)> {
+    bus.journal_reader("FACTS", &ReaderConfig::new("all", ">")).await.unwrap();
+    let mut kept = Vec::new();
+    while let Some(entry) = bus.journal_next("FACTS", "all", Duration::ZERO).await.unwrap() {
+        entry.ack().await.unwrap();
+        kept.push((entry.subject.clone(), String::from_utf8_lossy(&entry.payload).parse().unwrap()));
+    }
+    kept
+}
+
+fn write(writer: &JournalWriter, numbers: std::ops::Range<u32>) {
+    for number in numbers {
+        let subject = format!("f.{}", number % 7);
+        writer.append(subject, format!("id-{number}"), bytes(&number.to_string()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn written_facts_are_kept_once_and_in_order_whatever_gets_lost() {
+    for seed in 0..20 {
+        let (bus, inner) = faulty(seed);
+        bus.set(FaultPlan { fail: 0.3, lose: 0.3, ..FaultPlan::default() });
+        let outcomes = Arc::new(Outcomes::default());
+        let writer = outcomes.writer(Arc::new(bus));
+        write(&writer, 0..500);
+        assert!(writer.flush(Duration::from_hours(1)).await);
+        let facts = kept(&inner).await;
+        let mut numbers: Vec<u32> = facts.iter().map(|(_, number)| *number).collect();
+        for subject in 0..7 {
+            let of_subject = |number: &&u32| **number % 7 == subject;
+            assert!(numbers.iter().filter(of_subject).is_sorted(), "seed {seed}");
+        }
+        numbers.sort_unstable();
+        assert_eq!(numbers, (0..500).collect::<Vec<_>>(), "seed {seed}");
+        assert_eq!(outcomes.of(Outcome::Stored) + outcomes.of(Outcome::Known), 500);
+        assert!(outcomes.of(Outcome::Known) > 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_writer_without_a_journal_gives_up_counts_and_goes_on_after() {
+    let (bus, inner) = faulty(1);
+    bus.set(FaultPlan { away: true, ..FaultPlan::default() });
+    let outcomes = Arc::new(Outcomes::default());
+    let writer = outcomes.writer(Arc::new(bus.clone()));
+    write(&writer, 0..20_000);
+    let over = outcomes.of(Outcome::Overflow);
+    assert!(over > 0 && over < 10_000, "what waits is bounded: {over}");
+    assert!(!writer.flush(Duration::from_secs(30)).await, "an absence of seconds costs nothing");
+    assert_eq!(outcomes.of(Outcome::GivenUp), 0);
+    assert!(writer.flush(Duration::from_hours(1)).await);
+    assert_eq!(outcomes.of(Outcome::GivenUp), 20_000 - over);
+    bus.set(FaultPlan::default());
+    write(&writer, 0..10);
+    assert!(writer.flush(Duration::from_mins(1)).await);
+    assert_eq!(kept(&inner).await.len(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_journal_in_memory_stays_small() {
+    let bus: SharedBus = Arc::new(MemBus::new());
+    bus.journal_declare(&JournalConfig::new("FACTS", ["f.>"])).await.unwrap();
+    for number in 0..2000 {
+        let body = bytes(&format!("{number:010000}"));
+        bus.journal_append("FACTS", "f.x", &number.to_string(), body).await.unwrap();
+    }
+    let facts = kept(&bus).await;
+    assert!(facts.len() < 500, "{}", facts.len());
+    assert_eq!(facts.last().unwrap().1, 1999, "the newest stay");
 }

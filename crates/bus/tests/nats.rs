@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use conformance::{bytes, next};
-use millrace_bus::{Bus, BusError, FaultyBus, NatsBus, NatsConfig, SharedBus};
+use millrace_bus::{
+    Bus, BusError, FaultyBus, JournalConfig, JournalWriter, NatsBus, NatsConfig, ReaderConfig, SharedBus,
+};
 use millrace_testkit::{NatsKind, NatsServer, wait};
 use tokio::time::Instant;
 
@@ -59,7 +61,7 @@ async fn a_killed_server_comes_back() {
         let (sender, receiver) = (connect(&server).await, connect(&server).await);
         let mut sub = receiver.subscribe("media.s.1", 100).await.unwrap();
         let shared: SharedBus = Arc::new(sender.clone());
-        let queue = conformance::queue(&shared, |_| {}).await;
+        let queue = conformance::queues::queue(&shared, |_| {}).await;
         shared.queue_push(&queue, "durable", bytes("x")).await.unwrap();
 
         server.process().kill();
@@ -85,7 +87,7 @@ async fn a_killed_server_comes_back() {
         println!("nats {kind:?}: receiving {:?} after the server's return", back.elapsed());
         assert!(back.elapsed() < Duration::from_secs(1));
         assert!(sender.stats().reconnects >= 1);
-        assert_eq!(conformance::pull(&shared, &queue).await.id, "durable");
+        assert_eq!(conformance::queues::pull(&shared, &queue).await.id, "durable");
     }
 }
 
@@ -94,7 +96,7 @@ async fn a_killed_server_comes_back() {
 async fn a_waiting_pull_outlives_the_server() {
     let mut server = NatsServer::start_any().await;
     let bus: SharedBus = Arc::new(connect(&server).await);
-    let queue = conformance::queue(&bus, |_| {}).await;
+    let queue = conformance::queues::queue(&bus, |_| {}).await;
     let (puller, name) = (bus.clone(), queue.clone());
     let waiting = tokio::spawn(async move { puller.queue_pull(&name, SOON).await.unwrap().unwrap().id });
     server.process().kill();
@@ -123,4 +125,53 @@ async fn a_frozen_server_is_noticed() {
     println!("frozen server noticed after {:?}", start.elapsed());
     server.process().resume();
     wait::until(SOON, || async { bus.loopback(Duration::from_millis(200)).await.is_ok() }).await;
+}
+
+/// Facts written while the server is away are kept after its return, those of before are still there, and nothing waits.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn facts_outlive_the_server() {
+    for kind in NatsKind::all() {
+        let mut server = NatsServer::start(kind).await;
+        let bus: SharedBus = Arc::new(connect(&server).await);
+        let config = JournalConfig { max_bytes: 1 << 20, ..JournalConfig::new("FACTS", ["f.>"]) };
+        let writer = JournalWriter::start(bus.clone(), config, |_| {});
+        let write = |numbers: std::ops::Range<u32>| {
+            for number in numbers {
+                writer.append("f.x".into(), number.to_string(), bytes(&number.to_string()));
+            }
+        };
+        write(0..50);
+        assert!(writer.flush(SOON).await);
+        server.process().kill();
+        let start = Instant::now();
+        write(50..100);
+        assert!(start.elapsed() < Duration::from_millis(100), "writing waited");
+        server.restart().await;
+        assert!(writer.flush(2 * SOON).await);
+        bus.journal_reader("FACTS", &ReaderConfig::new("all", "f.*")).await.unwrap();
+        for number in 0..100 {
+            let entry = conformance::journals::entry(&bus, "FACTS", "all").await;
+            entry.ack().await.unwrap();
+            assert_eq!(entry.payload, bytes(&number.to_string()), "{kind:?}");
+        }
+        let more = bus.journal_next("FACTS", "all", Duration::ZERO).await.unwrap();
+        assert!(more.is_none(), "{kind:?}: a fact came twice");
+    }
+}
+
+/// A journal that the server has lost is declared again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_journal_is_declared_again() {
+    let server = NatsServer::start_any().await;
+    let bus: SharedBus = Arc::new(connect(&server).await);
+    let config = JournalConfig { max_bytes: 1 << 20, ..JournalConfig::new("FACTS", ["f.>"]) };
+    let writer = JournalWriter::start(bus.clone(), config, |_| {});
+    writer.append("f.x".into(), "1".into(), bytes("1"));
+    assert!(writer.flush(SOON).await);
+    let gone = bus.request("$JS.API.STREAM.DELETE.FACTS", bytes(""), SOON).await.unwrap();
+    assert!(String::from_utf8_lossy(&gone).contains("true"));
+    writer.append("f.x".into(), "2".into(), bytes("2"));
+    assert!(writer.flush(2 * SOON).await);
+    bus.journal_reader("FACTS", &ReaderConfig::new("all", ">")).await.unwrap();
+    assert_eq!(conformance::journals::entry(&bus, "FACTS", "all").await.payload, bytes("2"));
 }

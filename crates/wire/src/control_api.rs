@@ -262,7 +262,7 @@ pub struct Kick {
     pub reason: CloseReason,
 }
 
-/// A lifecycle event (`events.{stream}`).
+/// A lifecycle event, kept on `events.{stream}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LifecycleEvent {
     /// Stream.
@@ -291,6 +291,19 @@ pub enum LifecycleKind {
         /// Broadcast.
         broadcast: BroadcastId,
     },
+}
+
+impl LifecycleEvent {
+    /// What tells this event from every other: said twice it is kept once.
+    pub fn id(&self) -> String {
+        let name = match self.kind {
+            LifecycleKind::Started { .. } => "started",
+            LifecycleKind::Interrupted => "interrupted",
+            LifecycleKind::Resumed => "resumed",
+            LifecycleKind::Ended { .. } => "ended",
+        };
+        format!("{}-{}-{name}", self.stream, self.at)
+    }
 }
 
 #[cfg(test)]

@@ -90,10 +90,14 @@ pub fn events(stream: StreamId) -> String {
 pub fn index(stream: StreamId) -> String {
     format!("index.{stream}")
 }
-/// JetStream stream of lifecycle events and index facts, and its subjects.
-pub const FACTS_STREAM: &str = "MILLRACE_FACTS";
-/// Subjects of [`FACTS_STREAM`].
-pub const FACTS_SUBJECTS: [&str; 2] = ["events.>", "index.>"];
+/// JetStream stream of lifecycle events; apart from index facts, which are many more and would push them out.
+pub const EVENTS_STREAM: &str = "MILLRACE_EVENTS";
+/// Subjects of [`EVENTS_STREAM`].
+pub const EVENTS_SUBJECTS: [&str; 1] = ["events.>"];
+/// JetStream stream of index facts.
+pub const INDEX_STREAM: &str = "MILLRACE_INDEX";
+/// Subjects of [`INDEX_STREAM`].
+pub const INDEX_SUBJECTS: [&str; 1] = ["index.>"];
 /// JetStream work queue of jobs that wait for capacity.
 pub const JOBS_STREAM: &str = "MILLRACE_JOBS";
 /// Subjects of [`JOBS_STREAM`].

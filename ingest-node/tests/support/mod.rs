@@ -2,8 +2,6 @@
 #![allow(dead_code, unused_imports, unreachable_pub, reason = "each test file uses its part")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test helper fails its test by panicking")]
 
-mod small;
-
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,8 +29,6 @@ use millrace_wire::subjects;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
-
-pub use small::SmallBus;
 
 pub const SECRET: &[u8] = b"a secret of the cluster";
 /// The longest anything may take on a busy machine.

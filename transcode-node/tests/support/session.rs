@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use millrace_bus::{MemBus, SharedBus};
+use millrace_bus::{MemBus, ReaderConfig, SharedBus};
 use millrace_cluster::view;
 use millrace_runtime::{Drain, Metrics, Readiness, SystemClock};
 use millrace_state::{RedbState, SharedState, scan_all};
@@ -281,6 +281,16 @@ impl World {
     pub(crate) async fn index(&self) -> Vec<IndexFact> {
         let records = scan_all(&*self.state, &keys::all_segments(stream()), 1000).await.unwrap();
         records.iter().map(|r| serde_json::from_slice(&r.value).unwrap()).collect()
+    }
+
+    /// The next index fact of the journal.
+    pub(crate) async fn index_fact(&self) -> IndexFact {
+        let reader = ReaderConfig::new("test", subjects::index(stream()));
+        self.bus.journal_reader(subjects::INDEX_STREAM, &reader).await.unwrap();
+        let fact =
+            self.bus.journal_next(subjects::INDEX_STREAM, "test", LIMIT).await.unwrap().expect("a fact");
+        fact.ack().await.unwrap();
+        serde_json::from_slice(&fact.payload).unwrap()
     }
 
     /// The state kept for when everybody is gone.

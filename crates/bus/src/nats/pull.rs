@@ -1,4 +1,4 @@
-//! Taking jobs: our own pull loop with short heartbeats, for the library's notices a lost request only after
+//! Taking messages: our own pull loop with short heartbeats, for the library's notices a lost request only after
 //! half a minute.
 
 use std::time::Duration;
@@ -11,9 +11,8 @@ use serde_json::json;
 use tokio::time::{Instant, timeout};
 
 use super::link::Link;
-use super::work::CONSUMER;
+use crate::BusError;
 use crate::queue::JobControl;
-use crate::{BusError, Job, QueueConfig};
 
 /// The server's sign of life while a pull request waits.
 const HEARTBEAT: Duration = Duration::from_millis(500);
@@ -28,25 +27,45 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// For the confirmation of an acknowledgement.
 const ACK_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Where messages are pulled from.
+pub(super) struct Source<'a> {
+    pub(super) stream: &'a str,
+    pub(super) consumer: &'a str,
+    /// Given up when delivered more often; 0: never.
+    pub(super) max_deliver: u32,
+}
+
+/// A pulled message.
+pub(super) struct Pulled {
+    pub(super) subject: String,
+    pub(super) payload: Bytes,
+    pub(super) attempt: u64,
+    pub(super) control: Box<dyn JobControl>,
+}
+
 enum Answer {
-    Job(async_nats::Message),
+    Message(async_nats::Message),
     /// Nothing this time: expired, no messages.
     Empty,
     /// The server or its JetStream is away.
     Away,
 }
 
-/// The next job, or none when `wait` is over. A future dropped in between may leave a job to come back after
-/// the queue's `ack_wait`.
-pub(super) async fn pull(link: &Link, queue: &QueueConfig, wait: Duration) -> Result<Option<Job>, BusError> {
+/// The next message, or none when `wait` is over. A future dropped in between may leave a message to come back after
+/// the consumer's `ack_wait`.
+pub(super) async fn pull(
+    link: &Link,
+    source: &Source<'_>,
+    wait: Duration,
+) -> Result<Option<Pulled>, BusError> {
     let deadline = Instant::now() + wait;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        let answer = if link.is_connected() { ask(link, queue, left).await? } else { Answer::Away };
+        let answer = if link.is_connected() { ask(link, source, left).await? } else { Answer::Away };
         match answer {
-            Answer::Job(message) => {
-                if let Some(job) = accept(link, queue, message) {
-                    return Ok(Some(job));
+            Answer::Message(message) => {
+                if let Some(pulled) = accept(link, source, message) {
+                    return Ok(Some(pulled));
                 }
                 continue;
             }
@@ -60,7 +79,7 @@ pub(super) async fn pull(link: &Link, queue: &QueueConfig, wait: Duration) -> Re
 }
 
 /// One pull request.
-async fn ask(link: &Link, queue: &QueueConfig, left: Duration) -> Result<Answer, BusError> {
+async fn ask(link: &Link, source: &Source<'_>, left: Duration) -> Result<Answer, BusError> {
     let inbox = link.new_inbox();
     let mut replies = link.listen(&inbox, None).await?;
     let expires = left.min(MAX_EXPIRES);
@@ -72,7 +91,7 @@ async fn ask(link: &Link, queue: &QueueConfig, left: Duration) -> Result<Answer,
     } else {
         json!({"batch": 1, "expires": nanos(expires)})
     };
-    let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{}.{CONSUMER}", queue.name);
+    let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", source.stream, source.consumer);
     match link.publish(&subject, Some(&inbox), Bytes::from(request.to_string())) {
         Err(BusError::Disconnected | BusError::Overflow) => return Ok(Answer::Away),
         other => other?,
@@ -85,7 +104,7 @@ async fn read(replies: &mut Subscriber, silence: Duration) -> Answer {
     loop {
         let Ok(Some(message)) = timeout(silence, replies.next()).await else { return Answer::Away };
         match message.status.map(|status| status.as_u16()) {
-            None => return Answer::Job(message),
+            None => return Answer::Message(message),
             Some(100) => {}
             // No messages; request expired.
             Some(404 | 408) => return Answer::Empty,
@@ -99,20 +118,20 @@ fn nanos(time: Duration) -> u64 {
     time.as_nanos() as u64
 }
 
-/// A delivered message as a job; `None`: delivered once too often, given up.
-fn accept(link: &Link, queue: &QueueConfig, message: async_nats::Message) -> Option<Job> {
+/// A delivered message; `None`: delivered once too often, given up.
+fn accept(link: &Link, source: &Source<'_>, message: async_nats::Message) -> Option<Pulled> {
     let ack = message.reply?;
     let attempt = attempt(ack.as_str()).unwrap_or(1);
-    let id = message.subject.rsplit('.').next().unwrap_or_default().to_owned();
-    if queue.max_deliver != 0 && attempt > u64::from(queue.max_deliver) {
-        tracing::warn!(queue = %queue.name, job = %id, "job given up after its last delivery");
+    let subject = message.subject.to_string();
+    if source.max_deliver != 0 && attempt > u64::from(source.max_deliver) {
+        tracing::warn!(queue = source.stream, %subject, "job given up after its last delivery");
         if let Err(error) = link.publish(&ack, None, Bytes::from_static(b"+TERM")) {
             tracing::debug!(%error, "job will be given up at its next delivery");
         }
         return None;
     }
-    let control = NatsJob { client: link.client().clone(), ack: ack.to_string() };
-    Some(Job::new(id, message.payload, attempt, Box::new(control)))
+    let control = Box::new(NatsControl { client: link.client().clone(), ack: ack.to_string() });
+    Some(Pulled { subject, payload: message.payload, attempt, control })
 }
 
 /// The delivery's number, in the subject that acknowledgements go to:
@@ -123,12 +142,12 @@ fn attempt(ack: &str) -> Option<u64> {
     tokens.get(at)?.parse().ok()
 }
 
-struct NatsJob {
+struct NatsControl {
     client: async_nats::Client,
     ack: String,
 }
 
-impl NatsJob {
+impl NatsControl {
     /// Tells the server, which confirms.
     async fn tell(&self, what: String) -> Result<(), BusError> {
         let request = async_nats::Request::new()
@@ -146,7 +165,7 @@ impl NatsJob {
 }
 
 #[async_trait]
-impl JobControl for NatsJob {
+impl JobControl for NatsControl {
     async fn ack(&self) -> Result<(), BusError> {
         self.tell("+ACK".into()).await
     }

@@ -2,36 +2,18 @@
 
 use std::time::Duration;
 
-use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::{AckPolicy, pull};
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
-use async_nats::jetstream::{Context, ContextBuilder};
 use bytes::Bytes;
 use serde_json::Value;
-use tokio::time::Instant;
 
+use super::jetstream::{self, API_TIMEOUT, context, other};
 use super::link::Link;
-use crate::{BusError, QueueConfig, QueueDepth};
+use super::pull::{self as pulling, Pulled, Source};
+use crate::{BusError, Job, QueueConfig, QueueDepth};
 
 /// The consumer all workers of a queue share.
-pub(super) const CONSUMER: &str = "workers";
-/// For one call of JetStream's own API; an election takes up to 5 s.
-const API_TIMEOUT: Duration = Duration::from_secs(6);
-/// For one attempt to store a job. The id makes a second attempt harmless.
-const PUSH_ATTEMPT: Duration = Duration::from_secs(1);
-/// For all attempts together: longer than JetStream's election.
-const PUSH_TIMEOUT: Duration = Duration::from_secs(8);
-const PUSH_PAUSE: Duration = Duration::from_millis(100);
-/// JetStream's error code for a stream that may hold no more (`JSStreamStoreFailedF`).
-const ERR_STORE_FAILED: u64 = 10_077;
-
-fn other(error: impl std::fmt::Display) -> BusError {
-    BusError::Other(error.to_string())
-}
-
-fn context(link: &Link) -> Context {
-    ContextBuilder::new().timeout(API_TIMEOUT).build(link.client().clone())
-}
+const CONSUMER: &str = "workers";
 
 pub(super) async fn declare(link: &Link, queue: &QueueConfig, replicas: usize) -> Result<(), BusError> {
     let context = context(link);
@@ -67,30 +49,17 @@ pub(super) async fn push(
     payload: Bytes,
 ) -> Result<bool, BusError> {
     let subject = format!("{}.{id}", queue.subject_prefix);
-    let deadline = Instant::now() + PUSH_TIMEOUT;
-    loop {
-        let mut headers = HeaderMap::new();
-        headers.insert("Nats-Msg-Id", id);
-        let answer = link.request(&subject, Some(headers), payload.clone(), PUSH_ATTEMPT).await;
-        match answer {
-            Ok(answer) => return read_ack(&answer, &queue.name),
-            Err(error) if !error.is_retryable() || Instant::now() >= deadline => return Err(error),
-            Err(_) => tokio::time::sleep(PUSH_PAUSE).await,
-        }
-    }
+    jetstream::publish(link, &queue.name, &subject, id, payload).await
 }
 
-/// Whether the job was stored, and not known already.
-fn read_ack(answer: &[u8], queue: &str) -> Result<bool, BusError> {
-    let answer: Value = serde_json::from_slice(answer).map_err(other)?;
-    if let Some(error) = answer.get("error") {
-        let code = error.get("err_code").and_then(Value::as_u64);
-        return Err(match code {
-            Some(ERR_STORE_FAILED) => BusError::QueueFull { queue: queue.to_owned() },
-            _ => other(error),
-        });
-    }
-    Ok(!answer.get("duplicate").and_then(Value::as_bool).unwrap_or(false))
+pub(super) async fn pull(link: &Link, queue: &QueueConfig, wait: Duration) -> Result<Option<Job>, BusError> {
+    let source = Source { stream: &queue.name, consumer: CONSUMER, max_deliver: queue.max_deliver };
+    let Some(Pulled { subject, payload, attempt, control }) = pulling::pull(link, &source, wait).await?
+    else {
+        return Ok(None);
+    };
+    let id = subject.rsplit('.').next().unwrap_or_default().to_owned();
+    Ok(Some(Job::new(id, payload, attempt, control)))
 }
 
 pub(super) async fn depth(link: &Link, queue: &QueueConfig) -> Result<QueueDepth, BusError> {
@@ -101,20 +70,5 @@ pub(super) async fn depth(link: &Link, queue: &QueueConfig) -> Result<QueueDepth
     match (number("num_pending"), number("num_ack_pending")) {
         (Some(waiting), Some(in_flight)) => Ok(QueueDepth { waiting, in_flight }),
         _ => Err(other(info.get("error").unwrap_or(&Value::Null))),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn acknowledgements_are_read() {
-        assert_eq!(read_ack(br#"{"stream":"S","seq":1}"#, "q"), Ok(true));
-        assert_eq!(read_ack(br#"{"stream":"S","seq":1,"duplicate":true}"#, "q"), Ok(false));
-        let full = br#"{"error":{"code":503,"err_code":10077,"description":"maximum messages exceeded"}}"#;
-        assert_eq!(read_ack(full, "q"), Err(BusError::QueueFull { queue: "q".into() }));
-        assert!(matches!(read_ack(br#"{"error":{"code":500}}"#, "q"), Err(BusError::Other(_))));
-        assert!(read_ack(b"", "q").is_err());
     }
 }
