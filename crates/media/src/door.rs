@@ -8,7 +8,9 @@
 //! - Audio is counted in samples: the millisecond timestamps only anchor the count. They may stray by
 //!   [`AUDIO_SLACK`]; a hole beyond that is filled with silence (mono and stereo) or left, an overlap is dropped.
 //! - Audio that is announced and absent ([`AUDIO_START_LIMIT`], [`AUDIO_STALL_LIMIT`]) is replaced by silence until it
-//!   comes, because a player starves when one of its tracks does.
+//!   comes, because a player starves when one of its tracks does. Announced by metadata alone, its configuration is
+//!   assumed from the first keyframe on, because a player chooses its tracks once; the real one takes its place
+//!   without a trace when it decodes alike.
 //! - A step of [`JUMP_LIMIT`] beyond both tracks, or [`BACK_LIMIT`] back, is a discontinuity: the
 //!   timeline goes on without a hole and the unit says so.
 //! - AAC priming is neither trimmed nor signalled: the publisher's first frame plays at its own timestamp, as in RTMP.
@@ -33,7 +35,7 @@ pub const JUMP_LIMIT: i64 = 135_000;
 pub const BACK_LIMIT: i64 = 90_000;
 /// How far audio timestamps may stray from the sample count. 90 kHz ticks (100 ms): senders batch frames.
 pub const AUDIO_SLACK: i64 = 9_000;
-/// Silence starts when announced audio has not come this long after the first picture. 90 kHz ticks (400 ms).
+/// Silence starts when announced audio has not come this long after the first keyframe. 90 kHz ticks (400 ms).
 pub const AUDIO_START_LIMIT: i64 = 36_000;
 /// Silence starts when running audio falls this far behind the pictures. 90 kHz ticks (2 s).
 pub const AUDIO_STALL_LIMIT: i64 = 180_000;
@@ -101,10 +103,14 @@ pub struct Door {
     audio: TrackClock,
     video_config: Option<VideoConfig>,
     audio_config: Option<AudioConfig>,
+    /// Audio that metadata announces, until there is a configuration.
+    expected_audio: Option<AudioConfig>,
+    /// The audio configuration is assumed: no frame can be decoded with it yet.
+    assumed: bool,
     config_changes: u32,
     latest: Option<i64>,
     last_dts: Option<i64>,
-    first_picture: Option<i64>,
+    first_keyframe: Option<i64>,
     /// When audio was announced: what came before needs no silence.
     announced: i64,
     next_audio: Option<i64>,
@@ -137,11 +143,33 @@ impl Door {
         }
     }
 
+    /// Audio the publisher says it will send; its own configuration decides as soon as it comes.
+    pub fn expect_audio(&mut self, config: AudioConfig) {
+        if self.audio_config.is_none() {
+            self.expected_audio = Some(config);
+            if self.first_keyframe.is_some() {
+                self.assume_audio();
+            }
+        }
+    }
+
+    fn assume_audio(&mut self) {
+        if let Some(config) = self.expected_audio.take().filter(|_| self.audio_config.is_none()) {
+            self.audio_config(config);
+            self.assumed = true;
+        }
+    }
+
     /// The audio configuration; repeating the same one changes nothing.
     pub fn audio_config(&mut self, config: AudioConfig) {
-        if self.audio_config.as_ref() == Some(&config) || !self.may_change() {
+        if self.audio_config.as_ref().is_some_and(|old| old.same_decoder(&config)) {
+            self.assumed = false;
             return;
         }
+        if !self.may_change() {
+            return;
+        }
+        self.assumed = false;
         let Some(old) = self.audio_config.replace(config.clone()) else {
             self.announced = self.latest.unwrap_or(TIMELINE_START);
             self.out.push_back(DoorEvent::Config(TrackConfig::Audio(config)));
@@ -198,12 +226,17 @@ impl Door {
             return;
         }
         let keyframe = h264::has_idr(&data, config.nal_length_size);
+        if keyframe {
+            self.assume_audio();
+        }
         let (time, jump) = map(&mut self.video, &self.audio, self.latest, dts);
         let pts = time + if cts.abs() > MAX_CTS { 0 } else { cts };
         let dts = self.last_dts.map_or(time, |last| time.max(last + MIN_VIDEO_STEP));
         self.stats.dts_repaired += u64::from(dts != time);
         self.last_dts = Some(dts);
-        self.first_picture.get_or_insert(dts);
+        if keyframe {
+            self.first_keyframe.get_or_insert(dts);
+        }
         self.advance(dts);
         let cts = (pts - dts).clamp(-MAX_CTS, MAX_CTS) as i32;
         self.emit(Unit::Video(AccessUnit { dts, cts, keyframe, data }), jump);
@@ -212,7 +245,7 @@ impl Door {
 
     /// An AAC frame at an unwrapped time of the source in 90 kHz ticks.
     pub fn push_audio(&mut self, time: i64, data: Bytes) {
-        let Some(config) = &self.audio_config else {
+        let Some(config) = self.audio_config.as_ref().filter(|_| !self.assumed) else {
             self.stats.unconfigured += 1;
             return;
         };
@@ -253,7 +286,7 @@ impl Door {
 
     /// Announced audio that stays away becomes silence up to the picture at `dts`.
     fn fill_silence(&mut self, dts: i64) {
-        let (Some(config), Some(first)) = (&self.audio_config, self.first_picture) else { return };
+        let (Some(config), Some(first)) = (&self.audio_config, self.first_keyframe) else { return };
         let scale = config.timescale();
         let first = first.max(self.announced);
         let due = match self.next_audio {

@@ -96,9 +96,25 @@ impl AudioConfig {
         Self::from_asc(AudioSpecificConfig::aac_lc(rate, channels)?)
     }
 
+    /// Whether a decoder set up with either decodes the other's frames: the records are the same, but for an extension
+    /// that says no more than that there is none.
+    pub fn same_decoder(&self, other: &Self) -> bool {
+        without_empty_extension(&self.asc) == without_empty_extension(&other.asc)
+    }
+
     /// The track's timescale: its sampling rate.
     pub const fn timescale(&self) -> Timescale {
         Timescale::of_rate(self.rate)
+    }
+}
+
+/// An AudioSpecificConfig of AAC-LC without the sync extension that encoders append to say that there is no SBR
+/// (ISO/IEC 14496-3 §1.6.5.3: syncExtensionType 0x2b7, object type 5, sbrPresentFlag 0).
+fn without_empty_extension(asc: &[u8]) -> &[u8] {
+    match asc {
+        // Two bytes are the whole record but for a rate that is spelled out (index 15).
+        [first, second, 0x56, 0xe5, 0x00] if first & 7 != 7 || second & 0x80 == 0 => &asc[..2],
+        _ => asc,
     }
 }
 

@@ -6,8 +6,9 @@ mod support;
 use bytes::Bytes;
 use millrace_media::door::{AUDIO_SLACK, Door, DoorEvent, TIMELINE_START};
 use millrace_media::flv::FlvVideo;
-use millrace_media::sample::{AudioConfig, Unit, VideoConfig};
+use millrace_media::sample::{AudioConfig, TrackConfig, Unit, VideoConfig};
 use millrace_media::time::TimestampUnwrapper;
+use proptest::prelude::*;
 use support::*;
 
 fn door(channels: u8) -> Door {
@@ -201,4 +202,164 @@ fn what_cannot_be_used_is_counted() {
     door.push_video(0, 0, Bytes::from_static(&[0, 0, 0, 9, 0x65]));
     assert_eq!(door.stats().malformed, 1);
     assert!(drain(&mut door).0.is_empty());
+}
+
+/// Stereo at 48 kHz, with and without what encoders append to it.
+const PLAIN: &[u8] = &[0x11, 0x90];
+const EXTENDED: &[u8] = &[0x11, 0x90, 0x56, 0xe5, 0x00];
+const MONO: &[u8] = &[0x11, 0x88];
+
+fn asc(bytes: &'static [u8]) -> AudioConfig {
+    AudioConfig::from_asc(Bytes::from_static(bytes)).unwrap()
+}
+
+/// A door that metadata has told of audio, and no header.
+fn expecting() -> Door {
+    let mut door = Door::new();
+    door.video_config(VideoConfig::from_avcc(avcc(PPS)).unwrap());
+    door.expect_audio(asc(PLAIN));
+    door
+}
+
+/// The audio configurations, and the times of audio with whether they are silence.
+fn audio_of(door: &mut Door) -> (Vec<AudioConfig>, Vec<(i64, bool)>) {
+    let (mut configs, mut frames) = (Vec::new(), Vec::new());
+    while let Some(event) = door.poll() {
+        match event {
+            DoorEvent::Config(TrackConfig::Audio(config)) => configs.push(config),
+            DoorEvent::Unit { unit: Unit::Audio(frame), discontinuity } => {
+                assert!(!discontinuity);
+                frames.push((frame.pts, frame.data != [1][..]));
+            }
+            _ => {}
+        }
+    }
+    (configs, frames)
+}
+
+#[test]
+fn audio_of_metadata_alone_is_silent_until_it_comes() {
+    for header in [PLAIN, EXTENDED] {
+        let mut door = expecting();
+        let silent_at = |door: &mut Door, number: i64| {
+            door.push_video(number * 3000, 0, picture(number as u32, number == 0));
+            audio_of(door)
+        };
+        let (configs, frames) = silent_at(&mut door, 0);
+        assert_eq!((configs, frames.len()), (vec![asc(PLAIN)], 0), "known with the first keyframe");
+        for number in 1..=12 {
+            assert_eq!(silent_at(&mut door, number).1, [], "not before 400 ms");
+        }
+        let (_, frames) = silent_at(&mut door, 13);
+        assert_eq!(frames[0], (48_000, true), "from the first keyframe on");
+        // Frames without a header cannot be told from noise.
+        door.push_audio(14 * 3000, Bytes::from_static(&[1]));
+        assert_eq!((audio_of(&mut door).1.len(), door.stats().unconfigured), (0, 1));
+        let before = frames.len();
+        door.audio_config(asc(header));
+        for number in 0..50 {
+            door.push_audio(15 * 3000 + number * 1920, Bytes::from_static(&[1]));
+        }
+        let (configs, after) = audio_of(&mut door);
+        assert_eq!(configs, [], "decodes alike: nothing changes");
+        let times: Vec<i64> = frames.iter().chain(&after).map(|frame| frame.0).collect();
+        assert!(times.windows(2).all(|pair| pair[1] - pair[0] == 1024), "{times:?}");
+        assert_eq!(after.iter().filter(|frame| !frame.1).count(), 50);
+        assert!(before < 25, "{before}");
+    }
+}
+
+#[test]
+fn a_header_in_time_leaves_no_trace_of_metadata() {
+    let mut door = expecting();
+    door.audio_config(asc(MONO));
+    door.push_video(0, 0, picture(0, true));
+    assert_eq!(audio_of(&mut door).0, [asc(MONO)]);
+    // Metadata that is sent again changes nothing.
+    door.expect_audio(asc(PLAIN));
+    for number in 1..60 {
+        door.push_audio((number - 1) * 1920, Bytes::from_static(&[1]));
+        door.push_video(number * 3000, 0, picture(number as u32, false));
+    }
+    let (configs, frames) = audio_of(&mut door);
+    assert_eq!(configs, []);
+    assert!(frames.iter().all(|frame| !frame.1));
+}
+
+#[test]
+fn audio_other_than_announced_gets_its_own_configuration() {
+    let mut door = expecting();
+    for number in 0..60 {
+        door.push_video(number * 3000, 0, picture(number as u32, number == 0));
+    }
+    audio_of(&mut door);
+    let real = AudioConfig::aac_lc(44_100, 2).unwrap();
+    door.audio_config(real.clone());
+    door.push_audio(60 * 3000, Bytes::from_static(&[1]));
+    let (configs, frames) = audio_of(&mut door);
+    assert_eq!(configs, [real]);
+    let at = 44_100 + 60 * 3000 * 441 / 900;
+    assert!((frames.last().unwrap().0 - at).abs() <= 44_100 / 10, "{frames:?} for {at}");
+}
+
+#[test]
+fn metadata_before_the_first_keyframe_waits_for_it() {
+    let mut door = expecting();
+    for number in 0..90 {
+        door.push_video(number * 3000, 0, picture(number as u32, false));
+    }
+    assert_eq!(audio_of(&mut door), (vec![], vec![]), "nothing can be played yet");
+    door.push_video(90 * 3000, 0, picture(90, true));
+    for number in 91..120 {
+        door.push_video(number * 3000, 0, picture(number as u32, false));
+    }
+    let (configs, frames) = audio_of(&mut door);
+    assert_eq!(configs, [asc(PLAIN)]);
+    assert_eq!(frames[0].0, 48_000 + 90 * 1600, "from the keyframe on");
+}
+
+proptest! {
+    #[test]
+    fn announced_audio_has_no_hole_whenever_it_comes(
+        metadata_at in 0..40i64, header_at in 0..120i64, lag in 0..9i64, which in 0..3usize, pauses in any::<u64>(),
+    ) {
+        let mut door = Door::new();
+        door.video_config(VideoConfig::from_avcc(avcc(PPS)).unwrap());
+        let mut configs = 0;
+        let mut ends: Vec<(i64, u32)> = Vec::new();
+        let mut rate = 48_000;
+        for number in 0..150i64 {
+            if number == metadata_at {
+                door.expect_audio(asc(PLAIN));
+            }
+            if number == header_at {
+                door.audio_config([asc(PLAIN), asc(EXTENDED), asc(MONO)][which].clone());
+            }
+            door.push_video(number * 3000, 0, picture(number as u32, number == 0));
+            // Audio lags behind its time, and now and then pauses for a while.
+            if number >= header_at + lag && pauses >> (number / 16) & 1 == 0 {
+                door.push_audio((number - lag) * 3000, Bytes::from_static(&[1]));
+            }
+            while let Some(event) = door.poll() {
+                match event {
+                    DoorEvent::Config(TrackConfig::Audio(config)) => {
+                        configs += 1;
+                        rate = config.rate;
+                    }
+                    DoorEvent::Unit { unit: Unit::Audio(frame), .. } => ends.push((frame.pts, rate)),
+                    _ => {}
+                }
+            }
+            let known = metadata_at.min(header_at);
+            if number * 3000 > known * 3000 + 180_000 + 36_000 {
+                let (last, rate) = *ends.last().expect("audio or silence");
+                let behind = (number * 3000 + 90_000) - last * 90_000 / i64::from(rate);
+                prop_assert!(behind <= 180_000 + 6_000, "{behind} behind at {number}");
+            }
+        }
+        prop_assert!(configs <= 1 + usize::from(which == 2));
+        for pair in ends.windows(2) {
+            prop_assert_eq!(pair[1].0 - pair[0].0, 1024);
+        }
+    }
 }

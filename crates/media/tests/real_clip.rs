@@ -14,7 +14,7 @@ use millrace_media::flv::{FlvAudio, FlvVideo};
 use millrace_media::hls::checker::Checker;
 use millrace_media::hls::{Map, MediaPlaylist, Segment};
 use millrace_media::packager::{Output, PartSetup};
-use millrace_media::sample::TrackKind;
+use millrace_media::sample::{AudioConfig, MediaEvent, TrackConfig, TrackKind};
 use support::*;
 
 const SECONDS: u32 = 9;
@@ -163,6 +163,64 @@ fn check(name: &str, rate: &str, encoder: &[&str]) {
         starts.push(shift);
     }
     assert!((starts[0] - starts[1]).abs() < 0.0015, "audio and video keep their distance: {starts:?}");
+}
+
+/// The clip's audio, header and all, stays away for its first three seconds; metadata has announced it as `announced`.
+fn late_audio(name: &str, announced: AudioConfig) -> (Vec<MediaEvent>, Directory, PathBuf) {
+    let directory = Directory::new(name);
+    let (mut header, mut ingest) = (None, Ingest::new(config()));
+    ingest.door.expect_audio(announced);
+    let mut events = Vec::new();
+    for message in messages(clip("30", &["-bf", "2", "-g", "60", "-sc_threshold", "0"])) {
+        match &message {
+            Message::Audio(_, FlvAudio::SequenceHeader(_)) => header = Some(message),
+            Message::Audio(ms, _) if *ms < 3_000 => {}
+            Message::Audio(..) => {
+                events.extend(header.take().into_iter().flat_map(|header| ingest.push(header)));
+                events.extend(ingest.push(message));
+            }
+            Message::Video(..) => events.extend(ingest.push(message)),
+        }
+    }
+    let (outputs, packager) = package(PartSetup::Measure, events.clone(), true);
+    assert_eq!(packager.late_units(), 0);
+    let whole = write(&outputs, TrackKind::Audio, &directory.0);
+    (events, directory, whole)
+}
+
+#[test]
+fn audio_announced_by_metadata_is_silence_and_then_itself() {
+    let announced = AudioConfig::aac_lc(44_100, 2).unwrap();
+    let (events, _directory, whole) = late_audio("late", announced);
+    let discontinuous =
+        |event: &&MediaEvent| matches!(event, MediaEvent::Unit(unit) if unit.stamp.discontinuity);
+    assert_eq!(events.iter().filter(discontinuous).count(), 0);
+    let inits = |event: &&MediaEvent| matches!(event, MediaEvent::Init { config: TrackConfig::Audio(_), .. });
+    assert_eq!(events.iter().filter(inits).count(), 1, "the same decoder all along");
+    let arguments = ["-v", "error", "-xerror", "-i", whole.to_str().unwrap(), "-f", "s16le", "pipe:1"];
+    let samples = quiet("ffmpeg", &arguments);
+    let second = 44_100 * 2 * 2;
+    assert!((samples.len() as i64 - 9 * second as i64).abs() < second as i64 / 10, "{}", samples.len());
+    // Nothing but the first frame after the change may differ from silence before the tone.
+    assert!(samples[..second * 29 / 10].iter().all(|byte| *byte == 0), "digital silence");
+    let tone = &samples[second * 31 / 10..second * 4];
+    assert!(tone.iter().any(|byte| *byte != 0), "the tone");
+}
+
+#[test]
+fn audio_other_than_announced_follows_a_discontinuity() {
+    let announced = AudioConfig::aac_lc(48_000, 1).unwrap();
+    let (events, ..) = late_audio("other", announced);
+    let stamps = events.iter().filter_map(|event| match event {
+        MediaEvent::Unit(unit) if unit.unit.track() == TrackKind::Audio => Some(unit.stamp),
+        _ => None,
+    });
+    let stamps: Vec<_> = stamps.collect();
+    assert_eq!(stamps.iter().filter(|stamp| stamp.discontinuity).count(), 1);
+    let change = stamps.iter().position(|stamp| stamp.discontinuity).unwrap();
+    assert!(stamps[..change].iter().all(|stamp| stamp.init_version == 0));
+    assert!(stamps[change..].iter().all(|stamp| stamp.init_version == 1));
+    assert!(stamps[change].msn > stamps[change - 1].msn, "a segment of its own");
 }
 
 #[test]

@@ -41,6 +41,7 @@ pub mod error;
 mod handshake;
 pub mod limits;
 pub mod message;
+mod metadata;
 pub mod server;
 mod transmit;
 
@@ -49,4 +50,5 @@ pub use client::{ClientConfig, ClientEvent, ClientSession};
 pub use error::{ErrorKind, Location, Phase, RtmpError};
 pub use limits::Limits;
 pub use message::{Message, MessageType};
+pub use metadata::{AacInfo, StreamInfo};
 pub use server::{ConnectInfo, Event, PublishMode, PublishRequest, Rejection, ServerSession, StreamName};
