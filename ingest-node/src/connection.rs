@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use millrace_rtmp::{ErrorKind, Event, Phase, PublishRequest, Rejection, RtmpError, ServerSession};
+use millrace_rtmp::{
+    ErrorKind, Event, Phase, PublishRequest, Rejection, RtmpError, ServerSession, StreamInfo,
+};
 use millrace_wire::reasons::CloseReason;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, Sleep};
@@ -217,11 +219,11 @@ impl<S: Socket> Connection<S> {
                 self.media_taken(result)
             }
             Event::Metadata { properties, .. } => {
-                if let Some(publisher) = &self.publisher {
-                    let _entered = publisher.span().enter();
-                    tracing::debug!(properties = properties.len(), "metadata");
-                }
-                Ok(())
+                let Some(publisher) = &mut self.publisher else { return Ok(()) };
+                let info = StreamInfo::from_properties(&properties);
+                publisher.span().in_scope(|| tracing::debug!(?info, "metadata"));
+                let result = publisher.metadata(&info);
+                self.media_taken(result)
             }
             Event::Unpublished => {
                 self.end_publisher(CloseReason::PublisherLeft);

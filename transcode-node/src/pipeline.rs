@@ -14,7 +14,7 @@ use millrace_media::sample::{MediaEvent, TrackConfig, TrackKind};
 use millrace_media::time::Timescale;
 use millrace_wire::fact::{self, EpochOpen, MediaDuration, TrackInfo, TrackMedia};
 use millrace_wire::ids::{DiscontinuitySeq, InitVersion, Msn, PartIndex, Rendition, UnixMillis};
-use millrace_wire::media_msg::MediaMessage;
+use millrace_wire::media_msg::{MediaMessage, MediaUnit, Track, UnitKind};
 
 use crate::convert::media_event;
 
@@ -30,6 +30,10 @@ pub struct Pipeline {
     discontinuities: BTreeMap<u64, DiscontinuitySeq>,
     heads: BTreeMap<TrackKind, SegmentStart>,
     renditions: Vec<TrackKind>,
+    /// Bits per second ingest declares for each track's newest configuration.
+    declared: BTreeMap<TrackKind, u64>,
+    /// Each track's newest init segment as it was made.
+    inits: BTreeMap<TrackKind, Packaged>,
     params: Option<PartParams>,
     made: VecDeque<Packaged>,
     bad_units: u64,
@@ -45,6 +49,8 @@ impl Pipeline {
             discontinuities: BTreeMap::new(),
             heads: BTreeMap::new(),
             renditions: Vec::new(),
+            declared: BTreeMap::new(),
+            inits: BTreeMap::new(),
             params: match setup {
                 PartSetup::Resume(params) => Some(params),
                 PartSetup::Measure | PartSetup::Frozen { .. } => None,
@@ -58,6 +64,9 @@ impl Pipeline {
     pub fn push(&mut self, message: MediaMessage) {
         for unit in message.units {
             self.remember(unit.msn.0, unit.discontinuity_sequence);
+            if let UnitKind::Config { bandwidth } = unit.kind {
+                self.declare(&unit, bandwidth);
+            }
             match media_event(unit) {
                 Ok(event) => self.feed(event),
                 Err(error) => {
@@ -91,6 +100,20 @@ impl Pipeline {
         }
     }
 
+    /// Ingest corrects what it has declared when segments turn out bigger.
+    fn declare(&mut self, unit: &MediaUnit, bandwidth: u64) {
+        let track = track_kind(unit.track);
+        self.declared.insert(track, bandwidth);
+        if let Some(made @ Packaged::Init { .. }) = self.inits.get_mut(&track)
+            && let Packaged::Init { version, info, .. } = made
+            && *version == unit.init_version
+            && info.bandwidth < bandwidth
+        {
+            info.bandwidth = bandwidth;
+            self.made.push_back(made.clone());
+        }
+    }
+
     fn feed(&mut self, event: MediaEvent) {
         self.packager.push(event);
         self.drain();
@@ -117,9 +140,11 @@ impl Pipeline {
 
     fn init(&mut self, init: Init) {
         let Init { track, version, config, bytes } = init;
-        let info = track_info(&config);
+        let info = track_info(&config, self.declared.get(&track).copied().unwrap_or_default());
         let rendition = rendition(track);
-        self.made.push_back(Packaged::Init { rendition, version: InitVersion(version), info, bytes });
+        let made = Packaged::Init { rendition, version: InitVersion(version), info, bytes };
+        self.inits.insert(track, made.clone());
+        self.made.push_back(made);
         if !self.renditions.contains(&track) {
             self.renditions.push(track);
             self.part_target(track);
@@ -199,36 +224,28 @@ pub fn rendition(track: TrackKind) -> Rendition {
     }
 }
 
-/// Bits per pixel and second that a copy rung is declared with: a publisher's peak is not known in advance, and a
-/// value too low makes players give up on a stream they could play.
-const DECLARED_BITS_PER_PIXEL: f64 = 0.15;
-/// Bounds of that declaration in bits per second.
-const DECLARED_VIDEO: std::ops::RangeInclusive<u64> = 500_000..=20_000_000;
-/// Declared per audio channel in bits per second.
-const DECLARED_AUDIO_CHANNEL: u64 = 96_000;
+const fn track_kind(track: Track) -> TrackKind {
+    match track {
+        Track::Video => TrackKind::Video,
+        Track::Audio => TrackKind::Audio,
+    }
+}
 
-fn track_info(config: &TrackConfig) -> TrackInfo {
-    match config {
+fn track_info(config: &TrackConfig, bandwidth: u64) -> TrackInfo {
+    let (media, timescale) = match config {
         TrackConfig::Video(video) => {
             let rate = video.frame_rate.map(|(ticks, per)| f64::from(ticks) / f64::from(per.max(1)));
-            let pixels = f64::from(video.width) * f64::from(video.height);
-            let bits = (pixels * rate.unwrap_or(30.0) * DECLARED_BITS_PER_PIXEL) as u64;
-            TrackInfo {
-                media: TrackMedia::Video {
-                    width: video.width,
-                    height: video.height,
-                    frame_rate_milli: rate.map(|rate| (rate * 1000.0).round() as u32),
-                },
-                codecs: video.codec.clone(),
-                bandwidth: bits.clamp(*DECLARED_VIDEO.start(), *DECLARED_VIDEO.end()),
-                timescale: 90_000,
-            }
+            let media = TrackMedia::Video {
+                width: video.width,
+                height: video.height,
+                frame_rate_milli: rate.map(|rate| (rate * 1000.0).round() as u32),
+            };
+            (media, 90_000)
         }
-        TrackConfig::Audio(audio) => TrackInfo {
-            media: TrackMedia::Audio { channels: audio.channels, sample_rate: audio.rate },
-            codecs: audio.codec.clone(),
-            bandwidth: DECLARED_AUDIO_CHANNEL * u64::from(audio.channels.max(1)),
-            timescale: audio.rate,
-        },
-    }
+        TrackConfig::Audio(audio) => {
+            (TrackMedia::Audio { channels: audio.channels, sample_rate: audio.rate }, audio.rate)
+        }
+    };
+    // BANDWIDTH is not optional, and 0 says nothing.
+    TrackInfo { media, codecs: config.codec().to_owned(), bandwidth: bandwidth.max(1), timescale }
 }

@@ -90,3 +90,22 @@ fn an_unreadable_configuration_costs_its_unit_only() {
     assert_eq!(pipeline.lost_units(), 1);
     assert_eq!(made.iter().filter(|item| matches!(item, Packaged::Segment(..))).count(), 2);
 }
+
+#[test]
+fn bandwidth_is_what_ingest_declares_and_is_corrected_upwards_once() {
+    let mut all = messages(9);
+    let configs = all.iter_mut().flat_map(|message| &mut message.units).filter(|unit| unit.kind.is_config());
+    for (config, bandwidth) in configs.zip([100_000, 100_000, 150_000, 140_000, 150_000]) {
+        config.kind = UnitKind::Config { bandwidth };
+    }
+    let mut pipeline = Pipeline::new(&open(), PartSetup::Measure);
+    let made = make(&mut pipeline, &all);
+    let inits = made.iter().filter_map(|item| match item {
+        Packaged::Init { version, info, bytes, .. } => Some((version.0, info.bandwidth, bytes.clone())),
+        _ => None,
+    });
+    let inits: Vec<_> = inits.collect();
+    let declared: Vec<_> = inits.iter().map(|init| (init.0, init.1)).collect();
+    assert_eq!(declared, [(0, 100_000), (0, 150_000)]);
+    assert_eq!(inits[0].2, inits[1].2, "one name, one content");
+}

@@ -346,11 +346,7 @@ impl WorkerJob {
     fn on_packaged(&mut self, now: Millis, packaged: Packaged) -> Result<(), FrameError> {
         match packaged {
             Packaged::Init { rendition, version, info, bytes } => {
-                if self.inits.insert((rendition.clone(), version)) {
-                    self.out.push_back(Output::UploadInit(rendition.clone(), version, bytes.clone()));
-                    self.announce(now, Fact::Init { rendition, version, info }, bytes)?;
-                }
-                Ok(())
+                self.on_init(now, rendition, version, info, bytes)
             }
             Packaged::PartTarget { rendition, target } => {
                 let known =
@@ -365,6 +361,30 @@ impl WorkerJob {
             Packaged::Segment(segment) => self.on_segment(now, segment),
             Packaged::Flushed => self.seal(now),
         }
+    }
+
+    /// A description that is given again is announced again when it declares more than before, by whichever author:
+    /// what was declared once is never taken back.
+    fn on_init(
+        &mut self,
+        now: Millis,
+        rendition: Rendition,
+        version: InitVersion,
+        mut info: TrackInfo,
+        bytes: Bytes,
+    ) -> Result<(), FrameError> {
+        let epoch = self.grant.epoch;
+        let inits = self.author.view().renditions.get(&rendition).map(|r| &r.inits[..]).unwrap_or_default();
+        let known = inits.iter().find(|i| (i.epoch, i.version) == (epoch, version));
+        let declared = known.map_or(0, |i| i.info.bandwidth);
+        let more = info.bandwidth > declared;
+        info.bandwidth = info.bandwidth.max(declared);
+        if self.inits.insert((rendition.clone(), version)) {
+            self.out.push_back(Output::UploadInit(rendition.clone(), version, bytes.clone()));
+        } else if !more {
+            return Ok(());
+        }
+        self.announce(now, Fact::Init { rendition, version, info }, bytes)
     }
 
     fn on_part(&mut self, now: Millis, part: Part, bytes: Bytes) -> Result<(), FrameError> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use millrace_cluster::session::Input;
+use millrace_rtmp::StreamInfo;
 use millrace_wire::control_api::ClaimGrant;
 use millrace_wire::reasons::CloseReason;
 
@@ -25,7 +26,7 @@ pub(crate) struct Media {
 impl Media {
     pub(crate) fn new(shared: &Shared, grant: &ClaimGrant, core: Arc<Core>) -> Self {
         Self {
-            mux: Mux::new(grant),
+            mux: Mux::new(grant, grant.limits.max_bitrate.min(shared.config.max_bitrate)),
             core,
             metrics: shared.metrics.clone(),
             ended: false,
@@ -36,6 +37,13 @@ impl Media {
 
     pub(crate) fn mux(&self) -> &Mux {
         &self.mux
+    }
+
+    /// What the publisher says of its stream.
+    pub(crate) fn metadata(&mut self, info: &StreamInfo) -> Result<(), MediaError> {
+        let result = self.mux.metadata(info);
+        self.send();
+        result
     }
 
     /// An RTMP video message.

@@ -3,6 +3,7 @@
 //!
 //! The session outlives its publisher: until what was received is stored, the ring answers and workers are supervised.
 
+mod bandwidth;
 mod core;
 mod media;
 mod mux;
@@ -14,7 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use millrace_bus::{BusError, Subscription};
-use millrace_rtmp::StreamName;
+use millrace_rtmp::{StreamInfo, StreamName};
 use millrace_runtime::supervisor::Policy;
 use millrace_wire::control_api::ClaimGrant;
 use millrace_wire::ids::{SessionId, UnixMillis};
@@ -119,6 +120,10 @@ impl Publisher {
     /// Seconds of video since the last keyframe.
     pub(crate) fn since_keyframe_s(&self) -> Option<i64> {
         self.media.mux().since_keyframe_s()
+    }
+
+    pub(crate) fn metadata(&mut self, info: &StreamInfo) -> Result<(), MediaError> {
+        self.media.metadata(info)
     }
 
     pub(crate) fn video(&mut self, timestamp: u32, body: Bytes) -> Result<(), MediaError> {

@@ -10,13 +10,19 @@ use millrace_media::aac::AacError;
 use millrace_media::door::Door;
 use millrace_media::flv::{FlvAudio, FlvError, FlvVideo};
 use millrace_media::h264::H264Error;
-use millrace_media::sample::{MediaEvent, StampedUnit, TrackConfig, Unit};
+use millrace_media::sample::{AudioConfig, MediaEvent, StampedUnit, TrackConfig, Unit};
 use millrace_media::segmenter::{Segmenter, SegmenterConfig, SegmenterStats};
+use millrace_media::time::Timescale;
+use millrace_rtmp::{AacInfo, StreamInfo};
 use millrace_wire::control_api::{ClaimGrant, PublishLimits};
 use millrace_wire::ids::{DiscontinuitySeq, InitVersion, Msn};
 use millrace_wire::media_msg::{MAX_UNITS, MediaUnit, Track, UnitKind};
 
+use super::bandwidth::Bandwidth;
 use crate::limits::AUDIO_FLUSH;
+
+/// What announced AAC is taken for where metadata does not tell: what live encoders send unless told otherwise.
+const USUAL_AUDIO: (u32, u8) = (48_000, 2);
 
 /// A media message of the publisher that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -46,6 +52,7 @@ impl MediaError {
 #[derive(Debug)]
 pub(crate) struct Mux {
     limits: PublishLimits,
+    bandwidth: Bandwidth,
     door: Door,
     segmenter: Segmenter,
     pending: Vec<MediaUnit>,
@@ -72,7 +79,8 @@ pub(crate) struct Frames {
 const REMEMBERED: usize = 4;
 
 impl Mux {
-    pub(crate) fn new(grant: &ClaimGrant) -> Self {
+    /// For a publisher that may send `max_bitrate` bits per second.
+    pub(crate) fn new(grant: &ClaimGrant, max_bitrate: u64) -> Self {
         let first = grant.discontinuity_sequence;
         let config = SegmenterConfig {
             first_msn: grant.first_msn.0,
@@ -81,6 +89,7 @@ impl Mux {
         };
         Self {
             limits: grant.limits.clone(),
+            bandwidth: Bandwidth::new(max_bitrate, grant.settings.target_duration),
             door: Door::new(),
             segmenter: Segmenter::new(config),
             pending: Vec::new(),
@@ -93,6 +102,15 @@ impl Mux {
             frames: Frames::default(),
             out: VecDeque::new(),
         }
+    }
+
+    /// What the publisher says of its stream.
+    pub(crate) fn metadata(&mut self, info: &StreamInfo) -> Result<(), MediaError> {
+        self.bandwidth.announce(info);
+        if let Some(audio) = info.aac {
+            self.door.expect_audio(expected_audio(audio)?);
+        }
+        self.advance()
     }
 
     /// An RTMP video message.
@@ -171,8 +189,10 @@ impl Mux {
 
     fn unit(&mut self, StampedUnit { stamp, unit }: StampedUnit) {
         if stamp.boundary {
+            self.bandwidth.boundary(self.start_of(&unit));
             self.boundary(stamp.msn, stamp.discontinuity);
         }
+        self.bandwidth.count(unit.track(), unit.data().len());
         let msn = Msn(stamp.msn);
         let mut media = MediaUnit {
             track: Track::Audio,
@@ -213,6 +233,16 @@ impl Mux {
         }
     }
 
+    /// In 90 kHz ticks.
+    fn start_of(&self, unit: &Unit) -> i64 {
+        match unit {
+            Unit::Video(unit) => unit.dts,
+            Unit::Audio(frame) => {
+                Timescale::of_rate(self.audio_rate as u32).convert(frame.pts, Timescale::VIDEO)
+            }
+        }
+    }
+
     /// A segment begins: its first message begins with the configurations.
     fn boundary(&mut self, msn: u64, discontinuity: bool) {
         if self.pending.iter().any(|unit| unit.kind == UnitKind::Frame) {
@@ -237,7 +267,8 @@ impl Mux {
         }
     }
 
-    fn config_unit(&self, version: u32, config: &TrackConfig) -> MediaUnit {
+    fn config_unit(&mut self, version: u32, config: &TrackConfig) -> MediaUnit {
+        let bandwidth = self.bandwidth.of(config);
         let (track, data) = match config {
             TrackConfig::Video(video) => (Track::Video, video.avcc.clone()),
             TrackConfig::Audio(audio) => (Track::Audio, audio.asc.clone()),
@@ -246,7 +277,7 @@ impl Mux {
         let msn = self.open_msn.or(newest.map(|(msn, _)| Msn(msn))).unwrap_or_default();
         MediaUnit {
             track,
-            kind: UnitKind::Config { bandwidth: 0 },
+            kind: UnitKind::Config { bandwidth },
             msn,
             discontinuity_sequence: self.discontinuity_of(msn.0),
             init_version: InitVersion(version),
@@ -271,6 +302,13 @@ impl Mux {
     }
 }
 
+/// The configuration of audio that is only announced. Silence is known for one channel and two.
+fn expected_audio(info: AacInfo) -> Result<AudioConfig, AacError> {
+    let channels = if info.channels == Some(1) { 1 } else { USUAL_AUDIO.1 };
+    let told = info.sample_rate.and_then(|rate| AudioConfig::aac_lc(rate, channels).ok());
+    told.map_or_else(|| AudioConfig::aac_lc(USUAL_AUDIO.0, channels), Ok)
+}
+
 #[cfg(test)]
 mod tests {
     use millrace_wire::control_api::StreamSettings;
@@ -279,7 +317,7 @@ mod tests {
     use super::*;
 
     fn mux() -> Mux {
-        Mux::new(&ClaimGrant {
+        let grant = ClaimGrant {
             stream: StreamId::from_u128(1),
             playback: "00112233445566778899aabbccddeeff".parse().unwrap(),
             broadcast: BroadcastId::from_u128(1),
@@ -290,7 +328,8 @@ mod tests {
             lease_ms: 3_000,
             limits: PublishLimits::default(),
             settings: StreamSettings::default(),
-        })
+        };
+        Mux::new(&grant, 8_000_000)
     }
 
     /// Stereo AAC at 48 kHz from `from_ms` on; the messages it makes.
@@ -332,6 +371,38 @@ mod tests {
         assert!(boundaries[0].discontinuity);
         assert!(boundaries.iter().all(|unit| unit.discontinuity_sequence == DiscontinuitySeq(4)));
         assert_eq!(boundaries.iter().filter(|unit| unit.discontinuity).count(), 1);
+    }
+
+    #[test]
+    fn each_segment_says_what_its_tracks_are_declared_with() {
+        let declared = |messages: &[Vec<MediaUnit>]| -> Vec<UnitKind> {
+            messages.iter().flatten().map(|unit| unit.kind).filter(|kind| kind.is_config()).collect()
+        };
+        let bandwidth = |bandwidth| UnitKind::Config { bandwidth };
+        let mut honest = mux();
+        let info = StreamInfo { audio_bitrate: Some(128_000), ..StreamInfo::default() };
+        honest.metadata(&info).unwrap();
+        assert_eq!(declared(&audio(&mut honest, 0, 300)), [bandwidth(134_400); 4]);
+        // 2 bytes a frame are 750 bits a second: more than this publisher says.
+        let mut modest = mux();
+        modest.metadata(&StreamInfo { audio_bitrate: Some(100), ..info }).unwrap();
+        let corrected = declared(&audio(&mut modest, 0, 300));
+        assert_eq!(corrected[0], bandwidth(105));
+        assert!(matches!(corrected[1], UnitKind::Config { bandwidth: 800..=850 }), "{corrected:?}");
+        assert_eq!(corrected[1..], [corrected[1]; 3]);
+    }
+
+    #[test]
+    fn silence_is_as_announced_as_far_as_there_is_any() {
+        for (sample_rate, channels, expected) in [
+            (Some(44_100), Some(1), (44_100, 1)),
+            (Some(32_000), None, (32_000, 2)),
+            (Some(44_000), Some(6), (48_000, 2)),
+            (None, None, (48_000, 2)),
+        ] {
+            let config = expected_audio(AacInfo { sample_rate, channels }).unwrap();
+            assert_eq!((config.rate, config.channels), expected);
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use millrace_bus::{Bus, MemBus, SharedBus, Subscription};
 use millrace_ingest::{Config, Deps, Node};
 use millrace_media::flv::file::{Reader, Tag, TagKind};
 use millrace_media::flv::{FlvAudio, FlvVideo};
-use millrace_rtmp::{ClientConfig, ClientEvent, ClientSession};
+use millrace_rtmp::{ClientConfig, ClientEvent, ClientSession, Value};
 use millrace_runtime::{Drain, Metrics, Readiness, Secret, SystemClock};
 use millrace_testkit::{Clip, ClipSpec};
 use millrace_wire::control_api::{
@@ -280,6 +280,13 @@ impl Pusher {
             self.socket.write_all(&bytes).await?;
         }
         Ok(())
+    }
+
+    /// Sends `onMetaData`.
+    pub async fn metadata(&mut self, properties: &[(&str, Value)]) {
+        let properties = properties.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
+        self.session.push_metadata(0, properties.collect()).unwrap();
+        self.flush().await.unwrap();
     }
 
     /// Sends one tag.

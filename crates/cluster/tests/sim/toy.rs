@@ -100,6 +100,8 @@ impl ToyPackager {
     fn close(&mut self, track: Track, out: &mut Vec<Packaged>) {
         let Some(mut open) = self.open.remove(&track) else { return };
         part(track, &mut open, out);
+        // Segments turn out bigger than declared now and then; a successor does not know what was declared before.
+        out.push(init(track, open.msn.0 / 4));
         out.push(Packaged::Segment(Segment {
             rendition: rendition(track),
             msn: open.msn,
@@ -116,17 +118,21 @@ impl ToyPackager {
 
 fn announce_tracks(out: &mut Vec<Packaged>) {
     for track in [Track::Video, Track::Audio] {
-        let info = TrackInfo {
-            media: TrackMedia::Audio { channels: 2, sample_rate: 48_000 },
-            codecs: "x".into(),
-            bandwidth: 1,
-            timescale: 1000,
-        };
-        let r = rendition(track);
-        let bytes = Bytes::from_static(b"init");
-        out.push(Packaged::Init { rendition: r.clone(), version: InitVersion(0), info, bytes });
-        out.push(Packaged::PartTarget { rendition: r, target: MediaDuration::from_millis(200) });
+        out.push(init(track, 1));
+        let target = MediaDuration::from_millis(200);
+        out.push(Packaged::PartTarget { rendition: rendition(track), target });
     }
+}
+
+fn init(track: Track, bandwidth: u64) -> Packaged {
+    let info = TrackInfo {
+        media: TrackMedia::Audio { channels: 2, sample_rate: 48_000 },
+        codecs: "x".into(),
+        bandwidth,
+        timescale: 1000,
+    };
+    let bytes = Bytes::from_static(b"init");
+    Packaged::Init { rendition: rendition(track), version: InitVersion(0), info, bytes }
 }
 
 fn part(track: Track, open: &mut Open, out: &mut Vec<Packaged>) {

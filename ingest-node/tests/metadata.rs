@@ -1,0 +1,157 @@
+//! What a publisher says of its stream, and what is made of it.
+#![allow(clippy::unwrap_used, reason = "a helper fails its test by panicking")]
+
+mod support;
+
+use millrace_media::cmaf::init_segment;
+use millrace_media::flv::file::{Tag, TagKind};
+use millrace_media::packager::{Output, Packager, PartSetup};
+use millrace_media::sample::{
+    AudioConfig, AudioFrame, MediaEvent, Stamp, StampedUnit, TrackConfig, TrackKind, Unit,
+};
+use millrace_testkit::ClipSpec;
+use millrace_testkit::ffmpeg::{ffmpeg, output};
+use millrace_wire::media_msg::{MediaMessage, MediaUnit, Track, UnitKind};
+use support::{Consumer, Pusher, World, check_order, frames, pushed, tags};
+
+/// 5 s; its audio is AAC-LC of 48 kHz.
+fn clip() -> ClipSpec {
+    ClipSpec { frames: 150, ..ClipSpec::default() }
+}
+
+fn units(messages: &[MediaMessage], track: Track) -> impl Iterator<Item = &MediaUnit> {
+    messages.iter().flat_map(|message| &message.units).filter(move |unit| unit.track == track)
+}
+
+async fn publish(said: &[(&str, millrace_rtmp::Value)], tags: &[Tag]) -> Vec<MediaMessage> {
+    let world = World::start().await;
+    let (stream, key) = world.control.stream();
+    let mut consumer = Consumer::of(&world.bus, stream).await;
+    let mut pusher = Pusher::publish(&world.url(&key), 60_000).await.unwrap();
+    pusher.metadata(said).await;
+    pusher.push(tags).await.unwrap();
+    pusher.unpublish().await;
+    consumer.read_to_end().await;
+    check_order(&consumer.messages);
+    consumer.messages
+}
+
+/// The audio of messages as a worker packages it, in one file.
+fn packaged(messages: &[MediaMessage]) -> Vec<u8> {
+    let mut packager = Packager::new(PartSetup::Measure);
+    let mut file = Vec::new();
+    for unit in units(messages, Track::Audio) {
+        let (version, boundary) = (unit.init_version.0, true);
+        packager.push(match unit.kind {
+            UnitKind::Config { .. } => {
+                let config = AudioConfig::from_asc(unit.data.clone()).unwrap();
+                MediaEvent::Init { version, config: TrackConfig::Audio(config) }
+            }
+            UnitKind::Frame => {
+                let (msn, independent, discontinuity) = (unit.msn.0, true, unit.discontinuity);
+                let stamp = Stamp { msn, discontinuity, boundary, independent, init_version: version };
+                let frame = AudioFrame { pts: unit.dts, data: unit.data.clone() };
+                MediaEvent::Unit(StampedUnit { stamp, unit: Unit::Audio(frame) })
+            }
+        });
+    }
+    packager.finish();
+    while let Some(output) = packager.poll() {
+        match output {
+            Output::Init(init) => file.extend_from_slice(&init.bytes),
+            Output::Part(part) => file.extend(part.body.chunks().iter().flatten()),
+            _ => {}
+        }
+    }
+    file
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn announced_audio_that_never_comes_is_silence_a_decoder_takes() {
+    let (_clip, tags) = tags(clip()).await;
+    let video: Vec<Tag> = tags.into_iter().filter(|tag| tag.kind == TagKind::Video).collect();
+    let said = [
+        ("audiocodecid", 10.0.into()),
+        ("audiosamplerate", 44_100.0.into()),
+        ("stereo", true.into()),
+        ("audiodatarate", 96.0.into()),
+        ("videodatarate", 1_000.0.into()),
+    ];
+    let messages = publish(&said, &video).await;
+    assert_eq!(frames(&messages, Track::Video), pushed(&video, Track::Video));
+    let first = &messages[0].units;
+    assert!(first[0].kind.is_config() && first[1].kind.is_config(), "both tracks from the first message on");
+    let expected = TrackConfig::Audio(AudioConfig::aac_lc(44_100, 2).unwrap());
+    for config in units(&messages, Track::Audio).filter(|unit| unit.kind.is_config()) {
+        assert_eq!(config.kind, UnitKind::Config { bandwidth: 100_800 });
+        assert_eq!(config.init_version.0, 0);
+        let config = TrackConfig::Audio(AudioConfig::from_asc(config.data.clone()).unwrap());
+        assert_eq!(init_segment(&config), init_segment(&expected));
+        assert_eq!(config.track(), TrackKind::Audio);
+    }
+    for config in units(&messages, Track::Video).filter(|unit| unit.kind.is_config()) {
+        assert_eq!(config.kind, UnitKind::Config { bandwidth: 1_050_000 });
+    }
+    let file = tempfile::Builder::new().suffix(".mp4").tempfile().unwrap();
+    std::fs::write(file.path(), packaged(&messages)).unwrap();
+    let mut decode = ffmpeg();
+    decode.args(["-v", "error", "-xerror", "-i"]).arg(file.path()).args(["-f", "s16le", "pipe:1"]);
+    let samples = output(decode).await.unwrap();
+    let seconds = samples.len() as f64 / f64::from(44_100 * 2 * 2);
+    assert!((4.8..5.1).contains(&seconds), "{seconds} s of silence beside 5 s of pictures");
+    assert!(samples.iter().all(|byte| *byte == 0), "not silent");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn announced_audio_that_comes_late_is_all_there_under_one_configuration() {
+    let (_clip, tags) = tags(clip()).await;
+    let late: Vec<Tag> = {
+        let (mut header, mut late) = (None, Vec::new());
+        for tag in tags {
+            match tag.kind {
+                TagKind::Audio if header.is_none() => header = Some(tag),
+                TagKind::Audio if tag.timestamp_ms < 2_000 => {}
+                TagKind::Audio => {
+                    late.extend(header.replace(tag.clone()).filter(|header| header.body[1] == 0));
+                    late.push(tag);
+                }
+                _ => late.push(tag),
+            }
+        }
+        late
+    };
+    let said = [("audiocodecid", 10.0.into()), ("audiosamplerate", 48_000.0.into()), ("stereo", true.into())];
+    let messages = publish(&said, &late).await;
+    let real = pushed(&late, Track::Audio);
+    let all = frames(&messages, Track::Audio);
+    assert!(real.len() > 100 && all.ends_with(&real), "{} of {} frames", real.len(), all.len());
+    assert!((85..=96).contains(&(all.len() - real.len())), "two seconds of silence before");
+    assert!(units(&messages, Track::Audio).all(|unit| unit.init_version.0 == 0 && !unit.discontinuity));
+    let times: Vec<i64> =
+        units(&messages, Track::Audio).filter(|unit| !unit.kind.is_config()).map(|unit| unit.dts).collect();
+    assert!(times.windows(2).all(|pair| pair[1] - pair[0] == 1024));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metadata_that_lies_costs_nothing() {
+    let (_clip, tags) = tags(clip()).await;
+    let said = [
+        ("audiocodecid", 10.0.into()),
+        ("audiosamplerate", 22_050.0.into()),
+        ("audiochannels", 1.0.into()),
+        ("videodatarate", 1e9.into()),
+        ("audiodatarate", 999_999.0.into()),
+        ("width", (-1.0).into()),
+        ("framerate", f64::NAN.into()),
+    ];
+    let messages = publish(&said, &tags).await;
+    for track in [Track::Video, Track::Audio] {
+        assert_eq!(frames(&messages, track), pushed(&tags, track), "{track:?}");
+    }
+    // The header came in time: what was announced instead is nowhere.
+    assert!(units(&messages, Track::Audio).all(|unit| unit.init_version.0 == 0));
+    for config in units(&messages, Track::Audio).filter(|unit| unit.kind.is_config()) {
+        let UnitKind::Config { bandwidth } = config.kind else { continue };
+        assert!(bandwidth <= 576_000, "{bandwidth}");
+    }
+}
