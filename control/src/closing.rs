@@ -1,5 +1,6 @@
-//! Ending a broadcast whose author is gone: control takes an epoch of its own, builds on the newest state that is
-//! still to be had, says ENDLIST, and answers those who come late.
+//! Closing a log whose author is gone: control takes an epoch of its own, builds on the newest state that is still to be
+//! had, and answers those who come late. When the broadcast is over it says ENDLIST; while the publisher is awaited it
+//! seals, appends the GAPs that an author would, and makes room for the epoch the publisher comes back with.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,26 +9,31 @@ use std::time::Duration;
 use bytes::Bytes;
 use millrace_bus::{BusError, Message, Subscription};
 use millrace_cluster::Millis;
+use millrace_cluster::at_rest::at_rest;
 use millrace_cluster::author::{Author, Frames};
+use millrace_cluster::worker;
 use millrace_media::cmaf::demux::parse_config;
 use millrace_state::StateError;
 use millrace_store::StoreError;
-use millrace_wire::fact::Snapshot;
+use millrace_wire::announce::{EpochAnnouncement, EpochPhase};
+use millrace_wire::control_api;
+use millrace_wire::fact::{Fact, Slot, Snapshot};
 use millrace_wire::frame::FrameError;
 use millrace_wire::ids::{Generation, StreamId};
 use millrace_wire::objects::{ObjectKind, ObjectName};
 use millrace_wire::repair::RepairRequest;
 use millrace_wire::subjects;
 use serde::Serialize;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::domain::claim::{AUTHOR_LIMIT_MS, Claim, END_ANNOUNCED_MS};
-use crate::domain::ending::{Rebuild, closing_facts, newest};
+use crate::domain::claim::{AUTHOR_LIMIT_MS, AUTHOR_LOOK_MS, Claim, END_ANNOUNCED_MS};
+use crate::domain::ending::{Rebuild, away_facts, closing_facts, newest, sealed_through, sealing_facts};
 use crate::repo::{Loaded, RepoError};
 use crate::service::Core;
 
-/// Broadcasts ended at once; the others wait for the next look. Each holds one window's state.
+/// Logs closed or looked after at once; the others wait for the next look. Each holds one window's state.
 const MAX_CLOSING: usize = 512;
 
 /// Snapshots are waited for this long (the protocol's rule 8), and asked for so often before there are none.
@@ -40,11 +46,14 @@ const MAX_SNAPSHOTS: usize = 16;
 /// An author answers from memory: slower means that it is gone.
 const AUTHOR_WAIT: Duration = Duration::from_millis(500);
 
-/// Repair and snapshot requests that may wait.
+/// Announcements, repair and snapshot requests that may wait.
 const CAPACITY: usize = 128;
 
 /// The log is answered for longer than the claim announces it, so nobody is told of a log that is gone.
 const LINGER: Duration = Duration::from_millis(END_ANNOUNCED_MS + 5_000);
+
+/// A log that a newer epoch follows is answered for this long: the next session builds on it.
+const FAREWELL: Duration = Duration::from_millis(worker::LINGER_MS);
 
 /// Longest sleep between looks at what is to be repeated.
 const LOOK: Duration = Duration::from_millis(200);
@@ -65,7 +74,7 @@ enum CloseError {
     Frame(#[from] FrameError),
 }
 
-/// The broadcasts this control is ending.
+/// The logs this control closes.
 pub(crate) struct Closing {
     core: Arc<Core>,
     running: Arc<Mutex<HashSet<StreamId>>>,
@@ -85,7 +94,7 @@ impl Closing {
         Self { core, running: Arc::default() }
     }
 
-    /// Sees to it that the end of `found`'s broadcast is said; returns at once.
+    /// Sees to it that somebody authors `found`'s log; returns at once.
     pub(crate) fn see_to(&self, found: Loaded<Claim>, stop: &CancellationToken) {
         let stream = found.value.stream;
         {
@@ -99,7 +108,7 @@ impl Closing {
         tokio::spawn(async move {
             let _running = running;
             tokio::select! {
-                done = close(&core, found) => match done {
+                done = Box::pin(close(&core, found)) => match done {
                     // A conflict: somebody else was faster.
                     Ok(()) | Err(CloseError::Repo(RepoError::State(StateError::Conflict { .. }))) => {}
                     Err(error) => warn!(%stream, %error, "the broadcast's end could not be said yet"),
@@ -110,15 +119,13 @@ impl Closing {
     }
 }
 
-async fn close(core: &Core, found: Loaded<Claim>) -> Result<(), CloseError> {
+async fn close(core: &Arc<Core>, found: Loaded<Claim>) -> Result<(), CloseError> {
     let Loaded { value: claim, version } = found;
     let now = crate::unix(&*core.clock);
     let known = ask(core, &claim).await?;
-    if let Some(author) = known.as_ref().filter(|state| state.generation > Generation(0))
-        && (claim.by_control || claim.over_for_ms(now) < AUTHOR_LIMIT_MS)
-        && is_alive(core, claim.stream, author).await
-    {
-        debug!(stream = %claim.stream, epoch = %author.epoch, "the author is alive: it will say the end");
+    if is_cared_for(core, &claim, known.as_ref()).await {
+        debug!(stream = %claim.stream, epoch = %claim.epoch, "somebody is left to close the log");
+        pause(&claim).await;
         return Ok(());
     }
     let base = match known {
@@ -130,6 +137,7 @@ async fn close(core: &Core, found: Loaded<Claim>) -> Result<(), CloseError> {
             info!(stream = %claim.stream, "nobody has seen anything of the broadcast");
             core.repo.forget_claim(claim.stream, version).await?;
         }
+        pause(&claim).await;
         return Ok(());
     };
     let own = claim.taken_up(crate::unix(&*core.clock));
@@ -137,9 +145,30 @@ async fn close(core: &Core, found: Loaded<Claim>) -> Result<(), CloseError> {
     // Recorded before it is announced: no other control will ever give this epoch out.
     core.repo.put_claim(&own, version).await?;
     core.closed.inc();
-    info!(stream = %own.stream, epoch = %own.epoch, "no author is alive: control says the end");
+    info!(stream = %own.stream, epoch = %own.epoch, away = own.is_away(), "no author is alive: control closes the log");
     core.announce(&own);
     log.serve().await
+}
+
+/// A stream that is looked after, or that nothing is known of, is looked at again after a while. Its end cannot wait.
+async fn pause(claim: &Claim) {
+    if claim.is_away() {
+        tokio::time::sleep(Duration::from_millis(AUTHOR_LOOK_MS)).await;
+    }
+}
+
+/// Whether the author of the log that `known` comes from, or the session that would find another, still answers.
+async fn is_cared_for(core: &Core, claim: &Claim, known: Option<&Snapshot>) -> bool {
+    let patient = claim.by_control || claim.over_for_ms(crate::unix(&*core.clock)) < AUTHOR_LIMIT_MS;
+    if let Some(state) = known.filter(|state| state.generation > Generation(0) && patient) {
+        let subject = subjects::ring_live(claim.stream, state.epoch, state.generation);
+        if answers(core, &subject).await {
+            return true;
+        }
+    }
+    // Its lease ran out, which is no evidence that it is gone. One that said so only finishes the recording.
+    let silent = claim.is_away() && !claim.released && !claim.by_control;
+    silent && answers(core, &subjects::ring_media(claim.stream, claim.epoch)).await
 }
 
 /// The newest state that followers still have.
@@ -155,11 +184,10 @@ async fn ask(core: &Core, claim: &Claim) -> Result<Option<Snapshot>, CloseError>
     Ok(None)
 }
 
-/// Whether the author of the log that `state` comes from still answers.
-async fn is_alive(core: &Core, stream: StreamId, state: &Snapshot) -> bool {
-    let subject = subjects::ring_live(stream, state.epoch, state.generation);
+/// Whether the holder of a ring says what it holds.
+async fn answers(core: &Core, ring: &str) -> bool {
     let numbers_only = serde_json::to_vec(&RepairRequest { ranges: Vec::new() }).unwrap_or_default();
-    core.bus.request(&subject, numbers_only.into(), AUTHOR_WAIT).await.is_ok()
+    core.bus.request(ring, numbers_only.into(), AUTHOR_WAIT).await.is_ok()
 }
 
 /// The state that the segment index and the stored initialisation sections tell.
@@ -188,34 +216,57 @@ async fn rebuild(core: &Core, claim: &Claim) -> Result<Option<Snapshot>, CloseEr
 
 /// Control's own log of one stream.
 struct Log<'a> {
-    core: &'a Core,
+    core: &'a Arc<Core>,
     claim: &'a Claim,
     author: Author,
+    epochs: Subscription,
     repairs: Subscription,
     snapshots: Subscription,
+    /// When nobody needs it any more.
+    until: Option<Instant>,
 }
 
 impl<'a> Log<'a> {
-    /// Writes the whole log, telling nobody yet.
-    async fn open(core: &'a Core, claim: &'a Claim, base: Snapshot) -> Result<Self, CloseError> {
+    /// Writes the log as far as it goes, telling nobody yet.
+    async fn open(core: &'a Arc<Core>, claim: &'a Claim, base: Snapshot) -> Result<Self, CloseError> {
         let now = Millis(core.clock.now_ms());
-        let facts = closing_facts(&base);
-        let mut author = Author::open(now, (claim.epoch, GENERATION), base, core.bus.max_payload())?;
-        for fact in facts {
-            author.announce(now, fact, Bytes::new())?;
-        }
+        let facts = if claim.is_away() {
+            let through = sealed_through(&base, claim.used_through(crate::unix(&*core.clock)));
+            sealing_facts(&base, through, crate::unix(&*core.clock))
+        } else {
+            closing_facts(&base)
+        };
+        let author = Author::open(now, (claim.epoch, GENERATION), base, core.bus.max_payload())?;
         let ring = subjects::ring_live(claim.stream, claim.epoch, GENERATION);
-        let repairs = core.bus.subscribe(&ring, CAPACITY).await?;
-        let snapshots = core.bus.subscribe(&subjects::snap(claim.stream), CAPACITY).await?;
-        Ok(Self { core, claim, author, repairs, snapshots })
+        let mut log = Self {
+            core,
+            claim,
+            author,
+            epochs: core.bus.subscribe(&subjects::epoch(claim.stream), CAPACITY).await?,
+            repairs: core.bus.subscribe(&ring, CAPACITY).await?,
+            snapshots: core.bus.subscribe(&subjects::snap(claim.stream), CAPACITY).await?,
+            until: (!claim.is_away()).then(|| Instant::now() + LINGER),
+        };
+        log.say(facts)?;
+        Ok(log)
     }
 
-    /// Publishes the log and answers for it.
+    fn say(&mut self, facts: Vec<Fact>) -> Result<(), CloseError> {
+        for fact in facts {
+            self.author.announce(Millis(self.core.clock.now_ms()), fact, Bytes::new())?;
+        }
+        Ok(())
+    }
+
+    /// Publishes the log, has it kept for those who come when this control is gone, and answers for it.
     async fn serve(&mut self) -> Result<(), CloseError> {
-        let until = tokio::time::Instant::now() + LINGER;
+        let mut kept = None;
         loop {
             self.publish();
-            let wait = self.wait();
+            if kept.replace(self.author.next_seq()) != Some(self.author.next_seq()) {
+                self.keep();
+            }
+            let (wait, until) = (self.wait(), self.until);
             tokio::select! {
                 message = self.repairs.recv() => match message {
                     Some(message) => self.repair(&message),
@@ -225,10 +276,54 @@ impl<'a> Log<'a> {
                     Some(message) => self.answer(&message, self.author.view()),
                     None => return Ok(()),
                 },
+                message = self.epochs.recv() => match message {
+                    Some(message) => self.announced(&message)?,
+                    None => return Ok(()),
+                },
                 () = tokio::time::sleep(wait) => self.author.tick(Millis(self.core.clock.now_ms())),
-                () = tokio::time::sleep_until(until) => return Ok(()),
+                () = over(until) => return Ok(()),
             }
         }
+    }
+
+    /// Control's word, whichever of them leads, is an author's to follow.
+    fn announced(&mut self, message: &Message) -> Result<(), CloseError> {
+        let Ok(told) = control_api::decode::<EpochAnnouncement>(&message.payload) else { return Ok(()) };
+        if told.epoch > self.claim.epoch {
+            let farewell = Instant::now() + FAREWELL;
+            self.until = Some(self.until.map_or(farewell, |until| until.min(farewell)));
+        }
+        if told.epoch != self.claim.epoch {
+            return Ok(());
+        }
+        let facts = match told.phase {
+            EpochPhase::Away { gaps_through: Some(through), .. } => {
+                away_facts(self.author.view(), through, self.claim.settings.window)
+            }
+            EpochPhase::Ended => {
+                self.until.get_or_insert_with(|| Instant::now() + LINGER);
+                closing_facts(self.author.view())
+            }
+            EpochPhase::Open | EpochPhase::Away { .. } => Vec::new(),
+        };
+        self.say(facts)
+    }
+
+    /// Has the state kept, behind the log's back.
+    fn keep(&self) {
+        let (core, stream) = (self.core.clone(), self.claim.stream);
+        let view = self.author.view();
+        // Nobody is left to store what is not.
+        let waiting = |slot: &Slot| {
+            let tracks = slot.tracks.iter().filter(|(_, track)| !track.committed);
+            tracks.map(|(rendition, _)| (rendition.clone(), slot.msn)).collect::<Vec<_>>()
+        };
+        let rest = at_rest(view, &view.slots.iter().flat_map(waiting).collect());
+        tokio::spawn(async move {
+            if let Err(error) = core.repo.put_rest(stream, &rest).await {
+                warn!(%stream, %error, "the closed log's state is not kept");
+            }
+        });
     }
 
     fn wait(&self) -> Duration {
@@ -265,5 +360,13 @@ impl<'a> Log<'a> {
         {
             debug!(stream = %self.claim.stream, %error, "an answer was lost: it will be asked again");
         }
+    }
+}
+
+/// Resolves at `until`, or never.
+async fn over(until: Option<Instant>) {
+    match until {
+        Some(until) => tokio::time::sleep_until(until).await,
+        None => std::future::pending().await,
     }
 }

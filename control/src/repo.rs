@@ -4,9 +4,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use millrace_cluster::at_rest::may_replace;
 use millrace_runtime::Secret;
 use millrace_state::{Record, SCAN_PAGE, SharedState, StateError, StateStore, Tx, Version, scan_all};
 use millrace_wire::announce::IndexFact;
+use millrace_wire::fact::Snapshot;
 use millrace_wire::ids::{KeyHash, PlaybackId, StreamId, StreamKey};
 use millrace_wire::keys;
 use rand::RngCore;
@@ -253,6 +255,22 @@ impl Repo {
         let key = keys::claim(claim.stream);
         self.state.commit(Tx::new().check(key.clone(), Some(over)).put(key, json(claim))).await?;
         Ok(())
+    }
+
+    /// Writes a stream's state at rest, unless a newer author's is there.
+    pub(crate) async fn put_rest(&self, id: StreamId, rest: &Snapshot) -> Result<(), RepoError> {
+        let key = keys::snapshot(id);
+        retry!({
+            let old = self.state.get(&key).await?;
+            let newer =
+                |value: &[u8]| serde_json::from_slice(value).map_or(true, |old| may_replace(rest, &old));
+            if old.as_ref().is_some_and(|old| !newer(&old.value)) {
+                return Ok(());
+            }
+            let version = old.map(|old| old.version);
+            self.state.commit(Tx::new().check(key.clone(), version).put(key.clone(), json(rest))).await?;
+            Ok(())
+        })
     }
 
     /// Writes a granted claim and its stream over the versions they were decided on.

@@ -40,7 +40,7 @@ pub(crate) struct Core {
     /// Lifecycle events leave through it.
     pub(crate) events: JournalWriter,
     pub(crate) clock: Arc<dyn Clock>,
-    /// Broadcasts that control ended itself.
+    /// Logs that control closed itself.
     pub(crate) closed: Counter,
     /// A livestream was deleted: its objects are to go.
     pub(crate) deleted: Notify,
@@ -61,9 +61,9 @@ impl Core {
             events: JournalWriter::start(deps.bus.clone(), journal, told),
             clock: deps.clock.clone(),
             closed: metrics.counter(
-                "broadcasts_closed",
+                "logs_closed",
                 Unit::Count,
-                "Broadcasts ended by control for want of an author",
+                "Logs sealed or ended by control for want of an author",
             ),
             deleted: Notify::new(),
             objects_deleted: metrics.counter(

@@ -1,4 +1,4 @@
-//! Broadcasts whose author is gone: control says the end, and a real edge's playlists carry it.
+//! Logs whose author is gone: control closes them, and a real edge's playlists carry it.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 #[allow(dead_code, reason = "shared with other tests")]
@@ -12,18 +12,21 @@ use millrace_bus::SharedBus;
 use millrace_cluster::author::{Author, Frames};
 use millrace_cluster::{Millis, view};
 use millrace_media::cmaf::init_segment;
+use millrace_media::hls::checker::Checker;
 use millrace_media::sample::{AudioConfig, TrackConfig};
 use millrace_runtime::{Drain, Metrics, Readiness, SystemClock};
 use millrace_state::Tx;
 use millrace_store::{Meta, PutBody};
 use millrace_testkit::wait;
 use millrace_wire::announce::{EpochAnnouncement, EpochPhase, IndexFact, SessionAnnouncement};
-use millrace_wire::control_api::{ClaimGrant, ClaimReply, LeaseReply, SealReport, decode};
-use millrace_wire::fact::{EpochOpen, Fact, MediaDuration, Part, Segment, TrackInfo, TrackMedia};
+use millrace_wire::control_api::{ClaimGrant, ClaimReply, LeaseReply, ReleaseRequest, SealReport, decode};
+use millrace_wire::fact::{EpochOpen, Fact, MediaDuration, Part, Segment, Snapshot, TrackInfo, TrackMedia};
 use millrace_wire::ids::{
     DiscontinuitySeq, Generation, InitVersion, Msn, PartIndex, Rendition, SessionId, UnixMillis,
 };
 use millrace_wire::objects::{ObjectKind, ObjectName};
+use millrace_wire::reasons::CloseReason;
+use millrace_wire::repair::{RepairReply, RepairRequest};
 use millrace_wire::{keys, subjects};
 use reqwest::StatusCode;
 use serde_json::json;
@@ -38,19 +41,27 @@ struct Worker {
     bus: SharedBus,
     grant: ClaimGrant,
     author: Author,
+    /// Wall clock of the first sample.
+    start: u64,
 }
 
 impl Worker {
     fn new(bus: SharedBus, grant: ClaimGrant) -> Self {
         let base = view::empty(grant.broadcast);
+        Self::on(base, bus, grant)
+    }
+
+    fn on(base: Snapshot, bus: SharedBus, grant: ClaimGrant) -> Self {
+        let last = base.slots.back().map_or(0, |slot| slot.program_date_time.0 + 4_000);
+        let start = SystemClock::shared().unix_ms().max(last);
         let author = Author::open(Millis(0), (grant.epoch, GENERATION), base, bus.max_payload()).unwrap();
-        let mut worker = Self { bus, grant, author };
+        let mut worker = Self { bus, grant, author, start };
         worker.say(
             Fact::EpochOpen(EpochOpen {
                 broadcast: worker.grant.broadcast,
                 first_msn: worker.grant.first_msn,
-                discontinuity_sequence: DiscontinuitySeq(0),
-                program_date_time: date(0),
+                discontinuity_sequence: worker.grant.discontinuity_sequence,
+                program_date_time: UnixMillis(start),
                 target_duration: 4,
                 lead_gaps: 0,
             }),
@@ -96,8 +107,8 @@ impl Worker {
             duration: MediaDuration::from_millis(200),
             independent: true,
             bytes: 4,
-            discontinuity_sequence: DiscontinuitySeq(0),
-            program_date_time: date(n),
+            discontinuity_sequence: self.grant.discontinuity_sequence,
+            program_date_time: UnixMillis(self.start + n * 2_000),
             init_version: InitVersion(0),
             gap: false,
         };
@@ -106,7 +117,32 @@ impl Worker {
 
     fn segment(&mut self, n: u64) {
         self.part(n);
-        self.say(Fact::Segment(segment(self.grant.first_msn, n)), Bytes::new());
+        let segment = Segment {
+            discontinuity_sequence: self.grant.discontinuity_sequence,
+            program_date_time: UnixMillis(self.start + n * 2_000),
+            ..segment(self.grant.first_msn, n)
+        };
+        self.say(Fact::Segment(segment), Bytes::new());
+    }
+
+    /// Says its grant and everything so far, and repeats it until the edge shows `text`: it may come late.
+    async fn until(&mut self, edge: &Edge, text: &str) -> String {
+        let ring = subjects::ring_live(self.grant.stream, self.grant.epoch, GENERATION);
+        let mut repairs = self.bus.subscribe(&ring, 64).await.unwrap();
+        self.grant_announced();
+        loop {
+            tokio::select! {
+                playlist = edge.until(text) => return playlist,
+                request = repairs.recv() => {
+                    let request = request.unwrap();
+                    let asked = RepairRequest::parse(&request.payload).unwrap();
+                    let reply = self.author.repair(Millis(0), &asked);
+                    let reply = serde_json::to_vec(&reply).unwrap();
+                    self.bus.respond(request.reply.as_ref().unwrap(), reply.into()).unwrap();
+                    self.publish();
+                }
+            }
+        }
     }
 
     fn grant_announced(&self) {
@@ -173,6 +209,15 @@ impl Edge {
         Self { node, base, client: millrace_testkit::http::client() }
     }
 
+    /// One that follows the stream: it has subscribed and asks who knows something.
+    async fn following(backends: &Backends, grant: &ClaimGrant) -> Self {
+        let mut snaps = backends.bus.subscribe(&subjects::snap(grant.stream), 64).await.unwrap();
+        let edge = Self::start(backends, grant).await;
+        edge.playlist().await;
+        snaps.recv().await.unwrap();
+        edge
+    }
+
     async fn get(&self, tail: &str) -> Option<String> {
         let answer = self.client.get(format!("{}/{tail}", self.base)).send().await.unwrap();
         if answer.status() == StatusCode::OK { answer.text().await.ok() } else { None }
@@ -211,38 +256,14 @@ async fn the_author_dies(backends: &Backends) {
     let control = Control::start(backends).await;
     let (id, grant) = live(&control).await;
     let first = grant.first_msn;
-    let edge = Edge::start(backends, &grant).await;
-    let mut snaps = backends.bus.subscribe(&subjects::snap(grant.stream), 64).await.unwrap();
-    edge.playlist().await;
-    // The edge follows: it has subscribed and asks who knows something.
-    snaps.recv().await.unwrap();
-    drop(snaps);
+    let edge = Edge::following(backends, &grant).await;
     let mut worker = Worker::new(backends.bus.clone(), grant.clone());
-    let mut repairs = backends
-        .bus
-        .subscribe(&subjects::ring_live(grant.stream, grant.epoch, GENERATION), 64)
-        .await
-        .unwrap();
-    worker.grant_announced();
     (0..SEGMENTS).for_each(|n| worker.segment(n));
     worker.part(SEGMENTS);
-    // The facts were said before the edge followed the author: it has them again from the ring.
     let last = format!("{}.1.0.m4s", first.plus(SEGMENTS));
-    let before = loop {
-        tokio::select! {
-            playlist = edge.until(&last) => break playlist,
-            request = repairs.recv() => {
-                let request = request.unwrap();
-                let asked = millrace_wire::repair::RepairRequest::parse(&request.payload).unwrap();
-                let reply = worker.author.repair(Millis(0), &asked);
-                let reply = serde_json::to_vec(&reply).unwrap();
-                backends.bus.respond(request.reply.as_ref().unwrap(), reply.into()).unwrap();
-                worker.publish();
-            }
-        }
-    };
+    let before = worker.until(&edge, &last).await;
     assert!(!before.contains("ENDLIST"));
-    drop((worker, repairs));
+    drop(worker);
 
     assert_eq!(control.post(&id, "stop").await.0, StatusCode::OK);
     let ended = edge.until("#EXT-X-ENDLIST").await;
@@ -257,6 +278,118 @@ async fn the_author_dies(backends: &Backends) {
     late.node.drain().await;
     edge.node.drain().await;
     control.node.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_playlist_grows_though_its_author_died_while_the_publisher_is_away_embedded() {
+    the_publisher_is_away(&Backends::embedded().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_playlist_grows_though_its_author_died_while_the_publisher_is_away_on_nats_and_redis() {
+    the_publisher_is_away(&Backends::real().await).await;
+}
+
+async fn the_publisher_is_away(backends: &Backends) {
+    let control = Control::start(backends).await;
+    let created = control.create(json!({"title": "Match"})).await;
+    let (id, key) = (created["id"].as_str().unwrap(), created["stream_key"].as_str().unwrap());
+    let grant = granted(control.claim(key, 1).await);
+    let first = grant.first_msn;
+    let edge = Edge::following(backends, &grant).await;
+    let mut worker = Worker::new(backends.bus.clone(), grant.clone());
+    (0..SEGMENTS).for_each(|n| worker.segment(n));
+    worker.part(SEGMENTS);
+    let open = first.plus(SEGMENTS);
+    let mut checker = Checker::new();
+    assert_eq!(checker.check(&worker.until(&edge, &format!("{open}.1.0.m4s")).await), []);
+    drop(worker);
+    let release = ReleaseRequest {
+        stream: grant.stream,
+        session: SessionId::from_u128(1),
+        epoch: grant.epoch,
+        open_msn: Some(open),
+        discontinuity_sequence: DiscontinuitySeq(0),
+        reason: CloseReason::PublisherLeft,
+    };
+    assert_eq!(control.ask::<_, LeaseReply>(subjects::CONTROL_RELEASE, &release).await, LeaseReply::Ok);
+
+    // Control seals in an epoch of its own, then time adds GAPs.
+    for gaps in 1..=2 {
+        let grown = edge.until(&format!("/{}.0.m4s\n", open.plus(gaps))).await;
+        assert_eq!(checker.check(&grown), [], "{grown}");
+    }
+    let late = Edge::start(backends, &grant).await;
+    let shown = late.until("#EXT-X-GAP").await;
+    assert_eq!(segments(&shown)[..6], segments(&edge.playlist().await)[..6]);
+    assert!(!shown.contains("ENDLIST"));
+    let state = backends.state.clone().unwrap();
+    let kept = state.get(&keys::snapshot(grant.stream)).await.unwrap().unwrap();
+    let kept: Snapshot = serde_json::from_slice(&kept.value).unwrap();
+    assert!(kept.sealed && !kept.ended && kept.epoch > grant.epoch, "{kept:?}");
+
+    // The publisher is back: nothing that was shown is used again.
+    let back = granted(control.claim(key, 2).await);
+    assert!(back.continues && back.epoch > kept.epoch);
+    let wait = Duration::from_millis(300);
+    let known = backends.bus.gather(&subjects::snap(grant.stream), Bytes::new(), wait, 3).await.unwrap();
+    let known = known.iter().map(|reply| serde_json::from_slice::<Snapshot>(reply).unwrap());
+    let base = known.max_by_key(|s| (s.epoch, s.seq)).unwrap();
+    assert!(base.sealed && base.slots.back().unwrap().msn < back.first_msn, "{base:?}");
+    let mut worker = Worker::on(base, backends.bus.clone(), back.clone());
+    worker.segment(0);
+    let resumed = worker.until(&edge, &format!("{}/{}.1.m4s", back.epoch, back.first_msn)).await;
+    assert_eq!(checker.check(&resumed), [], "{resumed}");
+    drop(worker);
+
+    // It dies too, and the operator stops the stream.
+    assert_eq!(control.post(id, "stop").await.0, StatusCode::OK);
+    let ended = edge.until("#EXT-X-ENDLIST").await;
+    assert_eq!(checker.check(&ended), [], "{ended}");
+    late.node.drain().await;
+    edge.node.drain().await;
+    control.node.drain().await;
+}
+
+fn granted(reply: ClaimReply) -> ClaimGrant {
+    let ClaimReply::Granted(grant) = reply else { panic!("granted") };
+    *grant
+}
+
+fn segments(playlist: &str) -> Vec<String> {
+    playlist.lines().filter(|line| line.strip_suffix(".m4s").is_some()).map(str::to_owned).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_answers_keeps_its_stream_though_its_lease_ran_out() {
+    let backends = Backends::embedded().await;
+    let control = Control::start(&backends).await;
+    let (_, grant) = live(&control).await;
+    let bus = &backends.bus;
+    let mut epochs = bus.subscribe(&subjects::epoch(grant.stream), 1_024).await.unwrap();
+    let mut asked = bus.subscribe(&subjects::ring_media(grant.stream, grant.epoch), 64).await.unwrap();
+    let mut snaps = bus.subscribe(&subjects::snap(grant.stream), 64).await.unwrap();
+    let mut worker = Worker::new(bus.clone(), grant.clone());
+    worker.segment(0);
+    let (reply, mut seen) = (RepairReply { oldest: Some(0), next: 1 }, 0);
+    let search = async {
+        while seen < 2 {
+            let (message, body) = tokio::select! {
+                probe = asked.recv() => {
+                    seen += 1;
+                    (probe.unwrap(), serde_json::to_vec(&reply).unwrap())
+                }
+                snap = snaps.recv() => (snap.unwrap(), serde_json::to_vec(worker.author.view()).unwrap()),
+            };
+            bus.respond(message.reply.as_ref().unwrap(), body.into()).unwrap();
+        }
+    };
+    tokio::time::timeout(LIMIT, search).await.unwrap();
+    control.node.drain().await;
+    while let Ok(Some(message)) = tokio::time::timeout(Duration::ZERO, epochs.recv()).await {
+        let told = decode::<EpochAnnouncement>(&message.payload).unwrap();
+        assert_eq!((told.epoch, told.session), (grant.epoch, Some(SessionId::from_u128(1))));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -22,6 +22,9 @@ const OPEN_PARTS: usize = 3;
 /// A 12 s clip, and an encoder that takes its time to say goodbye.
 const CLIP_LIMIT: Duration = Duration::from_secs(30);
 
+/// Sessions get time to renew their leases before control believes them gone, and then it looks for an author.
+const RETURN_LIMIT: Duration = Duration::from_secs(40);
+
 /// What was served before the blow.
 struct Served {
     /// By absolute URL.
@@ -121,4 +124,36 @@ async fn a_killed_server_forgets_no_stream_key_or_number() -> Result<()> {
         same(&format!("{what} after the restart"), sent, &after)?;
     }
     served.kept(&clip, &recording, epoch)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_kill_without_a_publisher_the_playlist_goes_on_and_ends() -> Result<()> {
+    let mut server = Standalone::start().await?;
+    let clip = Clip::numbered(seconds(12)).await?;
+    let live = server.api().create("restart").await?;
+    let first = push(&clip, &live.push_url(), server.folder())?;
+    let viewer = Viewer::watch(&live.hls_url).await.context(tail(&first))?;
+    let served = serve_some(&live.hls_url).await.context(tail(&first))?;
+    server.kill_and_restart().await?;
+    drop(first);
+
+    // Nothing is shown until control has closed the log above everything that was.
+    wait::until("a playlist after the restart", RETURN_LIMIT, || async {
+        http::get_text(&live.hls_url).await.ok()
+    })
+    .await?;
+    served.check().await?;
+    server.api().stop(&live.id).await?;
+    let recording = viewer.finish().await?;
+    for (what, track, sent) in
+        [("video", &recording.video, &clip.units.video), ("audio", &recording.audio, &clip.units.audio)]
+    {
+        track.check()?;
+        beginning(what, sent, &track.samples()?, sent.len() / 3)?;
+        ensure!(
+            track.segments.values().any(|(segment, _)| segment.gap),
+            "{what}: the open segment is missing"
+        );
+    }
+    Ok(())
 }

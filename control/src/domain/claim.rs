@@ -30,6 +30,9 @@ pub const MIN_SEGMENT_MS: u64 = 2_000;
 /// has not reported it by then is looked for.
 pub const END_REPORTED_MS: u64 = 5_000;
 
+/// While the publisher is away its author is looked for at this interval, first after the time it has to seal.
+pub const AUTHOR_LOOK_MS: u64 = END_REPORTED_MS;
+
 /// An author that answers but does not end its log in this time is superseded: ENDLIST is owed to the viewers.
 pub const AUTHOR_LIMIT_MS: u64 = 30_000;
 
@@ -100,7 +103,7 @@ pub struct Claim {
     pub presence: Presence,
     /// What the session says is wrong.
     pub degraded: Option<Degraded>,
-    /// The epoch is control's own: the broadcast ended with no author alive to say so.
+    /// The epoch is control's own: the publisher left, or the broadcast ended, with no author alive to say so.
     #[serde(default)]
     pub by_control: bool,
 }
@@ -129,7 +132,7 @@ pub fn decide(
     if !matches!(stream.status, Status::Scheduled | Status::Live) {
         return Err(CloseReason::StreamEnded);
     }
-    if let Some(claim) = current.filter(|claim| claim.session == request.session) {
+    if let Some(claim) = current.filter(|claim| claim.session == request.session && !claim.by_control) {
         let (stream, claim) = (stream.clone(), claim.clone());
         return Ok(Decision { stream, claim, kick: None, repeated: true });
     }
@@ -163,8 +166,12 @@ pub enum Lease {
 /// not sealed the epoch.
 pub fn renew(now: UnixMillis, claim: &Claim, request: &RenewRequest) -> Lease {
     if claim.epoch > request.epoch {
-        let over = matches!(claim.presence, Presence::Ended { .. });
-        return Lease::Lost(if over { CloseReason::StreamEnded } else { CloseReason::TakenOver });
+        return Lease::Lost(match claim.presence {
+            Presence::Ended { .. } => CloseReason::StreamEnded,
+            // It may connect again.
+            _ if claim.by_control => CloseReason::ConnectionLost,
+            _ => CloseReason::TakenOver,
+        });
     }
     if claim.session != request.session || claim.epoch != request.epoch {
         return Lease::Unknown;
@@ -324,15 +331,30 @@ impl Claim {
         Self { presence, degraded: None, ..self.clone() }
     }
 
-    /// The ended claim with a new epoch that control authors itself, to say the end in place of a dead author.
+    /// The claim with a new epoch that control authors itself in place of a dead author: to say the end, or to seal what
+    /// was used and to append GAPs while the publisher is away.
     #[must_use]
     pub fn taken_up(&self, now: UnixMillis) -> Self {
+        let presence = match self.presence {
+            Presence::Ended { .. } => Presence::Ended { since: now, confirmed: false },
+            away => away,
+        };
+        let last = self.used_through(now);
         Self {
             epoch: self.epoch.next().max(Epoch(now.0)),
-            presence: Presence::Ended { since: now, confirmed: false },
+            presence,
             by_control: true,
+            granted_at: now,
+            open_msn: last,
+            sealed_msn: Some(last),
+            released: true,
             ..self.clone()
         }
+    }
+
+    /// Whether the publisher is away.
+    pub fn is_away(&self) -> bool {
+        matches!(self.presence, Presence::Away { .. })
     }
 
     /// For how long the broadcast has been over; 0 while it is not.
@@ -349,7 +371,8 @@ impl Claim {
             return None;
         }
         let target_ms = u64::from(self.settings.target_duration.max(1)) * 1_000;
-        let gaps = now.0.saturating_sub(since.0) / target_ms;
+        // Control's own epoch has sealed above the absence so far.
+        let gaps = now.0.saturating_sub(since.max(self.granted_at).0) / target_ms;
         let base = self.sealed_msn.unwrap_or(self.open_msn.next());
         (gaps > 0).then(|| base.plus(gaps)).max(self.gaps_through)
     }
@@ -366,7 +389,7 @@ pub enum Due {
     Gaps(Box<Claim>),
     /// The reconnect window passed: the stream is over.
     Over,
-    /// The broadcast is over and no author has reported its end, or it is control that says it: somebody must.
+    /// The publisher is away or the broadcast is over, and no author may be left, or it is control: somebody must say it.
     Close,
     /// The end is known to everybody: the claim can go.
     Forget,
@@ -386,7 +409,8 @@ pub fn due(now: UnixMillis, claim: &Claim) -> Due {
             }
             let gaps_through = claim.gaps_at(now, since);
             if gaps_through == claim.gaps_through {
-                return Due::Nothing;
+                let look = claim.by_control || now.0.saturating_sub(since.0) >= AUTHOR_LOOK_MS;
+                return if look { Due::Close } else { Due::Nothing };
             }
             Due::Gaps(Box::new(Claim { gaps_through, ..claim.clone() }))
         }

@@ -209,14 +209,15 @@ fn numbers_lent_for_gaps_are_never_given_again() {
     assert_eq!(due(at(3_999), &away), Due::Nothing);
     let Due::Gaps(lent) = due(at(8_000), &away) else { panic!("two target durations passed") };
     assert_eq!(lent.gaps_through, Some(Msn(1_700_000_013)));
-    assert_eq!(due(at(8_000), &lent), Due::Nothing);
+    assert_eq!(due(at(8_000), &lent), Due::Close, "its author may be gone");
     let sealed = lent.sealed(&seal(&lent, Some(1_700_000_010), false)).unwrap();
     assert_eq!(sealed.used_through(at(8_000)), Msn(1_700_000_013));
     let next = grant(at(9_000), &first.stream, Some(&sealed), 2).unwrap();
     assert_eq!(next.claim.first_msn, Msn(1_700_000_014));
     let mut hold = away.clone();
     hold.settings.away = AwayPolicy::Hold;
-    assert_eq!(due(at(8_000), &hold), Due::Nothing);
+    assert_eq!(due(at(AUTHOR_LOOK_MS - 1), &hold), Due::Nothing);
+    assert_eq!(due(at(AUTHOR_LOOK_MS), &hold), Due::Close);
 }
 
 #[test]
@@ -286,6 +287,31 @@ fn only_the_holder_can_release() {
         None,
         "the window counts from the first release"
     );
+}
+
+#[test]
+fn while_the_publisher_is_away_controls_own_epoch_lends_itself_numbers() {
+    let first = grant(T0, &sample(), None, 1).unwrap();
+    let away = first.claim.released(T0, &release(&first.claim, Some(1_700_000_010))).unwrap();
+    let Due::Gaps(lent) = due(at(6_000), &away) else { panic!("a target duration passed") };
+    let own = lent.taken_up(at(6_000));
+    assert_eq!(own.used_through(at(60_000)), Msn(1_700_000_012), "control's own numbers are exact");
+    assert!(
+        matches!(own.announcement().phase, EpochPhase::Away { .. }) && own.announcement().session.is_none()
+    );
+    assert_eq!(due(at(9_999), &own), Due::Close, "whoever leads makes sure that somebody says it");
+    let Due::Gaps(more) = due(at(10_000), &own) else { panic!("a target duration since") };
+    assert_eq!(more.gaps_through, Some(Msn(1_700_000_013)));
+    assert_eq!(due(at(60_000), &more), Due::Over, "the window counts from when the publisher left");
+    // It is back, or never knew that it was away.
+    let lease = renew(at(7_000), &more, &renewal(&first.claim, None));
+    assert_eq!(lease, Lease::Lost(CloseReason::ConnectionLost));
+    for session in [1, 2] {
+        let next = grant(at(11_000), &first.stream, Some(&more), session).unwrap();
+        assert!(!next.repeated && next.kick.is_none() && !next.claim.by_control);
+        assert_eq!((next.claim.first_msn, next.claim.continues), (Msn(1_700_000_014), true));
+        assert!(next.claim.epoch > own.epoch);
+    }
 }
 
 #[test]

@@ -79,12 +79,6 @@ pub fn base(stored: Snapshot) -> Snapshot {
     Snapshot { generation: Generation(0), ..stored }
 }
 
-/// The broadcast ended without an author to say so: the state with its end.
-#[must_use]
-pub fn ended(stored: Snapshot) -> Snapshot {
-    Snapshot { sealed: true, ended: true, ..stored }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -194,6 +188,6 @@ mod tests {
             let (epoch, generation, seq) = (Epoch(epoch), Generation(generation), FactSeq(seq));
             assert_eq!(may_replace(&Snapshot { epoch, generation, seq, ..old.clone() }, &old), may);
         }
-        assert!(may_replace(&ended(old.clone()), &old));
+        assert!(may_replace(&Snapshot { ended: true, ..old.clone() }, &old));
     }
 }

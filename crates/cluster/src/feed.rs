@@ -301,7 +301,7 @@ impl Feed {
         let mut next = view.clone();
         if let Some(tail) = &self.tail
             && !(tail.broadcast == view.broadcast && overlay(&mut next, tail))
-            && (view.opened || view.ended)
+            && (view.opened || is_closed(view))
         {
             self.tail = None;
         }

@@ -46,8 +46,6 @@ pub fn session(stream: StreamId) -> String {
 pub fn epoch(stream: StreamId) -> String {
     format!("epoch.{stream}")
 }
-/// Epoch announcements of every stream.
-pub const EPOCH_ALL: &str = "epoch.*";
 /// Job offers to all workers.
 pub const JOBS_OFFER: &str = "jobs.offer";
 /// A worker tells all sessions that it has free capacity again.

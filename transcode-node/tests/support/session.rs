@@ -217,14 +217,13 @@ impl World {
         self.tell(&subjects::session(stream), &told);
     }
 
-    /// `by_control`: control ends the broadcast in its author's place.
-    pub(crate) fn announce_end(&self, by_control: bool) {
+    pub(crate) fn announce_end(&self) {
         let told = EpochAnnouncement {
             stream: stream(),
             playback: playback(),
             broadcast: open().broadcast,
             epoch: EPOCH,
-            session: (!by_control).then(session),
+            session: Some(session()),
             phase: EpochPhase::Ended,
         };
         self.tell(&subjects::epoch(stream()), &told);

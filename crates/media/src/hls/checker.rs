@@ -60,7 +60,7 @@ pub enum Rule {
     SegmentChanged,
     /// A part, once listed, does not change; but its bytes may be lost, and then it becomes a gap.
     PartChanged,
-    /// Parts stay listed for three target durations (§6.2.2).
+    /// Parts stay listed for three target durations, unless their segment became a gap (§6.2.2).
     PartRemovedEarly,
     /// A URI names one thing for ever.
     UriReused,
@@ -347,7 +347,8 @@ impl Checker {
                 break;
             }
             let listed = all_parts(old).filter(|(of, ..)| *of == msn).count();
-            if segment.parts.len() < listed {
+            // A gap has nothing to fetch.
+            if segment.parts.len() < listed && !segment.gap {
                 missing.push(format!("{msn}: {} of {listed} left", segment.parts.len()));
             }
             age += segment.duration;
