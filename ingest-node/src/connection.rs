@@ -61,20 +61,10 @@ impl fmt::Display for End {
     }
 }
 
-/// The status code that carries a reason.
-fn rejection(reason: CloseReason) -> Rejection {
-    let codes = [
-        Rejection::BadName,
-        Rejection::Denied,
-        Rejection::Failed,
-        Rejection::InvalidApp,
-        Rejection::ConnectRejected,
-    ];
-    let known = codes.into_iter().find(|code| code.code() == reason.rtmp_status());
-    known.unwrap_or(match reason {
-        CloseReason::Draining | CloseReason::Unavailable | CloseReason::Internal => Rejection::Failed,
-        _ => Rejection::Denied,
-    })
+/// The refusal that carries a reason; `None`: the peer is told nothing.
+fn rejection(reason: CloseReason) -> Option<Rejection> {
+    let code = reason.rtmp_status()?;
+    Rejection::ALL.into_iter().find(|rejection| rejection.code() == code)
 }
 
 /// Serves one connection to its end.
@@ -273,7 +263,9 @@ impl<S: Socket> Connection<S> {
                 if reason.is_guess() {
                     tokio::time::sleep(self.place.refused(self.shared.now())).await;
                 }
-                self.rtmp.reject_publish(rejection(reason), reason.text())?;
+                if let Some(why) = rejection(reason) {
+                    self.rtmp.reject_publish(why, reason.text())?;
+                }
                 Err(self.refused(reason))
             }
         }
@@ -331,7 +323,9 @@ impl<S: Socket> Connection<S> {
         if end.reason == CloseReason::ConnectionLost {
             return;
         }
-        if !self.rtmp.is_finished() && self.rtmp.kick(rejection(end.reason), &end.text).is_err() {
+        if let Some(why) = rejection(end.reason).filter(|_| !self.rtmp.is_finished())
+            && self.rtmp.kick(why, &end.text).is_err()
+        {
             return;
         }
         if self.flush().await.is_ok() {
@@ -368,17 +362,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_reason_has_a_status_its_encoder_understands() {
-        for (reason, expected) in [
-            (CloseReason::UnknownKey, Rejection::BadName),
-            (CloseReason::TakenOver, Rejection::BadName),
-            (CloseReason::WrongApp, Rejection::InvalidApp),
-            (CloseReason::TooManyConnections, Rejection::ConnectRejected),
-            (CloseReason::Unavailable, Rejection::Failed),
-            (CloseReason::Draining, Rejection::Failed),
-            (CloseReason::UnsupportedCodec, Rejection::Denied),
-        ] {
-            assert_eq!(rejection(reason), expected, "{reason}");
+    fn what_a_publisher_is_told_is_the_table_of_reasons() {
+        for reason in CloseReason::ALL {
+            let sent = rejection(*reason).map(Rejection::code);
+            // The answer to an unpublish in order is the session's own.
+            if *reason != CloseReason::PublisherLeft {
+                assert_eq!(sent, reason.rtmp_status(), "{reason}");
+            }
         }
+        assert_eq!(rejection(CloseReason::UnknownKey), Some(Rejection::BadName));
+        assert_eq!(rejection(CloseReason::Timeout), None);
     }
 }

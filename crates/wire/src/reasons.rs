@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 macro_rules! reasons {
-    ($($(#[$doc:meta])* $name:ident = $code:literal, $status:literal, $text:literal;)*) => {
+    ($($(#[$doc:meta])* $name:ident = $code:literal, $status:expr, $text:literal;)*) => {
         /// A close-reason code. Codes are stable: they appear in the API, events and metrics.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(rename_all = "snake_case")]
@@ -17,8 +17,8 @@ macro_rules! reasons {
             pub const fn code(self) -> &'static str {
                 match self { $(Self::$name => $code,)* }
             }
-            /// `code` of the RTMP `onStatus` message.
-            pub const fn rtmp_status(self) -> &'static str {
+            /// `code` of the RTMP status a publisher is told it with; `None`: its connection is closed without a word.
+            pub const fn rtmp_status(self) -> Option<&'static str> {
                 match self { $(Self::$name => $status,)* }
             }
             /// One sentence for the publisher; never names the key.
@@ -31,47 +31,47 @@ macro_rules! reasons {
 
 reasons! {
     /// The key is not known.
-    UnknownKey = "unknown_key", "NetStream.Publish.BadName", "The stream key is not known.";
+    UnknownKey = "unknown_key", Some("NetStream.Publish.BadName"), "The stream key is not known.";
     /// The key was rotated or its stream deleted.
-    RevokedKey = "revoked_key", "NetStream.Publish.BadName", "The stream key has been revoked.";
+    RevokedKey = "revoked_key", Some("NetStream.Publish.BadName"), "The stream key has been revoked.";
     /// The key's time is over.
-    ExpiredKey = "expired_key", "NetStream.Publish.BadName", "The stream key has expired.";
+    ExpiredKey = "expired_key", Some("NetStream.Publish.BadName"), "The stream key has expired.";
     /// Another publisher is live and the stream's setting is to refuse.
-    AlreadyLive = "already_live", "NetStream.Publish.BadName", "The stream already has a publisher.";
+    AlreadyLive = "already_live", Some("NetStream.Publish.BadName"), "The stream already has a publisher.";
     /// The stream was stopped, cancelled or archived.
-    StreamEnded = "stream_ended", "NetStream.Publish.BadName", "The stream has ended.";
+    StreamEnded = "stream_ended", Some("NetStream.Publish.BadName"), "The stream has ended.";
     /// The scheduled time is too far away.
-    TooEarly = "too_early", "NetStream.Publish.BadName", "The stream does not start yet.";
+    TooEarly = "too_early", Some("NetStream.Publish.BadName"), "The stream does not start yet.";
     /// Wrong application name.
-    WrongApp = "wrong_app", "NetConnection.Connect.InvalidApp", "Publish to the application \"live\".";
+    WrongApp = "wrong_app", Some("NetConnection.Connect.InvalidApp"), "Publish to the application \"live\".";
     /// The node takes no new streams.
-    Draining = "draining", "NetConnection.Connect.Closed", "The server is restarting; connect again.";
-    /// Limits of this node or address reached.
-    TooManyConnections = "too_many_connections", "NetConnection.Connect.Rejected", "Too many connections.";
+    Draining = "draining", Some("NetStream.Failed"), "The server is restarting; connect again.";
+    /// Limits of this node or address reached: the connection is closed before its first byte is read.
+    TooManyConnections = "too_many_connections", None, "Too many connections.";
     /// Control did not answer.
-    Unavailable = "unavailable", "NetStream.Publish.Failed", "The service is unavailable; try again.";
+    Unavailable = "unavailable", Some("NetStream.Failed"), "The service is unavailable; try again.";
     /// A newer publisher of the same key took over.
-    TakenOver = "taken_over", "NetStream.Publish.BadName", "Another publisher took over.";
+    TakenOver = "taken_over", Some("NetStream.Publish.BadName"), "Another publisher took over.";
     /// Stopped over the API.
-    Stopped = "stopped", "NetStream.Unpublish.Success", "The stream was stopped.";
+    Stopped = "stopped", Some("NetStream.Publish.Denied"), "The stream was stopped.";
     /// The key was rotated while live.
-    KeyRotated = "key_rotated", "NetStream.Publish.BadName", "The stream key has been replaced.";
+    KeyRotated = "key_rotated", Some("NetStream.Publish.BadName"), "The stream key has been replaced.";
     /// The publisher left by itself.
-    PublisherLeft = "publisher_left", "NetStream.Unpublish.Success", "Unpublished.";
+    PublisherLeft = "publisher_left", Some("NetStream.Unpublish.Success"), "Unpublished.";
     /// The connection broke.
-    ConnectionLost = "connection_lost", "NetConnection.Connect.Closed", "The connection was lost.";
+    ConnectionLost = "connection_lost", None, "The connection was lost.";
     /// No data within the deadline.
-    Idle = "idle", "NetStream.Publish.Idle", "No media arrived in time.";
+    Idle = "idle", Some("NetStream.Publish.Denied"), "No media arrived in time.";
     /// Handshake or publish did not happen in time.
-    Timeout = "timeout", "NetConnection.Connect.Closed", "The client was too slow.";
+    Timeout = "timeout", None, "The client was too slow.";
     /// Bytes that break the protocol.
-    ProtocolError = "protocol_error", "NetConnection.Call.Failed", "The client broke the protocol.";
+    ProtocolError = "protocol_error", Some("NetStream.Publish.Denied"), "The client broke the protocol.";
     /// A codec this server does not take.
-    UnsupportedCodec = "unsupported_codec", "NetStream.Publish.Rejected", "The codec is not supported.";
+    UnsupportedCodec = "unsupported_codec", Some("NetStream.Publish.Denied"), "The codec is not supported.";
     /// More bits per second than allowed.
-    BitrateExceeded = "bitrate_exceeded", "NetStream.Publish.Rejected", "The bitrate limit is exceeded.";
+    BitrateExceeded = "bitrate_exceeded", Some("NetStream.Publish.Denied"), "The bitrate limit is exceeded.";
     /// A fault of the server.
-    Internal = "internal", "NetStream.Publish.Failed", "The server failed; try again.";
+    Internal = "internal", Some("NetStream.Failed"), "The server failed; try again.";
 }
 
 impl CloseReason {

@@ -151,6 +151,10 @@ pub enum Rejection {
 }
 
 impl Rejection {
+    /// Every refusal.
+    pub const ALL: [Self; 5] =
+        [Self::BadName, Self::Denied, Self::Failed, Self::InvalidApp, Self::ConnectRejected];
+
     /// The code on the wire.
     pub fn code(self) -> &'static str {
         match self {
