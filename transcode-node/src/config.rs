@@ -3,9 +3,13 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use millrace_cluster::admission::AdmissionLimits;
 use millrace_runtime::Section;
 use millrace_store::UploaderConfig;
 use serde::Deserialize;
+
+/// One unit in so many is kept for copied streams: a node full of encoders still takes in a whole event's streams.
+const COPY_SHARE: u64 = 4;
 
 /// `[transcode]`: how much this worker takes on and how it stores.
 #[derive(Debug, Clone, Deserialize)]
@@ -15,6 +19,10 @@ pub struct Config {
     pub metrics_listen: Option<SocketAddr>,
     /// Streams packaged at once; beyond them the worker does not bid.
     pub max_jobs: u32,
+    /// Cost units of all jobs together; a copied stream costs one. As many as `max_jobs` when absent.
+    pub capacity: Option<u64>,
+    /// Of these, the units that only copied streams may take. A quarter when absent.
+    pub copy_reserve: Option<u64>,
     /// Bytes that may wait for the store, all streams together.
     pub spill_bytes: usize,
     /// Objects sent to the store at the same time.
@@ -30,6 +38,8 @@ impl Default for Config {
             metrics_listen: None,
             // A copy rung costs well under a percent of a core.
             max_jobs: 200,
+            capacity: None,
+            copy_reserve: None,
             spill_bytes: uploads.max_bytes,
             parallel_uploads: uploads.parallel,
             drain_s: 30,
@@ -47,6 +57,13 @@ impl Config {
         }
     }
 
+    /// What the worker may take on.
+    pub(crate) fn admission(&self) -> AdmissionLimits {
+        let capacity = self.capacity.unwrap_or_else(|| u64::from(self.max_jobs));
+        let copy_reserve = self.copy_reserve.unwrap_or(capacity / COPY_SHARE);
+        AdmissionLimits { jobs: self.max_jobs as usize, capacity, copy_reserve }
+    }
+
     /// How long a drain may take.
     pub(crate) fn drain(&self) -> Duration {
         Duration::from_secs(u64::from(self.drain_s))
@@ -60,9 +77,41 @@ impl Section for Config {
         if self.max_jobs == 0 {
             return Err(("max_jobs", "a worker takes at least one job".to_owned()));
         }
+        let AdmissionLimits { capacity, copy_reserve, .. } = self.admission();
+        if capacity == 0 {
+            return Err(("capacity", "a worker takes at least one job".to_owned()));
+        }
+        if copy_reserve > capacity {
+            return Err(("copy_reserve", format!("the capacity is {capacity}")));
+        }
         if self.parallel_uploads == 0 {
             return Err(("parallel_uploads", "at least one object must be sent at a time".to_owned()));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn capacity_follows_the_jobs_unless_it_is_given() {
+        let limits = |config: Config| {
+            let AdmissionLimits { jobs, capacity, copy_reserve } = config.admission();
+            (jobs, capacity, copy_reserve)
+        };
+        assert_eq!(limits(Config::default()), (200, 200, 50));
+        assert_eq!(limits(Config { max_jobs: 8, ..Config::default() }), (8, 8, 2));
+        let given = Config { capacity: Some(1_000), copy_reserve: Some(0), ..Config::default() };
+        assert_eq!(limits(given), (200, 1_000, 0));
+        for (wrong, key) in [
+            (Config { max_jobs: 0, ..Config::default() }, "max_jobs"),
+            (Config { capacity: Some(0), ..Config::default() }, "capacity"),
+            (Config { capacity: Some(9), copy_reserve: Some(10), ..Config::default() }, "copy_reserve"),
+        ] {
+            assert_eq!(wrong.check().map_err(|(key, _)| key), Err(key));
+        }
+        assert!(Config::default().check().is_ok());
     }
 }

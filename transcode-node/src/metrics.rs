@@ -9,6 +9,8 @@ pub(crate) struct Metrics {
     pub(crate) jobs: Gauge,
     /// Jobs granted since the start.
     pub(crate) grants: Counter,
+    /// Offers not bid for: no room.
+    pub(crate) offers_declined: Counter,
     /// Jobs that ended with an error.
     pub(crate) failures: Counter,
     /// Parts announced.
@@ -34,6 +36,7 @@ impl Metrics {
         Self {
             jobs: scope.gauge("jobs", Unit::Count, "Streams being packaged"),
             grants: count("grants", "Jobs granted"),
+            offers_declined: count("offers_declined", "Offers not bid for because there is no room"),
             failures: count("job_failures", "Jobs that ended with an error"),
             parts: count("parts", "Parts announced"),
             segments_stored: count("segments_stored", "Segments stored"),

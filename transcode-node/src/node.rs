@@ -91,7 +91,7 @@ pub async fn start(config: Config, deps: Deps) -> Result<Node> {
         clock: deps.clock,
         metrics,
     };
-    let worker = Worker::new(config.clone(), job_deps, drain.clone(), supervisor.clone());
+    let worker = Worker::new(&config, job_deps, drain.clone(), supervisor.clone());
     let bidding = worker.clone();
     supervisor
         .spawn_ready("worker", Policy::vital(), move |stop, ready| bidding.clone().run(stop, ready))
@@ -105,7 +105,7 @@ pub async fn start(config: Config, deps: Deps) -> Result<Node> {
         })
         .await?;
     leave_when_drained(&worker, &drain);
-    tracing::info!(node = %id, max_jobs = config.max_jobs, "transcode node bids for jobs");
+    tracing::info!(node = %id, limits = ?config.admission(), "transcode node bids for jobs");
     Ok(Node { id, config, worker, uploader, facts, supervisor, drain })
 }
 

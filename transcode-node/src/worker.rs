@@ -7,10 +7,10 @@ use std::time::Duration;
 use anyhow::Context;
 use bytes::Bytes;
 use millrace_bus::{Message, QueueConfig, SharedBus};
+use millrace_cluster::admission::{Admission, JobKey};
 use millrace_runtime::supervisor::{Policy, Supervisor};
 use millrace_runtime::{Drain, Exit, Ready};
-use millrace_wire::ids::{Epoch, Generation, StreamId};
-use millrace_wire::job::{Bid, Grant, GrantOrder, Offer};
+use millrace_wire::job::{Bid, COPY_COST, Grant, GrantOrder, Offer};
 use millrace_wire::subjects;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -32,19 +32,19 @@ const BACKLOG_PAUSE: Duration = Duration::from_secs(2);
 /// A pause after the queue could not be read.
 const QUEUE_RETRY: Duration = Duration::from_secs(1);
 
-type JobId = (StreamId, Epoch, Generation);
-
-/// Jobs running, by id.
-type Running = watch::Sender<HashMap<JobId, mpsc::Sender<Order>>>;
+/// Jobs running and what they cost.
+struct Running {
+    orders: HashMap<JobKey, mpsc::Sender<Order>>,
+    admission: Admission,
+}
 
 /// See the module. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Worker {
-    config: Arc<Config>,
     deps: Deps,
     drain: Drain,
     supervisor: Supervisor,
-    running: Arc<Running>,
+    running: Arc<watch::Sender<Running>>,
 }
 
 /// The queue of live jobs that found no worker.
@@ -53,8 +53,9 @@ pub(crate) fn backlog() -> QueueConfig {
 }
 
 impl Worker {
-    pub(crate) fn new(config: Arc<Config>, deps: Deps, drain: Drain, supervisor: Supervisor) -> Self {
-        Self { config, deps, drain, supervisor, running: Arc::new(watch::Sender::default()) }
+    pub(crate) fn new(config: &Config, deps: Deps, drain: Drain, supervisor: Supervisor) -> Self {
+        let running = Running { orders: HashMap::new(), admission: Admission::new(config.admission()) };
+        Self { deps, drain, supervisor, running: Arc::new(watch::Sender::new(running)) }
     }
 
     /// Bids and takes grants until told to stop.
@@ -94,7 +95,7 @@ impl Worker {
     /// Nobody produces for a queue message: it makes the session offer its job again, to this worker among others.
     async fn look_at_backlog(&self, bus: &SharedBus) {
         let mut running = self.running.subscribe();
-        let room = running.wait_for(|running| self.has_room(running.len())).await.is_ok();
+        let room = running.wait_for(|running| running.admission.bid(COPY_COST).is_some()).await.is_ok();
         if !room || self.drain.is_draining() {
             return tokio::time::sleep(QUEUE_RETRY).await;
         }
@@ -111,17 +112,18 @@ impl Worker {
             let _ = job.ack().await;
             return;
         };
+        // Not for this worker now; another may have more room.
+        if self.running.borrow().admission.bid(offer.cost).is_none() {
+            let _ = job.nak(BACKLOG_PAUSE).await;
+            return;
+        }
         self.tell_free();
         let granted = running.wait_for(|running| {
-            running.keys().any(|(stream, epoch, _)| (*stream, *epoch) == (offer.stream, offer.epoch))
+            running.orders.keys().any(|(stream, epoch, _)| (*stream, *epoch) == (offer.stream, offer.epoch))
         });
         let granted = matches!(tokio::time::timeout(GRANT_WAIT, granted).await, Ok(Ok(_)));
         // An answer that is lost makes the job come again, which does no harm.
         let _ = if granted { job.ack().await } else { job.nak(BACKLOG_PAUSE).await };
-    }
-
-    fn has_room(&self, running: usize) -> bool {
-        running < self.config.max_jobs as usize
     }
 
     fn tell_free(&self) {
@@ -131,19 +133,23 @@ impl Worker {
     }
 
     fn on_offer(&self, message: &Message) {
-        let running = self.running.borrow();
-        if self.drain.is_draining() || !self.has_room(running.len()) {
+        if self.drain.is_draining() {
             return;
         }
         let Ok(offer) = serde_json::from_slice::<Offer>(&message.payload) else {
             tracing::warn!("an offer could not be read");
             return;
         };
+        let running = self.running.borrow();
+        let Some(free) = running.admission.bid(offer.cost) else {
+            self.deps.metrics.offers_declined.inc();
+            return;
+        };
         let bid = Bid {
             round: offer.round,
             node: self.deps.node.clone(),
-            free: (self.config.max_jobs as usize - running.len()) as u64,
-            continuing: running.keys().any(|(stream, ..)| *stream == offer.stream),
+            free,
+            continuing: running.orders.keys().any(|(stream, ..)| *stream == offer.stream),
         };
         if let Ok(bid) = serde_json::to_vec(&bid) {
             // A bid that is lost costs a round.
@@ -155,7 +161,7 @@ impl Worker {
         match serde_json::from_slice(&message.payload) {
             Ok(GrantOrder::Grant(grant)) => self.start(*grant).await,
             Ok(GrantOrder::Revoke { stream, epoch, generation }) => {
-                let running = self.running.borrow().get(&(stream, epoch, generation)).cloned();
+                let running = self.running.borrow().orders.get(&(stream, epoch, generation)).cloned();
                 if let Some(orders) = running {
                     let _ = orders.try_send(Order::Revoke);
                 }
@@ -168,12 +174,12 @@ impl Worker {
     async fn start(&self, grant: Grant) {
         let id = (grant.stream, grant.epoch, grant.generation);
         let (orders, receiver) = mpsc::channel(ORDERS);
-        let new = self.running.send_if_modified(|running| match running.entry(id) {
-            std::collections::hash_map::Entry::Occupied(_) => false,
-            std::collections::hash_map::Entry::Vacant(vacant) => {
-                vacant.insert(orders);
-                true
+        let new = self.running.send_if_modified(|running| {
+            let new = running.admission.take(id, grant.cost);
+            if new {
+                running.orders.insert(id, orders);
             }
+            new
         });
         if !new {
             return;
@@ -206,7 +212,10 @@ impl Worker {
                 }
                 Err(error) => tracing::error!(%error, "the job could not be started"),
             }
-            worker.running.send_modify(|running| drop(running.remove(&id)));
+            worker.running.send_modify(|running| {
+                running.orders.remove(&id);
+                running.admission.give_back(&id);
+            });
             worker.update_gauge();
             drop(held);
             worker.tell_free();
@@ -214,12 +223,12 @@ impl Worker {
     }
 
     fn update_gauge(&self) {
-        self.deps.metrics.jobs.set(self.running.borrow().len() as i64);
+        self.deps.metrics.jobs.set(self.running.borrow().orders.len() as i64);
     }
 
     /// Asks for a successor for every running job.
     pub(crate) fn leave(&self) {
-        for orders in self.running.borrow().values() {
+        for orders in self.running.borrow().orders.values() {
             let _ = orders.try_send(Order::Leave);
         }
     }

@@ -13,13 +13,14 @@ use bytes::Bytes;
 use millrace_media::hls::MediaPlaylist;
 use millrace_media::hls::checker::Checker;
 use millrace_runtime::Metrics;
+use millrace_transcode::Config;
 use millrace_wire::control_api::StreamSettings;
 use millrace_wire::fact::{Fact, FactMessage, Snapshot, TrackSlot};
 use millrace_wire::ids::{Generation, InitVersion, Rendition};
 use millrace_wire::media_msg::MediaMessage;
 use millrace_wire::objects::{self, ObjectKind};
 use millrace_wire::subjects;
-use session::{World, eventually, playback, stream};
+use session::{LIMIT, World, eventually, playback, stream};
 
 const NODE: &str = "worker-a";
 
@@ -70,6 +71,44 @@ async fn a_revoked_worker_falls_silent_and_stores_what_it_had() {
         (numbers == (FIRST..FIRST + 5).collect::<Vec<_>>()).then_some(())
     })
     .await;
+    node.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_worker_does_not_bid_and_bids_again_when_a_place_frees_up() {
+    // Two copied streams; one unit is for them alone.
+    let config = Config { max_jobs: 2, capacity: Some(3), copy_reserve: Some(1), ..Config::default() };
+    let world = World::new().await;
+    let (node, metrics) = world.node_with(NODE, config).await;
+    let mut free = world.bus.subscribe(subjects::JOBS_FREE, 64).await.unwrap();
+    assert_eq!((world.offer_of(NODE, 2).await.free, world.offer_of(NODE, 1).await.free), (2, 3));
+    let declined = async |count| {
+        eventually("an offer left alone", async || {
+            (number(&metrics, "offers_declined_total") == count).then_some(())
+        })
+        .await;
+    };
+    let beyond = world.offer_once(3);
+    declined(1).await;
+    world.grant(NODE, 1, World::first_base(), StreamSettings::default());
+    eventually("the job", async || (number(&metrics, "jobs") == 1).then_some(())).await;
+    let encoded = world.offer_once(2);
+    declined(2).await;
+    assert_eq!(world.offer_of(NODE, 1).await.free, 2, "copies have their share");
+    world.grant(NODE, 2, World::first_base(), StreamSettings::default());
+    eventually("another job", async || (number(&metrics, "jobs") == 2).then_some(())).await;
+    let full = world.offer_once(1);
+    declined(3).await;
+
+    while free.try_recv().is_some() {}
+    for generation in [1, 2] {
+        world.revoke(NODE, generation);
+    }
+    idle(&metrics).await;
+    tokio::time::timeout(LIMIT, free.recv()).await.expect("it says that it has room").unwrap();
+    assert_eq!(world.offer_of(NODE, 2).await.free, 2);
+    let answered: Vec<u64> = world.bids().iter().map(|bid| bid.round).collect();
+    assert!(![beyond, encoded, full].iter().any(|round| answered.contains(round)), "{answered:?}");
     node.drain().await;
 }
 

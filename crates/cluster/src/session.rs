@@ -587,6 +587,7 @@ impl Session {
             epoch,
             generation: self.generation,
             open,
+            cost: self.cfg.cost,
             base,
             resume_from,
             settings: claim.settings.clone(),

@@ -10,6 +10,9 @@ use crate::ids::{
     Epoch, FactSeq, Generation, MediaSeq, Msn, NodeId, PartIndex, PlaybackId, Rendition, SessionId, StreamId,
 };
 
+/// Cost units of a job that copies and encodes nothing: the unit itself.
+pub const COPY_COST: u64 = 1;
+
 /// On `jobs.offer`: who can take this job?
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offer {
@@ -21,7 +24,7 @@ pub struct Offer {
     pub session: SessionId,
     /// Number of the offer within the session; a bid repeats it.
     pub round: u64,
-    /// Cost units the job needs.
+    /// Cost units the job needs; [`COPY_COST`] when it encodes nothing.
     pub cost: u64,
 }
 
@@ -70,12 +73,19 @@ pub struct Grant {
     pub generation: Generation,
     /// The epoch's numbers.
     pub open: EpochOpen,
+    /// Cost units of the job, as it was offered.
+    #[serde(default = "copy_cost")]
+    pub cost: u64,
     /// State to build on.
     pub base: Snapshot,
     /// First media message needed: the start of the oldest segment that may be uncommitted.
     pub resume_from: MediaSeq,
     /// The stream's settings.
     pub settings: StreamSettings,
+}
+
+const fn copy_cost() -> u64 {
+    COPY_COST
 }
 
 /// On `job.{stream}.{epoch}.heartbeat`, every 200 ms.

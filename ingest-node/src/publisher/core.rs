@@ -18,6 +18,7 @@ use millrace_wire::announce::Degraded;
 use millrace_wire::control_api::ClaimGrant;
 use millrace_wire::fact::Snapshot;
 use millrace_wire::ids::{SessionId, UnixMillis};
+use millrace_wire::job::COPY_COST;
 use millrace_wire::reasons::CloseReason;
 use millrace_wire::repair::{RepairReply, RepairRequest};
 use millrace_wire::subjects;
@@ -28,8 +29,6 @@ use crate::limits;
 use crate::metrics::IngestMetrics;
 use crate::node::Shared;
 
-/// Cost units of a copied stream: one of a worker's places.
-const COPY_COST: u64 = 1;
 /// GAP segments below a fresh window's first (`docs/adr/0002`).
 const LEAD_GAPS: u32 = 1;
 /// How late the session's timer may be; the machine's own times are multiples of it.

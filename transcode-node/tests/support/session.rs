@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test helper fails its test by panicking")]
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use millrace_wire::fact::{Fact, FactMessage, FactReader, Snapshot};
 use millrace_wire::ids::{
     Epoch, Generation, MediaSeq, Msn, NodeId, PlaybackId, Rendition, SessionId, StreamId,
 };
-use millrace_wire::job::{Bid, Grant, GrantOrder, Heartbeat, Offer};
+use millrace_wire::job::{Bid, COPY_COST, Grant, GrantOrder, Heartbeat, Offer};
 use millrace_wire::media_msg::MediaMessage;
 use millrace_wire::objects::{ObjectKind, ObjectName};
 use millrace_wire::repair::{RepairReply, RepairRequest};
@@ -28,7 +29,7 @@ use serde::Serialize;
 use super::audio::open;
 
 /// The longest anything may take on a busy machine.
-const LIMIT: Duration = Duration::from_secs(30);
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 const EPOCH: Epoch = Epoch(1);
 
 pub(crate) fn stream() -> StreamId {
@@ -69,6 +70,7 @@ pub(crate) struct World {
     pub(crate) store: SharedStore,
     pub(crate) state: SharedState,
     heard: Arc<Mutex<Heard>>,
+    round: AtomicU64,
     _dir: tempfile::TempDir,
 }
 
@@ -78,13 +80,23 @@ impl World {
         let state = RedbState::open(dir.path().join("state.redb")).await.unwrap();
         let store = DirStore::open(dir.path().join("store"), SyncPolicy::default()).await.unwrap();
         let bus: SharedBus = Arc::new(MemBus::new());
-        let world =
-            Self { bus, store: Arc::new(store), state: Arc::new(state), heard: Arc::default(), _dir: dir };
+        let world = Self {
+            bus,
+            store: Arc::new(store),
+            state: Arc::new(state),
+            heard: Arc::default(),
+            round: AtomicU64::new(1),
+            _dir: dir,
+        };
         world.listen().await;
         world
     }
 
     pub(crate) async fn node(&self, name: &str) -> (Node, Metrics) {
+        self.node_with(name, Config::default()).await
+    }
+
+    pub(crate) async fn node_with(&self, name: &str, config: Config) -> (Node, Metrics) {
         let metrics = Metrics::new();
         let deps = Deps {
             bus: self.bus.clone(),
@@ -96,7 +108,7 @@ impl World {
             clock: SystemClock::shared(),
             drain: Drain::new(),
         };
-        (start(Config::default(), deps).await.unwrap(), metrics)
+        (start(config, deps).await.unwrap(), metrics)
     }
 
     /// Answers repair requests like a session, reports like control, and hears bids and heartbeats.
@@ -159,8 +171,13 @@ impl World {
 
     /// Offers the job until `node` bids for it.
     pub(crate) async fn offer(&self, node: &str) -> Bid {
-        let round = self.heard.lock().unwrap().bids.len() as u64 + 1;
-        let offer = Offer { stream: stream(), epoch: EPOCH, session: session(), round, cost: 1 };
+        self.offer_of(node, COPY_COST).await
+    }
+
+    /// As [`World::offer`], for a job of this cost.
+    pub(crate) async fn offer_of(&self, node: &str, cost: u64) -> Bid {
+        let round = self.round.fetch_add(1, Ordering::Relaxed);
+        let offer = Offer { stream: stream(), epoch: EPOCH, session: session(), round, cost };
         eventually("a bid", async || {
             // Repeated like a session does: the node may not listen yet.
             self.tell(subjects::JOBS_OFFER, &offer);
@@ -175,6 +192,18 @@ impl World {
         .await
     }
 
+    /// Offers a job of this cost once; the offer's number.
+    pub(crate) fn offer_once(&self, cost: u64) -> u64 {
+        let round = self.round.fetch_add(1, Ordering::Relaxed);
+        let offer = Offer { stream: stream(), epoch: EPOCH, session: session(), round, cost };
+        self.tell(subjects::JOBS_OFFER, &offer);
+        round
+    }
+
+    pub(crate) fn bids(&self) -> Vec<Bid> {
+        self.heard.lock().unwrap().bids.clone()
+    }
+
     pub(crate) fn grant(&self, node: &str, generation: u64, base: Snapshot, settings: StreamSettings) {
         let grant = Grant {
             stream: stream(),
@@ -183,6 +212,7 @@ impl World {
             epoch: EPOCH,
             generation: Generation(generation),
             open: open(),
+            cost: COPY_COST,
             base,
             resume_from: MediaSeq(0),
             settings,
