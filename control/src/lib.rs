@@ -9,6 +9,7 @@ pub mod domain;
 mod http;
 mod purge;
 mod repo;
+mod role;
 mod service;
 
 use std::net::SocketAddr;
@@ -27,7 +28,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 pub use config::{Config, MIN_TOKEN_CHARS};
-pub use repo::{Repo, RepoError, hash_secret};
+pub use repo::{Repo, RepoError};
+pub use role::Control;
 
 /// How often readiness looks at the state store.
 const PROBE_EVERY: Duration = Duration::from_secs(1);

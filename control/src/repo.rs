@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use millrace_cluster::at_rest::may_replace;
+use millrace_node::key_secret;
 use millrace_runtime::Secret;
 use millrace_state::{Record, SCAN_PAGE, SharedState, StateError, StateStore, Tx, Version, scan_all};
 use millrace_wire::announce::IndexFact;
 use millrace_wire::fact::Snapshot;
 use millrace_wire::ids::{KeyHash, PlaybackId, StreamId, StreamKey};
 use millrace_wire::keys;
-use rand::RngCore;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
@@ -25,9 +25,6 @@ pub(crate) const MAX_ATTEMPTS: usize = 16;
 
 /// A replaced key is remembered this long, to be refused as revoked rather than as unknown.
 const REVOKED_KEY_TTL: Duration = Duration::from_hours(30 * 24);
-
-/// Length of the generated secret for key hashes: as long as the hash (RFC 2104 §3).
-const HASH_SECRET_BYTES: usize = 32;
 
 /// Keys deleted in one transaction when a stream's index goes; below the store's limit.
 const DELETE_BATCH: usize = 200;
@@ -111,10 +108,7 @@ impl std::fmt::Debug for Repo {
 impl Repo {
     /// Opens the records; without a configured secret for key hashes it is the one kept in the store.
     pub async fn open(state: SharedState, configured: &Secret<String>) -> Result<Self, RepoError> {
-        let hash_secret = match configured.expose().as_bytes() {
-            [] => hash_secret(&*state).await?,
-            given => Secret::new(given.to_vec()),
-        };
+        let hash_secret = key_secret(configured, &*state).await?;
         Ok(Self { state, hash_secret })
     }
 
@@ -335,23 +329,6 @@ impl Repo {
         let found = self.state.get(&keys::playback(id)).await?;
         Ok(found.and_then(|record| std::str::from_utf8(&record.value).ok()?.parse().ok()))
     }
-}
-
-/// The cluster's secret for key hashes: read, or made once by whoever comes first.
-pub async fn hash_secret(state: &dyn StateStore) -> Result<Secret<Vec<u8>>, RepoError> {
-    for _ in 0..MAX_ATTEMPTS {
-        if let Some(found) = state.get(keys::HASH_SECRET).await? {
-            return Ok(Secret::new(found.value.to_vec()));
-        }
-        let mut secret = vec![0; HASH_SECRET_BYTES];
-        rand::rng().fill_bytes(&mut secret);
-        let tx = Tx::new().check(keys::HASH_SECRET, None).put(keys::HASH_SECRET, secret);
-        match state.commit(tx).await {
-            Ok(_) | Err(StateError::Conflict { .. }) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Err(StateError::Conflict { key: keys::HASH_SECRET.to_owned() }.into())
 }
 
 fn read<T: DeserializeOwned>(key: &str, value: &[u8]) -> Result<T, RepoError> {

@@ -14,9 +14,11 @@ pub mod metrics;
 mod node;
 pub mod publish;
 pub mod registry;
+mod role;
 pub mod stream;
 pub mod text;
 pub mod viewers;
 
 pub use config::Config;
 pub use node::{Deps, Node, start};
+pub use role::Edge;

@@ -23,7 +23,9 @@ mod metrics;
 mod node;
 mod publisher;
 mod rate;
+mod role;
 mod tls;
 
 pub use config::Config;
 pub use node::{Deps, Node, start};
+pub use role::Ingest;

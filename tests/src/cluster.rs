@@ -11,7 +11,7 @@ use millrace_testkit::{MinioServer, NatsServer, RedisServer, ports};
 use tempfile::TempDir;
 
 use crate::api::Api;
-use crate::process::{Process, millrace_command, spawn, tail};
+use crate::process::{Process, millrace_command, node_command, spawn, tail};
 use crate::{http, wait};
 
 /// Start-up of a node on a busy two-core machine.
@@ -50,9 +50,19 @@ impl Node {
     }
 }
 
+/// What the nodes run as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Programs {
+    /// Commands of `millrace`.
+    One,
+    /// Each kind its own program.
+    Own,
+}
+
 /// The servers and the nodes.
 #[derive(Debug)]
 pub struct Cluster {
+    programs: Programs,
     nodes: BTreeMap<Node, Process>,
     ports: BTreeMap<Node, u16>,
     /// The message bus.
@@ -67,6 +77,11 @@ pub struct Cluster {
 impl Cluster {
     /// Control, ingest, two workers and two edges, all ready.
     pub async fn start() -> Result<Self> {
+        Self::start_as(Programs::One).await
+    }
+
+    /// The same, run as these programs.
+    pub async fn start_as(programs: Programs) -> Result<Self> {
         let nodes = [
             Node::Control,
             Node::Ingest,
@@ -75,11 +90,15 @@ impl Cluster {
             Node::Edge(1),
             Node::Edge(2),
         ];
-        Self::start_with(&nodes).await
+        Self::start_nodes(programs, &nodes).await
     }
 
     /// The servers and these nodes, in this order.
     pub async fn start_with(nodes: &[Node]) -> Result<Self> {
+        Self::start_nodes(Programs::One, nodes).await
+    }
+
+    async fn start_nodes(programs: Programs, nodes: &[Node]) -> Result<Self> {
         let (nats, redis, minio) =
             (NatsServer::start_any().await, RedisServer::start().await, MinioServer::start().await);
         let store = S3Config::new(minio.url(), BUCKET, MinioServer::ACCESS_KEY, MinioServer::SECRET_KEY);
@@ -87,7 +106,8 @@ impl Cluster {
         let ports =
             [Node::Control, Node::Ingest, Node::Edge(1), Node::Edge(2)].map(|node| (node, ports::free()));
         let folder = TempDir::with_prefix("millrace-cluster-").context("a folder for the cluster")?;
-        let mut cluster = Self { nodes: BTreeMap::new(), ports: ports.into(), nats, redis, minio, folder };
+        let mut cluster =
+            Self { programs, nodes: BTreeMap::new(), ports: ports.into(), nats, redis, minio, folder };
         std::fs::write(cluster.folder.path().join("millrace.toml"), cluster.configuration())?;
         for &node in nodes {
             cluster.start_node(node).await?;
@@ -112,8 +132,14 @@ impl Cluster {
 
     /// Starts a node (again), on the port it has always had.
     pub async fn start_node(&mut self, node: Node) -> Result<()> {
-        let mut command: Command = millrace_command()?;
-        command.arg(node.role()).arg("--config").arg(self.folder().join("millrace.toml"));
+        let mut command: Command = match self.programs {
+            Programs::One => millrace_command()?,
+            Programs::Own => node_command(node.role())?,
+        };
+        if self.programs == Programs::One {
+            command.arg(node.role());
+        }
+        command.arg("--config").arg(self.folder().join("millrace.toml"));
         if let Some(port) = self.ports.get(&node) {
             let key = if node == Node::Ingest { "RTMP" } else { "LISTEN" };
             let variable = format!("MILLRACE_{}_{key}", node.role().to_uppercase());

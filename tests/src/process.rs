@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 pub use millrace_testkit::Process;
 
 /// Lines of a log that a failure shows.
@@ -34,9 +34,20 @@ pub fn millrace_binary() -> Result<PathBuf> {
 
 /// A `millrace` command that inherits none of our configuration variables.
 pub fn millrace_command() -> Result<Command> {
-    let mut command = Command::new(millrace_binary()?);
+    Ok(bare(&millrace_binary()?))
+}
+
+/// The same for the program of one node, which is beside `millrace`.
+pub fn node_command(role: &str) -> Result<Command> {
+    let path = millrace_binary()?.with_file_name(format!("millrace-{role}"));
+    ensure!(path.is_file(), "no {}: run `cargo build --workspace --bins` (make test does)", path.display());
+    Ok(bare(&path))
+}
+
+fn bare(program: &Path) -> Command {
+    let mut command = Command::new(program);
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("MILLRACE_")) {
         command.env_remove(name);
     }
-    Ok(command)
+    command
 }

@@ -112,6 +112,7 @@ const LAYERS: &[&[&str]] = &[
         "millrace-rtmp",
         "millrace-runtime",
     ],
+    &["millrace-node"],
     &["millrace-ingest", "millrace-transcode", "millrace-edge", "millrace-control"],
     &["millrace"],
 ];

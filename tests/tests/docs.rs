@@ -149,10 +149,10 @@ fn every_close_reason_is_in_the_table() {
 /// Section, file and struct of each part of the configuration.
 const SECTIONS: &[(&str, &str, &str)] = &[
     ("log", "crates/runtime/src/logging.rs", "LogConfig"),
-    ("node", "crates/millrace/src/process.rs", "NodeConfig"),
-    ("bus", "crates/millrace/src/backends.rs", "BusConfig"),
-    ("state", "crates/millrace/src/backends.rs", "StateConfig"),
-    ("store", "crates/millrace/src/backends.rs", "StoreConfig"),
+    ("node", "crates/node/src/process.rs", "NodeConfig"),
+    ("bus", "crates/node/src/backends.rs", "BusConfig"),
+    ("state", "crates/node/src/backends.rs", "StateConfig"),
+    ("store", "crates/node/src/backends.rs", "StoreConfig"),
     ("ingest", "ingest-node/src/config.rs", "Config"),
     ("transcode", "transcode-node/src/config.rs", "Config"),
     ("edge", "edge-node/src/config.rs", "Config"),

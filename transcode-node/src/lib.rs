@@ -15,8 +15,10 @@ mod node;
 pub mod pipeline;
 mod playlists;
 mod rest;
+mod role;
 mod storage;
 mod worker;
 
 pub use config::Config;
 pub use node::{Deps, Node, start};
+pub use role::Transcode;

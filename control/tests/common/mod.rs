@@ -96,7 +96,7 @@ impl Control {
             drain: Drain::new(),
         };
         let node = millrace_control::start(config, deps).await.unwrap();
-        let secret = millrace_control::hash_secret(&*state).await.unwrap().expose().clone();
+        let secret = millrace_node::key_secret(&Secret::default(), &*state).await.unwrap().expose().clone();
         let base = format!("http://{}", node.addr());
         Self { node, base, bus: backends.bus.clone(), secret, client: millrace_testkit::http::client() }
     }

@@ -1,9 +1,9 @@
 //! The command line.
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
+use millrace_node::{NodeArgs, Role, Vars};
 use millrace_runtime::{ConfigTree, Loader};
 
 /// Self-hosted live streaming.
@@ -18,13 +18,13 @@ pub struct Cli {
 pub(crate) enum Command {
     /// All four nodes in one process on embedded, durable backends.
     Standalone(StandaloneArgs),
-    /// Takes publishers: RTMP and RTMPS.
+    #[command(about = millrace_ingest::Ingest::ABOUT)]
     Ingest(NodeArgs),
-    /// Packages and stores media.
+    #[command(about = millrace_transcode::Transcode::ABOUT)]
     Transcode(NodeArgs),
-    /// Serves viewers.
+    #[command(about = millrace_edge::Edge::ABOUT)]
     Edge(NodeArgs),
-    /// The API, the dashboard, keys and the state of livestreams.
+    #[command(about = millrace_control::Control::ABOUT)]
     Control(NodeArgs),
     /// Reads the whole configuration and says what is wrong with it.
     CheckConfig(NodeArgs),
@@ -33,20 +33,6 @@ pub(crate) enum Command {
         /// For example `http://127.0.0.1:8080/readyz`.
         url: String,
     },
-}
-
-/// Flags every command that reads the configuration has.
-#[derive(Debug, Args)]
-pub(crate) struct NodeArgs {
-    /// The configuration file (TOML).
-    #[arg(long, env = "MILLRACE_CONFIG", value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Log one JSON object per line.
-    #[arg(long)]
-    log_json: bool,
-    /// Any configuration key, e.g. `--set edge.workers=2`; goes over the file and the environment.
-    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
-    sets: Vec<(String, String)>,
 }
 
 #[derive(Debug, Args)]
@@ -71,19 +57,8 @@ pub(crate) struct StandaloneArgs {
     admin_token: Option<String>,
 }
 
-fn key_value(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
-    let known = key.split_once('.').is_some_and(|(section, key)| {
-        millrace_runtime::config::SECTIONS.contains(&section) && !key.is_empty()
-    });
-    if known { Ok((key.to_owned(), value.to_owned())) } else { Err(format!("{key:?} is not SECTION.KEY")) }
-}
-
 /// What differs in one process: nobody can take over its publishers, so a stop does not wait for them.
 const STANDALONE_DEFAULTS: &str = "[ingest]\ndrain_s = 1\n[transcode]\ndrain_s = 5\n";
-
-/// Environment variables: names and values.
-pub(crate) type Vars = Vec<(OsString, OsString)>;
 
 impl Cli {
     /// The configuration as the flags, the environment `vars` and the file give it.
@@ -107,30 +82,6 @@ impl Cli {
             | Command::CheckConfig(args) => args.layers(Loader::new(), vars)?.load(),
         };
         Ok(tree)
-    }
-}
-
-impl NodeArgs {
-    fn layers(&self, loader: Loader, vars: Vars) -> anyhow::Result<Loader> {
-        let loader = match &self.config {
-            Some(path) => loader.file(path)?,
-            None => loader,
-        };
-        let loader = loader.env(vars)?;
-        let loader = loader.set("log.json", self.log_json.then_some("true"), "--log-json");
-        Ok(self.sets.iter().fold(loader, |loader, (key, value)| loader.set(key, Some(value), "--set")))
-    }
-}
-
-impl Command {
-    /// The role's name; empty for what is no role.
-    pub(crate) fn role(&self) -> crate::roles::Role {
-        match self {
-            Self::Ingest(_) => crate::roles::Role::Ingest,
-            Self::Transcode(_) => crate::roles::Role::Transcode,
-            Self::Edge(_) => crate::roles::Role::Edge,
-            _ => crate::roles::Role::Control,
-        }
     }
 }
 
@@ -170,12 +121,5 @@ mod tests {
         assert_eq!(control.admin_token.expose(), "0123456789abcdef");
         let ingest: millrace_ingest::Config = tree.section().unwrap();
         assert_eq!((ingest.rtmp.port(), ingest.drain_s), (0, 1));
-    }
-
-    #[test]
-    fn set_wants_a_section_and_a_key() {
-        for bad in ["edge", "edge.=1", "nowhere.key=1", "edge.workers"] {
-            assert!(Cli::try_parse_from(["millrace", "edge", "--set", bad]).is_err(), "{bad}");
-        }
     }
 }

@@ -2,17 +2,13 @@
 //! operators.
 #![forbid(unsafe_code)]
 
-mod backends;
 mod cli;
 mod data;
-mod ops;
-mod process;
-mod roles;
 mod standalone;
 
 use anyhow::Context;
-use millrace_runtime::block_on;
-use millrace_runtime::logging;
+use millrace_node::{Role, healthcheck};
+use millrace_runtime::{ConfigTree, block_on, logging};
 
 pub use cli::Cli;
 use cli::Command;
@@ -21,15 +17,36 @@ use cli::Command;
 pub fn run(cli: &Cli) -> anyhow::Result<()> {
     let tree = cli.load(std::env::vars_os().collect())?;
     match &cli.command {
-        Command::CheckConfig(_) => ops::check_config(&tree),
-        Command::Healthcheck { url } => ops::healthcheck(url),
+        Command::CheckConfig(_) => {
+            read_all(&tree)?;
+            println!("the configuration is valid");
+            Ok(())
+        }
+        Command::Healthcheck { url } => healthcheck(url),
         Command::Standalone(args) => {
             logging::init(&tree.section()?);
+            read_all(&tree)?;
             block_on(standalone::run(&args.data, &tree)).context("the runtime did not start")?
         }
-        Command::Ingest(_) | Command::Transcode(_) | Command::Edge(_) | Command::Control(_) => {
-            logging::init(&tree.section()?);
-            block_on(roles::run(cli.command.role(), &tree)).context("the runtime did not start")?
-        }
+        Command::Ingest(_) => role::<millrace_ingest::Ingest>(&tree),
+        Command::Transcode(_) => role::<millrace_transcode::Transcode>(&tree),
+        Command::Edge(_) => role::<millrace_edge::Edge>(&tree),
+        Command::Control(_) => role::<millrace_control::Control>(&tree),
     }
+}
+
+fn role<R: Role>(tree: &ConfigTree) -> anyhow::Result<()> {
+    logging::init(&tree.section()?);
+    read_all(tree)?;
+    block_on(millrace_node::run::<R>(tree)).context("the runtime did not start")?
+}
+
+/// Reads every section as its owner would.
+fn read_all(tree: &ConfigTree) -> anyhow::Result<()> {
+    millrace_node::read_common(tree)?;
+    tree.section::<millrace_ingest::Config>()?;
+    tree.section::<millrace_transcode::Config>()?;
+    tree.section::<millrace_edge::Config>()?;
+    tree.section::<millrace_control::Config>()?;
+    Ok(())
 }

@@ -7,11 +7,5 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     let command = millrace::Cli::parse();
-    match millrace::run(&command) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("millrace: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    millrace_node::report("millrace", millrace::run(&command))
 }

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use anyhow::Context;
 use millrace_bus::{MemBus, SharedBus};
+use millrace_node::{Process, key_secret};
 use millrace_runtime::{ConfigTree, Secret};
 use millrace_state::{RedbState, SharedState};
 use millrace_store::{DirStore, SharedStore, SyncPolicy};
 use tracing::info;
 
 use crate::data::{DataDir, Ready, reachable};
-use crate::process::Process;
 
 /// How long the nodes may take from their start to being ready; far more than they need.
 const READY_LIMIT: Duration = Duration::from_secs(30);
@@ -37,7 +37,6 @@ struct Backends {
 
 /// Runs until a signal says stop.
 pub(crate) async fn run(data: &Path, tree: &ConfigTree) -> anyhow::Result<()> {
-    crate::ops::read_all(tree)?;
     let data = DataDir::open(data)?;
     let process = Process::new()?;
     let state = RedbState::open(data.state_file()).await.context("opening the state")?;
@@ -72,10 +71,7 @@ async fn start(
     backends: &Backends,
 ) -> anyhow::Result<Nodes> {
     let (mut config, new_token) = control_config(tree, data)?;
-    let key_secret = match config.stream_key_secret.expose().as_bytes() {
-        [] => millrace_control::hash_secret(&*backends.state).await?,
-        given => Secret::new(given.to_vec()),
-    };
+    let key_secret = key_secret(&config.stream_key_secret, &*backends.state).await?;
     let edge = millrace_edge::start(tree.section()?, edge_deps(process, backends)).await?;
     let transcode = millrace_transcode::start(tree.section()?, transcode_deps(process, backends)).await?;
     let ingest = millrace_ingest::start(tree.section()?, ingest_deps(process, backends, key_secret)).await?;

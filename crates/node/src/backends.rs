@@ -1,4 +1,4 @@
-//! `[bus]`, `[state]` and `[store]`: a cluster's servers.
+//! `[bus]`, `[state]` and `[store]`: a cluster's servers, and how a node reaches them.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,6 +7,7 @@ use anyhow::Context;
 use millrace_bus::{NatsBus, NatsConfig, SharedBus};
 use millrace_runtime::{ConfigTree, Secret, Section};
 use millrace_state::{RedisConfig, RedisState, SharedState};
+#[cfg(feature = "store")]
 use millrace_store::{S3Config, S3Store, SharedStore};
 use serde::Deserialize;
 use tracing::info;
@@ -14,7 +15,7 @@ use tracing::info;
 /// `[bus]`: NATS.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(crate) struct BusConfig {
+pub struct BusConfig {
     /// `nats://host:port` or `tls://host:port`, one or more of the cluster.
     urls: Vec<String>,
     /// User and password, or a token.
@@ -64,7 +65,7 @@ impl Section for BusConfig {
 /// `[state]`: Redis.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(crate) struct StateConfig {
+pub struct StateConfig {
     /// `redis://[user:password@]host:port[/db]`; secret because of the password.
     url: Secret<String>,
     /// Name under which everything is kept.
@@ -94,7 +95,7 @@ impl Section for StateConfig {
 /// `[store]`: S3 or what speaks like it.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(crate) struct StoreConfig {
+pub struct StoreConfig {
     /// `http://host:port` or `https://host`.
     endpoint: String,
     bucket: String,
@@ -116,8 +117,8 @@ impl Section for StoreConfig {
     }
 }
 
-/// Connects a node's bus; `name` shows in the server's monitoring.
-pub(crate) async fn bus(tree: &ConfigTree, name: &str) -> anyhow::Result<SharedBus> {
+/// Connects a node's bus, as `[bus]` says; `name` shows in the server's monitoring.
+pub async fn bus(tree: &ConfigTree, name: &str) -> anyhow::Result<SharedBus> {
     let config: BusConfig = tree.section()?;
     let token = config.token.expose().clone();
     let password = config.password.expose().clone();
@@ -135,16 +136,17 @@ pub(crate) async fn bus(tree: &ConfigTree, name: &str) -> anyhow::Result<SharedB
     Ok(Arc::new(bus))
 }
 
-/// Connects the state store.
-pub(crate) async fn state(tree: &ConfigTree) -> anyhow::Result<SharedState> {
+/// Connects the state store, as `[state]` says.
+pub async fn state(tree: &ConfigTree) -> anyhow::Result<SharedState> {
     let config: StateConfig = tree.section()?;
     let redis = RedisConfig { namespace: config.namespace, ..RedisConfig::new(config.url.expose()) };
     let state = RedisState::connect(&redis).await.context("state: Redis could not be reached")?;
     Ok(Arc::new(state))
 }
 
-/// A client of the object store. Nothing is sent: a node must start while the store is away.
-pub(crate) fn store(tree: &ConfigTree) -> anyhow::Result<SharedStore> {
+/// A client of the object store, as `[store]` says. Nothing is sent: a node must start while the store is away.
+#[cfg(feature = "store")]
+pub fn store(tree: &ConfigTree) -> anyhow::Result<SharedStore> {
     let config: StoreConfig = tree.section()?;
     anyhow::ensure!(!config.endpoint.is_empty(), "store.endpoint is missing: the URL of the object store");
     anyhow::ensure!(!config.bucket.is_empty(), "store.bucket is missing");

@@ -1,15 +1,10 @@
-//! Commands for operators.
+//! What an operator asks of a program that is not its work.
 
 use std::io::{Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 use anyhow::Context;
-use millrace_runtime::ConfigTree;
-use millrace_runtime::logging::LogConfig;
-
-use crate::backends::{BusConfig, StateConfig, StoreConfig};
-use crate::process::NodeConfig;
 
 /// A health check that takes longer has failed.
 const HEALTH_LIMIT: Duration = Duration::from_secs(3);
@@ -17,28 +12,8 @@ const HEALTH_LIMIT: Duration = Duration::from_secs(3);
 /// The head of an answer; the status is in its first line.
 const HEAD_BYTES: u64 = 512;
 
-/// Reads every section as its owner would.
-pub(crate) fn read_all(tree: &ConfigTree) -> anyhow::Result<()> {
-    tree.section::<LogConfig>()?;
-    tree.section::<NodeConfig>()?;
-    tree.section::<BusConfig>()?;
-    tree.section::<StateConfig>()?;
-    tree.section::<StoreConfig>()?;
-    tree.section::<millrace_ingest::Config>()?;
-    tree.section::<millrace_transcode::Config>()?;
-    tree.section::<millrace_edge::Config>()?;
-    tree.section::<millrace_control::Config>()?;
-    Ok(())
-}
-
-pub(crate) fn check_config(tree: &ConfigTree) -> anyhow::Result<()> {
-    read_all(tree)?;
-    println!("the configuration is valid");
-    Ok(())
-}
-
 /// One plain HTTP request: a container's health check needs no client library.
-pub(crate) fn healthcheck(url: &str) -> anyhow::Result<()> {
+pub fn healthcheck(url: &str) -> anyhow::Result<()> {
     let rest = url.strip_prefix("http://").context("the URL must begin with http://")?;
     let (authority, path) = rest.find('/').map_or((rest, "/"), |slash| rest.split_at(slash));
     let addr =

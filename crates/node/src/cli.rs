@@ -1,0 +1,135 @@
+//! The command line of a node that is a program of its own, and the flags that all commands share.
+
+use std::ffi::OsString;
+use std::marker::PhantomData;
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use millrace_runtime::logging::LogConfig;
+use millrace_runtime::{ConfigTree, Loader, block_on, logging};
+
+use crate::{Role, ops, read_common};
+
+/// Flags every command that reads the configuration has.
+#[derive(Debug, Args)]
+pub struct NodeArgs {
+    /// The configuration file (TOML).
+    #[arg(long, env = "MILLRACE_CONFIG", value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    /// Log one JSON object per line.
+    #[arg(long, global = true)]
+    log_json: bool,
+    /// Any configuration key, e.g. `--set edge.workers=2`; goes over the file and the environment.
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value, global = true)]
+    sets: Vec<(String, String)>,
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
+    let known = key.split_once('.').is_some_and(|(section, key)| {
+        millrace_runtime::config::SECTIONS.contains(&section) && !key.is_empty()
+    });
+    if known { Ok((key.to_owned(), value.to_owned())) } else { Err(format!("{key:?} is not SECTION.KEY")) }
+}
+
+/// Environment variables: names and values.
+pub type Vars = Vec<(OsString, OsString)>;
+
+impl NodeArgs {
+    /// Lays file, environment and flags over what `loader` has.
+    pub fn layers(&self, loader: Loader, vars: Vars) -> anyhow::Result<Loader> {
+        let loader = match &self.config {
+            Some(path) => loader.file(path)?,
+            None => loader,
+        };
+        let loader = loader.env(vars)?;
+        let loader = loader.set("log.json", self.log_json.then_some("true"), "--log-json");
+        Ok(self.sets.iter().fold(loader, |loader, (key, value)| loader.set(key, Some(value), "--set")))
+    }
+}
+
+#[derive(Debug, Parser)]
+#[command(version, disable_help_subcommand = true)]
+struct Cli {
+    #[command(flatten)]
+    args: NodeArgs,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Reads the node's configuration and says what is wrong with it.
+    CheckConfig,
+    /// Asks a node whether it is well, for container health checks: exit status 0 or 1.
+    Healthcheck {
+        /// For example `http://127.0.0.1:8080/readyz`.
+        url: String,
+    },
+}
+
+/// One role as a program of its own.
+#[derive(Debug)]
+pub struct Program<R> {
+    cli: Cli,
+    role: PhantomData<R>,
+}
+
+impl<R: Role> Program<R> {
+    /// The program as the process's command line wants it; ends the process where that cannot be.
+    pub fn parse() -> Self {
+        let cli = Cli::from_arg_matches(&Self::command().get_matches()).unwrap_or_else(|error| error.exit());
+        Self { cli, role: PhantomData }
+    }
+
+    fn command() -> clap::Command {
+        Cli::command().name(R::PROGRAM).about(R::ABOUT)
+    }
+
+    /// The configuration as flags, the environment `vars` and the file give it.
+    pub fn load(&self, vars: Vars) -> anyhow::Result<ConfigTree> {
+        let tree = match &self.cli.command {
+            Some(Command::Healthcheck { .. }) => Loader::new().load(),
+            None | Some(Command::CheckConfig) => self.cli.args.layers(Loader::new(), vars)?.load(),
+        };
+        Ok(tree)
+    }
+
+    /// Does what was asked for, to its end.
+    pub fn run(&self, tree: &ConfigTree) -> anyhow::Result<()> {
+        if let Some(Command::Healthcheck { url }) = &self.cli.command {
+            return ops::healthcheck(url);
+        }
+        read_common(tree)?;
+        tree.section::<R::Config>()?;
+        if let Some(Command::CheckConfig) = &self.cli.command {
+            println!("the configuration is valid");
+            return Ok(());
+        }
+        logging::init(&tree.section::<LogConfig>()?);
+        block_on(crate::run::<R>(tree))?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Flags {
+        #[command(flatten)]
+        _args: NodeArgs,
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn set_wants_a_section_and_a_key() {
+        for bad in ["edge", "edge.=1", "nowhere.key=1", "edge.workers"] {
+            assert!(Flags::try_parse_from(["x", "--set", bad]).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! `millrace-edge`: this node as a program of its own.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use millrace_edge::Edge;
+use millrace_node::{Program, Role, report};
+
+fn main() -> ExitCode {
+    let program = Program::<Edge>::parse();
+    let loaded = program.load(std::env::vars_os().collect());
+    report(Edge::PROGRAM, loaded.and_then(|tree| program.run(&tree)))
+}

@@ -1,0 +1,33 @@
+//! This node as a role of a cluster: on NATS, Redis and S3.
+
+use millrace_node::{Process, Role};
+use millrace_runtime::ConfigTree;
+
+use crate::{Config, Deps, start};
+
+/// The role.
+#[derive(Debug)]
+pub struct Edge;
+
+impl Role for Edge {
+    const NAME: &'static str = "edge";
+    const PROGRAM: &'static str = "millrace-edge";
+    const ABOUT: &'static str = "Serves viewers.";
+    type Config = Config;
+
+    async fn run(config: Config, tree: &ConfigTree, process: &Process) -> anyhow::Result<()> {
+        let deps = Deps {
+            bus: millrace_node::bus(tree, Self::NAME).await?,
+            store: millrace_node::store(tree)?,
+            state: millrace_node::state(tree).await?,
+            metrics: process.metrics.clone(),
+            readiness: process.readiness.clone(),
+            clock: process.clock.clone(),
+            drain: process.drain.clone(),
+        };
+        let node = start(config, deps).await?;
+        process.drain.draining().await;
+        node.drain().await;
+        Ok(())
+    }
+}

@@ -1,0 +1,44 @@
+//! This node as a role of a cluster: on NATS, Redis and S3.
+
+use millrace_node::{Process, Role, key_secret};
+use millrace_runtime::ConfigTree;
+
+use crate::{Config, Deps, start};
+
+/// The role.
+#[derive(Debug)]
+pub struct Ingest;
+
+impl Role for Ingest {
+    const NAME: &'static str = "ingest";
+    const PROGRAM: &'static str = "millrace-ingest";
+    const ABOUT: &'static str = "Takes publishers: RTMP and RTMPS.";
+    type Config = Config;
+
+    async fn run(config: Config, tree: &ConfigTree, process: &Process) -> anyhow::Result<()> {
+        // Where the secret is given, nothing else is wanted of the state store.
+        let key_secret = if config.stream_key_secret.expose().is_empty() {
+            let state = millrace_node::state(tree).await?;
+            Some(key_secret(&config.stream_key_secret, &*state).await?)
+        } else {
+            None
+        };
+        let deps = Deps {
+            bus: millrace_node::bus(tree, Self::NAME).await?,
+            key_secret,
+            node: None,
+            metrics: process.metrics.clone(),
+            readiness: process.readiness.clone(),
+            clock: process.clock.clone(),
+            drain: process.drain.clone(),
+        };
+        let observed = process.observe(tree, None)?;
+        let node = start(config, deps).await?;
+        process.drain.draining().await;
+        node.drain().await;
+        if let Some(observed) = observed {
+            observed.stop().await;
+        }
+        Ok(())
+    }
+}
