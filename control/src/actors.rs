@@ -1,12 +1,12 @@
 //! The reconciler: what time changes. One control leads at a time, by a lease in the state store.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use millrace_runtime::Backoff;
 use millrace_state::{StateError, Tx};
-use millrace_wire::control_api::LifecycleKind;
-use millrace_wire::ids::NodeId;
+use millrace_wire::ids::{NodeId, StreamId, UnixMillis};
 use millrace_wire::keys;
 use millrace_wire::reasons::CloseReason;
 use tokio_util::sync::CancellationToken;
@@ -31,6 +31,10 @@ const LEADER_TTL: Duration = Duration::from_secs(5);
 /// controls may all have been down, with every session still publishing.
 const GRACE_MS: u64 = 2 * LEASE_MS as u64;
 
+/// An event is said again by the leader once it is this old, and not when it is older than that: whoever wrote it may have
+/// died before it was kept. Ids are remembered for longer.
+const SAY_AGAIN_MS: std::ops::Range<u64> = 3_000..600_000;
+
 /// Claims looked at in one tick; far above what one cluster carries.
 const MAX_CLAIMS: usize = 100_000;
 
@@ -40,13 +44,15 @@ pub(crate) struct Reconciler {
     node: NodeId,
     closing: Closing,
     leading_since: Option<u64>,
+    /// Events said again, of the claims there are.
+    said_again: HashMap<StreamId, UnixMillis>,
     ticks: u64,
 }
 
 impl Reconciler {
     pub(crate) fn new(core: Arc<Core>, node: NodeId) -> Self {
         let closing = Closing::new(core.clone());
-        Self { core, node, closing, leading_since: None, ticks: 0 }
+        Self { core, node, closing, leading_since: None, said_again: HashMap::new(), ticks: 0 }
     }
 
     /// Runs until told to stop, then hands the lead over.
@@ -79,7 +85,9 @@ impl Reconciler {
         self.ticks += 1;
         let announce = self.ticks.is_multiple_of(TICKS_PER_ANNOUNCEMENT);
         let settled = self.leading_since.is_some_and(|since| self.core.clock.now_ms() - since >= GRACE_MS);
-        for claim in self.core.repo.claims(MAX_CLAIMS).await? {
+        let claims = self.core.repo.claims(MAX_CLAIMS).await?;
+        self.say_again(&claims);
+        for claim in claims {
             if announce {
                 self.core.announce(&claim.value);
             }
@@ -88,6 +96,23 @@ impl Reconciler {
             }
         }
         Ok(())
+    }
+
+    fn say_again(&mut self, claims: &[Loaded<Claim>]) {
+        let now = self.core.clock.unix_ms();
+        let mut said = HashMap::new();
+        for Loaded { value: claim, .. } in claims {
+            let Some(at) = claim.event.as_ref().map(|event| event.at) else { continue };
+            let before = self.said_again.get(&claim.stream) == Some(&at);
+            let due = SAY_AGAIN_MS.contains(&now.saturating_sub(at.0));
+            if due && !before {
+                self.core.event(claim);
+            }
+            if due || before {
+                said.insert(claim.stream, at);
+            }
+        }
+        self.said_again = said;
     }
 
     async fn settle(
@@ -101,7 +126,7 @@ impl Reconciler {
             Due::Lapsed(away) => core.repo.put_claim(&away, version).await.map(|()| {
                 info!(stream = %away.stream, session = %away.session, epoch = %away.epoch,
                     window_s = away.settings.reconnect_window, "lease ran out: publisher away");
-                core.event(away.stream, LifecycleKind::Interrupted);
+                core.event(&away);
                 core.announce(&away);
             }),
             Due::Gaps(away) => core.repo.put_claim(&away, version).await.map(|()| core.announce(&away)),
@@ -110,7 +135,10 @@ impl Reconciler {
                 self.closing.see_to(Loaded { value: claim, version }, stop);
                 return Ok(());
             }
-            Due::Forget => core.repo.forget_claim(claim.stream, version).await,
+            Due::Forget => {
+                core.event(&claim);
+                core.repo.forget_claim(claim.stream, version).await
+            }
         };
         match done {
             // Somebody else was faster, or the operator moved it: the next tick sees what is left to do.

@@ -1,7 +1,7 @@
 //! Claims, renewals, releases and seal reports over the bus, shared by all controls through a queue group.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use millrace_bus::{JournalConfig, JournalWriter, Message, Outcome, SharedBus};
@@ -9,8 +9,7 @@ use millrace_runtime::metrics::{Counter, Counters, Histogram, LATENCY_BUCKETS_S,
 use millrace_runtime::{Clock, Ready};
 use millrace_store::SharedStore;
 use millrace_wire::control_api::{
-    self, ClaimReply, ClaimRequest, Kick, LeaseReply, LifecycleEvent, LifecycleKind, ReleaseRequest,
-    RenewRequest, SealReport,
+    self, ClaimReply, ClaimRequest, Kick, LeaseReply, ReleaseRequest, RenewRequest, SealReport,
 };
 use millrace_wire::ids::{BroadcastId, SessionId, StreamId};
 use millrace_wire::reasons::CloseReason;
@@ -32,6 +31,9 @@ const CAPACITY: usize = 4_096;
 /// Requests answered at the same time; each is a few round trips to the store.
 const CONCURRENCY: usize = 64;
 
+/// Ids of lifecycle events are remembered for this long: a new leader says again what is younger than ten minutes.
+const EVENT_IDS_KEPT: Duration = Duration::from_mins(15);
+
 /// What the parts of a control share.
 pub(crate) struct Core {
     pub(crate) repo: Repo,
@@ -52,7 +54,10 @@ pub(crate) struct Core {
 impl Core {
     pub(crate) fn new(repo: Repo, deps: &Deps, metrics: &Metrics) -> Self {
         let kept = metrics.counters("events", Unit::Count, "Lifecycle events by outcome", &["outcome"]);
-        let journal = JournalConfig::new(subjects::EVENTS_STREAM, subjects::EVENTS_SUBJECTS);
+        let journal = JournalConfig {
+            dedup_window: EVENT_IDS_KEPT,
+            ..JournalConfig::new(subjects::EVENTS_STREAM, subjects::EVENTS_SUBJECTS)
+        };
         let told = move |outcome: Outcome| kept.with(&[outcome.name()]).inc();
         Self {
             repo,
@@ -191,12 +196,7 @@ impl Core {
             if let Some(session) = decision.kick {
                 self.kick(session, CloseReason::TakenOver);
             }
-            let kind = if decision.claim.continues {
-                LifecycleKind::Resumed
-            } else {
-                LifecycleKind::Started { broadcast: decision.claim.broadcast }
-            };
-            self.event(stream.id, kind);
+            self.event(&decision.claim);
         }
         self.announce(&decision.claim);
         Ok(ClaimReply::Granted(Box::new(decision.claim.to_grant())))
@@ -212,7 +212,7 @@ impl Core {
                     let back = current.value.presence != Presence::Publishing;
                     self.repo.put_claim(&claim, current.version).await?;
                     if back {
-                        self.event(claim.stream, LifecycleKind::Resumed);
+                        self.event(&claim);
                         self.announce(&claim);
                     }
                     Ok(LeaseReply::Ok)
@@ -241,7 +241,7 @@ impl Core {
             |claim| {
                 info!(stream = %claim.stream, session = %claim.session, epoch = %claim.epoch,
                 reason = request.reason.code(), window_s = claim.settings.reconnect_window, "publisher away");
-                self.event(claim.stream, LifecycleKind::Interrupted);
+                self.event(claim);
             },
         )
         .await
@@ -279,7 +279,7 @@ impl Core {
         if let Some(claim) = &changed.claim {
             self.announce(claim);
             self.kick(claim.session, reason);
-            self.event(id, LifecycleKind::Ended { broadcast: claim.broadcast });
+            self.event(claim);
         }
         Ok(changed)
     }
@@ -295,12 +295,12 @@ impl Core {
         self.send(&subjects::epoch(claim.stream), &claim.announcement());
     }
 
-    /// Has the event kept, for as long as facts are; nobody waits for it.
-    pub(crate) fn event(&self, stream: StreamId, kind: LifecycleKind) {
-        let event = LifecycleEvent { stream, at: crate::unix(&*self.clock), kind };
-        match control_api::encode(&event) {
-            Ok(bytes) => self.events.append(subjects::events(stream), event.id(), bytes.into()),
-            Err(error) => warn!(%stream, %error, "a lifecycle event was not written"),
+    /// Has the claim's event kept, for as long as facts are; nobody waits for it.
+    pub(crate) fn event(&self, claim: &Claim) {
+        let Some(event) = &claim.event else { return };
+        match control_api::encode(event) {
+            Ok(bytes) => self.events.append(subjects::events(event.stream), event.id(), bytes.into()),
+            Err(error) => warn!(stream = %event.stream, %error, "a lifecycle event was not written"),
         }
     }
 

@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Backends, Control, TOKEN};
-use millrace_bus::ReaderConfig;
+use millrace_bus::{FaultPlan, FaultyBus, JournalConfig, ReaderConfig};
 use millrace_store::{FaultyStore, Meta, PutBody, StoreFaults, list_all};
 use millrace_wire::control_api::{
     ClaimReply, Kick, LeaseReply, LifecycleEvent, LifecycleKind, RenewRequest, SealReport,
@@ -371,4 +371,34 @@ async fn the_dashboard_and_the_description_need_no_token() {
     let metrics = control.raw(Method::GET, "/metrics", None, None).await.text().await.unwrap();
     assert!(metrics.contains("millrace_control_"), "{metrics}");
     control.node.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_outlives_the_control_that_was_to_say_it() {
+    let mut backends = Backends::embedded().await;
+    let bus = backends.bus.clone();
+    let faulty = FaultyBus::new(bus.clone(), 1);
+    faulty.set(FaultPlan { subject_prefix: "events.".into(), fail: 1.0, ..FaultPlan::default() });
+    backends.bus = Arc::new(faulty);
+    let first = Control::start(&backends).await;
+    let created = first.create(json!({"title": "Unsaid"})).await;
+    let ClaimReply::Granted(grant) = first.claim(created["stream_key"].as_str().unwrap(), 1).await else {
+        panic!("granted")
+    };
+    first.node.drain().await;
+
+    backends.bus = bus;
+    let second = Control::start(&backends).await;
+    let reader = ReaderConfig::new("test", subjects::events(grant.stream));
+    backends
+        .bus
+        .journal_declare(&JournalConfig::new(subjects::EVENTS_STREAM, subjects::EVENTS_SUBJECTS))
+        .await
+        .unwrap();
+    backends.bus.journal_reader(subjects::EVENTS_STREAM, &reader).await.unwrap();
+    let fact =
+        backends.bus.journal_next(subjects::EVENTS_STREAM, "test", LIMIT).await.unwrap().expect("said again");
+    let event: LifecycleEvent = millrace_wire::control_api::decode(&fact.payload).unwrap();
+    assert_eq!(event.kind, LifecycleKind::Started { broadcast: grant.broadcast });
+    second.node.drain().await;
 }

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use millrace_wire::announce::{Degraded, EpochAnnouncement, EpochPhase};
 use millrace_wire::control_api::{
-    AwayPolicy, ClaimGrant, ClaimRequest, PublishLimits, ReleaseRequest, RenewRequest, SealReport,
-    StreamSettings, Takeover,
+    AwayPolicy, ClaimGrant, ClaimRequest, LifecycleEvent, LifecycleKind, PublishLimits, ReleaseRequest,
+    RenewRequest, SealReport, StreamSettings, Takeover,
 };
 use millrace_wire::ids::{
     BroadcastId, DiscontinuitySeq, Epoch, Msn, NodeId, PlaybackId, SessionId, StreamId, UnixMillis,
@@ -106,6 +106,9 @@ pub struct Claim {
     /// The epoch is control's own: the publisher left, or the broadcast ended, with no author alive to say so.
     #[serde(default)]
     pub by_control: bool,
+    /// The newest event of the stream's life, written with what it tells of; so it outlives the control that was to say it.
+    #[serde(default)]
+    pub event: Option<LifecycleEvent>,
 }
 
 /// What a granted request changes.
@@ -183,7 +186,10 @@ pub fn renew(now: UnixMillis, claim: &Claim, request: &RenewRequest) -> Lease {
         // Nobody would package what it still sends; the publisher may connect again for a new epoch.
         return Lease::Lost(CloseReason::ConnectionLost);
     }
+    let back =
+        (claim.presence != Presence::Publishing).then(|| event(now, claim.stream, LifecycleKind::Resumed));
     let renewed = Claim {
+        event: back.or(claim.event.clone()),
         open_msn: request.open_msn.map_or(claim.open_msn, |open| open.max(claim.open_msn)),
         discontinuity: claim.discontinuity.max(request.discontinuity_sequence),
         degraded: request.degraded,
@@ -233,6 +239,11 @@ impl Claim {
             presence: Presence::Publishing,
             degraded: None,
             by_control: false,
+            event: Some(event(
+                now,
+                stream.id,
+                if continues { LifecycleKind::Resumed } else { LifecycleKind::Started { broadcast } },
+            )),
         }
     }
 
@@ -301,10 +312,8 @@ impl Claim {
         Some(Self {
             open_msn: request.open_msn.map_or(self.open_msn, |open| open.max(self.open_msn)),
             discontinuity: self.discontinuity.max(request.discontinuity_sequence),
-            presence: Presence::Away { since: now },
-            degraded: None,
             released: true,
-            ..self.clone()
+            ..self.away(now)
         })
     }
 
@@ -328,7 +337,14 @@ impl Claim {
     #[must_use]
     pub fn ended(&self, now: UnixMillis) -> Self {
         let presence = Presence::Ended { since: now, confirmed: false };
-        Self { presence, degraded: None, ..self.clone() }
+        let event = event(now, self.stream, LifecycleKind::Ended { broadcast: self.broadcast });
+        Self { presence, degraded: None, event: Some(event), ..self.clone() }
+    }
+
+    /// The claim after its publisher went away.
+    fn away(&self, now: UnixMillis) -> Self {
+        let event = event(now, self.stream, LifecycleKind::Interrupted);
+        Self { presence: Presence::Away { since: now }, degraded: None, event: Some(event), ..self.clone() }
     }
 
     /// The claim with a new epoch that control authors itself in place of a dead author: to say the end, or to seal what
@@ -378,6 +394,10 @@ impl Claim {
     }
 }
 
+fn event(at: UnixMillis, stream: StreamId, kind: LifecycleKind) -> LifecycleEvent {
+    LifecycleEvent { stream, at, kind }
+}
+
 /// What time alone changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Due {
@@ -399,10 +419,7 @@ pub enum Due {
 pub fn due(now: UnixMillis, claim: &Claim) -> Due {
     match claim.presence {
         Presence::Publishing if claim.is_held(now) => Due::Nothing,
-        Presence::Publishing => {
-            let presence = Presence::Away { since: now };
-            Due::Lapsed(Box::new(Claim { presence, degraded: None, ..claim.clone() }))
-        }
+        Presence::Publishing => Due::Lapsed(Box::new(claim.away(now))),
         Presence::Away { since } => {
             if now.0.saturating_sub(since.0) >= u64::from(claim.settings.reconnect_window) * 1_000 {
                 return Due::Over;

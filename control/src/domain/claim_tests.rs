@@ -328,3 +328,24 @@ fn an_end_nobody_reports_is_said_in_an_epoch_of_controls_own() {
     assert_eq!(due(at(6_000 + END_ANNOUNCED_MS), &own), Due::Forget);
     assert!(own.taken_up(T0).epoch > own.epoch, "epochs grow though the clock goes back");
 }
+
+#[test]
+fn every_change_of_presence_leaves_its_event() {
+    let event = |claim: &Claim| claim.event.clone().map(|event| (event.at, event.kind));
+    let Decision { stream, claim, .. } = grant(T0, &sample(), None, 1).unwrap();
+    let broadcast = claim.broadcast;
+    assert_eq!(event(&claim), Some((T0, LifecycleKind::Started { broadcast })));
+    let Lease::Kept(Some(kept)) = renew(at(2_000), &claim, &renewal(&claim, Some(7))) else { panic!("kept") };
+    assert_eq!(event(&kept), event(&claim), "a renewal is no event");
+    let Due::Lapsed(away) = due(at(9_000), &kept) else { panic!("lapsed") };
+    assert_eq!(event(&away), Some((at(9_000), LifecycleKind::Interrupted)));
+    let Lease::Kept(Some(back)) = renew(at(9_500), &away, &renewal(&away, Some(8))) else { panic!("back") };
+    assert_eq!(event(&back), Some((at(9_500), LifecycleKind::Resumed)));
+    let left = back.released(at(10_000), &release(&back, Some(9))).unwrap();
+    assert_eq!(event(&left), Some((at(10_000), LifecycleKind::Interrupted)));
+    let next = grant(at(11_000), &stream, Some(&left), 2).unwrap().claim;
+    assert_eq!(event(&next), Some((at(11_000), LifecycleKind::Resumed)));
+    let over = next.ended(at(12_000));
+    assert_eq!(event(&over), Some((at(12_000), LifecycleKind::Ended { broadcast })));
+    assert_eq!(event(&over.taken_up(at(20_000))), event(&over));
+}
