@@ -1,12 +1,14 @@
 //! Who may publish a livestream now: the claim on its key, the lease that keeps it, and the numbers a new
 //! publisher session begins with.
 
+mod due;
+
 use std::net::IpAddr;
 
 use millrace_wire::announce::{Degraded, EpochAnnouncement, EpochPhase};
 use millrace_wire::control_api::{
-    AwayPolicy, ClaimGrant, ClaimRequest, LifecycleEvent, LifecycleKind, PublishLimits, ReleaseRequest,
-    RenewRequest, SealReport, StreamSettings, Takeover,
+    ClaimGrant, ClaimRequest, LifecycleEvent, LifecycleKind, PublishLimits, ReleaseRequest, RenewRequest,
+    SealReport, StreamSettings, Takeover,
 };
 use millrace_wire::ids::{
     BroadcastId, DiscontinuitySeq, Epoch, Msn, NodeId, PlaybackId, SessionId, StreamId, UnixMillis,
@@ -15,6 +17,7 @@ use millrace_wire::reasons::CloseReason;
 use serde::{Deserialize, Serialize};
 
 use super::stream::{Move, Status, Stream};
+pub use due::{Due, due};
 
 /// A lease is renewed every second; three misses are more than a pause of a busy machine.
 pub const LEASE_MS: u32 = 3_000;
@@ -380,64 +383,10 @@ impl Claim {
             Presence::Publishing | Presence::Away { .. } => 0,
         }
     }
-
-    /// Seconds of absence turn into numbers that the author may use for GAP segments, one a target duration.
-    fn gaps_at(&self, now: UnixMillis, since: UnixMillis) -> Option<Msn> {
-        if self.settings.away == AwayPolicy::Hold {
-            return None;
-        }
-        let target_ms = u64::from(self.settings.target_duration.max(1)) * 1_000;
-        // Control's own epoch has sealed above the absence so far.
-        let gaps = now.0.saturating_sub(since.max(self.granted_at).0) / target_ms;
-        let base = self.sealed_msn.unwrap_or(self.open_msn.next());
-        (gaps > 0).then(|| base.plus(gaps)).max(self.gaps_through)
-    }
 }
 
 fn event(at: UnixMillis, stream: StreamId, kind: LifecycleKind) -> LifecycleEvent {
     LifecycleEvent { stream, at, kind }
-}
-
-/// What time alone changes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Due {
-    /// Nothing.
-    Nothing,
-    /// The lease ran out: the publisher counts as away.
-    Lapsed(Box<Claim>),
-    /// The author may use more numbers for GAP segments.
-    Gaps(Box<Claim>),
-    /// The reconnect window passed: the stream is over.
-    Over,
-    /// The publisher is away or the broadcast is over, and no author may be left, or it is control: somebody must say it.
-    Close,
-    /// The end is known to everybody: the claim can go.
-    Forget,
-}
-
-/// What is due for a claim at `now`.
-pub fn due(now: UnixMillis, claim: &Claim) -> Due {
-    match claim.presence {
-        Presence::Publishing if claim.is_held(now) => Due::Nothing,
-        Presence::Publishing => Due::Lapsed(Box::new(claim.away(now))),
-        Presence::Away { since } => {
-            if now.0.saturating_sub(since.0) >= u64::from(claim.settings.reconnect_window) * 1_000 {
-                return Due::Over;
-            }
-            let gaps_through = claim.gaps_at(now, since);
-            if gaps_through == claim.gaps_through {
-                let look = claim.by_control || now.0.saturating_sub(since.0) >= AUTHOR_LOOK_MS;
-                return if look { Due::Close } else { Due::Nothing };
-            }
-            Due::Gaps(Box::new(Claim { gaps_through, ..claim.clone() }))
-        }
-        Presence::Ended { confirmed: true, .. } => Due::Forget,
-        Presence::Ended { .. } => match claim.over_for_ms(now) {
-            over if claim.by_control && over >= END_ANNOUNCED_MS => Due::Forget,
-            over if claim.by_control || over >= END_REPORTED_MS => Due::Close,
-            _ => Due::Nothing,
-        },
-    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! The rules of the claim, one by one.
 
+use millrace_wire::control_api::AwayPolicy;
+
 use super::super::stream::tests::sample;
 use super::*;
 
