@@ -28,6 +28,8 @@ pub struct Config {
     pub max_waiters: usize,
     /// Seconds the first playlist request of a starting stream is held.
     pub start_hold_s: u64,
+    /// Viewers counted of one address (one /64 for IPv6); 0: any number.
+    pub viewers_per_address: u32,
     /// Signs viewer sessions; the same on all edges, or a viewer moved to another edge counts twice until
     /// the first count expires. Drawn at random when empty.
     pub beacon_secret: Secret<String>,
@@ -45,6 +47,8 @@ impl Default for Config {
             feed_idle_s: 300,
             max_waiters: 50_000,
             start_hold_s: 5,
+            // A campus or a mobile network's gateway.
+            viewers_per_address: 1_000,
             beacon_secret: Secret::default(),
         }
     }

@@ -6,6 +6,7 @@
 
 pub mod cache;
 pub mod config;
+mod crowd;
 mod feed;
 pub mod fetch;
 pub mod hot;

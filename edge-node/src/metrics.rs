@@ -40,6 +40,8 @@ pub struct EdgeMetrics {
     pub coalesced: Counter,
     /// Look-ups of unknown playback ids answered from memory.
     pub unknown_remembered: Counter,
+    /// Beats of viewers that were not counted.
+    pub beats_uncounted: Counter,
     /// Messages of the bus lost because a feed was behind.
     pub feed_dropped: Counter,
 }
@@ -79,6 +81,7 @@ impl EdgeMetrics {
                 Unit::Count,
                 "Unknown playback ids refused from memory",
             ),
+            beats_uncounted: counter("beats_uncounted", Unit::Count, "Viewers' beats beyond a limit"),
             feed_dropped: counter("feed_messages_dropped", Unit::Count, "Bus messages lost by slow feeds"),
         }
     }

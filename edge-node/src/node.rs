@@ -114,7 +114,7 @@ pub async fn start(config: Config, deps: Deps) -> anyhow::Result<Node> {
         stop.clone(),
     ));
 
-    let viewers = Arc::new(Viewers::default());
+    let viewers = Arc::new(Viewers::new(config.viewers_per_address, deps.clock.clone()));
     tokio::spawn(viewers.clone().run(deps.state.clone(), stop.clone()));
     let (lagging, probe_stop) = (metrics.clone(), stop.clone());
     supervisor

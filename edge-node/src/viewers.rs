@@ -3,11 +3,12 @@
 
 use std::collections::HashMap;
 use std::fmt::Write;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hmac::{Hmac, Mac};
-use millrace_runtime::Secret;
+use millrace_runtime::{Clock, Secret};
 use millrace_state::SharedState;
 use millrace_wire::ids::StreamId;
 use millrace_wire::keys;
@@ -15,6 +16,7 @@ use rand::RngCore;
 use sha2::Sha256;
 use tokio_util::sync::CancellationToken;
 
+use crate::crowd::Crowd;
 use crate::stream::LiveStream;
 
 /// How often a player beats, seconds.
@@ -88,20 +90,31 @@ fn hex(bytes: &[u8]) -> String {
 type Beats = (Arc<LiveStream>, HashMap<String, bool>);
 
 /// Collects beats and writes them.
-#[derive(Debug, Default)]
 pub struct Viewers {
+    crowd: Crowd,
+    clock: Arc<dyn Clock>,
     pending: Mutex<HashMap<StreamId, Beats>>,
 }
 
 impl Viewers {
-    /// A session watches, or has left.
-    pub fn beat(&self, stream: &Arc<LiveStream>, session: &str, watching: bool) {
+    /// At most `per_address` viewers of one address are counted; 0: any number.
+    pub fn new(per_address: u32, clock: Arc<dyn Clock>) -> Self {
+        Self { crowd: Crowd::new(per_address), clock, pending: Mutex::default() }
+    }
+
+    /// A session watches, or has left; false when it is not counted.
+    pub fn beat(&self, stream: &Arc<LiveStream>, address: IpAddr, session: &str, watching: bool) -> bool {
+        if !self.crowd.admit(address, self.clock.now_ms()) {
+            return false;
+        }
         let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
         let held: usize = pending.values().map(|(_, s)| s.len()).sum();
-        if held < MAX_PENDING {
-            let (_, sessions) = pending.entry(stream.id).or_insert_with(|| (stream.clone(), HashMap::new()));
-            sessions.insert(session.to_owned(), watching);
+        if held >= MAX_PENDING {
+            return false;
         }
+        let (_, sessions) = pending.entry(stream.id).or_insert_with(|| (stream.clone(), HashMap::new()));
+        sessions.insert(session.to_owned(), watching);
+        true
     }
 
     /// Writes what was collected and refreshes the counts, until told to stop.
@@ -115,6 +128,7 @@ impl Viewers {
     }
 
     async fn flush(&self, state: &SharedState) {
+        self.crowd.forget(self.clock.now_ms());
         let pending = std::mem::take(&mut *self.pending.lock().unwrap_or_else(PoisonError::into_inner));
         for (id, (stream, sessions)) in pending {
             let set = keys::viewers(id);

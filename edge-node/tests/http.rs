@@ -433,35 +433,6 @@ async fn polling_what_does_not_exist_costs_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn viewers_are_counted_once_over_two_edges() {
-    let world = World::new().await;
-    let (a, b) = (world.edge().await, world.edge().await);
-    let path = world.path("beacon");
-    let first = request(a.addr(), "POST", &path, &[], b"").await;
-    assert_eq!(first.status, 200);
-    let told: serde_json::Value = serde_json::from_slice(&first.body).unwrap();
-    assert_eq!((told["phase"].as_str(), told["viewers"].as_u64()), (Some("waiting"), Some(0)));
-    let body = serde_json::json!({ "session": told["session"] }).to_string();
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
-    loop {
-        let answer = request(a.addr(), "POST", &path, &[], body.as_bytes()).await;
-        let told: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
-        if told["viewers"] == 1 {
-            break;
-        }
-        assert!(tokio::time::Instant::now() < deadline, "{told}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    assert_eq!(request(b.addr(), "POST", &path, &[], b"not json").await.status, 400);
-    assert_eq!(
-        request(b.addr(), "POST", "/live/ffffffffffffffffffffffffffffffff/beacon", &[], b"").await.status,
-        404
-    );
-    a.drain().await;
-    b.drain().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pages_and_health() {
     let world = World::new().await;
     let node = world.edge().await;

@@ -91,6 +91,8 @@ struct Connection<S> {
     publisher: Option<Publisher>,
     meter: BitrateMeter,
     started: Duration,
+    /// When the timer looks at the deadline again.
+    armed: Duration,
     bad_media: u32,
     _open: Held,
 }
@@ -104,6 +106,7 @@ impl<S: Socket> Connection<S> {
             publisher: None,
             meter: BitrateMeter::new(shared.config.max_bitrate),
             started: now,
+            armed: now,
             bad_media: 0,
             _open: Held::new(&shared.metrics.connections),
             socket,
@@ -116,12 +119,16 @@ impl<S: Socket> Connection<S> {
 
     /// Reads and answers until something ends the connection.
     async fn run(&mut self) -> End {
-        // One timer for the connection, moved only when it fires: a deadline moves with every frame.
-        let timer = tokio::time::sleep(self.time_left());
+        // One timer for the connection, moved when it fires or is due sooner: a deadline moves on with every frame.
+        let timer = tokio::time::sleep(Duration::ZERO);
         tokio::pin!(timer);
+        self.arm(timer.as_mut());
         loop {
             if let Err(end) = self.turn().await {
                 return end;
+            }
+            if self.rtmp.deadline().is_some_and(|due| due < self.armed) {
+                self.arm(timer.as_mut());
             }
             self.rtmp.prepare_read(&mut self.buf);
             let outcome = tokio::select! {
@@ -176,15 +183,17 @@ impl<S: Socket> Connection<S> {
         Ok(())
     }
 
-    fn time_left(&self) -> Duration {
-        let deadline = self.rtmp.deadline().unwrap_or(self.shared.now() + limits::LOOK);
+    fn arm(&mut self, timer: std::pin::Pin<&mut Sleep>) {
+        let now = self.shared.now();
+        self.armed = self.rtmp.deadline().unwrap_or(now + limits::LOOK);
         // Not below a few milliseconds: the clock has them only.
-        deadline.saturating_sub(self.shared.now()).max(Duration::from_millis(5))
+        let left = self.armed.saturating_sub(now).max(Duration::from_millis(5));
+        timer.reset(Instant::now() + left);
     }
 
     fn timed_out(&mut self, timer: std::pin::Pin<&mut Sleep>) -> Result<(), End> {
         self.rtmp.handle_timeout(self.shared.now())?;
-        timer.reset(Instant::now() + self.time_left());
+        self.arm(timer);
         Ok(())
     }
 

@@ -3,9 +3,11 @@
 //! Knows no clock and no socket: the caller passes the time.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use millrace_runtime::address::network;
 
 use crate::limits;
 
@@ -153,17 +155,6 @@ fn forget(refused: &mut HashMap<IpAddr, Refusals>, now: Duration) {
     }
 }
 
-/// What counts as one address: an IPv6 user has a whole /64 to choose from.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => {
-            let [a, b, c, d, ..] = v6.segments();
-            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
-        }
-        v4 @ IpAddr::V4(_) => v4,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -204,7 +195,6 @@ mod tests {
         let _b = gate.enter("2001:db8::2".parse().unwrap()).unwrap();
         assert_eq!(gate.enter("2001:db8::3".parse().unwrap()).unwrap_err(), Full::Address);
         assert!(gate.enter("2001:db8:0:1::1".parse().unwrap()).is_ok());
-        assert_eq!(network("::ffff:192.0.2.1".parse().unwrap()), v4(1));
     }
 
     #[test]

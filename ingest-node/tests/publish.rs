@@ -3,7 +3,6 @@
 mod support;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use millrace_bus::MemBus;
 use millrace_testkit::{Clip, ClipSpec, FfmpegPublisher};
@@ -233,13 +232,15 @@ async fn control_away_is_waited_for_and_then_the_publisher_is_refused() {
     let control = FakeControl::start(&bus).await;
     let (stream, key) = control.stream();
     let seen = control.stop();
-    let config = millrace_ingest::Config { publish_timeout_s: 1, ..config() };
+    let config = millrace_ingest::Config { publish_timeout_s: 4, ..config() };
     let (node, _metrics, _drain) = node(&bus, config).await;
     let url = format!("rtmp://{}/live/{}", node.rtmp_addr(), key.reveal());
     assert_eq!(Pusher::publish(&url, 0).await.err().as_deref(), Some("NetStream.Failed"));
-    // It comes back while a publisher waits.
+    // It comes back while a publisher waits: a claim was asked for once, and nobody answered.
+    let mut asked = bus.subscribe(subjects::CONTROL_CLAIM, 16).await.unwrap();
     let waiting = tokio::spawn(async move { Pusher::publish(&url, 0).await });
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    tokio::time::timeout(LIMIT, asked.recv()).await.expect("a claim").unwrap();
+    drop(asked);
     let control = FakeControl::with(&bus, seen).await;
     let pusher = waiting.await.unwrap().unwrap();
     // It goes again: the stream does not.

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod actors;
+pub mod address;
 pub mod backoff;
 pub mod clock;
 pub mod config;

@@ -1,5 +1,7 @@
 //! `POST /live/{playback_id}/beacon`: the player says that it watches and learns how many do.
 
+use std::net::IpAddr;
+
 use actix_web::HttpResponse;
 use actix_web::http::header;
 use actix_web::web::Bytes;
@@ -30,7 +32,12 @@ struct Answer {
 }
 
 /// Answers a beat.
-pub(super) async fn serve(app: &App, playback: PlaybackId, body: &Bytes) -> HttpResponse {
+pub(super) async fn serve(
+    app: &App,
+    playback: PlaybackId,
+    address: Option<IpAddr>,
+    body: &Bytes,
+) -> HttpResponse {
     let beat = match body.len() {
         0 => Beat::default(),
         n if n > MAX_BODY => return refuse::malformed(),
@@ -48,7 +55,9 @@ pub(super) async fn serve(app: &App, playback: PlaybackId, body: &Bytes) -> Http
     // A new session counts from its second beat: one that never comes back was no viewer.
     let session = given.clone().unwrap_or_else(|| app.signer.issue(stream.id));
     if let Some(id) = given.as_deref().and_then(|s| app.signer.check(stream.id, s)) {
-        app.viewers.beat(&stream, id, !beat.leaving);
+        // Over a limit the viewer watches on, uncounted.
+        let counted = address.is_some_and(|a| app.viewers.beat(&stream, a, id, !beat.leaving));
+        app.metrics.beats_uncounted.add(u64::from(!counted));
     }
     let phase = match stream.view().phase {
         Phase::Waiting => "waiting",

@@ -169,7 +169,10 @@ async fn get(app: &App, request: &HttpRequest) -> (&'static str, HttpResponse) {
 async fn post(app: Data<App>, request: HttpRequest, body: Bytes) -> HttpResponse {
     let path = request.path().strip_prefix("/live/").and_then(|p| p.strip_suffix("/beacon"));
     let answer = match path.and_then(|p| p.parse::<PlaybackId>().ok()) {
-        Some(playback) => beacon::serve(&app, playback, &body).await,
+        Some(playback) => {
+            let address = request.peer_addr().map(|peer| peer.ip());
+            beacon::serve(&app, playback, address, &body).await
+        }
         None => refuse::method(),
     };
     count(&app, "beacon", &answer);

@@ -1,10 +1,11 @@
 //! A raw HTTP/1.1 client: shows exactly what was sent.
+#![allow(dead_code, reason = "each test file uses its part")]
 
 use std::net::SocketAddr;
 
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 /// An answer as received.
 #[derive(Debug)]
@@ -30,6 +31,17 @@ pub(crate) struct KeepAlive(TcpStream, Vec<u8>);
 impl KeepAlive {
     pub(crate) async fn connect(addr: SocketAddr) -> Self {
         Self(TcpStream::connect(addr).await.unwrap(), Vec::new())
+    }
+
+    /// From this address of the machine.
+    pub(crate) async fn connect_from(source: [u8; 4], addr: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((source, 0).into()).unwrap();
+        Self(socket.connect(addr).await.unwrap(), Vec::new())
+    }
+
+    pub(crate) async fn post(&mut self, path: &str, body: &[u8]) -> Answer {
+        self.send("POST", path, &[], body).await
     }
 
     pub(crate) async fn get(&mut self, path: &str) -> Answer {
