@@ -8,6 +8,7 @@ pub mod api;
 pub mod clip;
 pub mod cluster;
 pub mod compare;
+pub mod facts;
 pub mod http;
 pub mod load;
 pub mod playlist;

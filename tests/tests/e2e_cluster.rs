@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use millrace_tests::clip::{Clip, seconds};
 use millrace_tests::cluster::{Cluster, Node, Programs};
 use millrace_tests::compare::same;
+use millrace_tests::facts::Facts;
 use millrace_tests::process::tail;
 use millrace_tests::publish::push;
 use millrace_tests::viewer::{Recording, Track, Viewer};
@@ -20,8 +21,20 @@ const CLIP_LIMIT: Duration = Duration::from_mins(1);
 /// What is done to the cluster in mid-stream.
 type Blow = for<'a> fn(&'a mut Cluster) -> std::pin::Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
 
+/// What JetStream must have kept at the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kept {
+    Everything,
+    /// A worker that dies between storing a segment and saying so may leave that unsaid.
+    Events,
+}
+
 /// Pushes 20 s, strikes after 6, gives what viewers at both edges got.
-async fn watch_through(programs: Programs, blow: Option<Blow>) -> Result<(Clip, Recording, Recording)> {
+async fn watch_through(
+    programs: Programs,
+    blow: Option<Blow>,
+    kept: Kept,
+) -> Result<(Clip, Recording, Recording)> {
     let mut cluster = Cluster::start_as(programs).await?;
     let clip = Clip::numbered(seconds(20)).await?;
     let api = cluster.api();
@@ -39,6 +52,17 @@ async fn watch_through(programs: Programs, blow: Option<Blow>) -> Result<(Clip, 
     api.stop(&live.id).await?;
     let one = one.finish().await.with_context(|| cluster.tails())?;
     let two = two.finish().await.with_context(|| cluster.tails())?;
+    let facts = Facts::of(&cluster.nats.url(), &live.id).await?;
+    facts.whole_life().await.with_context(|| cluster.tails())?;
+    if kept == Kept::Everything {
+        let of = |name: &'static str, track: &Track| {
+            let numbers: Vec<u64> =
+                track.segments.iter().filter(|(_, (_, b))| b.is_some()).map(|(n, _)| *n).collect();
+            numbers.into_iter().map(move |number| (name.to_owned(), number))
+        };
+        let wanted = of("video", &one.video).chain(of("audio", &one.audio)).collect();
+        facts.segments(wanted).await.with_context(|| cluster.tails())?;
+    }
     Ok((clip, one, two))
 }
 
@@ -64,9 +88,13 @@ fn agree(one: &Track, two: &Track) -> Result<()> {
 
 /// Nodes that are struck run as commands of `millrace`, undisturbed ones each as its own program: it makes no difference.
 async fn nothing_is_lost(blow: Option<Blow>) -> Result<()> {
+    nothing_but(Kept::Everything, blow).await
+}
+
+async fn nothing_but(kept: Kept, blow: Option<Blow>) -> Result<()> {
     let _turn = TURN.lock().await;
     let programs = if blow.is_some() { Programs::One } else { Programs::Own };
-    let (clip, one, two) = watch_through(programs, blow).await?;
+    let (clip, one, two) = Box::pin(watch_through(programs, blow, kept)).await?;
     whole(&clip, &one)?;
     whole(&clip, &two)?;
     agree(&one.video, &two.video)?;
@@ -81,15 +109,15 @@ async fn every_frame_comes_out_once_at_both_edges() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_worker_costs_no_frame() -> Result<()> {
     // Which of the two holds the job is the cluster's choice: the first is killed and comes back, then the second goes.
-    nothing_is_lost(Some(|cluster| {
+    let killed: Blow = |cluster| {
         Box::pin(async {
             cluster.kill(Node::Transcode(1))?;
             cluster.start_node(Node::Transcode(1)).await?;
             tokio::time::sleep(Duration::from_secs(6)).await;
             cluster.kill(Node::Transcode(2))
         })
-    }))
-    .await
+    };
+    nothing_but(Kept::Events, Some(killed)).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,0 +1,72 @@
+//! What a cluster's JetStream keeps of a livestream.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use millrace_bus::{Bus, JournalConfig, JournalEntry, NatsBus, NatsConfig, ReaderConfig};
+use millrace_wire::announce::IndexFact;
+use millrace_wire::control_api::{self, LifecycleEvent, LifecycleKind};
+use millrace_wire::ids::StreamId;
+use millrace_wire::subjects;
+
+/// What is said at the end of a stream is kept in a moment; an election of JetStream takes seconds.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// A reader of what the nodes keep.
+pub struct Facts {
+    bus: NatsBus,
+    stream: StreamId,
+}
+
+impl Facts {
+    /// Reads with the bus at `url`.
+    pub async fn of(url: &str, stream: &str) -> Result<Self> {
+        let bus = NatsBus::connect(NatsConfig::new([url])).await?;
+        let stream = stream.parse()?;
+        let journals = [
+            JournalConfig::new(subjects::EVENTS_STREAM, subjects::EVENTS_SUBJECTS),
+            JournalConfig::new(subjects::INDEX_STREAM, subjects::INDEX_SUBJECTS),
+        ];
+        for journal in &journals {
+            bus.journal_declare(journal).await?;
+        }
+        let read =
+            async |journal, subject| bus.journal_reader(journal, &ReaderConfig::new("tests", subject)).await;
+        read(subjects::EVENTS_STREAM, subjects::events(stream)).await?;
+        read(subjects::INDEX_STREAM, subjects::index(stream)).await?;
+        Ok(Self { bus, stream })
+    }
+
+    async fn next(&self, journal: &str, missing: &str) -> Result<JournalEntry> {
+        let next = self.bus.journal_next(journal, "tests", LIMIT).await?;
+        let entry = next.with_context(|| format!("{journal} lacks {missing} of {}", self.stream))?;
+        entry.ack().await?;
+        Ok(entry)
+    }
+
+    /// Waits until the stream's whole life is kept: each event once, its start first and its end last.
+    pub async fn whole_life(&self) -> Result<Vec<LifecycleKind>> {
+        let mut events: Vec<LifecycleEvent> = Vec::new();
+        while !matches!(events.last().map(|event| event.kind), Some(LifecycleKind::Ended { .. })) {
+            let entry = self.next(subjects::EVENTS_STREAM, "the end").await?;
+            events.push(control_api::decode(&entry.payload)?);
+        }
+        let ids: BTreeSet<String> = events.iter().map(LifecycleEvent::id).collect();
+        ensure!(ids.len() == events.len(), "an event is kept twice: {events:?}");
+        ensure!(matches!(events[0].kind, LifecycleKind::Started { .. }), "{events:?}");
+        Ok(events.into_iter().map(|event| event.kind).collect())
+    }
+
+    /// Waits until each of these segments of a rendition is known to be stored; no fact may be kept twice.
+    pub async fn segments(&self, mut wanted: BTreeSet<(String, u64)>) -> Result<()> {
+        let mut ids = BTreeSet::new();
+        while !wanted.is_empty() {
+            let entry = self.next(subjects::INDEX_STREAM, &format!("{wanted:?}")).await?;
+            let fact: IndexFact = serde_json::from_slice(&entry.payload)?;
+            wanted.remove(&(fact.segment.rendition.to_string(), fact.segment.msn.0));
+            ensure!(ids.insert(fact.id()), "{} is kept twice", fact.id());
+        }
+        Ok(())
+    }
+}
