@@ -175,3 +175,26 @@ async fn a_lost_journal_is_declared_again() {
     bus.journal_reader("FACTS", &ReaderConfig::new("all", ">")).await.unwrap();
     assert_eq!(conformance::journals::entry(&bus, "FACTS", "all").await.payload, bytes("2"));
 }
+
+/// A server whose JetStream is off: a journal is an error that may pass, and neither media nor the writer's caller waits.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_jetstream_media_flow_and_facts_wait() {
+    for kind in NatsKind::all() {
+        let server = NatsServer::start_plain(kind).await;
+        let bus: SharedBus = Arc::new(connect(&server).await);
+        let config = JournalConfig::new("FACTS", ["f.>"]);
+        let refused = bus.journal_declare(&config).await.unwrap_err();
+        assert!(refused.is_retryable(), "{kind:?}: {refused}");
+        let writer = JournalWriter::start(bus.clone(), config, |_| {});
+        let mut sub = bus.subscribe("media.s.1", 1000).await.unwrap();
+        let start = Instant::now();
+        for number in 0..500 {
+            writer.append("f.x".into(), number.to_string(), bytes("x"));
+            bus.publish("media.s.1", bytes("x")).unwrap();
+        }
+        assert!(start.elapsed() < Duration::from_millis(500), "{kind:?}: somebody waited");
+        for _ in 0..500 {
+            assert_eq!(next(&mut sub).await, "x");
+        }
+    }
+}

@@ -71,6 +71,18 @@ impl NatsServer {
         Self { running, binary }
     }
 
+    /// Starts one without JetStream.
+    pub async fn start_plain(kind: NatsKind) -> Self {
+        let binary = kind.need();
+        let command = |_: &Path, port: u16| {
+            let mut command = Command::new(&binary);
+            command.args(["-a", "127.0.0.1", "-p", &port.to_string()]);
+            command
+        };
+        let running = Running::start("nats", command, ready).await;
+        Self { running, binary }
+    }
+
     /// Starts any that is installed, the newest first.
     pub async fn start_any() -> Self {
         Self::start(NatsKind::all().pop().unwrap_or(NatsKind::Distribution)).await
