@@ -90,6 +90,7 @@ impl Worker {
         while let Some(frames) = self.author.poll_output() {
             let (subject, frames) = match frames {
                 Frames::Live(frames) => (subjects::live(stream, epoch, GENERATION), frames),
+                Frames::Digest(_) => continue,
                 Frames::Repeat(frames) => (subjects::repair_live(stream, epoch, GENERATION), frames),
             };
             for frame in frames {

@@ -10,6 +10,8 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
 
+use crate::payload::Payload;
+
 /// Locks: enough that a feed's insertions and eight workers' look-ups rarely meet.
 const SHARDS: usize = 32;
 
@@ -17,17 +19,17 @@ const SHARDS: usize = 32;
 #[derive(Debug, Clone)]
 pub struct Object {
     /// Its bytes.
-    pub bytes: Bytes,
+    pub payload: Payload,
     /// Its entity tag.
     pub etag: Bytes,
 }
 
 impl Object {
     /// The object under `key`. A name never changes its bytes, so the name is the tag.
-    pub fn new(key: &str, bytes: Bytes) -> Self {
+    pub fn new(key: &str, payload: impl Into<Payload>) -> Self {
         let tail = key.rsplitn(3, '/').take(2).collect::<Vec<_>>();
         let etag = format!("\"{}-{}\"", tail.get(1).unwrap_or(&""), tail.first().unwrap_or(&""));
-        Self { bytes, etag: etag.into() }
+        Self { payload: payload.into(), etag: etag.into() }
     }
 }
 
@@ -91,8 +93,8 @@ impl ObjectCache {
     }
 
     /// Puts a feed's object in; it stays until [`ObjectCache::remove`].
-    pub fn insert_hot(&self, key: &str, bytes: Bytes) {
-        let entry = Entry { object: Object::new(key, bytes), cached: false, used: AtomicU64::new(0) };
+    pub fn insert_hot(&self, key: &str, payload: impl Into<Payload>) {
+        let entry = Entry { object: Object::new(key, payload), cached: false, used: AtomicU64::new(0) };
         if let Some(old) = self.write(key).insert(key.into(), entry) {
             self.forget(&old);
         }
@@ -107,7 +109,7 @@ impl ObjectCache {
 
     /// Puts an object read from the store in, evicting the least recently used beyond the limit.
     pub fn insert_cached(&self, key: &str, object: Object) {
-        let size = object.bytes.len();
+        let size = object.payload.len();
         if size > self.limit {
             return;
         }
@@ -126,7 +128,7 @@ impl ObjectCache {
 
     fn forget(&self, entry: &Entry) {
         if entry.cached {
-            self.cached_bytes.fetch_sub(entry.object.bytes.len(), Ordering::Relaxed);
+            self.cached_bytes.fetch_sub(entry.object.payload.len(), Ordering::Relaxed);
         }
     }
 

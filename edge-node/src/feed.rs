@@ -7,7 +7,7 @@ use bytes::Bytes;
 use millrace_bus::{BusError, SharedBus, Subscription};
 use millrace_cluster::feed::{Feed, Input, MediaKind, Output};
 use millrace_cluster::{Millis, at_rest};
-use millrace_runtime::Clock;
+use millrace_runtime::{Alarm, Clock};
 use millrace_state::SharedState;
 use millrace_wire::announce::{EpochAnnouncement, SessionAnnouncement};
 use millrace_wire::fact::{FactReader, Snapshot};
@@ -96,9 +96,10 @@ pub(crate) async fn run(
         stream,
     };
     let mut batch = Vec::with_capacity(BATCH);
+    let mut alarm = Alarm::default();
     shell.turn(Input::Tick).await?;
     loop {
-        let wait = shell.until_timeout();
+        alarm.within(shell.until_timeout());
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
             (got, repaired) = receive(&mut shell.live, &mut batch) => shell.facts(got, &mut batch, repaired).await?,
@@ -115,7 +116,7 @@ pub(crate) async fn run(
                 None => anyhow::bail!("the bus is closed"),
             },
             Some(input) = shell.replies.1.recv() => shell.turn(input).await?,
-            () = tokio::time::sleep(wait) => shell.turn(Input::Tick).await?,
+            () = alarm.ring() => shell.turn(Input::Tick).await?,
         }
     }
 }

@@ -3,16 +3,18 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
-use millrace_wire::fact::Snapshot;
+use bytes::Bytes;
+use millrace_wire::fact::{Slot, Snapshot, TrackSlot};
 use millrace_wire::ids::{Epoch, Generation, InitVersion, Msn, PartIndex, PlaybackId, Rendition};
 use millrace_wire::objects::{ObjectKind, ObjectName};
 
 use crate::cache::ObjectCache;
 use crate::metrics::EdgeMetrics;
+use crate::payload::Payload;
 
-/// Objects stay this many segments after they left the window: players that loaded the playlist before still ask.
-const GRACE_SEGMENTS: u64 = 3;
+/// Objects stay this many segments longer than they are needed: players that loaded the playlist before still ask, and
+/// should not have to wait for the store.
+const GRACE_SEGMENTS: u64 = 1;
 
 /// A part's author and index.
 pub type Named = (Generation, PartIndex);
@@ -23,13 +25,17 @@ type Place = (Msn, Rendition, Epoch, Generation);
 #[derive(Debug, Default)]
 struct Held {
     parts: BTreeMap<u32, Bytes>,
-    whole: Option<Bytes>,
+    whole: Option<Payload>,
 }
 
 impl Held {
     fn len(&self) -> usize {
-        // Parts of a whole segment are slices of it.
-        self.whole.as_ref().map_or_else(|| self.parts.values().map(Bytes::len).sum(), Bytes::len)
+        let parts: usize = self.parts.values().map(Bytes::len).sum();
+        match &self.whole {
+            Some(Payload::One(whole)) => parts + whole.len(),
+            // They are its bytes.
+            Some(Payload::Parts(_)) | None => parts,
+        }
     }
 }
 
@@ -96,11 +102,22 @@ impl Hot {
         generation: Generation,
         bytes: Bytes,
     ) {
+        self.keep_whole(rendition, epoch, msn, generation, bytes.into());
+    }
+
+    fn keep_whole(
+        &mut self,
+        rendition: &Rendition,
+        epoch: Epoch,
+        msn: Msn,
+        generation: Generation,
+        whole: Payload,
+    ) {
         self.cache
-            .insert_hot(&self.key(rendition, epoch, ObjectKind::Segment(msn, generation)), bytes.clone());
+            .insert_hot(&self.key(rendition, epoch, ObjectKind::Segment(msn, generation)), whole.clone());
         let held = self.held.entry((msn, rendition.clone(), epoch, generation)).or_default();
         let before = held.len();
-        held.whole = Some(bytes);
+        held.whole = Some(whole);
         let after = held.len();
         self.count(before, after);
         self.shed();
@@ -111,7 +128,7 @@ impl Hot {
         self.held.get(&(msn, rendition.clone(), epoch, generation)).is_some_and(|h| h.whole.is_some())
     }
 
-    /// A segment is complete: its bytes are its parts', joined. `false` when some part is missing: the store has the
+    /// A segment is complete: its bytes are its parts'. `false` when some part is missing: the store has the
     /// segment, or will.
     pub fn join(
         &mut self,
@@ -125,37 +142,18 @@ impl Hot {
             self.held.get(&(msn, rendition.clone(), epoch, *generation))?.parts.get(&part.0)
         };
         let Some(pieces) = parts.iter().map(find).collect::<Option<Vec<_>>>() else { return false };
-        let mut whole = BytesMut::with_capacity(pieces.iter().map(|p| p.len()).sum());
-        for piece in pieces {
-            whole.extend_from_slice(piece);
-        }
+        let whole = Payload::Parts(pieces.into_iter().cloned().collect());
         if whole.is_empty() {
             return false;
         }
-        let whole = whole.freeze();
-        self.slice_parts(rendition, epoch, msn, parts, &whole);
-        self.whole(rendition, epoch, msn, generation, whole);
+        self.keep_whole(rendition, epoch, msn, generation, whole);
         true
     }
 
-    /// Lets the parts share the segment's memory instead of holding it twice.
-    fn slice_parts(&mut self, rendition: &Rendition, epoch: Epoch, msn: Msn, parts: &[Named], whole: &Bytes) {
-        let mut at: usize = 0;
-        for (generation, part) in parts {
-            let place = (msn, rendition.clone(), epoch, *generation);
-            let Some(held) = self.held.get_mut(&place).and_then(|h| h.parts.get_mut(&part.0)) else { return };
-            let Some(end) = at.checked_add(held.len()).filter(|end| *end <= whole.len()) else { return };
-            *held = whole.slice(at..end);
-            at = end;
-            let slice = held.clone();
-            self.cache
-                .insert_hot(&self.key(rendition, epoch, ObjectKind::Part(msn, *generation, *part)), slice);
-        }
-    }
-
-    /// Lets go of what left the window some segments ago.
+    /// Lets go of what the store has: what left the window some segments ago, and what is listed without its parts.
     pub fn retain(&mut self, snapshot: &Snapshot) {
-        let keep = Msn(snapshot.first_msn.0.saturating_sub(GRACE_SEGMENTS));
+        let listed = oldest_needed(snapshot).unwrap_or(snapshot.first_msn);
+        let keep = Msn(listed.0.saturating_sub(GRACE_SEGMENTS));
         while self.held.first_key_value().is_some_and(|((msn, ..), _)| *msn < keep) {
             self.drop_oldest();
         }
@@ -199,6 +197,15 @@ impl Hot {
     pub fn bytes(&self) -> usize {
         self.bytes
     }
+}
+
+/// The oldest segment of the window that still has parts listed or is not in the store as a whole.
+fn oldest_needed(snapshot: &Snapshot) -> Option<Msn> {
+    let stored = |slot: &&Slot| {
+        let done = |track: &TrackSlot| track.parts.is_empty() && track.committed;
+        slot.gap.is_some() || slot.tracks.values().all(done)
+    };
+    snapshot.slots.iter().find(|slot| !stored(slot)).or(snapshot.slots.back()).map(|slot| slot.msn)
 }
 
 impl Drop for Hot {

@@ -13,6 +13,7 @@ pub mod hot;
 mod http;
 pub mod metrics;
 mod node;
+pub mod payload;
 pub mod publish;
 pub mod registry;
 mod role;

@@ -123,6 +123,8 @@ impl<S: Socket> Connection<S> {
         let timer = tokio::time::sleep(Duration::ZERO);
         tokio::pin!(timer);
         self.arm(timer.as_mut());
+        let cutoff = self.shared.cutoff.clone().cancelled_owned();
+        tokio::pin!(cutoff);
         loop {
             if let Err(end) = self.turn().await {
                 return end;
@@ -134,7 +136,7 @@ impl<S: Socket> Connection<S> {
             let outcome = tokio::select! {
                 read = self.socket.read_buf(&mut self.buf) => self.received(read),
                 reason = closed(&mut self.publisher) => Err(reason.into()),
-                () = self.shared.cutoff.cancelled() => Err(CloseReason::Draining.into()),
+                () = &mut cutoff => Err(CloseReason::Draining.into()),
                 () = &mut timer => self.timed_out(timer.as_mut()),
             };
             if let Err(end) = outcome {

@@ -23,8 +23,9 @@ pub const MAX_KEYFRAME_INTERVAL_S: u32 = 30;
 pub const RING_BYTES: usize = 16 * 1024 * 1024;
 /// The least a ring may be: one largest message and as much again.
 pub const MIN_RING_BYTES: usize = 1024 * 1024;
-/// Seconds of media kept beyond what is committed: longer than a worker's replacement takes.
-pub const RING_S: u32 = 6;
+/// Seconds of media kept though they are in the store: nobody needs them, but messages of one segment are stored a
+/// moment apart.
+pub const RING_S: u32 = 2;
 /// Seconds publishers may go on after a drain began: an operator's rolling update waits for no show to end.
 pub const DRAIN_S: u32 = 20;
 

@@ -121,8 +121,9 @@ fn seal(bus: &SharedBus, grant: &Grant) {
     for fact in facts {
         author.announce(Millis(0), fact, Bytes::new()).unwrap();
     }
-    let subject = subjects::live(grant.stream, grant.epoch, grant.generation);
-    while let Some(Frames::Live(frames)) = author.poll_output() {
+    let subject = subjects::digest(grant.stream, grant.epoch, grant.generation);
+    while let Some(frames) = author.poll_output() {
+        let Frames::Digest(frames) = frames else { continue };
         for frame in frames {
             bus.publish(&subject, frame).unwrap();
         }

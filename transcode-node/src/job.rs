@@ -9,7 +9,7 @@ use millrace_cluster::Millis;
 use millrace_cluster::author::Frames;
 use millrace_cluster::worker::{Input, Output, Packaged, WorkerJob};
 use millrace_media::packager::PartSetup;
-use millrace_runtime::Clock;
+use millrace_runtime::{Alarm, Clock};
 use millrace_state::SharedState;
 use millrace_store::{SharedStore, Uploader};
 use millrace_wire::control_api;
@@ -85,8 +85,9 @@ pub(crate) async fn run(deps: Deps, grant: Grant, mut orders: mpsc::Receiver<Ord
     let mut job = Job::new(deps, grant)?;
     let (mut live, mut repaired) = (Vec::with_capacity(BATCH), Vec::with_capacity(BATCH));
     job.outputs()?;
+    let mut alarm = Alarm::default();
     while !job.machine.is_done() {
-        let wait = job.until_timeout();
+        alarm.within(job.until_timeout());
         tokio::select! {
             got = subscriptions.media.recv_many(&mut live, BATCH) => job.media(got, &mut live, false)?,
             got = subscriptions.repaired.recv_many(&mut repaired, BATCH) => {
@@ -102,7 +103,7 @@ pub(crate) async fn run(deps: Deps, grant: Grant, mut orders: mpsc::Receiver<Ord
             Some(reply) = job.replies.1.recv() => job.input(reply)?,
             Some(stored) = job.stored.recv() => job.on_stored(stored)?,
             Some(order) = orders.recv() => job.order(order)?,
-            () = tokio::time::sleep(wait) => job.input(Input::Tick)?,
+            () = alarm.ring() => job.input(Input::Tick)?,
         }
     }
     job.close().await;
@@ -321,6 +322,7 @@ impl Job {
         let (stream, epoch, generation) = (grant.stream, grant.epoch, grant.generation);
         let (subject, frames) = match frames {
             Frames::Live(frames) => (subjects::live(stream, epoch, generation), frames),
+            Frames::Digest(frames) => (subjects::digest(stream, epoch, generation), frames),
             Frames::Repeat(frames) => (subjects::repair_live(stream, epoch, generation), frames),
         };
         for frame in frames {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use millrace_cluster::at_rest::{MAX_SLOTS_AT_REST, may_replace, newest};
 use millrace_runtime::Backoff;
-use millrace_state::{SharedState, StateError, Tx};
+use millrace_state::{SharedState, StateError, Tx, Version};
 use millrace_wire::fact::Snapshot;
 use millrace_wire::ids::StreamId;
 use millrace_wire::keys;
@@ -58,11 +58,12 @@ async fn write(
     closing: CancellationToken,
 ) {
     let mut pause = Backoff::new(RETRY.0, RETRY.1);
+    let mut own = None;
     while latest.changed().await.is_ok() {
         let _ = closing.run_until_cancelled(tokio::time::sleep(KEEP_AFTER)).await;
         loop {
             let Some(newest) = latest.borrow_and_update().clone() else { break };
-            match put_newer(&state, &key, &newest).await {
+            match put_newer(&state, &key, &newest, &mut own).await {
                 Ok(()) => break,
                 Err(StateError::Conflict { .. }) => {}
                 Err(error @ StateError::Unavailable { .. }) => {
@@ -79,14 +80,27 @@ async fn write(
     }
 }
 
-/// Writes `new` unless a newer author's state is there.
-async fn put_newer(state: &SharedState, key: &str, new: &Snapshot) -> Result<(), StateError> {
-    let old = state.get(key).await?;
-    let newer = |value: &[u8]| serde_json::from_slice(value).map_or(true, |old| may_replace(new, &old));
-    if old.as_ref().is_some_and(|old| !newer(&old.value)) {
-        return Ok(());
-    }
+/// Writes `new` unless a newer author's state is there. `own` is the version of this author's last write: nothing is read
+/// as long as nobody else writes.
+async fn put_newer(
+    state: &SharedState,
+    key: &str,
+    new: &Snapshot,
+    own: &mut Option<Version>,
+) -> Result<(), StateError> {
     let Ok(value) = serde_json::to_vec(new) else { return Ok(()) };
-    let version = old.map(|old| old.version);
-    state.commit(Tx::new().check(key, version).put(key, value)).await.map(drop)
+    let version = match own.take() {
+        Some(version) => Some(version),
+        None => {
+            let old = state.get(key).await?;
+            let newer =
+                |value: &[u8]| serde_json::from_slice(value).map_or(true, |old| may_replace(new, &old));
+            if old.as_ref().is_some_and(|old| !newer(&old.value)) {
+                return Ok(());
+            }
+            old.map(|old| old.version)
+        }
+    };
+    *own = Some(state.commit(Tx::new().check(key, version).put(key, value)).await?);
+    Ok(())
 }

@@ -132,7 +132,7 @@ impl Pipeline {
                 Output::SegmentStart(head) => {
                     self.heads.insert(head.track, head);
                 }
-                Output::Part(part) => self.part(&part),
+                Output::Part(part) => self.part(part),
                 Output::SegmentEnd(end) => self.segment(end),
             }
         }
@@ -157,22 +157,21 @@ impl Pipeline {
         self.made.push_back(Packaged::PartTarget { rendition: rendition(track), target });
     }
 
-    fn part(&mut self, part: &Part) {
+    fn part(&mut self, part: Part) {
         let Some(head) = self.heads.get(&part.track).copied() else { return };
-        let bytes = part.body.to_contiguous();
         let fact = fact::Part {
             rendition: rendition(part.track),
             msn: Msn(part.msn),
             part: PartIndex(part.part),
             duration: duration(u64::from(part.duration), part.timescale.ticks_per_second()),
             independent: part.independent,
-            bytes: bytes.len() as u64,
+            bytes: part.body.len() as u64,
             discontinuity_sequence: self.discontinuity(part.msn),
             program_date_time: self.wall_clock(&head),
             init_version: InitVersion(head.init_version),
             gap: false,
         };
-        self.made.push_back(Packaged::Part(fact, bytes));
+        self.made.push_back(Packaged::Part(fact, part.body.into_chunks()));
     }
 
     fn segment(&mut self, end: SegmentEnd) {

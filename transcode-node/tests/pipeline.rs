@@ -28,7 +28,8 @@ fn segments_are_their_parts_and_follow_the_wall_clock() {
     let (mut parts, mut segments) = (Vec::new(), Vec::new());
     for item in made {
         match item {
-            Packaged::Part(part, bytes) => {
+            Packaged::Part(part, pieces) => {
+                let bytes = pieces.concat();
                 assert_eq!(part.bytes, bytes.len() as u64);
                 assert_eq!(part.part.0 as usize, parts.len());
                 parts.push(bytes);

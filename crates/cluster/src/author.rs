@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use millrace_wire::fact::{Fact, FactMessage, Snapshot};
-use millrace_wire::frame::FrameError;
-use millrace_wire::ids::{Epoch, FactSeq, Generation};
+use millrace_wire::fact::{EncodedFact, Fact, Snapshot};
+use millrace_wire::frame::{FrameError, Position};
+use millrace_wire::ids::{Epoch, FactSeq, Generation, Msn};
 use millrace_wire::repair::{RepairReply, RepairRequest};
 
 use crate::Millis;
@@ -18,6 +18,8 @@ use crate::view;
 pub enum Frames {
     /// New: on the live subject.
     Live(Vec<Bytes>),
+    /// The same fact without its bytes: on the digest subject. Of a worker only: nobody supervises control.
+    Digest(Vec<Bytes>),
     /// Again: on the repair subject.
     Repeat(Vec<Bytes>),
 }
@@ -29,7 +31,8 @@ pub struct Author {
     epoch: Epoch,
     generation: Generation,
     view: Snapshot,
-    ring: Ring<()>,
+    /// By the segment whose bytes a fact carries; 0 without.
+    ring: Ring<Msn>,
     repairer: Repairer,
     max_payload: usize,
     out: VecDeque<Frames>,
@@ -44,11 +47,13 @@ impl Author {
         max_payload: usize,
     ) -> Result<Self, FrameError> {
         let view = view::takeover(epoch, generation, &base);
+        let mut ring = Ring::new(RingLimits::FACTS);
+        ring.pin(now, Some(0));
         let mut author = Self {
             epoch,
             generation,
             view,
-            ring: Ring::new(RingLimits::FACTS),
+            ring,
             repairer: Repairer::new(now, RepairLimits::default()),
             max_payload,
             out: VecDeque::new(),
@@ -66,13 +71,29 @@ impl Author {
     }
     /// Appends a fact with its payload.
     pub fn announce(&mut self, now: Millis, fact: Fact, payload: Bytes) -> Result<(), FrameError> {
+        self.announce_pieces(now, &fact, &[payload]).map(drop)
+    }
+    /// Appends a fact whose payload is `pieces` one after the other; gives the payload as the ring holds it.
+    pub fn announce_pieces(
+        &mut self,
+        now: Millis,
+        fact: &Fact,
+        pieces: &[Bytes],
+    ) -> Result<Vec<Bytes>, FrameError> {
         let seq = self.next_seq();
-        let message = FactMessage { epoch: self.epoch, generation: self.generation, seq, fact, payload };
-        let frames = message.encode(self.max_payload)?;
-        view::apply(&mut self.view, seq, &message.fact);
-        self.ring.push(now, (), frames.clone());
+        let at = Position { epoch: self.epoch, generation: self.generation, seq: seq.0 };
+        let EncodedFact { frames, digest, payload } = EncodedFact::new(at, fact, pieces, self.max_payload)?;
+        view::apply(&mut self.view, seq, fact);
+        let tag = if let Fact::Part(part) = fact { part.msn } else { Msn(0) };
+        self.ring.push(now, tag, frames.clone());
         self.out.push_back(Frames::Live(frames));
-        Ok(())
+        self.out.push_back(Frames::Digest(digest));
+        Ok(payload)
+    }
+    /// Bytes of segments from `oldest` on are not in the store yet: readers can have them from here only.
+    pub fn keep_from(&mut self, now: Millis, oldest: Msn) {
+        let seq = self.ring.find(|msn| *msn >= oldest).unwrap_or(self.ring.next_seq());
+        self.ring.pin(now, Some(seq));
     }
     /// Takes a repair request; gives the reply. Repeated frames come out of [`Author::poll_output`].
     pub fn repair(&mut self, now: Millis, request: &RepairRequest) -> RepairReply {

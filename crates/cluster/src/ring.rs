@@ -16,10 +16,9 @@ pub struct RingLimits {
 }
 
 impl RingLimits {
-    /// For media: 30 s of 50 Mb/s at most; unpinned, three of the longest segments.
-    pub const MEDIA: Self = Self { bytes: 192 << 20, age_ms: 30_000 };
-    /// For facts: the parts of six of the longest TARGETDURATIONs.
-    pub const FACTS: Self = Self { bytes: 192 << 20, age_ms: 60_000 };
+    /// For facts: what is in the store is kept a few seconds for readers that lost messages, the rest while the store is
+    /// away, 50 s of 5 Mb/s.
+    pub const FACTS: Self = Self { bytes: 32 << 20, age_ms: 6_000 };
 }
 
 #[derive(Debug)]

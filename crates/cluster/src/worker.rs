@@ -50,8 +50,8 @@ pub enum Packaged {
         /// PART-TARGET.
         target: MediaDuration,
     },
-    /// A part.
-    Part(Part, Bytes),
+    /// A part, its bytes in pieces.
+    Part(Part, Vec<Bytes>),
     /// A segment is complete; its bytes are its parts'.
     Segment(Segment),
     /// All that [`Output::Flush`] asked for has been handed in.
@@ -357,7 +357,7 @@ impl WorkerJob {
                     self.announce(now, Fact::PartTarget { rendition, target }, Bytes::new())
                 }
             }
-            Packaged::Part(part, bytes) => self.on_part(now, part, bytes),
+            Packaged::Part(part, pieces) => self.on_part(now, part, pieces),
             Packaged::Segment(segment) => self.on_segment(now, segment),
             Packaged::Flushed => self.seal(now),
         }
@@ -387,15 +387,23 @@ impl WorkerJob {
         self.announce(now, Fact::Init { rendition, version, info }, bytes)
     }
 
-    fn on_part(&mut self, now: Millis, part: Part, bytes: Bytes) -> Result<(), FrameError> {
+    fn on_part(&mut self, now: Millis, part: Part, pieces: Vec<Bytes>) -> Result<(), FrameError> {
         if part.msn < self.resume {
             return Ok(());
         }
-        self.bodies.entry((part.rendition.clone(), part.msn)).or_default().push(bytes.clone());
+        let key = (part.rendition.clone(), part.msn);
         let slot = self.author.view().slots.iter().find(|s| s.msn == part.msn);
         let track = slot.and_then(|s| s.tracks.get(&part.rendition));
         let known = track.is_some_and(|t| t.segment.is_some() || t.parts.len() > part.part.0 as usize);
-        if known { Ok(()) } else { self.announce(now, Fact::Part(part), bytes) }
+        // What the ring keeps for repairs is what is uploaded.
+        let body = if known || !self.active {
+            pieces
+        } else {
+            self.author.announce_pieces(now, &Fact::Part(part), &pieces)?
+        };
+        self.collect();
+        self.bodies.entry(key).or_default().extend(body);
+        Ok(())
     }
 
     fn on_segment(&mut self, now: Millis, segment: Segment) -> Result<(), FrameError> {
@@ -425,7 +433,11 @@ impl WorkerJob {
         let broadcast = self.grant.open.broadcast;
         self.out.push_back(Output::Index(IndexFact { stream, broadcast, epoch, generation, segment }));
         self.stored.entry(rendition.clone()).or_default().insert(msn);
-        self.announce(now, Fact::Committed { rendition, msn }, Bytes::new())
+        self.announce(now, Fact::Committed { rendition, msn }, Bytes::new())?;
+        let (epoch, first) = (self.grant.epoch, self.grant.open.first_msn);
+        let oldest = view::resume_msn(self.author.view(), epoch, first);
+        self.author.keep_from(now, oldest);
+        Ok(())
     }
 
     /// Another author has this epoch: what is complete is still stored, nothing more is packaged or announced.

@@ -36,12 +36,23 @@ where
     }))
 }
 
+/// Half of the cores: a stream's tasks wake each other with every picture, and a wake-up across threads costs more than
+/// what the task then does. The other half serves HTTP, files and child processes, which have threads of their own.
+fn worker_threads() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    (cores / 2).max(1)
+}
+
 fn running() -> io::Result<Running> {
     let mut slot = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(running) = slot.as_ref() {
         return Ok(running.clone());
     }
-    let runtime = Builder::new_multi_thread().enable_all().thread_name("millrace").build()?;
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(worker_threads())
+        .enable_all()
+        .thread_name("millrace")
+        .build()?;
     let (sender, receiver) = mpsc::channel();
     std::thread::Builder::new().name("actors".to_owned()).spawn(move || {
         let handle = runtime.handle().clone();

@@ -7,6 +7,7 @@
 
 pub mod actors;
 pub mod address;
+pub mod alarm;
 pub mod backoff;
 pub mod clock;
 pub mod config;
@@ -19,6 +20,7 @@ pub mod secret;
 pub mod supervisor;
 
 pub use actors::block_on;
+pub use alarm::Alarm;
 pub use backoff::Backoff;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use config::{ConfigError, ConfigTree, Loader, Section};

@@ -344,16 +344,51 @@ pub struct FactMessage {
     pub payload: Bytes,
 }
 
-impl FactMessage {
-    /// Encodes into frames of at most `max_payload` bytes, copying the payload once.
-    pub fn encode(&self, max_payload: usize) -> Result<Vec<Bytes>, FrameError> {
-        let fact = serde_json::to_vec(&self.fact).map_err(|_| FrameError::Body("not encodable"))?;
+/// A fact as frames of at most the bus's payload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EncodedFact {
+    /// With its payload.
+    pub frames: Vec<Bytes>,
+    /// Without it, for those who only follow the state.
+    pub digest: Vec<Bytes>,
+    /// The payload's bytes as slices of `frames`, in order: whoever keeps both holds the media once.
+    pub payload: Vec<Bytes>,
+}
+
+impl EncodedFact {
+    /// Encodes a fact whose payload is `pieces` one after the other; they are copied once.
+    pub fn new(at: Position, fact: &Fact, pieces: &[Bytes], max_payload: usize) -> Result<Self, FrameError> {
+        let fact = serde_json::to_vec(fact).map_err(|_| FrameError::Body("not encodable"))?;
         if fact.len() > MAX_FACT {
             return Err(FrameError::Body("fact too long"));
         }
-        let at = Position { epoch: self.epoch, generation: self.generation, seq: self.seq.0 };
         let len = (fact.len() as u32).to_le_bytes();
-        frame::encode(Kind::Fact, at, &[&len, &fact, &self.payload], max_payload)
+        let head: [&[u8]; 2] = [&len, &fact];
+        let body: Vec<&[u8]> = head.into_iter().chain(pieces.iter().map(|piece| &piece[..])).collect();
+        let frames = frame::encode(Kind::Fact, at, &body, max_payload)?;
+        let has_payload = pieces.iter().any(|piece| !piece.is_empty());
+        let digest =
+            if has_payload { frame::encode(Kind::Fact, at, &head, max_payload)? } else { frames.clone() };
+        let mut skip = len.len() + fact.len();
+        let mut payload = Vec::with_capacity(frames.len());
+        for frame in &frames {
+            let body = frame.slice(frame::HEADER..);
+            let skipped = skip.min(body.len());
+            skip -= skipped;
+            if skipped < body.len() {
+                payload.push(body.slice(skipped..));
+            }
+        }
+        Ok(Self { frames, digest, payload })
+    }
+}
+
+impl FactMessage {
+    /// Encodes into frames of at most `max_payload` bytes, copying the payload once.
+    pub fn encode(&self, max_payload: usize) -> Result<Vec<Bytes>, FrameError> {
+        let at = Position { epoch: self.epoch, generation: self.generation, seq: self.seq.0 };
+        let pieces = std::slice::from_ref(&self.payload);
+        EncodedFact::new(at, &self.fact, pieces, max_payload).map(|encoded| encoded.frames)
     }
 
     /// Reads a reassembled body; the payload is a slice of it.

@@ -18,6 +18,10 @@ pub fn repair_media(stream: StreamId, epoch: Epoch) -> String {
 pub fn live(stream: StreamId, epoch: Epoch, generation: Generation) -> String {
     format!("live.{stream}.{epoch}.{generation}")
 }
+/// Facts of one author without their bytes, for those who follow its state and serve nothing.
+pub fn digest(stream: StreamId, epoch: Epoch, generation: Generation) -> String {
+    format!("digest.{stream}.{epoch}.{generation}")
+}
 /// Repair requests for facts, answered by their author alone.
 pub fn ring_live(stream: StreamId, epoch: Epoch, generation: Generation) -> String {
     format!("ring.live.{stream}.{epoch}.{generation}")
@@ -117,6 +121,7 @@ mod tests {
             ring_media(s, e),
             repair_media(s, e),
             live(s, e, g),
+            digest(s, e, g),
             ring_live(s, e, g),
             repair_live(s, e, g),
             snap(s),

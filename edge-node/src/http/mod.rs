@@ -4,6 +4,7 @@ mod beacon;
 mod headers;
 mod object;
 mod page;
+mod pieces;
 mod playlist;
 mod range;
 mod refuse;

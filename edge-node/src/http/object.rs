@@ -6,6 +6,7 @@ use millrace_media::cmaf::demux::part_of;
 use millrace_wire::ids::PartIndex;
 use millrace_wire::objects::{ObjectKind, ObjectName};
 
+use super::pieces::Pieces;
 use super::{App, headers, range, refuse};
 use crate::cache::Object;
 use crate::fetch::Outcome;
@@ -57,7 +58,7 @@ async fn stored_part(app: &App, key: &str, name: &ObjectName, part: PartIndex) -
             Outcome::Missing | Outcome::Failed => return None,
         },
     };
-    part_of(&whole.bytes, part.0).map(|bytes| Object::new(key, bytes))
+    part_of(&whole.payload.contiguous(), part.0).map(|bytes| Object::new(key, bytes))
 }
 
 /// Neither in memory nor in the store: what the playlist lists is under way to this edge.
@@ -105,7 +106,7 @@ fn send(app: &App, request: &HttpRequest, key: &str, object: &Object) -> HttpRes
         // If-Range with another tag asks for the whole (RFC 9110 §13.1.5).
         let same = sent.get(header::IF_RANGE).is_none_or(|tag| tag.as_bytes() == &object.etag[..]);
         let wanted = sent.get(header::RANGE).filter(|_| same).and_then(|r| r.to_str().ok());
-        body(app, object, &range::parse(wanted, object.bytes.len()))
+        body(app, object, &range::parse(wanted, object.payload.len()))
     };
     let out = answer.headers_mut();
     headers::cors(out);
@@ -117,11 +118,11 @@ fn send(app: &App, request: &HttpRequest, key: &str, object: &Object) -> HttpRes
 }
 
 fn body(app: &App, object: &Object, wanted: &range::Wanted) -> HttpResponse {
-    let size = object.bytes.len();
+    let size = object.payload.len();
     match wanted {
         range::Wanted::Whole => {
             app.metrics.sent_bytes.add(size as u64);
-            HttpResponse::Ok().body(object.bytes.clone())
+            HttpResponse::Ok().body(Pieces::of(&object.payload))
         }
         range::Wanted::Part(part) => {
             app.metrics.sent_bytes.add(part.len() as u64);
@@ -130,7 +131,7 @@ fn body(app: &App, object: &Object, wanted: &range::Wanted) -> HttpResponse {
                     header::CONTENT_RANGE,
                     format!("bytes {}-{}/{size}", part.start, part.end - 1),
                 ))
-                .body(object.bytes.slice(part.clone()))
+                .body(Pieces::of(&object.payload.slice(part.clone())))
         }
         range::Wanted::Unsatisfiable => HttpResponse::RangeNotSatisfiable()
             .insert_header((header::CONTENT_RANGE, format!("bytes */{size}")))

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use millrace_bus::{BusError, Message, QueueConfig, SharedBus, Subscription};
 use millrace_cluster::session::{BASE_MS, Input, Output};
-use millrace_runtime::Backoff;
+use millrace_runtime::{Alarm, Backoff};
 use millrace_wire::control_api::{self, ClaimGrant, Kick, LeaseReply};
 use millrace_wire::fact::{FactReader, Snapshot};
 use millrace_wire::ids::{Epoch, Generation, SessionId, StreamId};
@@ -107,11 +107,12 @@ impl SessionTask {
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         // What the machine wanted from its start on, above all the offer of its job.
         self.core.handle(Input::Tick);
+        let mut alarm = Alarm::default();
         while !self.core.is_done() {
             for output in self.core.take_later() {
                 self.perform(output).await;
             }
-            let wait = self.core.until_timeout();
+            alarm.within(self.core.until_timeout());
             let Ears { kicks, bids, heartbeats, free, echo, snap } = &mut self.ears;
             tokio::select! {
                 Some(message) = kicks.recv() => self.kicked(&message.payload),
@@ -124,7 +125,7 @@ impl SessionTask {
                 Some(message) = snap.recv() => respond(&self.bus, &message, &self.core.snapshot()),
                 Some(_) = self.errands.join_next() => {}
                 () = self.core.woken() => {}
-                () = tokio::time::sleep(wait) => self.core.handle(Input::Tick),
+                () = alarm.ring() => self.core.handle(Input::Tick),
                 () = stop.cancelled() => return,
             }
         }
@@ -167,7 +168,7 @@ impl SessionTask {
 
     /// Subscribed before the grant leaves, so that the log is heard from its first fact.
     async fn follow(&mut self, epoch: Epoch, generation: Generation) {
-        let live = subjects::live(self.stream, epoch, generation);
+        let live = subjects::digest(self.stream, epoch, generation);
         let repair = subjects::repair_live(self.stream, epoch, generation);
         let live = self.bus.subscribe(&live, limits::CONTROL_QUEUE).await;
         let repair = self.bus.subscribe(&repair, limits::CONTROL_QUEUE).await;

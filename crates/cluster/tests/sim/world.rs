@@ -538,11 +538,7 @@ impl World {
                     self.workers[i].jobs.remove(&key);
                     return;
                 }
-                O::Publish(Frames::Live(frames) | Frames::Repeat(frames)) => {
-                    for f in frames {
-                        self.all(&[self.edges_to(), self.sessions_to()].concat(), &Msg::Fact(f));
-                    }
-                }
+                O::Publish(frames) => self.send_facts(frames),
                 O::AskMedia(r) => self.all(&self.sessions_to(), &Msg::AskMedia(key.0, r, i)),
                 O::Heartbeat(h) => self.all(&self.sessions_to(), &Msg::Heartbeat(h)),
                 O::Upload(segment, body) => {
@@ -561,6 +557,17 @@ impl World {
                     .handle(Millis(self.now), worker::Input::Packaged(p))
                     .unwrap();
             }
+        }
+    }
+
+    fn send_facts(&mut self, frames: Frames) {
+        let (frames, to) = match frames {
+            Frames::Live(frames) => (frames, self.edges_to()),
+            Frames::Digest(frames) => (frames, self.sessions_to()),
+            Frames::Repeat(frames) => (frames, [self.edges_to(), self.sessions_to()].concat()),
+        };
+        for frame in frames {
+            self.all(&to, &Msg::Fact(frame));
         }
     }
 

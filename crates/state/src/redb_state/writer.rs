@@ -11,6 +11,9 @@ use crate::{StateError, Tx, Version};
 
 /// How many commits share one flush at most; bounds how long the first waits.
 const MAX_BATCH: usize = 64;
+/// Flushes are at least this far apart: what comes meanwhile shares the next one, so a busy server's disk sees twenty a
+/// second however many streams it carries, and a lone commit on a quiet one does not wait.
+const PACE: Duration = Duration::from_millis(50);
 /// How often expired records are removed from the file, when something is written at all; reads skip them.
 const PURGE_EVERY: Duration = Duration::from_mins(1);
 
@@ -34,8 +37,19 @@ impl Writer {
     /// Works until every sender is gone.
     pub(super) fn run(mut self, mut inbox: mpsc::Receiver<Order>) {
         let mut batch = Vec::with_capacity(MAX_BATCH);
+        let mut flushed: Option<Instant> = None;
         while inbox.blocking_recv_many(&mut batch, MAX_BATCH) > 0 {
+            let wait = flushed.map_or(Duration::ZERO, |at| PACE.saturating_sub(at.elapsed()));
+            if !wait.is_zero() && batch.len() < MAX_BATCH {
+                std::thread::sleep(wait);
+                while batch.len() < MAX_BATCH
+                    && let Ok(order) = inbox.try_recv()
+                {
+                    batch.push(order);
+                }
+            }
             let results = self.write(&batch);
+            flushed = Some(Instant::now());
             for (order, result) in batch.drain(..).zip(results) {
                 // A caller that gave up does not want to know.
                 let _ = order.answer.send(result);
