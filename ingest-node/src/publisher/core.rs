@@ -32,7 +32,7 @@ use crate::node::Shared;
 /// GAP segments below a fresh window's first (`docs/adr/0002`).
 const LEAD_GAPS: u32 = 1;
 /// How late the session's timer may be; the machine's own times are multiples of it.
-const LOOK: Duration = Duration::from_millis(100);
+const LOOK: Duration = Duration::from_millis(200);
 
 struct State {
     session: Session,
