@@ -8,7 +8,9 @@ use millrace_wire::announce::{EpochAnnouncement, EpochPhase, IndexFact, SessionA
 use millrace_wire::control_api::SealReport;
 use millrace_wire::fact::{Fact, Gap, MediaDuration, Part, Segment, Slot, Snapshot, TrackInfo};
 use millrace_wire::frame::FrameError;
-use millrace_wire::ids::{DiscontinuitySeq, InitVersion, Msn, NodeId, PartIndex, Rendition, UnixMillis};
+use millrace_wire::ids::{
+    DiscontinuitySeq, Generation, InitVersion, Msn, NodeId, PartIndex, Rendition, UnixMillis,
+};
 use millrace_wire::job::{Grant, Heartbeat};
 use millrace_wire::media_msg::MediaMessage;
 use millrace_wire::repair::{RepairReply, RepairRequest};
@@ -111,6 +113,9 @@ pub enum Output {
     /// Everything is stored and reported: drop the job.
     Done,
 }
+
+/// The epoch's first author has no other beside it, announced or not.
+const FIRST_GENERATION: Generation = Generation(1);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
@@ -472,7 +477,13 @@ impl WorkerJob {
         // A session that answers is alive and will send its last message.
         let silent = now - self.last_heard >= SEAL_SILENCE_MS;
         if self.stage == Stage::Running && silent && (self.away.is_some() || self.epoch_over) {
-            self.flush();
+            // A standby nobody was told of leaves the end to the author: it may lack media that the author has, and
+            // with the session the ring is gone.
+            if self.announced || self.grant.generation == FIRST_GENERATION {
+                self.flush();
+            } else {
+                self.supersede();
+            }
         }
         if self.stage == Stage::Sealed && self.active {
             self.after_seal(now)?;

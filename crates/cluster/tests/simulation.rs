@@ -150,9 +150,9 @@ fn replayable(seed: u64) {
 /// Seeds that found a fault once.
 #[test]
 fn seeds_that_failed_once() {
-    for seed in
-        [1, 4, 14, 15, 17, 28, 57, 273, 364, 889, 2178, 2204, 2274, 2319, 5020, 5024, 5376, 5552, 7333, 8294]
-    {
+    let small =
+        [1, 4, 14, 15, 17, 28, 57, 273, 364, 889, 2178, 2204, 2274, 2319, 5020, 5024, 5376, 5552, 7333, 8294];
+    for seed in small.into_iter().chain([448_539_515_921, 525_996_167_978]) {
         replayable(seed);
     }
 }
