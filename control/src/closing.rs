@@ -10,14 +10,15 @@ use bytes::Bytes;
 use millrace_bus::{BusError, Message, Subscription};
 use millrace_cluster::Millis;
 use millrace_cluster::at_rest::at_rest;
-use millrace_cluster::author::{Author, Frames};
+use millrace_cluster::author::Frames;
+use millrace_cluster::closer::{Closer, Closing as Taken, GENERATION};
 use millrace_cluster::worker;
 use millrace_media::cmaf::demux::parse_config;
 use millrace_state::StateError;
 use millrace_store::StoreError;
 use millrace_wire::announce::{EpochAnnouncement, EpochPhase};
 use millrace_wire::control_api;
-use millrace_wire::fact::{Fact, Slot, Snapshot};
+use millrace_wire::fact::{Slot, Snapshot};
 use millrace_wire::frame::FrameError;
 use millrace_wire::ids::{Generation, StreamId};
 use millrace_wire::objects::{ObjectKind, ObjectName};
@@ -29,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::domain::claim::{AUTHOR_LIMIT_MS, AUTHOR_LOOK_MS, Claim, END_ANNOUNCED_MS};
-use crate::domain::ending::{Rebuild, away_facts, closing_facts, newest, sealed_through, sealing_facts};
+use crate::domain::ending::{Rebuild, newest};
 use crate::repo::{Loaded, RepoError};
 use crate::service::Core;
 
@@ -55,11 +56,11 @@ const LINGER: Duration = Duration::from_millis(END_ANNOUNCED_MS + 5_000);
 /// A log that a newer epoch follows is answered for this long: the next session builds on it.
 const FAREWELL: Duration = Duration::from_millis(worker::LINGER_MS);
 
+/// The state store's time to keep a log's state.
+const KEEP_LIMIT: Duration = Duration::from_secs(1);
+
 /// Longest sleep between looks at what is to be repeated.
 const LOOK: Duration = Duration::from_millis(200);
-
-/// Control's epochs have one author.
-const GENERATION: Generation = Generation(1);
 
 /// Why a broadcast was not ended this time; it is tried again.
 #[derive(Debug, thiserror::Error)]
@@ -218,7 +219,7 @@ async fn rebuild(core: &Core, claim: &Claim) -> Result<Option<Snapshot>, CloseEr
 struct Log<'a> {
     core: &'a Arc<Core>,
     claim: &'a Claim,
-    author: Author,
+    closer: Closer,
     epochs: Subscription,
     repairs: Subscription,
     snapshots: Subscription,
@@ -229,43 +230,37 @@ struct Log<'a> {
 impl<'a> Log<'a> {
     /// Writes the log as far as it goes, telling nobody yet.
     async fn open(core: &'a Arc<Core>, claim: &'a Claim, base: Snapshot) -> Result<Self, CloseError> {
-        let now = Millis(core.clock.now_ms());
-        let facts = if claim.is_away() {
-            let through = sealed_through(&base, claim.used_through(crate::unix(&*core.clock)));
-            sealing_facts(&base, through, crate::unix(&*core.clock))
-        } else {
-            closing_facts(&base)
+        let wall = crate::unix(&*core.clock);
+        let closing = Taken {
+            epoch: claim.epoch,
+            over: !claim.is_away(),
+            used: claim.used_through(wall),
+            wall,
+            window_s: claim.settings.window,
         };
-        let author = Author::open(now, (claim.epoch, GENERATION), base, core.bus.max_payload())?;
+        let now = Millis(core.clock.now_ms());
         let ring = subjects::ring_live(claim.stream, claim.epoch, GENERATION);
-        let mut log = Self {
+        Ok(Self {
             core,
             claim,
-            author,
+            closer: Closer::open(now, closing, base, core.bus.max_payload())?,
             epochs: core.bus.subscribe(&subjects::epoch(claim.stream), CAPACITY).await?,
             repairs: core.bus.subscribe(&ring, CAPACITY).await?,
             snapshots: core.bus.subscribe(&subjects::snap(claim.stream), CAPACITY).await?,
             until: (!claim.is_away()).then(|| Instant::now() + LINGER),
-        };
-        log.say(facts)?;
-        Ok(log)
+        })
     }
 
-    fn say(&mut self, facts: Vec<Fact>) -> Result<(), CloseError> {
-        for fact in facts {
-            self.author.announce(Millis(self.core.clock.now_ms()), fact, Bytes::new())?;
-        }
-        Ok(())
-    }
-
-    /// Publishes the log, has it kept for those who come when this control is gone, and answers for it.
+    /// Has the log kept for those who come when this control is gone, publishes it, and answers for it.
     async fn serve(&mut self) -> Result<(), CloseError> {
         let mut kept = None;
         loop {
-            self.publish();
-            if kept.replace(self.author.next_seq()) != Some(self.author.next_seq()) {
-                self.keep();
+            let said = Some(self.closer.view().seq);
+            if kept != said {
+                kept = said;
+                self.keep().await;
             }
+            self.publish();
             let (wait, until) = (self.wait(), self.until);
             tokio::select! {
                 message = self.repairs.recv() => match message {
@@ -273,14 +268,14 @@ impl<'a> Log<'a> {
                     None => return Ok(()),
                 },
                 message = self.snapshots.recv() => match message {
-                    Some(message) => self.answer(&message, self.author.view()),
+                    Some(message) => self.answer(&message, self.closer.view()),
                     None => return Ok(()),
                 },
                 message = self.epochs.recv() => match message {
                     Some(message) => self.announced(&message)?,
                     None => return Ok(()),
                 },
-                () = tokio::time::sleep(wait) => self.author.tick(Millis(self.core.clock.now_ms())),
+                () = tokio::time::sleep(wait) => self.closer.tick(Millis(self.core.clock.now_ms())),
                 () = over(until) => return Ok(()),
             }
         }
@@ -293,48 +288,39 @@ impl<'a> Log<'a> {
             let farewell = Instant::now() + FAREWELL;
             self.until = Some(self.until.map_or(farewell, |until| until.min(farewell)));
         }
-        if told.epoch != self.claim.epoch {
-            return Ok(());
+        if told.epoch == self.claim.epoch && told.phase == EpochPhase::Ended {
+            self.until.get_or_insert_with(|| Instant::now() + LINGER);
         }
-        let facts = match told.phase {
-            EpochPhase::Away { gaps_through: Some(through), .. } => {
-                away_facts(self.author.view(), through, self.claim.settings.window)
-            }
-            EpochPhase::Ended => {
-                self.until.get_or_insert_with(|| Instant::now() + LINGER);
-                closing_facts(self.author.view())
-            }
-            EpochPhase::Open | EpochPhase::Away { .. } => Vec::new(),
-        };
-        self.say(facts)
+        Ok(self.closer.announced(Millis(self.core.clock.now_ms()), &told)?)
     }
 
-    /// Has the state kept, behind the log's back.
-    fn keep(&self) {
-        let (core, stream) = (self.core.clone(), self.claim.stream);
-        let view = self.author.view();
+    /// Has the state kept before it is told, so that whoever goes on from it begins above what was shown. A state store
+    /// that is away costs a moment, not the viewers' playlists.
+    async fn keep(&self) {
+        let (stream, view) = (self.claim.stream, self.closer.view());
         // Nobody is left to store what is not.
         let waiting = |slot: &Slot| {
             let tracks = slot.tracks.iter().filter(|(_, track)| !track.committed);
             tracks.map(|(rendition, _)| (rendition.clone(), slot.msn)).collect::<Vec<_>>()
         };
-        let rest = at_rest(view, &view.slots.iter().flat_map(waiting).collect());
-        tokio::spawn(async move {
-            if let Err(error) = core.repo.put_rest(stream, &rest).await {
-                warn!(%stream, %error, "the closed log's state is not kept");
-            }
-        });
+        let lost = view.slots.iter().flat_map(waiting).collect();
+        let rest = at_rest(view, &lost, self.claim.settings.window);
+        match tokio::time::timeout(KEEP_LIMIT, self.core.repo.put_rest(stream, &rest)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!(%stream, %error, "the closed log's state is not kept"),
+            Err(_) => warn!(%stream, "the closed log's state is not kept: the state store is away"),
+        }
     }
 
     fn wait(&self) -> Duration {
         let now = Millis(self.core.clock.now_ms());
-        let due = self.author.next_timeout().map_or(LOOK, |at| Duration::from_millis(at - now));
+        let due = self.closer.next_timeout().map_or(LOOK, |at| Duration::from_millis(at - now));
         due.clamp(Duration::from_millis(1), LOOK)
     }
 
     fn publish(&mut self) {
         let (stream, epoch) = (self.claim.stream, self.claim.epoch);
-        while let Some(frames) = self.author.poll_output() {
+        while let Some(frames) = self.closer.poll_output() {
             let (subject, frames) = match frames {
                 Frames::Live(frames) => (subjects::live(stream, epoch, GENERATION), frames),
                 Frames::Digest(_) => continue,
@@ -351,7 +337,7 @@ impl<'a> Log<'a> {
 
     fn repair(&mut self, message: &Message) {
         let Some(request) = RepairRequest::parse(&message.payload) else { return };
-        let reply = self.author.repair(Millis(self.core.clock.now_ms()), &request);
+        let reply = self.closer.repair(Millis(self.core.clock.now_ms()), &request);
         self.answer(message, &reply);
     }
 

@@ -309,7 +309,7 @@ async fn leave(world: &World, author: Author, msns: std::ops::Range<u64>) {
 }
 
 async fn keep(world: &World, author: &Author) {
-    let rest = at_rest::at_rest(&author.view(), &BTreeSet::new());
+    let rest = at_rest::at_rest(&author.view(), &BTreeSet::new(), 600);
     let tx = Tx::new().put(keys::snapshot(world.stream), serde_json::to_vec(&rest).unwrap());
     world.state.commit(tx).await.unwrap();
 }
@@ -339,6 +339,10 @@ async fn a_cold_edge_serves_what_nobody_remembers_but_the_stores() {
     author.gap(FIRST + 3);
     author.seal();
     keep(&world, &author).await;
+    // Control says that no newer epoch has been opened.
+    let refused = get(&cold, &path).await;
+    assert_eq!(refused.status, 503, "{}", refused.text());
+    author.announce_epoch();
     let answer = until(&cold, &path, |a| a.status == 200).await;
     assert_eq!(segment_lines(&answer)[..4], segment_lines(&seen)[..]);
     assert!(!answer.text().contains("#EXT-X-ENDLIST"), "{}", answer.text());

@@ -89,7 +89,7 @@ impl Rest {
         if self.inits > 0 {
             return;
         }
-        let rest = at_rest(view, &self.lost);
+        let rest = at_rest(view, &self.lost, job.grant().settings.window);
         if let Some(playlists) = &self.playlists {
             playlists.publish(&rest);
         }

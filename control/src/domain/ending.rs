@@ -1,14 +1,15 @@
-//! What control's own log says when it closes a log whose author is gone: the newest state somebody still has, or one
+//! What control builds on when it closes a log whose author is gone: the newest state somebody still has, or one
 //! rebuilt from the segment index. Pure rules, no I/O.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use millrace_cluster::view;
+use millrace_cluster::closer::{share, target};
+use millrace_cluster::view::{self, slot_length};
 use millrace_media::sample::TrackConfig;
 use millrace_wire::announce::IndexFact;
 use millrace_wire::control_api::StreamSettings;
 use millrace_wire::fact::{
-    Fact, Gap, InitEntry, MAX_SLOTS, MediaDuration, RenditionState, SegmentEntry, Slot, Snapshot, TrackInfo,
+    Fact, InitEntry, MAX_SLOTS, MediaDuration, RenditionState, SegmentEntry, Slot, Snapshot, TrackInfo,
     TrackMedia, TrackSlot,
 };
 use millrace_wire::ids::{
@@ -24,100 +25,6 @@ pub fn newest(
     let ours = |s: &Snapshot| s.broadcast == broadcast && s.epoch <= upto && (s.ended || !s.slots.is_empty());
     let rank = |s: &Snapshot| (s.epoch, s.generation, s.seq);
     snapshots.into_iter().filter(ours).max_by_key(rank)
-}
-
-/// The facts that end the log of `view`: what nobody closed becomes a GAP, then ENDLIST.
-pub fn closing_facts(view: &Snapshot) -> Vec<Fact> {
-    if view.ended {
-        return Vec::new();
-    }
-    open_gaps(view).chain([Fact::End]).collect()
-}
-
-/// The last number of a log that is sealed while the publisher is awaited: `used`, unless that is out of reach; then the
-/// window begins anew with the next epoch.
-pub fn sealed_through(view: &Snapshot, used: Msn) -> Msn {
-    let last = view.slots.back().map_or(used, |slot| slot.msn);
-    if used <= last.plus(view::MAX_HOLE) { used.max(last) } else { last }
-}
-
-/// The facts that seal the log of `view` while the publisher is awaited: what nobody closed becomes a GAP, and so do the
-/// numbers up to `through`, over the time until now.
-pub fn sealing_facts(view: &Snapshot, through: Msn, now: UnixMillis) -> Vec<Fact> {
-    let mut facts: Vec<_> = open_gaps(view).collect();
-    if let Some(last) = view.slots.back() {
-        let longest = target(view.target_duration);
-        let began = last.program_date_time.0 + length(last).unwrap_or(longest).as_millis();
-        let missing = through.0.saturating_sub(last.msn.0);
-        let each = share(now.0.saturating_sub(began), missing, longest);
-        facts.extend((1..=missing).map(|n| {
-            Fact::Gap(Gap {
-                msn: last.msn.plus(n),
-                duration: each,
-                discontinuity_sequence: last.discontinuity_sequence,
-                program_date_time: UnixMillis(began + (n - 1) * each.as_millis()),
-            })
-        }));
-    }
-    facts.push(Fact::Seal { last: Some(through) });
-    facts
-}
-
-/// The facts that let a sealed log grow to `through`, a target duration each, and its window move.
-pub fn away_facts(view: &Snapshot, through: Msn, window_s: u32) -> Vec<Fact> {
-    let Some(last) = view.slots.back().filter(|_| !view.ended) else { return Vec::new() };
-    let duration = target(view.target_duration);
-    // A long silence of control leaves numbers out rather than listing them all.
-    let through = sealed_through(view, through);
-    let began = last.program_date_time.0 + length(last).unwrap_or(duration).as_millis();
-    let gap = |n: u64| {
-        Fact::Gap(Gap {
-            msn: last.msn.plus(n),
-            duration,
-            discontinuity_sequence: last.discontinuity_sequence,
-            program_date_time: UnixMillis(began + (n - 1) * duration.as_millis()),
-        })
-    };
-    let mut facts: Vec<_> = (1..=through.0.saturating_sub(last.msn.0)).map(gap).collect();
-    let mut after = view.clone();
-    for fact in &facts {
-        view::apply(&mut after, view.seq, fact);
-    }
-    facts.extend(view::trim_to(&after, u64::from(window_s) * 1_000).map(|first| Fact::Trim { first }));
-    facts
-}
-
-/// A GAP for each number that nobody closed.
-fn open_gaps(view: &Snapshot) -> impl Iterator<Item = Fact> {
-    let open = |slot: &&Slot| {
-        let closed = |r| slot.tracks.get(r).is_some_and(|t| t.segment.is_some());
-        slot.gap.is_none() && (slot.tracks.is_empty() || !view.renditions.keys().all(closed))
-    };
-    let gap = |slot: &Slot| {
-        Fact::Gap(Gap {
-            msn: slot.msn,
-            duration: length(slot).unwrap_or(target(view.target_duration)),
-            discontinuity_sequence: slot.discontinuity_sequence,
-            program_date_time: slot.program_date_time,
-        })
-    };
-    view.slots.iter().filter(open).map(gap)
-}
-
-fn target(seconds: u32) -> MediaDuration {
-    MediaDuration { ticks: u64::from(seconds.max(1)), timescale: 1 }
-}
-
-/// How long a slot lasts: its longest complete track, else the parts it has.
-fn length(slot: &Slot) -> Option<MediaDuration> {
-    view::slot_duration(slot).or_else(|| {
-        let parts = slot.tracks.values().filter_map(|track| {
-            let timescale = track.parts.first()?.duration.timescale;
-            let ticks = track.parts.iter().map(|part| part.duration.ticks).sum();
-            Some(MediaDuration { ticks, timescale })
-        });
-        parts.filter(|length| length.ticks > 0).max_by_key(|length| length.as_millis())
-    })
 }
 
 /// Builds a state from index entries, handed in one by one in the order of their keys. Bounded: it keeps the newest
@@ -231,13 +138,8 @@ impl Rebuild {
 
 /// How long each of `missing` segments between two is: what the clock says, at most `longest`.
 fn between(before: &Slot, after: &Slot, missing: u64, longest: MediaDuration) -> MediaDuration {
-    let end = before.program_date_time.0 + length(before).map_or(0, MediaDuration::as_millis);
+    let end = before.program_date_time.0 + slot_length(before).map_or(0, MediaDuration::as_millis);
     share(after.program_date_time.0.saturating_sub(end), missing, longest)
-}
-
-/// How long each of `count` segments is that share `ms`: at most `longest`.
-fn share(ms: u64, count: u64, longest: MediaDuration) -> MediaDuration {
-    MediaDuration::from_millis((ms / count.max(1)).clamp(1, longest.as_millis()))
 }
 
 /// A state from the index, still without what the initialisation sections say.

@@ -52,36 +52,6 @@ fn the_index_gives_the_window_back() {
     assert_eq!(state.first_msn, state.slots.front().unwrap().msn);
     let info = &state.renditions[&Rendition::audio()].inits[0].info;
     assert_eq!((info.bandwidth, info.codecs.as_str()), (2_000_000, "mp4a.40.2"));
-    // The last audio segment never got into the store.
-    let facts = closing_facts(&state);
-    assert!(matches!(&facts[..], [Fact::Gap(gap), Fact::End] if gap.msn == Msn(FIRST + 99)), "{facts:?}");
-}
-
-#[test]
-fn a_sealed_log_lists_what_was_used_and_then_grows() {
-    let numbers = (0..5).map(|n| entry(Rendition::video(), FIRST + n));
-    let state = rebuilt(numbers).unwrap().into_state();
-    let used = Msn(FIRST + 8);
-    assert_eq!(sealed_through(&state, used), used);
-    assert_eq!(sealed_through(&state, Msn(FIRST)), Msn(FIRST + 4));
-    assert_eq!(sealed_through(&state, Msn(FIRST + 40)), Msn(FIRST + 4), "out of reach");
-    // 6 s of absence for 4 numbers.
-    let mut view = view::takeover(Epoch(9), Generation(1), &state);
-    for fact in sealing_facts(&state, used, UnixMillis(PDT + 16_000)) {
-        view::apply(&mut view, FactSeq(1), &fact);
-    }
-    assert!(view.sealed);
-    let gaps = || view.slots.iter().filter_map(|slot| Some((slot.msn.0 - FIRST, slot.gap?.as_millis())));
-    assert_eq!(gaps().collect::<Vec<_>>(), [(5, 1_500), (6, 1_500), (7, 1_500), (8, 1_500)]);
-    assert!(view.slots.iter().is_sorted_by_key(|slot| slot.program_date_time));
-
-    assert_eq!(away_facts(&view, used, 20), []);
-    let grown = away_facts(&view, Msn(FIRST + 11), 20);
-    let Some(Fact::Gap(gap)) = grown.first() else { panic!("{grown:?}") };
-    assert_eq!((gap.msn, gap.duration.as_millis()), (Msn(FIRST + 9), 4_000));
-    assert_eq!(gap.program_date_time, UnixMillis(PDT + 16_000));
-    assert!(matches!(grown[..], [Fact::Gap(_), Fact::Gap(_), Fact::Gap(_), Fact::Trim { .. }]), "{grown:?}");
-    assert_eq!(away_facts(&Snapshot { ended: true, ..view }, Msn(FIRST + 11), 20), []);
 }
 
 #[test]
@@ -120,11 +90,4 @@ fn the_highest_position_of_the_right_broadcast_wins() {
     let found = newest([at(7, 1, 90), at(7, 2, 3), empty, other, at(10, 1, 1)], AIRING, Epoch(9)).unwrap();
     assert_eq!((found.epoch, found.generation), (Epoch(7), Generation(2)));
     assert!(newest([], AIRING, Epoch(9)).is_none());
-}
-
-#[test]
-fn an_ended_log_needs_no_end() {
-    let state = rebuilt([entry(Rendition::video(), FIRST)]).unwrap().into_state();
-    assert_eq!(closing_facts(&state), [Fact::End]);
-    assert_eq!(closing_facts(&Snapshot { ended: true, ..state }), []);
 }

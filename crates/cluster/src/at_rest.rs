@@ -5,10 +5,10 @@
 
 use std::collections::BTreeSet;
 
-use millrace_wire::fact::Snapshot;
+use millrace_wire::fact::{Fact, Snapshot};
 use millrace_wire::ids::{Generation, Msn, Rendition};
 
-use crate::view::slot_duration;
+use crate::view::{self, slot_duration};
 
 /// Segments kept in the state store: at 2 s each, more than eight minutes. A longer window is cut, its oldest segments stay in the
 /// index.
@@ -16,8 +16,17 @@ pub const MAX_SLOTS_AT_REST: usize = 256;
 
 /// `view` without segments that are not in the store. Each rendition ends before its first segment that may still get
 /// there; `lost` ones never will, and are left out. Parts stay where they are slices of the stored object.
-pub fn at_rest(view: &Snapshot, lost: &BTreeSet<(Rendition, Msn)>) -> Snapshot {
+///
+/// The window is that of playlists of `window_s` seconds two segments later: they may close before the next state is kept.
+pub fn at_rest(view: &Snapshot, lost: &BTreeSet<(Rendition, Msn)>, window_s: u32) -> Snapshot {
     let mut rest = view.clone();
+    let target_ms = u64::from(view.target_duration) * 1000;
+    let window_ms = (u64::from(window_s) * 1000).max(3 * target_ms).saturating_sub(2 * target_ms);
+    if !view.ended
+        && let Some(first) = view::trim_after(view, window_ms)
+    {
+        view::apply(&mut rest, view.seq, &Fact::Trim { first });
+    }
     let mut waiting = false;
     for rendition in view.renditions.keys() {
         let mut open = false;
@@ -45,7 +54,9 @@ pub fn at_rest(view: &Snapshot, lost: &BTreeSet<(Rendition, Msn)>) -> Snapshot {
         }
         waiting |= open;
     }
+    // What is still on its way was shown: until it is there, the state says less.
     rest.ended &= !waiting;
+    rest.sealed &= !waiting;
     while rest.slots.back().is_some_and(|s| s.tracks.is_empty() && s.gap.is_none()) {
         rest.slots.pop_back();
     }
@@ -87,7 +98,6 @@ mod tests {
     use millrace_wire::ids::{BroadcastId, DiscontinuitySeq, Epoch, FactSeq, InitVersion, UnixMillis};
 
     use super::*;
-    use crate::view;
 
     fn track(closed: bool, committed: bool) -> TrackSlot {
         let segment = SegmentEntry {
@@ -140,7 +150,7 @@ mod tests {
     fn a_rendition_ends_before_what_is_not_stored() {
         let mut view = state(&[[STORED, STORED], [WAITS, STORED], [STORED, STORED], [OPEN, OPEN]]);
         view.ended = true;
-        let rest = at_rest(&view, &BTreeSet::new());
+        let rest = at_rest(&view, &BTreeSet::new(), 600);
         assert_eq!(listed(&rest), [(10, 2, false), (11, 1, false), (12, 1, false)]);
         assert!(!rest.ended, "the end comes after what is on its way");
     }
@@ -150,7 +160,7 @@ mod tests {
         let mut view = state(&[[STORED, STORED], [WAITS, WAITS], [STORED, STORED]]);
         view.ended = true;
         let lost = [Rendition::video(), Rendition::audio()].map(|r| (r, Msn(11)));
-        let rest = at_rest(&view, &lost.into_iter().collect());
+        let rest = at_rest(&view, &lost.into_iter().collect(), 600);
         assert_eq!(listed(&rest), [(10, 2, false), (11, 0, true), (12, 2, false)]);
         assert!(rest.ended);
         assert_eq!(listed(&newest(rest, 1)), [(12, 2, false)]);
@@ -172,7 +182,7 @@ mod tests {
         }
         let other = view.slots[0].tracks.get_mut(&Rendition::audio()).unwrap();
         other.parts[0] = part(2);
-        let rest = at_rest(&view, &BTreeSet::new());
+        let rest = at_rest(&view, &BTreeSet::new(), 600);
         let parts: Vec<_> =
             rest.slots.iter().flat_map(|s| s.tracks.values().map(|t| t.parts.len())).collect();
         assert_eq!(parts, [0, 1], "audio's part is of another author than its object");

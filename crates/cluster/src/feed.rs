@@ -19,6 +19,8 @@ use crate::view::end_of;
 pub const SNAPSHOT_RETRY_MS: u64 = 300;
 /// A feed lagging longer than this is not current.
 pub const CURRENT_MS: u64 = 1000;
+/// Control repeats its announcements about every second: a stream it has not spoken of by then has no newer epoch.
+pub const ANNOUNCED_MS: u64 = 1500;
 /// A newly adopted author's first fact may take this long before a snapshot is asked for too.
 pub const FIRST_FACT_MS: u64 = 300;
 
@@ -86,6 +88,8 @@ pub struct Feed {
     seed: u64,
     epoch: Option<Epoch>,
     ended_epoch: Option<Epoch>,
+    /// What the newest epoch's author may have used for GAPs.
+    gaps_through: Option<Msn>,
     pending: Option<SessionAnnouncement>,
     follower: Option<Follower>,
     followed_at: Millis,
@@ -94,6 +98,7 @@ pub struct Feed {
     backfill: Option<Vec<u64>>,
     snapshot_at: Option<Millis>,
     lag_since: Option<Millis>,
+    since: Millis,
     out: VecDeque<Output>,
 }
 
@@ -104,6 +109,7 @@ impl Feed {
             seed,
             epoch: None,
             ended_epoch: None,
+            gaps_through: None,
             pending: None,
             follower: None,
             followed_at: now,
@@ -112,6 +118,7 @@ impl Feed {
             backfill: None,
             snapshot_at: Some(now),
             lag_since: None,
+            since: now,
             out: VecDeque::new(),
         }
     }
@@ -177,6 +184,10 @@ impl Feed {
         }
         self.epoch = Some(a.epoch);
         self.ended_epoch = (a.phase == EpochPhase::Ended).then_some(a.epoch);
+        self.gaps_through = match a.phase {
+            EpochPhase::Away { gaps_through, .. } => gaps_through,
+            EpochPhase::Open | EpochPhase::Ended => None,
+        };
         if a.session.is_none() {
             self.adopt(now, a.epoch, Generation(1));
         } else if let Some(pending) = self.pending.take() {
@@ -233,8 +244,10 @@ impl Feed {
             // Only what is at rest itself gives way to it.
             let rank = |s: &Snapshot| (s.epoch, s.seq, s.ended);
             let older = |old: &Snapshot| old.generation == Generation(0) && rank(old) < rank(s);
-            if self.shown.as_ref().is_none_or(older) && !s.slots.is_empty() && is_closed(s) {
+            if self.shown.as_ref().is_none_or(older) && self.is_last_word(now, s) {
                 self.shown = Some(s.clone());
+                // An author adopted before may have begun below it.
+                self.tail.clone_from(&self.shown);
                 self.out.push_back(Output::Changed);
             }
             return false;
@@ -252,6 +265,18 @@ impl Feed {
         }
         self.backfill = Some(payload_seqs(s));
         true
+    }
+
+    /// Whether nothing was shown beyond a state at rest: it is closed, no newer epoch has been opened, and its author did
+    /// not go on after it.
+    fn is_last_word(&self, now: Millis, rest: &Snapshot) -> bool {
+        let newest = match self.epoch {
+            Some(epoch) => epoch == rest.epoch && (rest.ended || !self.is_ending()),
+            // Control no longer speaks of broadcasts whose end is known.
+            None => rest.ended && now - self.since >= ANNOUNCED_MS,
+        };
+        let last = rest.slots.back().map(|slot| slot.msn);
+        newest && is_closed(rest) && last.is_some() && last >= self.gaps_through
     }
 
     fn drive(&mut self, now: Millis) {

@@ -10,6 +10,7 @@
 pub mod admission;
 pub mod at_rest;
 pub mod author;
+pub mod closer;
 pub mod feed;
 pub mod follow;
 pub mod render;

@@ -423,6 +423,7 @@ impl Session {
         let stored = self.is_stored();
         if self.released && self.gone.as_ref().is_some_and(|(at, _)| stored || now - *at > LINGER_MS) {
             self.done = true;
+            self.revoke_standby();
             self.out.push_back(Output::Done);
         }
     }
@@ -431,11 +432,20 @@ impl Session {
     fn is_stored(&self) -> bool {
         let view = self.snapshot();
         let last = view.slots.back().map(|s| s.msn);
-        // What the ring has lost cannot be stored any more: then the author's word is all there is.
-        if self.ring.pinned_lost() > 0 && self.author.as_ref().is_some_and(|a| a.done) {
+        // What the ring has lost nobody can package again, and what a predecessor stored later is not in this author's log:
+        // then the author's word is all there is.
+        let done = self.author.as_ref().is_some_and(|a| a.done);
+        if done && (self.ring.pinned_lost() > 0 || self.has_left_ring(view)) {
             return true;
         }
         self.open_msn.is_none() || (view::is_stored(view, self.cfg.claim.epoch) && last >= self.open_msn)
+    }
+
+    /// Whether the oldest segment that may not be stored is no longer in the ring.
+    fn has_left_ring(&self, view: &Snapshot) -> bool {
+        let resume = view::resume_msn(view, self.cfg.claim.epoch, self.cfg.claim.first_msn);
+        self.open_msn >= Some(resume)
+            && self.ring.find(|m| *m >= resume) == self.ring.find(|m| *m >= resume.next())
     }
 
     fn repeat(&mut self, now: Millis) {

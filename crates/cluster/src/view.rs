@@ -102,10 +102,11 @@ fn epoch_open(view: &mut Snapshot, open: &EpochOpen) {
     view.target_duration = open.target_duration;
     (view.opened, view.sealed, view.ended) = (true, false, false);
     let gap = target(view);
-    // A segment its author never closed will not be closed any more.
+    // A segment its author never closed, in whatever rendition, will not be closed any more.
     for slot in &mut view.slots {
-        if slot.tracks.values().any(|t| t.segment.is_none()) {
-            slot.gap.get_or_insert(gap);
+        let closed = |r| slot.tracks.get(r).is_some_and(|t| t.segment.is_some());
+        if !view.renditions.keys().all(closed) {
+            slot.gap = slot.gap.or(Some(slot_duration(slot).unwrap_or(gap)));
         }
     }
     let start = view.slots.back().map_or(view.first_msn, |s| s.msn.next());
@@ -254,6 +255,18 @@ pub fn slot_duration(slot: &Slot) -> Option<MediaDuration> {
     longest.max_by_key(|d| d.as_millis()).or(slot.gap)
 }
 
+/// How long a slot lasts as far as anything says: see [`slot_duration`], else the parts it has.
+pub fn slot_length(slot: &Slot) -> Option<MediaDuration> {
+    slot_duration(slot).or_else(|| {
+        let parts = slot.tracks.values().filter_map(|track| {
+            let timescale = track.parts.first()?.duration.timescale;
+            let ticks = track.parts.iter().map(|part| part.duration.ticks).sum();
+            Some(MediaDuration { ticks, timescale })
+        });
+        parts.filter(|length| length.ticks > 0).max_by_key(|length| length.as_millis())
+    })
+}
+
 fn prune_parts(view: &mut Snapshot) {
     let keep = u64::from(view.target_duration.max(1)) * 1000 * PARTS_KEPT;
     let mut after = 0;
@@ -290,7 +303,11 @@ pub fn resume_msn(view: &Snapshot, epoch: Epoch, first: Msn) -> Msn {
 /// The new media sequence number that leaves at least `window_ms` of complete segments, if it is to grow.
 pub fn trim_to(view: &Snapshot, window_ms: u64) -> Option<Msn> {
     // RFC 8216 §6.2.2: at least three target durations stay.
-    let keep = window_ms.max(u64::from(view.target_duration.max(1)) * 3000);
+    trim_after(view, window_ms.max(u64::from(view.target_duration.max(1)) * 3000))
+}
+
+/// The first number of those that are needed for more than `keep` milliseconds, if there are others.
+pub(crate) fn trim_after(view: &Snapshot, keep: u64) -> Option<Msn> {
     let mut after = 0;
     for slot in view.slots.iter().rev() {
         if after > keep {

@@ -140,28 +140,31 @@ impl Author {
 
     /// Announces the epoch and the generation.
     pub(crate) fn announce(&self) {
-        let session = SessionId::from_u128(5);
+        self.announce_epoch();
+        let granted = SessionAnnouncement {
+            stream: self.stream,
+            epoch: self.epoch,
+            session: SessionId::from_u128(5),
+            generation: Some(self.generation),
+            worker: "worker-1".parse::<NodeId>().ok(),
+            degraded: None,
+        };
+        let granted = serde_json::to_vec(&granted).unwrap();
+        self.bus.publish(&subjects::session(self.stream), granted.into()).unwrap();
+    }
+
+    /// Announces the epoch, as control does every second.
+    pub(crate) fn announce_epoch(&self) {
         let epoch = EpochAnnouncement {
             stream: self.stream,
             playback: self.playback,
             broadcast: self.broadcast,
             epoch: self.epoch,
-            session: Some(session),
+            session: Some(SessionId::from_u128(5)),
             phase: EpochPhase::Open,
-        };
-        let worker: Option<NodeId> = "worker-1".parse().ok();
-        let granted = SessionAnnouncement {
-            stream: self.stream,
-            epoch: self.epoch,
-            session,
-            generation: Some(self.generation),
-            worker,
-            degraded: None,
         };
         let epoch = control_api::encode(&epoch).unwrap();
         self.bus.publish(&subjects::epoch(self.stream), epoch.into()).unwrap();
-        let granted = serde_json::to_vec(&granted).unwrap();
-        self.bus.publish(&subjects::session(self.stream), granted.into()).unwrap();
     }
 
     /// Opens the epoch with a video and an audio track.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use millrace_cluster::closer::Closing;
 use millrace_cluster::worker::Packaged;
 use millrace_wire::announce::{EpochAnnouncement, EpochPhase};
 use millrace_wire::control_api::{ClaimGrant, PublishLimits, SealReport, StreamSettings};
@@ -169,12 +170,18 @@ pub struct ToyControl {
     gaps: Option<Msn>,
     discontinuity: DiscontinuitySeq,
     renewed: u64,
-    released: bool,
+    pub released: bool,
     away_since: u64,
+    /// GAPs count from here.
+    granted: u64,
+    ended_since: Option<u64>,
+    by_control: bool,
     pub ended_reported: bool,
 }
 
 pub const LEASE_MS: u64 = 3000;
+/// An author has this long to seal before it is looked for.
+const LOOK_MS: u64 = 5000;
 /// Ingest cuts no shorter segments.
 const MIN_SEGMENT_MS: u64 = UNIT_MS * SEGMENT_UNITS;
 
@@ -192,6 +199,9 @@ impl ToyControl {
             renewed: 0,
             released: false,
             away_since: 0,
+            granted: 0,
+            ended_since: None,
+            by_control: false,
             ended_reported: false,
         }
     }
@@ -270,8 +280,29 @@ impl ToyControl {
         }
         true
     }
-    pub fn end(&mut self) {
+    pub fn end(&mut self, now: u64) {
         self.phase = EpochPhase::Ended;
+        self.ended_since = Some(now);
+    }
+    pub fn is_away(&self) -> bool {
+        matches!(self.phase, EpochPhase::Away { .. })
+    }
+    pub fn needs_author(&self, now: u64) -> bool {
+        match (self.phase, self.ended_since) {
+            (EpochPhase::Open, _) => false,
+            (EpochPhase::Away { .. }, _) => self.by_control || now - self.away_since >= LOOK_MS,
+            (EpochPhase::Ended, since) => {
+                !self.ended_reported && since.is_some_and(|at| self.by_control || now - at >= LOOK_MS)
+            }
+        }
+    }
+    /// An epoch of control's own.
+    pub fn take_up(&mut self, now: u64) -> Closing {
+        let used = self.used(now);
+        (self.open, self.sealed, self.released) = (used, Some(used), true);
+        self.epoch = Epoch(WALL + now).max(self.epoch.next());
+        (self.granted, self.by_control) = (now, true);
+        Closing { epoch: self.epoch, over: !self.is_away(), used, wall: UnixMillis(WALL + now), window_s: 30 }
     }
     pub fn tick(&mut self, now: u64) {
         if self.session.is_none() {
@@ -282,7 +313,7 @@ impl ToyControl {
         }
         if let EpochPhase::Away { .. } = self.phase
             && let Some(sealed) = self.sealed
-            && let n @ 1.. = (now - self.away_since) / 4000
+            && let n @ 1.. = (now - self.away_since.max(self.granted)) / 4000
         {
             self.gaps = self.gaps.max(Some(sealed.plus(n)));
             self.phase =
@@ -295,7 +326,7 @@ impl ToyControl {
             playback: playback(),
             broadcast: BroadcastId::from_u128(1),
             epoch: self.epoch,
-            session: Some(self.session?),
+            session: Some(self.session?).filter(|_| !self.by_control),
             phase: self.phase,
         })
     }

@@ -21,6 +21,7 @@ use millrace_wire::repair::{RepairReply, RepairRequest};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
+use crate::closing::Closing;
 use crate::toy::*;
 
 /// Receivers on the bus.
@@ -65,13 +66,14 @@ pub struct Job {
 pub struct Worker {
     node: NodeId,
     pub up: bool,
+    pub leaving: bool,
     media: MediaReader,
     pub jobs: BTreeMap<(Epoch, Generation), Job>,
 }
 pub struct Edge {
     pub feed: Feed,
-    facts: FactReader,
-    seen: Option<Snapshot>,
+    pub facts: FactReader,
+    pub seen: Option<Snapshot>,
 }
 pub struct Ingest {
     pub session: Session,
@@ -88,9 +90,10 @@ pub struct Ingest {
 pub struct World {
     pub rng: SmallRng,
     pub now: u64,
-    queue: BTreeMap<(u64, u64), (To, Msg)>,
+    pub queue: BTreeMap<(u64, u64), (To, Msg)>,
     order: u64,
     pub loss: f64,
+    pub closing: Closing,
     /// Epochs whose ingest node died.
     pub killed: Vec<Epoch>,
     /// Bytes of a media ring; too few for an outage now and then.
@@ -107,7 +110,7 @@ pub struct World {
     number: u64,
     pub fault_count: u64,
     /// Print what nodes are told: `MILLRACE_SIM_TRACE=1`.
-    trace: bool,
+    pub trace: bool,
 }
 
 fn node(n: usize, life: u64) -> NodeId {
@@ -124,6 +127,7 @@ impl World {
             queue: BTreeMap::new(),
             order: 0,
             loss,
+            closing: Closing::default(),
             killed: vec![],
             ring_bytes: 4 << 20,
             store_down: false,
@@ -141,14 +145,14 @@ impl World {
         };
         for n in 0..2 {
             let (media, jobs) = (MediaReader::default(), BTreeMap::new());
-            w.workers.push(Worker { node: node(n, 0), up: true, media, jobs });
+            w.workers.push(Worker { node: node(n, 0), up: true, leaving: false, media, jobs });
             let feed = Feed::new(Millis(0), seed ^ n as u64);
             w.edges.push(Edge { feed, facts: FactReader::default(), seen: None });
         }
         w
     }
 
-    fn send(&mut self, to: To, msg: Msg) {
+    pub fn send(&mut self, to: To, msg: Msg) {
         let lossless = matches!(msg, Msg::Stored(..) | Msg::Loopback);
         if !lossless && self.rng.random_bool(self.loss) {
             return;
@@ -162,7 +166,7 @@ impl World {
         }
         assert!(self.queue.len() < 100_000, "messages pile up");
     }
-    fn all(&mut self, to: &[To], msg: &Msg) {
+    pub fn all(&mut self, to: &[To], msg: &Msg) {
         for t in to {
             self.send(*t, msg.clone());
         }
@@ -170,14 +174,17 @@ impl World {
     fn workers_to(&self) -> Vec<To> {
         (0..self.workers.len()).map(To::Worker).collect()
     }
-    fn edges_to(&self) -> Vec<To> {
+    fn authors_to(&self) -> Vec<To> {
+        [self.workers_to(), vec![To::Control]].concat()
+    }
+    pub fn edges_to(&self) -> Vec<To> {
         (0..self.edges.len()).map(To::Edge).collect()
     }
-    fn sessions_to(&self) -> Vec<To> {
+    pub fn sessions_to(&self) -> Vec<To> {
         (0..self.sessions.len()).filter(|i| self.sessions[*i].up).map(To::Session).collect()
     }
     fn readers(&self) -> Vec<To> {
-        [self.workers_to(), self.edges_to(), self.sessions_to()].concat()
+        [self.workers_to(), self.edges_to(), self.sessions_to(), vec![To::Control]].concat()
     }
 
     /// A publisher connects (again).
@@ -238,15 +245,17 @@ impl World {
         self.fault_count += 1;
         self.workers[n].node = node(n, self.fault_count);
         self.workers[n].up = true;
+        self.workers[n].leaving = false;
+        self.workers[n].jobs.clear();
     }
     pub fn restart_edge(&mut self, n: usize) {
         let feed = Feed::new(Millis(self.now), self.rng.random());
         self.edges[n] = Edge { feed, facts: FactReader::default(), seen: None };
         self.drain_edge(n);
     }
-    fn announce_epoch(&mut self) {
+    pub fn announce_epoch(&mut self) {
         if let Some(a) = self.control.announcement() {
-            let to = [self.workers_to(), self.edges_to()].concat();
+            let to = [self.workers_to(), self.edges_to(), vec![To::Control]].concat();
             self.all(&to, &Msg::Epoch(a));
         }
     }
@@ -266,8 +275,10 @@ impl World {
             if self.now.is_multiple_of(500) {
                 self.control.tick(self.now);
                 self.announce_epoch();
+                self.look();
             }
             if self.now.is_multiple_of(100) {
+                self.keep();
                 self.check();
             }
         }
@@ -310,6 +321,7 @@ impl World {
                 self.to_job(i, key, worker::Input::Tick);
             }
         }
+        self.tick_closer();
         for i in 0..self.edges.len() {
             if self.edges[i].feed.next_timeout().is_some_and(|t| t <= now) {
                 self.to_edge(i, feed::Input::Tick);
@@ -345,7 +357,7 @@ impl World {
                 self.control.sealed(&r);
                 self.send(To::Worker(i), Msg::Reported(r.epoch));
             }
-            _ => {}
+            other => self.closer_gets(other),
         }
     }
 
@@ -414,7 +426,7 @@ impl World {
                 O::Offer(o) => self.all(&self.workers_to(), &Msg::Offer(o)),
                 O::Order(node, order) => self.all(&self.workers_to(), &Msg::Order(node, order)),
                 O::AskFacts(e, g, r) => {
-                    self.all(&self.workers_to(), &Msg::AskFacts((e, g), r, To::Session(i)));
+                    self.all(&self.authors_to(), &Msg::AskFacts((e, g), r, To::Session(i)));
                 }
                 O::AskSnapshot => self.all(&self.readers(), &Msg::AskSnapshot(To::Session(i))),
                 O::Loopback => self.send(To::Session(i), Msg::Loopback),
@@ -461,6 +473,7 @@ impl World {
                     self.to_job(i, k, worker::Input::Reported);
                 }
             }
+            Msg::Offer(_) if self.workers[i].leaving => {}
             Msg::Offer(o) => {
                 let node = self.workers[i].node.clone();
                 let bid =
@@ -511,7 +524,7 @@ impl World {
         }
     }
 
-    fn to_job(&mut self, i: usize, key: (Epoch, Generation), input: worker::Input) {
+    pub fn to_job(&mut self, i: usize, key: (Epoch, Generation), input: worker::Input) {
         if self.trace && !matches!(input, worker::Input::Tick | worker::Input::Media(_)) {
             eprintln!("{} worker {i} {}/{} {}", self.now, key.0, key.1, brief(&input));
         }
@@ -614,12 +627,12 @@ impl World {
         self.drain_edge(i);
     }
 
-    fn drain_edge(&mut self, i: usize) {
+    pub fn drain_edge(&mut self, i: usize) {
         while let Some(out) = self.edges[i].feed.poll_output() {
             match out {
                 feed::Output::AskSnapshot => self.all(&self.readers(), &Msg::AskSnapshot(To::Edge(i))),
                 feed::Output::Repair(e, g, r) => {
-                    self.all(&self.workers_to(), &Msg::AskFacts((e, g), r, To::Edge(i)));
+                    self.all(&self.authors_to(), &Msg::AskFacts((e, g), r, To::Edge(i)));
                 }
                 feed::Output::Bytes(m) => {
                     let name = match m.what {
@@ -662,7 +675,7 @@ impl World {
             assert!(new.first_msn >= old.first_msn, "{at}: edge {i}: media sequence fell");
             let discontinuity = |s: &Snapshot| s.slots.front().map(|l| l.discontinuity_sequence);
             assert!(
-                discontinuity(&new) >= discontinuity(&old),
+                new.slots.is_empty() || discontinuity(&new) >= discontinuity(&old),
                 "{at}: edge {i}: discontinuity sequence fell"
             );
             for r in old.renditions.keys() {
