@@ -57,7 +57,7 @@ impl Worker {
         let author = Author::open(Millis(0), (grant.epoch, GENERATION), base, bus.max_payload()).unwrap();
         let mut worker = Self { bus, grant, author, start };
         worker.say(
-            Fact::EpochOpen(EpochOpen {
+            &Fact::EpochOpen(EpochOpen {
                 broadcast: worker.grant.broadcast,
                 first_msn: worker.grant.first_msn,
                 discontinuity_sequence: worker.grant.discontinuity_sequence,
@@ -74,13 +74,13 @@ impl Worker {
             timescale: 48_000,
         };
         let (rendition, version) = (Rendition::audio(), InitVersion(0));
-        worker.say(Fact::Init { rendition, version, info }, init());
+        worker.say(&Fact::Init { rendition, version, info }, init());
         let target = MediaDuration::from_millis(220);
-        worker.say(Fact::PartTarget { rendition: Rendition::audio(), target }, Bytes::new());
+        worker.say(&Fact::PartTarget { rendition: Rendition::audio(), target }, Bytes::new());
         worker
     }
 
-    fn say(&mut self, fact: Fact, payload: Bytes) {
+    fn say(&mut self, fact: &Fact, payload: Bytes) {
         self.author.announce(Millis(0), fact, payload).unwrap();
         self.publish();
     }
@@ -113,7 +113,7 @@ impl Worker {
             init_version: InitVersion(0),
             gap: false,
         };
-        self.say(Fact::Part(part), Bytes::from_static(b"part"));
+        self.say(&Fact::Part(part), Bytes::from_static(b"part"));
     }
 
     fn segment(&mut self, n: u64) {
@@ -123,7 +123,7 @@ impl Worker {
             program_date_time: UnixMillis(self.start + n * 2_000),
             ..segment(self.grant.first_msn, n)
         };
-        self.say(Fact::Segment(segment), Bytes::new());
+        self.say(&Fact::Segment(segment), Bytes::new());
     }
 
     /// Says its grant and everything so far, and repeats it until the edge shows `text`: it may come late.
@@ -462,7 +462,7 @@ async fn an_author_that_is_alive_ends_its_own_log() {
         }
     };
     tokio::time::timeout(LIMIT, search).await.unwrap();
-    worker.say(Fact::End, Bytes::new());
+    worker.say(&Fact::End, Bytes::new());
     let report = SealReport {
         stream: grant.stream,
         epoch: grant.epoch,

@@ -40,6 +40,7 @@ impl Payload {
     }
 
     /// The bytes of `range`, which lies within them; shared, not copied.
+    #[must_use]
     pub fn slice(&self, range: Range<usize>) -> Self {
         let mut at = 0;
         let overlap = |piece: &Bytes| {
@@ -57,7 +58,9 @@ impl Payload {
             [only] => only.clone(),
             pieces => {
                 let mut whole = BytesMut::with_capacity(self.len());
-                pieces.iter().for_each(|piece| whole.extend_from_slice(piece));
+                for piece in pieces {
+                    whole.extend_from_slice(piece);
+                }
                 whole.freeze()
             }
         }

@@ -119,7 +119,7 @@ fn seal(bus: &SharedBus, grant: &Grant) {
     }));
     facts.push(Fact::Seal { last: Some(first.next()) });
     for fact in facts {
-        author.announce(Millis(0), fact, Bytes::new()).unwrap();
+        author.announce(Millis(0), &fact, Bytes::new()).unwrap();
     }
     let subject = subjects::digest(grant.stream, grant.epoch, grant.generation);
     while let Some(frames) = author.poll_output() {

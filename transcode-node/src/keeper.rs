@@ -89,18 +89,15 @@ async fn put_newer(
     own: &mut Option<Version>,
 ) -> Result<(), StateError> {
     let Ok(value) = serde_json::to_vec(new) else { return Ok(()) };
-    let version = match own.take() {
-        Some(version) => Some(version),
-        None => {
-            let old = state.get(key).await?;
-            let newer =
-                |value: &[u8]| serde_json::from_slice(value).map_or(true, |old| may_replace(new, &old));
-            if old.as_ref().is_some_and(|old| !newer(&old.value)) {
-                return Ok(());
-            }
-            old.map(|old| old.version)
+    let mut version = own.take();
+    if version.is_none() {
+        let old = state.get(key).await?;
+        let newer = |value: &[u8]| serde_json::from_slice(value).map_or(true, |old| may_replace(new, &old));
+        if old.as_ref().is_some_and(|old| !newer(&old.value)) {
+            return Ok(());
         }
-    };
+        version = old.map(|old| old.version);
+    }
     *own = Some(state.commit(Tx::new().check(key, version).put(key, value)).await?);
     Ok(())
 }

@@ -58,7 +58,7 @@ impl Author {
             max_payload,
             out: VecDeque::new(),
         };
-        author.announce(now, Fact::Takeover { base: Box::new(base) }, Bytes::new())?;
+        author.announce(now, &Fact::Takeover { base: Box::new(base) }, Bytes::new())?;
         Ok(author)
     }
     /// The log's folded state.
@@ -70,8 +70,8 @@ impl Author {
         FactSeq(self.ring.next_seq())
     }
     /// Appends a fact with its payload.
-    pub fn announce(&mut self, now: Millis, fact: Fact, payload: Bytes) -> Result<(), FrameError> {
-        self.announce_pieces(now, &fact, &[payload]).map(drop)
+    pub fn announce(&mut self, now: Millis, fact: &Fact, payload: Bytes) -> Result<(), FrameError> {
+        self.announce_pieces(now, fact, &[payload]).map(drop)
     }
     /// Appends a fact whose payload is `pieces` one after the other; gives the payload as the ring holds it.
     pub fn announce_pieces(

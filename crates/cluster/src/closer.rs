@@ -84,7 +84,7 @@ impl Closer {
     }
 
     fn say(&mut self, now: Millis, facts: Vec<Fact>) -> Result<(), FrameError> {
-        facts.into_iter().try_for_each(|fact| self.author.announce(now, fact, Bytes::new()))
+        facts.into_iter().try_for_each(|fact| self.author.announce(now, &fact, Bytes::new()))
     }
 
     /// The log's state: the answer to a snapshot request, and what is put at rest.

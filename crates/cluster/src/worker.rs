@@ -168,7 +168,7 @@ impl WorkerJob {
     ) -> Result<Self, FrameError> {
         let mut author = Author::open(now, (grant.epoch, grant.generation), grant.base.clone(), max_payload)?;
         if !author.view().opened {
-            author.announce(now, Fact::EpochOpen(grant.open.clone()), Bytes::new())?;
+            author.announce(now, &Fact::EpochOpen(grant.open.clone()), Bytes::new())?;
         }
         let resume = view::resume_msn(&grant.base, grant.epoch, grant.open.first_msn);
         let mut job = Self {
@@ -329,12 +329,12 @@ impl WorkerJob {
         });
         self.announce(
             now,
-            Fact::Gap(Gap { msn, duration, discontinuity_sequence, program_date_time }),
+            &Fact::Gap(Gap { msn, duration, discontinuity_sequence, program_date_time }),
             Bytes::new(),
         )
     }
 
-    fn announce(&mut self, now: Millis, fact: Fact, payload: Bytes) -> Result<(), FrameError> {
+    fn announce(&mut self, now: Millis, fact: &Fact, payload: Bytes) -> Result<(), FrameError> {
         if self.active {
             self.author.announce(now, fact, payload)?;
             self.collect();
@@ -359,7 +359,7 @@ impl WorkerJob {
                 if known {
                     Ok(())
                 } else {
-                    self.announce(now, Fact::PartTarget { rendition, target }, Bytes::new())
+                    self.announce(now, &Fact::PartTarget { rendition, target }, Bytes::new())
                 }
             }
             Packaged::Part(part, pieces) => self.on_part(now, part, pieces),
@@ -389,7 +389,7 @@ impl WorkerJob {
         } else if !more {
             return Ok(());
         }
-        self.announce(now, Fact::Init { rendition, version, info }, bytes)
+        self.announce(now, &Fact::Init { rendition, version, info }, bytes)
     }
 
     fn on_part(&mut self, now: Millis, part: Part, pieces: Vec<Bytes>) -> Result<(), FrameError> {
@@ -420,14 +420,14 @@ impl WorkerJob {
         }
         self.uploading.insert(key, segment.clone());
         self.out.push_back(Output::Upload(segment.clone(), body));
-        self.announce(now, Fact::Segment(segment), Bytes::new())?;
+        self.announce(now, &Fact::Segment(segment), Bytes::new())?;
         self.trim(now)
     }
 
     fn trim(&mut self, now: Millis) -> Result<(), FrameError> {
         let window = u64::from(self.grant.settings.window) * 1000;
         match view::trim_to(self.author.view(), window) {
-            Some(first) => self.announce(now, Fact::Trim { first }, Bytes::new()),
+            Some(first) => self.announce(now, &Fact::Trim { first }, Bytes::new()),
             None => Ok(()),
         }
     }
@@ -438,7 +438,7 @@ impl WorkerJob {
         let broadcast = self.grant.open.broadcast;
         self.out.push_back(Output::Index(IndexFact { stream, broadcast, epoch, generation, segment }));
         self.stored.entry(rendition.clone()).or_default().insert(msn);
-        self.announce(now, Fact::Committed { rendition, msn }, Bytes::new())?;
+        self.announce(now, &Fact::Committed { rendition, msn }, Bytes::new())?;
         let (epoch, first) = (self.grant.epoch, self.grant.open.first_msn);
         let oldest = view::resume_msn(self.author.view(), epoch, first);
         self.author.keep_from(now, oldest);
@@ -463,7 +463,7 @@ impl WorkerJob {
         let epoch = self.grant.epoch;
         let last = self.author.view().slots.iter().rev().find(|s| s.epoch == epoch).map(|s| s.msn);
         if !self.author.view().sealed {
-            self.announce(now, Fact::Seal { last }, Bytes::new())?;
+            self.announce(now, &Fact::Seal { last }, Bytes::new())?;
         }
         self.report_at = self.active.then_some(now);
         Ok(())
@@ -561,7 +561,7 @@ impl WorkerJob {
                 self.trim(now)
             }
             Some(EpochPhase::Ended) if !self.author.view().ended => {
-                self.announce(now, Fact::End, Bytes::new())?;
+                self.announce(now, &Fact::End, Bytes::new())?;
                 self.report_at = Some(now);
                 Ok(())
             }

@@ -43,7 +43,7 @@ mod tests {
     #[tokio::test]
     async fn it_rings_at_the_earliest_time_it_was_set_to() {
         let mut alarm = Alarm::default();
-        alarm.within(Duration::from_secs(60));
+        alarm.within(Duration::from_mins(1));
         alarm.within(Duration::from_millis(20));
         let soonest = alarm.sleep.deadline();
         alarm.within(Duration::from_secs(90));
@@ -51,6 +51,6 @@ mod tests {
         alarm.ring().await;
         assert!(Instant::now() >= soonest);
         alarm.within(Duration::from_secs(90));
-        assert!(alarm.sleep.deadline() > soonest + Duration::from_secs(60));
+        assert!(alarm.sleep.deadline() > soonest + Duration::from_mins(1));
     }
 }
