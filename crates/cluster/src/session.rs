@@ -83,8 +83,6 @@ pub enum Input {
     Bid(Bid),
     /// From the heartbeat subject.
     Heartbeat(Heartbeat),
-    /// Positive evidence that a node is dead.
-    WorkerGone(NodeId),
     /// From `jobs.free`.
     WorkerFree,
     /// From a followed log.
@@ -277,14 +275,6 @@ impl Session {
             Input::PublisherGone(reason) => self.leave(now, reason)?,
             Input::Bid(bid) => self.on_bid(now, bid),
             Input::Heartbeat(h) => self.on_heartbeat(now, &h),
-            Input::WorkerGone(node) => {
-                for seat in [&mut self.author, &mut self.standby].into_iter().flatten() {
-                    if seat.node == node {
-                        seat.leaving = true;
-                    }
-                }
-                self.standby.take_if(|s| s.node == node);
-            }
             Input::WorkerFree => {
                 if self.offering.is_none() {
                     self.offer_at = now;
