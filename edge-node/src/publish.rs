@@ -2,21 +2,19 @@
 
 use std::sync::Arc;
 
-use millrace_cluster::render::{all_media, multivariant};
+use millrace_cluster::render::{heads, multivariant};
 use millrace_wire::fact::Snapshot;
 
 use crate::stream::{LiveStream, MediaView, Phase, View};
 use crate::text::Text;
 
-/// Renders the playlists and wakes the waiters. A playlist whose text did not change keeps its bytes.
-pub fn publish(stream: &LiveStream, snapshot: &Snapshot, current: bool) {
+/// Replaces the view and wakes the waiters. Media playlists are rendered by the first request for them; the multivariant,
+/// whose text seldom changes, keeps its bytes.
+pub fn publish(stream: &LiveStream, snapshot: &Arc<Snapshot>, current: bool) {
     let before = stream.view();
-    let media: Vec<MediaView> = all_media(snapshot)
+    let media: Vec<MediaView> = heads(snapshot)
         .into_iter()
-        .map(|(rendition, playlist, head)| {
-            let old = before.rendition(rendition.as_str()).map(|m| &m.playlist);
-            MediaView { playlist: text(playlist.render(), old), rendition, head }
-        })
+        .map(|(rendition, head)| MediaView::new(snapshot.clone(), rendition, head))
         .collect();
     let phase = match (media.is_empty(), snapshot.ended) {
         (true, _) => Phase::Waiting,

@@ -1,9 +1,11 @@
 //! One followed stream as requests see it: the newest playlists and how far each has come.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
+use millrace_cluster::render::media_with_reports;
 pub use millrace_cluster::render::{Head, Reach};
+use millrace_wire::fact::Snapshot;
 use millrace_wire::ids::{PlaybackId, Rendition, StreamId};
 use tokio::sync::watch;
 
@@ -26,10 +28,32 @@ pub enum Phase {
 pub struct MediaView {
     /// Which rendition.
     pub rendition: Rendition,
-    /// The playlist.
-    pub playlist: Arc<Text>,
     /// How far it has come.
     pub head: Head,
+    playlist: Arc<Playlist>,
+}
+
+#[derive(Debug)]
+struct Playlist {
+    snapshot: Arc<Snapshot>,
+    text: OnceLock<Arc<Text>>,
+}
+
+impl MediaView {
+    /// The playlist of `rendition` as `snapshot` has it.
+    pub fn new(snapshot: Arc<Snapshot>, rendition: Rendition, head: Head) -> Self {
+        Self { rendition, head, playlist: Arc::new(Playlist { snapshot, text: OnceLock::new() }) }
+    }
+
+    /// The playlist: rendered at the first request for it, and once. What nobody asks for costs nothing.
+    pub fn playlist(&self) -> Arc<Text> {
+        let Playlist { snapshot, text } = &*self.playlist;
+        let render = || {
+            let playlist = media_with_reports(snapshot, &self.rendition);
+            Arc::new(Text::new(playlist.map(|playlist| playlist.render()).unwrap_or_default()))
+        };
+        text.get_or_init(render).clone()
+    }
 }
 
 /// Everything a request needs, replaced as a whole by the feed at every change.

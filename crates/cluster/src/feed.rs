@@ -2,6 +2,7 @@
 //! already shown with what the newest author says, so that nothing shown goes backwards.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use millrace_wire::announce::{EpochAnnouncement, EpochPhase, SessionAnnouncement};
@@ -93,8 +94,8 @@ pub struct Feed {
     pending: Option<SessionAnnouncement>,
     follower: Option<Follower>,
     followed_at: Millis,
-    tail: Option<Snapshot>,
-    shown: Option<Snapshot>,
+    tail: Option<Arc<Snapshot>>,
+    shown: Option<Arc<Snapshot>>,
     backfill: Option<Vec<u64>>,
     snapshot_at: Option<Millis>,
     lag_since: Option<Millis>,
@@ -123,7 +124,7 @@ impl Feed {
         }
     }
     /// What to render: never goes backwards.
-    pub fn shown(&self) -> Option<&Snapshot> {
+    pub fn shown(&self) -> Option<&Arc<Snapshot>> {
         self.shown.as_ref()
     }
     /// The folded state of the adopted log: the answer to a snapshot request.
@@ -243,9 +244,9 @@ impl Feed {
         if s.generation == Generation(0) {
             // Only what is at rest itself gives way to it.
             let rank = |s: &Snapshot| (s.epoch, s.seq, s.ended);
-            let older = |old: &Snapshot| old.generation == Generation(0) && rank(old) < rank(s);
+            let older = |old: &Arc<Snapshot>| old.generation == Generation(0) && rank(old) < rank(s);
             if self.shown.as_ref().is_none_or(older) && self.is_last_word(now, s) {
-                self.shown = Some(s.clone());
+                self.shown = Some(Arc::new(s.clone()));
                 // An author adopted before may have begun below it.
                 self.tail.clone_from(&self.shown);
                 self.out.push_back(Output::Changed);
@@ -335,7 +336,7 @@ impl Feed {
             next.first_msn = floor;
             next.slots.retain(|s| s.msn >= floor);
         }
-        self.shown = Some(next);
+        self.shown = Some(Arc::new(next));
         self.out.push_back(Output::Changed);
     }
 }

@@ -10,6 +10,7 @@ use millrace_wire::fact::Snapshot;
 use millrace_wire::ids::Rendition;
 
 pub use self::head::{Head, Reach};
+use self::media::head_of;
 pub use self::media::media;
 pub use self::multivariant::multivariant;
 
@@ -18,22 +19,20 @@ fn playlist_uri(rendition: &Rendition) -> String {
     format!("{rendition}/index.m3u8")
 }
 
-/// All media playlists, with the rendition reports that tie them together (RFC 8216bis §4.4.5.4).
-pub fn all_media(snapshot: &Snapshot) -> Vec<(Rendition, MediaPlaylist, Head)> {
-    let mut all: Vec<_> = snapshot
-        .renditions
-        .keys()
-        .filter_map(|r| media(snapshot, r).map(|(playlist, head)| (r.clone(), playlist, head)))
-        .collect();
-    if snapshot.ended {
-        return all;
+/// How far each rendition that has something to play has come.
+pub fn heads(snapshot: &Snapshot) -> Vec<(Rendition, Head)> {
+    let renditions = snapshot.renditions.keys();
+    renditions.filter_map(|r| head_of(snapshot, r).map(|head| (r.clone(), head))).collect()
+}
+
+/// A rendition's media playlist, with the reports that tie it to the others (RFC 8216bis §4.4.5.4).
+pub fn media_with_reports(snapshot: &Snapshot, rendition: &Rendition) -> Option<MediaPlaylist> {
+    let (mut playlist, _) = media(snapshot, rendition)?;
+    if !snapshot.ended {
+        let others = heads(snapshot).into_iter().filter(|(other, _)| other != rendition);
+        playlist.rendition_reports = others.map(|(other, head)| report(&other, head)).collect();
     }
-    let reports: Vec<_> = all.iter().map(|(r, _, head)| (r.clone(), report(r, *head))).collect();
-    for (rendition, playlist, _) in &mut all {
-        let others = reports.iter().filter(|(r, _)| r != rendition);
-        playlist.rendition_reports = others.map(|(_, report)| report.clone()).collect();
-    }
-    all
+    Some(playlist)
 }
 
 fn report(rendition: &Rendition, head: Head) -> RenditionReport {

@@ -17,6 +17,8 @@ mod toy;
 )] // a test's module
 mod world;
 
+use std::sync::Arc;
+
 use millrace_wire::fact::{Snapshot, TrackSlot};
 use millrace_wire::ids::Rendition;
 use millrace_wire::media_msg::Track;
@@ -121,7 +123,7 @@ fn settle(w: &mut World) {
 
 fn verify(w: &World) {
     let (a, b) = (w.edges[0].feed.shown(), w.edges[1].feed.shown());
-    let text = |s: Option<&Snapshot>| s.map(summary);
+    let text = |s: Option<&Arc<Snapshot>>| s.map(|s| summary(s));
     assert!(a == b, "the edges differ: {:?}\n{:?}", text(a), text(b));
     assert!(a.is_some_and(|a| a.ended), "no ENDLIST");
     assert!(w.control.ended_reported, "the end was not reported");

@@ -9,7 +9,7 @@ use millrace_wire::ids::PlaybackId;
 
 use super::{App, headers, refuse};
 use crate::registry::NoStream;
-use crate::stream::{LiveStream, Reach, View};
+use crate::stream::{LiveStream, MediaView, Reach, View};
 use crate::text::Text;
 
 /// A blocking reload waits at most three target durations (RFC 8216bis §6.2.5.2); of a stream whose target duration is
@@ -54,7 +54,7 @@ pub(super) async fn serve(
     let Some(reload) = Reload::parse(request.query_string()) else { return refuse::malformed() };
     let find = |view: &View| match rendition {
         None => view.multivariant.clone(),
-        Some(name) => view.rendition(name).map(|m| m.playlist.clone()),
+        Some(name) => view.rendition(name).map(MediaView::playlist),
     };
     // A starting stream: hold the first requests rather than refuse them.
     if find(&stream.view()).is_none() {
@@ -78,26 +78,28 @@ async fn blocking(
     rendition: &str,
     (msn, part): (u64, Option<u32>),
 ) -> HttpResponse {
-    let reach =
-        |view: &View| view.rendition(rendition).map(|m| (m.head.reach(msn, part), m.playlist.clone()));
+    let media = |view: &View| view.rendition(rendition).cloned();
+    let reach = |media: &MediaView| media.head.reach(msn, part);
     let view = stream.view();
-    let now = match reach(&view) {
-        None => return refuse::missing(),
+    let Some(now) = media(&view) else { return refuse::missing() };
+    match reach(&now) {
         // Behind its author, an edge cannot tell too far from not here yet: 503 lets the client come again.
-        Some((Reach::TooFar, _)) if view.current => return refuse::malformed(),
-        Some((Reach::TooFar, _)) => return refuse::busy(),
-        Some((now, playlist)) => (now == Reach::Now).then_some(playlist),
-    };
-    if let Some(playlist) = now {
-        return send(app, request, &playlist, headers::BLOCKED);
+        Reach::TooFar if view.current => return refuse::malformed(),
+        Reach::TooFar => return refuse::busy(),
+        Reach::Now => return send(app, request, &now.playlist(), headers::BLOCKED),
+        Reach::Later => {}
     }
     let target = if view.target_duration_s == 0 { UNKNOWN_TARGET_S } else { view.target_duration_s };
     let limit = Duration::from_secs(3 * target);
-    if app.wait(stream, limit, |view| !matches!(reach(view), Some((Reach::Later, _)))).await.is_err() {
+    if app
+        .wait(stream, limit, |view| media(view).is_none_or(|media| reach(&media) != Reach::Later))
+        .await
+        .is_err()
+    {
         return refuse::busy();
     }
-    match reach(&stream.view()) {
-        Some((Reach::Now, playlist)) => send(app, request, &playlist, headers::BLOCKED),
+    match media(&stream.view()) {
+        Some(now) if reach(&now) == Reach::Now => send(app, request, &now.playlist(), headers::BLOCKED),
         // A new broadcast may have begun below what was asked for.
         Some(_) => refuse::busy(),
         None => refuse::missing(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use millrace_media::hls::{
     Map, MediaPlaylist, OpenSegment, Part, PreloadHint, Segment, ServerControl, Start, part_hold_back,
 };
-use millrace_wire::fact::{MediaDuration, Slot, Snapshot, TrackSlot};
+use millrace_wire::fact::{MediaDuration, PartEntry, Slot, Snapshot, TrackSlot};
 use millrace_wire::ids::{Generation, Msn, Rendition};
 
 use super::Head;
@@ -24,34 +24,53 @@ fn duration(d: MediaDuration) -> Duration {
     Duration::from_micros(u64::try_from(us).unwrap_or(u64::MAX))
 }
 
-fn segment_uri(slot: &Slot, generation: Generation) -> Arc<str> {
-    format!("{}/{}.{generation}.m4s", slot.epoch, slot.msn).into()
-}
+/// Writes the names of objects; where only the shape of a playlist is wanted, all are one empty name.
+struct Names(Option<Arc<str>>);
 
-fn part_uri(slot: &Slot, generation: Generation, part: usize) -> Arc<str> {
-    format!("{}/{}.{generation}.{part}.m4s", slot.epoch, slot.msn).into()
-}
+impl Names {
+    fn write(&self, name: impl FnOnce() -> String) -> Arc<str> {
+        self.0.clone().unwrap_or_else(|| name().into())
+    }
 
-fn map(slot: &Slot, track: &TrackSlot) -> Map {
-    Map { uri: format!("{}/init-{}.mp4", slot.epoch, track.init_version).into() }
+    fn segment(&self, slot: &Slot, generation: Generation) -> Arc<str> {
+        self.write(|| format!("{}/{}.{generation}.m4s", slot.epoch, slot.msn))
+    }
+
+    fn part(&self, slot: &Slot, generation: Generation, part: usize) -> Arc<str> {
+        self.write(|| format!("{}/{}.{generation}.{part}.m4s", slot.epoch, slot.msn))
+    }
+
+    fn map(&self, slot: &Slot, track: &TrackSlot) -> Map {
+        Map { uri: self.write(|| format!("{}/init-{}.mp4", slot.epoch, track.init_version)) }
+    }
 }
 
 /// A rendition's playlist and how far it has come; `None` while it has nothing to play.
 pub fn media(snapshot: &Snapshot, rendition: &Rendition) -> Option<(MediaPlaylist, Head)> {
+    walk(snapshot, rendition, Names(None))
+}
+
+/// How far a rendition's playlist has come, without writing the playlist; `None` while it has nothing to play.
+pub(super) fn head_of(snapshot: &Snapshot, rendition: &Rendition) -> Option<Head> {
+    walk(snapshot, rendition, Names(Some(Arc::from("")))).map(|(_, head)| head)
+}
+
+fn walk(snapshot: &Snapshot, rendition: &Rendition, names: Names) -> Option<(MediaPlaylist, Head)> {
     let part_target = snapshot.renditions.get(rendition)?.part_target.map(duration);
+    let first_map = |s: &Slot| s.tracks.get(rendition).map(|t| names.map(s, t));
+    let first_map = snapshot.slots.iter().find_map(first_map)?;
     let mut walk = Walk {
+        names,
         rendition,
         part_target,
         segments: Vec::new(),
         open: None,
-        map: None,
+        map: Some(first_map),
         independent: true,
         parts: 0,
         last: snapshot.slots.iter().rev().find(|s| s.tracks.contains_key(rendition)).map(|s| s.msn),
         target: MediaDuration { ticks: u64::from(snapshot.target_duration), timescale: 1 },
     };
-    let first_map = snapshot.slots.iter().find_map(|s| s.tracks.get(rendition).map(|t| map(s, t)))?;
-    walk.map = Some(first_map);
     let mut last: Option<u64> = None;
     for slot in &snapshot.slots {
         let discontinuity = last.is_some_and(|d| d != slot.discontinuity_sequence.0);
@@ -67,6 +86,7 @@ pub fn media(snapshot: &Snapshot, rendition: &Rendition) -> Option<(MediaPlaylis
 }
 
 struct Walk<'a> {
+    names: Names,
     rendition: &'a Rendition,
     part_target: Option<Duration>,
     segments: Vec<Segment>,
@@ -88,17 +108,17 @@ impl Walk<'_> {
         let program_date_time = Some(slot.program_date_time.0 as i64);
         let track = slot.tracks.get(self.rendition);
         if let Some(track) = track {
-            self.map = Some(map(slot, track));
+            self.map = Some(self.names.map(slot, track));
         }
         let map = self.map.clone();
-        let parts = track.map(|t| listed_parts(slot, t)).unwrap_or_default();
+        let parts = track.map(|t| self.parts_of(slot, t)).unwrap_or_default();
         let complete = track.and_then(|t| t.segment.as_ref());
         let segment = match (complete, slot.gap) {
             (Some(s), _) => {
                 self.parts = s.parts;
                 self.independent &= s.independent;
                 Segment {
-                    uri: segment_uri(slot, s.generation),
+                    uri: self.names.segment(slot, s.generation),
                     duration: duration(s.duration),
                     parts,
                     ..Segment::default()
@@ -126,14 +146,26 @@ impl Walk<'_> {
         let target = self.part_target.filter(|t| !t.is_zero());
         let count = target.map_or(0, |t| (length.as_micros() / t.as_micros()) as usize);
         let missing = |part| Part {
-            uri: part_uri(slot, NOBODY, part),
+            uri: self.names.part(slot, NOBODY, part),
             duration: target.unwrap_or_default(),
             independent: false,
             gap: true,
         };
         let parts: Vec<Part> = if had.is_empty() { (0..count).map(missing).collect() } else { had };
         self.parts = parts.len() as u32;
-        Segment { uri: segment_uri(slot, NOBODY), duration: length, gap: true, parts, ..Segment::default() }
+        let uri = self.names.segment(slot, NOBODY);
+        Segment { uri, duration: length, gap: true, parts, ..Segment::default() }
+    }
+
+    /// The parts up to the first that is not there: a later one must wait for it.
+    fn parts_of(&self, slot: &Slot, track: &TrackSlot) -> Vec<Part> {
+        let part = |(i, p): (usize, &PartEntry)| Part {
+            uri: self.names.part(slot, p.generation, i),
+            duration: duration(p.duration),
+            independent: p.independent,
+            gap: p.gap,
+        };
+        track.parts.iter().enumerate().map(part).collect()
     }
 
     fn finish(self, snapshot: &Snapshot) -> (MediaPlaylist, Head) {
@@ -196,17 +228,6 @@ fn join_point(playlist: &MediaPlaylist) -> Option<Start> {
         }
     }
     None
-}
-
-/// The parts up to the first that is not there: a later one must wait for it.
-fn listed_parts(slot: &Slot, track: &TrackSlot) -> Vec<Part> {
-    let part = |(i, p): (usize, &millrace_wire::fact::PartEntry)| Part {
-        uri: part_uri(slot, p.generation, i),
-        duration: duration(p.duration),
-        independent: p.independent,
-        gap: p.gap,
-    };
-    track.parts.iter().enumerate().map(part).collect()
 }
 
 /// The name the author will give the next part.

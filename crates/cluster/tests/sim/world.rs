@@ -658,7 +658,7 @@ impl World {
 
     fn check_edge(&mut self, i: usize) {
         let edge = &mut self.edges[i];
-        let Some(new) = edge.feed.shown().cloned() else { return };
+        let Some(new) = edge.feed.shown().map(|shown| (**shown).clone()) else { return };
         let contiguous = new.slots.iter().zip(new.slots.iter().skip(1)).all(|(a, b)| a.msn.next() == b.msn);
         assert!(contiguous, "edge {i}: numbers are not contiguous");
         let sorted = new.slots.iter().is_sorted_by_key(|s| s.discontinuity_sequence);
