@@ -67,6 +67,10 @@ impl Fetcher {
             self.metrics.coalesced.inc();
             return flight.clone();
         }
+        // A read that landed since the caller looked has left its object there before it left the flights.
+        if let Some(object) = self.cache.get(key) {
+            return watch::channel(Some(Outcome::Found(object))).1;
+        }
         let (sender, flight) = watch::channel(None);
         flights.insert(key.into(), flight.clone());
         let (this, key) = (self.clone(), key.to_owned());
