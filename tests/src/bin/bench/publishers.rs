@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use millrace_tests::clip::Clip;
+use millrace_tests::http::get;
 use millrace_tests::load::publisher::{Reel, Tally, publish};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -53,6 +54,10 @@ async fn measure(subject: &Subject, reel: &Arc<Reel>, seconds: u64) -> Result<Co
     let tally = Arc::new(Tally::default());
     let mut running = start_all(&subject.push_urls, reel, &tally);
     tokio::time::sleep(WARM_UP).await;
+    // A player's first look: from here on the edge follows the stream.
+    for url in &subject.hls_urls {
+        get(url).await?;
+    }
     let per_stream = |bytes: u64| bytes.saturating_sub(idle) as f64 / count;
     let (began, before, memory) = (Instant::now(), cpu_seconds(subject.pid)?, memory_bytes(subject.pid)?);
     tokio::time::sleep(Duration::from_secs(seconds)).await;
@@ -104,7 +109,7 @@ pub(crate) async fn against_peers(publishers: usize, seconds: u64) -> Result<Rep
     let megabytes = |pick: fn(&Cost) -> f64| mean(ours.iter().map(pick)) / 1e6;
     let mut report = Report::new("publishers", "publishers");
     let what = format!("CPU per 2.5 Mb/s publisher, {publishers} at once, % of a core");
-    report.push(Row::new(&what, "millrace standalone, LL-HLS on disk", mine).against(peer, 1.0));
+    report.push(Row::new(&what, "millrace standalone, LL-HLS followed by the edge, on disk", mine).against(peer, 1.0));
     report.push(Row::new(&what, "nginx-rtmp, HLS on", peer));
     let what = "memory per live stream, MB";
     report.push(Row::new(what, "millrace standalone", megabytes(|cost| cost.memory_later)).at_most(8.0));

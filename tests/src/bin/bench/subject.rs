@@ -45,9 +45,10 @@ pub(crate) async fn millrace(publishers: usize) -> Result<Subject> {
     Ok(Subject { name: "millrace standalone", pid, push_urls, hls_urls, _keep: Keep::Millrace(server) })
 }
 
-/// `millrace ingest` alone, publishing to NATS; no worker takes what it publishes.
+/// `millrace ingest`, publishing to NATS, and beside it the worker that takes what it publishes: without one its rings
+/// would grow to their bound.
 pub(crate) async fn ingest_alone(publishers: usize) -> Result<Subject> {
-    let mut cluster = Cluster::start_with(&[Node::Control, Node::Ingest]).await?;
+    let mut cluster = Cluster::start_with(&[Node::Control, Node::Ingest, Node::Transcode(1)]).await?;
     let api = cluster.api();
     let mut push_urls = Vec::new();
     for number in 0..publishers {
