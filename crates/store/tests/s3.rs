@@ -29,13 +29,13 @@ async fn open(server: &MinioServer) -> SharedStore {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn conforms() {
-    let server = MinioServer::start().await;
+    let server = MinioServer::start_real().await;
     conformance::all(open(&server).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn wrong_settings_are_told_apart() {
-    let server = MinioServer::start().await;
+    let server = MinioServer::start_real().await;
     open(&server).await;
     let mut wrong = config(&server);
     wrong.secret_key = "wrong-secret".into();

@@ -109,7 +109,9 @@ pub(crate) async fn against_peers(publishers: usize, seconds: u64) -> Result<Rep
     let megabytes = |pick: fn(&Cost) -> f64| mean(ours.iter().map(pick)) / 1e6;
     let mut report = Report::new("publishers", "publishers");
     let what = format!("CPU per 2.5 Mb/s publisher, {publishers} at once, % of a core");
-    report.push(Row::new(&what, "millrace standalone, LL-HLS followed by the edge, on disk", mine).against(peer, 1.0));
+    report.push(
+        Row::new(&what, "millrace standalone, LL-HLS followed by the edge, on disk", mine).against(peer, 1.0),
+    );
     report.push(Row::new(&what, "nginx-rtmp, HLS on", peer));
     let what = "memory per live stream, MB";
     report.push(Row::new(what, "millrace standalone", megabytes(|cost| cost.memory_later)).at_most(8.0));
