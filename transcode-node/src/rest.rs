@@ -31,6 +31,12 @@ impl Mark {
     }
 }
 
+/// Whether a state at rest has anything to name. A new author's has, before it has stored anything itself: what its log
+/// opens with, and where its window begins, is shown.
+fn names_stored(view: &Snapshot) -> bool {
+    view.slots.iter().flat_map(|slot| slot.tracks.values()).any(|track| track.committed)
+}
+
 /// See the module.
 pub(crate) struct Rest {
     keeper: Keeper,
@@ -81,7 +87,7 @@ impl Rest {
             return;
         };
         let mark = (Mark::of(view, self.settled), self.inits);
-        if self.settled == 0 && !view.ended || self.noted == Some(mark) {
+        if self.noted == Some(mark) || !view.ended && self.settled == 0 && !names_stored(view) {
             return;
         }
         self.noted = Some(mark);

@@ -87,6 +87,9 @@ pub struct Claim {
     pub first_msn: Msn,
     /// Whether the broadcast has earlier epochs.
     pub continues: bool,
+    /// The newest of those.
+    #[serde(default)]
+    pub follows: Option<Epoch>,
     /// The highest segment number it reported as open; the first one until it reports.
     pub open_msn: Msn,
     /// The last segment number used, once its author sealed the epoch.
@@ -232,6 +235,7 @@ impl Claim {
             epoch: last.map_or(Epoch(now.0), |claim| claim.epoch.next().max(Epoch(now.0))),
             first_msn,
             continues,
+            follows: last.filter(|_| continues).map(|claim| claim.epoch),
             open_msn: first_msn,
             sealed_msn: None,
             released: false,
@@ -260,6 +264,7 @@ impl Claim {
             first_msn: self.first_msn,
             discontinuity_sequence: self.discontinuity,
             continues: self.continues,
+            follows: self.follows,
             lease_ms: LEASE_MS,
             limits: PublishLimits::default(),
             settings: self.settings.clone(),

@@ -94,6 +94,7 @@ fn a_second_publisher_takes_over_and_the_first_is_kicked() {
     assert_eq!(second.claim.discontinuity, DiscontinuitySeq(1));
     assert_eq!(second.claim.first_msn, first.claim.first_msn.plus(4), "the first one may still be stamping");
     assert!(second.claim.continues && !first.claim.continues);
+    assert_eq!((second.claim.follows, first.claim.follows), (Some(first.claim.epoch), None));
 }
 
 #[test]

@@ -39,6 +39,9 @@ pub use self::seats::{REGRANT_MS, SILENCE_MS, TAKE_UP_MS};
 
 /// Announcements are repeated at this interval.
 pub const ANNOUNCE_MS: u64 = 1000;
+/// A session stays this long after it named an author: what is lost of an announcement is said again, to readers and to the
+/// author, and after the session nobody says it.
+pub const NAMED_MS: u64 = 3 * ANNOUNCE_MS;
 /// After its publisher left, a session waits this long for its media to be stored.
 pub const LINGER_MS: u64 = 120_000;
 
@@ -56,6 +59,7 @@ pub struct Session {
     lease: Lease,
     degraded: Option<Degraded>,
     announce_at: Millis,
+    named_at: Option<Millis>,
     pulse: Pulse,
     done: bool,
     out: VecDeque<Output>,
@@ -77,6 +81,7 @@ impl Session {
             lease: Lease::new(now, &cfg.claim),
             degraded: None,
             announce_at: now,
+            named_at: None,
             pulse: Pulse::new(now),
             done: false,
             out: VecDeque::new(),
@@ -190,6 +195,8 @@ impl Session {
         let Some(view) = self.seats.author().and_then(Seat::view) else { return };
         let resume = view::resume_msn(view, epoch, first);
         let seq = self.ring.find(|msn| *msn >= resume).unwrap_or(self.ring.next_seq());
+        // What the author has stored since, its successor's log does not tell.
+        let seq = self.seats.standby_from().map_or(seq, |from| seq.min(from.0));
         self.ring.pin(now, Some(seq));
     }
 
@@ -219,7 +226,8 @@ impl Session {
         if now >= self.announce_at {
             self.announce(now);
         }
-        let stored = self.is_stored();
+        let named = self.named_at.is_none_or(|at| now - at >= NAMED_MS);
+        let stored = named && self.is_stored();
         let over = self.lease.gone_since().is_some_and(|at| stored || now - at > LINGER_MS);
         if self.lease.is_released() && over {
             self.done = true;
@@ -240,6 +248,12 @@ impl Session {
         }
         let open = self.lease.open_msn();
         open.is_none() || (view::is_stored(view, self.cfg.claim.epoch) && last >= open)
+    }
+
+    /// The publisher is gone, and the log's seal lies behind the last stamped segment.
+    fn is_sealed_at_end(&self) -> bool {
+        let last = self.snapshot().slots.back().map(|s| s.msn);
+        self.lease.gone_since().is_some() && last >= self.lease.open_msn()
     }
 
     /// Whether the oldest segment that may not be stored is no longer in the ring.
@@ -265,6 +279,7 @@ impl Session {
             // The newcomer's own log may never arrive: what is known now stays known.
             self.base.set(self.snapshot().clone());
             self.seats.take_over(&mut self.out);
+            self.named_at = Some(now);
             self.announce(now);
         }
         self.seats.repeat_grants(now, &mut self.out);

@@ -15,7 +15,7 @@ use millrace_wire::ids::{Msn, NodeId, PartIndex, UnixMillis};
 use millrace_wire::job::{Grant, Heartbeat};
 use millrace_wire::repair::{RepairReply, RepairRequest};
 
-use self::ending::Ending;
+use self::ending::{Ending, FIRST_GENERATION};
 use self::intake::Intake;
 use self::packaged::Objects;
 use crate::Millis;
@@ -69,7 +69,8 @@ impl WorkerJob {
             objects: Objects::default(),
             ending: Ending::new(now, stored),
             active: true,
-            announced: false,
+            // Its session announces it as it grants it.
+            announced: grant.generation == FIRST_GENERATION,
             leaving: false,
             heartbeat_at: now,
             out: VecDeque::new(),
@@ -123,6 +124,7 @@ impl WorkerJob {
                 self.supersede();
             }
             Input::Session(a) if a.epoch == self.grant.epoch => {
+                self.intake.hear(now);
                 self.announced |= a.generation == Some(self.grant.generation);
             }
             Input::Revoked => self.supersede(),

@@ -157,7 +157,8 @@ fn summary(s: &Snapshot) -> String {
             format!("{r}: {} parts {by:?} {}", t.parts.len(), if t.committed { "stored" } else { "" })
         };
         let tracks: Vec<_> = l.tracks.iter().map(of).collect();
-        format!("\n  {} of {} gap {} {tracks:?}", l.msn, l.epoch, l.gap.is_some())
+        let (msn, epoch, discontinuity, gap) = (l.msn, l.epoch, l.discontinuity_sequence, l.gap.is_some());
+        format!("\n  {msn} of {epoch} discontinuity {discontinuity} gap {gap} {tracks:?}")
     });
     let slots: String = slots.collect();
     let (e, g, q) = (s.epoch, s.generation, s.seq);
@@ -190,7 +191,19 @@ fn seeds_that_failed_once() {
         1037, 1152, 1180, 1228, 1314, 1517, 1519, 1851, 2178, 2204, 2274, 2319, 5020, 5024, 5376, 5552, 7333,
         8294,
     ];
-    for seed in small.into_iter().chain([448_539_515_921, 525_996_167_978]) {
+    for seed in small.into_iter().chain([
+        448_539_515_921,
+        525_996_167_978,
+        26_246_379_079,
+        584_144_702_984,
+        123_468_074_215,
+        960_192_263_206,
+        107_123_359_141,
+        911_119_361_143,
+        195_493_539_706,
+        921_190_885_304,
+        535_180_356_528,
+    ]) {
         replayable(seed);
     }
 }

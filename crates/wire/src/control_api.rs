@@ -104,6 +104,9 @@ pub struct ClaimGrant {
     pub discontinuity_sequence: DiscontinuitySeq,
     /// The broadcast has earlier epochs: their state is to be asked for before the first grant.
     pub continues: bool,
+    /// The newest of those: its sealed state is the one to build on.
+    #[serde(default)]
+    pub follows: Option<Epoch>,
     /// Lease: renew every third of it.
     pub lease_ms: u32,
     /// Limits of the publisher.
@@ -338,6 +341,7 @@ mod tests {
             first_msn: Msn(4),
             discontinuity_sequence: DiscontinuitySeq(5),
             continues: true,
+            follows: Some(Epoch(1)),
             lease_ms: 3000,
             limits: PublishLimits::default(),
             settings: StreamSettings::default(),

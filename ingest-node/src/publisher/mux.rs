@@ -325,6 +325,7 @@ mod tests {
             first_msn: Msn(10),
             discontinuity_sequence: DiscontinuitySeq(3),
             continues: true,
+            follows: None,
             lease_ms: 3_000,
             limits: PublishLimits::default(),
             settings: StreamSettings::default(),

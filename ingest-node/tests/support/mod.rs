@@ -147,6 +147,7 @@ fn grant(stream: StreamId, epoch: Epoch, limits: PublishLimits) -> ClaimGrant {
         first_msn: Msn(100),
         discontinuity_sequence: DiscontinuitySeq(7),
         continues: false,
+        follows: None,
         lease_ms: 5_000,
         limits,
         settings: StreamSettings::default(),

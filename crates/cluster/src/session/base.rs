@@ -43,8 +43,9 @@ impl Base {
         let rank = |s: &Snapshot| (s.epoch, s.generation, s.seq);
         if self.until.is_some() && s.epoch < claim.epoch && rank(&s) > rank(&self.state) {
             self.state = s;
-            // Only a sealed state has every part that readers were shown.
-            if self.state.sealed {
+            // Only a sealed state has every part that readers were shown; an author of an epoch before that one may still
+            // complete its recording and answer too.
+            if self.state.sealed && claim.follows.is_none_or(|newest| newest == self.state.epoch) {
                 self.until = None;
             }
         }

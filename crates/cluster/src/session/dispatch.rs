@@ -61,7 +61,9 @@ impl Session {
         self.dispatched = Some(now);
         self.degraded.take_if(|d| *d == Degraded::NoCapacity);
         let claim = &self.cfg.claim;
-        let base = self.snapshot().clone();
+        let mut base = self.snapshot().clone();
+        // An author that had not heard of this session for long sealed before the end of the media.
+        base.sealed &= base.epoch != claim.epoch || self.is_sealed_at_end();
         let resume = view::resume_msn(&base, claim.epoch, claim.first_msn);
         let resume_from = MediaSeq(self.ring.find(|m| *m >= resume).unwrap_or(self.ring.next_seq()));
         let open = EpochOpen {

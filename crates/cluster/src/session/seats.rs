@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use millrace_wire::fact::{FactMessage, Snapshot};
-use millrace_wire::ids::{Epoch, Generation, NodeId};
+use millrace_wire::ids::{Epoch, Generation, MediaSeq, NodeId};
 use millrace_wire::job::{Grant, GrantOrder, Heartbeat};
 use millrace_wire::repair::RepairReply;
 
@@ -72,6 +72,11 @@ impl Seats {
     /// The announced author.
     pub(super) fn author(&self) -> Option<&Seat> {
         self.author.as_ref()
+    }
+
+    /// The first media message that the standby was granted.
+    pub(super) fn standby_from(&self) -> Option<MediaSeq> {
+        self.standby.as_ref().map(|seat| seat.grant.resume_from)
     }
 
     fn each_mut(&mut self) -> impl Iterator<Item = &mut Seat> {

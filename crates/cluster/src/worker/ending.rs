@@ -17,8 +17,8 @@ pub const REPORT_MS: u64 = 1000;
 /// A finished author answers repair requests for this long: the session and readers hear of the last facts.
 pub const LINGER_MS: u64 = 3000;
 
-/// The epoch's first author has no other beside it, announced or not.
-const FIRST_GENERATION: Generation = Generation(1);
+/// The epoch's first author: announced with its grant, there is no other beside it.
+pub(super) const FIRST_GENERATION: Generation = Generation(1);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
@@ -120,7 +120,7 @@ impl WorkerJob {
         if self.ending.is_running() && self.intake.is_silent(now) && over {
             // A standby nobody was told of leaves the end to the author: it may lack media that the author has, and
             // with the session the ring is gone.
-            if self.announced || self.grant.generation == FIRST_GENERATION {
+            if self.announced {
                 self.flush();
             } else {
                 self.supersede();

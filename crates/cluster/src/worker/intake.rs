@@ -12,7 +12,7 @@ use crate::Millis;
 use crate::repair::GapTracker;
 use crate::view;
 
-/// The session must be silent this long, to requests for its media too, before "the publisher is gone" is believed from
+/// The session must be silent this long, in announcements and to requests for its media, before "the publisher is gone" is believed from
 /// anyone else: the lease may have run out because control was away. Several requests fall into it.
 pub const SEAL_SILENCE_MS: u64 = 2500;
 
@@ -59,6 +59,10 @@ impl Intake {
     /// A session that answers is alive and will send its last message.
     pub(super) fn is_silent(&self, now: Millis) -> bool {
         now - self.last_heard >= SEAL_SILENCE_MS
+    }
+    /// The session lives: it has spoken of something else than media.
+    pub(super) fn hear(&mut self, now: Millis) {
+        self.last_heard = now;
     }
     pub(super) fn receive(&mut self, now: Millis, message: MediaMessage) {
         self.heard = true;

@@ -219,6 +219,7 @@ impl ToyControl {
     }
     pub fn claim(&mut self, now: u64, session: SessionId) -> ClaimGrant {
         let continues = self.session.is_some();
+        let follows = continues.then_some(self.epoch);
         let first = if continues { self.used(now).next() } else { Msn((WALL + now) / 1000) };
         let discontinuity = if continues { self.discontinuity.next() } else { DiscontinuitySeq(0) };
         *self = Self {
@@ -238,6 +239,7 @@ impl ToyControl {
             first_msn: first,
             discontinuity_sequence: discontinuity,
             continues,
+            follows,
             lease_ms: LEASE_MS as u32,
             limits: PublishLimits::default(),
             settings: StreamSettings { window: 30, ..StreamSettings::default() },

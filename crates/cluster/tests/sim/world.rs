@@ -662,7 +662,8 @@ impl World {
         let contiguous = new.slots.iter().zip(new.slots.iter().skip(1)).all(|(a, b)| a.msn.next() == b.msn);
         assert!(contiguous, "edge {i}: numbers are not contiguous");
         let sorted = new.slots.iter().is_sorted_by_key(|s| s.discontinuity_sequence);
-        assert!(sorted, "edge {i}: discontinuity sequence falls within the window");
+        let at = || crate::summary(&new);
+        assert!(sorted, "edge {i}: discontinuity sequence falls within the window: {}", at());
         if self.trace {
             let ends: Vec<_> = new.renditions.keys().map(|r| end_of(&new, r)).collect();
             eprintln!(
