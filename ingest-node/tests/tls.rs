@@ -15,7 +15,7 @@ use support::{Consumer, LIMIT, World, check_order, config, frames, pushed, tags}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ffmpeg_publishes_over_tls() {
-    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+    let data = Path::new("tests/data");
     let config = Config {
         rtmps: Some(([127, 0, 0, 1], 0).into()),
         tls_cert: Some(data.join("localhost.crt")),

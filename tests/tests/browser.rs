@@ -1,7 +1,6 @@
 //! A real Chromium opens the watch page before the stream starts, and plays it when it does.
 #![forbid(unsafe_code)]
 
-use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -20,7 +19,7 @@ async fn the_watch_page_starts_by_itself_and_plays_without_a_stall() -> Result<(
     let live = server.api().create("browser").await?;
     let page = format!("{}/watch/{}", server.ready().edge.trim_end_matches('/'), live.playback_id);
     let mut command = Command::new("node");
-    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("browser/watch.mjs"));
+    command.arg(std::env::current_dir()?.join("browser/watch.mjs"));
     command.arg(&page).args(["--seconds", "10", "--start-within", "25"]);
     let mut browser = spawn("browser", server.folder(), command)?;
 

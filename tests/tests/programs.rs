@@ -37,7 +37,7 @@ fn each_says_what_it_is_and_takes_the_flags_of_its_command() -> Result<()> {
 
 #[test]
 fn each_reads_its_part_of_a_cluster_s_file() -> Result<()> {
-    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/config/cluster.toml");
+    let file = "../deploy/config/cluster.toml";
     for role in ROLES {
         for arguments in [["check-config", "--config", file], ["--config", file, "check-config"]] {
             let output = run(role, &arguments)?;

@@ -8,7 +8,7 @@ mod fuzz;
 use std::path::Path;
 
 fn replay(target: &str, run: fn(&[u8])) {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fuzz/seeds").join(target);
+    let root = Path::new("../../tests/fuzz/seeds").join(target);
     let files: Vec<_> = std::fs::read_dir(&root).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert!(!files.is_empty(), "no seeds in {}", root.display());
     for file in files {
