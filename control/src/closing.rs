@@ -14,6 +14,7 @@ use millrace_cluster::author::Frames;
 use millrace_cluster::closer::{Closer, Closing as Taken, GENERATION};
 use millrace_cluster::worker;
 use millrace_media::cmaf::demux::parse_config;
+use millrace_runtime::Alarm;
 use millrace_state::StateError;
 use millrace_store::StoreError;
 use millrace_wire::announce::{EpochAnnouncement, EpochPhase};
@@ -254,6 +255,7 @@ impl<'a> Log<'a> {
     /// Has the log kept for those who come when this control is gone, publishes it, and answers for it.
     async fn serve(&mut self) -> Result<(), CloseError> {
         let mut kept = None;
+        let mut alarm = Alarm::default();
         loop {
             let said = Some(self.closer.view().seq);
             if kept != said {
@@ -261,7 +263,8 @@ impl<'a> Log<'a> {
                 self.keep().await;
             }
             self.publish();
-            let (wait, until) = (self.wait(), self.until);
+            alarm.within(self.wait());
+            let until = self.until;
             tokio::select! {
                 message = self.repairs.recv() => match message {
                     Some(message) => self.repair(&message),
@@ -275,7 +278,7 @@ impl<'a> Log<'a> {
                     Some(message) => self.announced(&message)?,
                     None => return Ok(()),
                 },
-                () = tokio::time::sleep(wait) => self.closer.tick(Millis(self.core.clock.now_ms())),
+                () = alarm.ring() => self.closer.tick(Millis(self.core.clock.now_ms())),
                 () = over(until) => return Ok(()),
             }
         }

@@ -3,7 +3,7 @@
 use millrace_node::{Process, Role};
 use millrace_runtime::ConfigTree;
 
-use crate::{Config, Deps, start};
+use crate::{Config, Deps, Node, start};
 
 /// The role.
 #[derive(Debug)]
@@ -14,9 +14,11 @@ impl Role for Edge {
     const PROGRAM: &'static str = "millrace-edge";
     const ABOUT: &'static str = "Serves viewers.";
     type Config = Config;
+    type Deps = Deps;
+    type Node = Node;
 
-    async fn run(config: Config, tree: &ConfigTree, process: &Process) -> anyhow::Result<()> {
-        let deps = Deps {
+    async fn connect(_: &Config, tree: &ConfigTree, process: &Process) -> anyhow::Result<Deps> {
+        Ok(Deps {
             bus: millrace_node::bus(tree, Self::NAME).await?,
             store: millrace_node::store(tree)?,
             state: millrace_node::state(tree).await?,
@@ -24,10 +26,14 @@ impl Role for Edge {
             readiness: process.readiness.clone(),
             clock: process.clock.clone(),
             drain: process.drain.clone(),
-        };
-        let node = start(config, deps).await?;
-        process.drain.draining().await;
+        })
+    }
+
+    async fn start(config: Config, deps: Deps) -> anyhow::Result<Node> {
+        start(config, deps).await
+    }
+
+    async fn drain(node: Node) {
         node.drain().await;
-        Ok(())
     }
 }

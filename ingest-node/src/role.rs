@@ -2,8 +2,9 @@
 
 use millrace_node::{Process, Role, key_secret};
 use millrace_runtime::ConfigTree;
+use millrace_runtime::http::HttpHandle;
 
-use crate::{Config, Deps, start};
+use crate::{Config, Deps, Node, start};
 
 /// The role.
 #[derive(Debug)]
@@ -14,8 +15,10 @@ impl Role for Ingest {
     const PROGRAM: &'static str = "millrace-ingest";
     const ABOUT: &'static str = "Takes publishers: RTMP and RTMPS.";
     type Config = Config;
+    type Deps = Deps;
+    type Node = Node;
 
-    async fn run(config: Config, tree: &ConfigTree, process: &Process) -> anyhow::Result<()> {
+    async fn connect(config: &Config, tree: &ConfigTree, process: &Process) -> anyhow::Result<Deps> {
         // Where the secret is given, nothing else is wanted of the state store.
         let key_secret = if config.stream_key_secret.expose().is_empty() {
             let state = millrace_node::state(tree).await?;
@@ -23,7 +26,7 @@ impl Role for Ingest {
         } else {
             None
         };
-        let deps = Deps {
+        Ok(Deps {
             bus: millrace_node::bus(tree, Self::NAME).await?,
             key_secret,
             node: None,
@@ -31,14 +34,18 @@ impl Role for Ingest {
             readiness: process.readiness.clone(),
             clock: process.clock.clone(),
             drain: process.drain.clone(),
-        };
-        let observed = process.observe(tree, None)?;
-        let node = start(config, deps).await?;
-        process.drain.draining().await;
+        })
+    }
+
+    fn observe(_: &Config, tree: &ConfigTree, process: &Process) -> anyhow::Result<Option<HttpHandle>> {
+        process.observe(tree, None)
+    }
+
+    async fn start(config: Config, deps: Deps) -> anyhow::Result<Node> {
+        start(config, deps).await
+    }
+
+    async fn drain(node: Node) {
         node.drain().await;
-        if let Some(observed) = observed {
-            observed.stop().await;
-        }
-        Ok(())
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
+use millrace_tests::api::Livestream;
 use millrace_tests::clip::{Clip, seconds};
 use millrace_tests::compare::{beginning, same};
 use millrace_tests::playlist::{Media, Multivariant};
@@ -97,16 +98,32 @@ impl Served {
     }
 }
 
+/// A server that was killed and started again while a stream was pushed and watched.
+struct Restarted {
+    server: Standalone,
+    clip: Clip,
+    live: Livestream,
+    viewer: Viewer,
+    served: Served,
+}
+
+impl Restarted {
+    async fn while_watched() -> Result<Self> {
+        let mut server = Standalone::start().await?;
+        let clip = Clip::numbered(seconds(12)).await?;
+        let live = server.api().create("restart").await?;
+        let first = push(&clip, &live.push_url(), server.folder())?;
+        let viewer = Viewer::watch(&live.hls_url).await.context(tail(&first))?;
+        let served = serve_some(&live.hls_url).await.context(tail(&first))?;
+        server.kill_and_restart().await?;
+        drop(first);
+        Ok(Self { server, clip, live, viewer, served })
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_server_forgets_no_stream_key_or_number() -> Result<()> {
-    let mut server = Standalone::start().await?;
-    let clip = Clip::numbered(seconds(12)).await?;
-    let live = server.api().create("restart").await?;
-    let first = push(&clip, &live.push_url(), server.folder())?;
-    let viewer = Viewer::watch(&live.hls_url).await.context(tail(&first))?;
-    let served = serve_some(&live.hls_url).await.context(tail(&first))?;
-    server.kill_and_restart().await?;
-    drop(first);
+    let Restarted { server, clip, live, viewer, served } = Restarted::while_watched().await?;
 
     let mut second = push(&clip, &live.push_url(), server.folder())?;
     let status = second.wait(CLIP_LIMIT).await?;
@@ -128,14 +145,7 @@ async fn a_killed_server_forgets_no_stream_key_or_number() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_kill_without_a_publisher_the_playlist_goes_on_and_ends() -> Result<()> {
-    let mut server = Standalone::start().await?;
-    let clip = Clip::numbered(seconds(12)).await?;
-    let live = server.api().create("restart").await?;
-    let first = push(&clip, &live.push_url(), server.folder())?;
-    let viewer = Viewer::watch(&live.hls_url).await.context(tail(&first))?;
-    let served = serve_some(&live.hls_url).await.context(tail(&first))?;
-    server.kill_and_restart().await?;
-    drop(first);
+    let Restarted { server, clip, live, viewer, served } = Restarted::while_watched().await?;
 
     // Nothing is shown until control has closed the log above everything that was.
     wait::until("a playlist after the restart", RETURN_LIMIT, || async {

@@ -2,8 +2,9 @@
 
 use millrace_node::{Process, Role};
 use millrace_runtime::ConfigTree;
+use millrace_runtime::http::HttpHandle;
 
-use crate::{Config, Deps, start};
+use crate::{Config, Deps, Node, start};
 
 /// The role.
 #[derive(Debug)]
@@ -14,9 +15,11 @@ impl Role for Transcode {
     const PROGRAM: &'static str = "millrace-transcode";
     const ABOUT: &'static str = "Packages and stores media.";
     type Config = Config;
+    type Deps = Deps;
+    type Node = Node;
 
-    async fn run(config: Config, tree: &ConfigTree, process: &Process) -> anyhow::Result<()> {
-        let deps = Deps {
+    async fn connect(_: &Config, tree: &ConfigTree, process: &Process) -> anyhow::Result<Deps> {
+        Ok(Deps {
             bus: millrace_node::bus(tree, Self::NAME).await?,
             store: millrace_node::store(tree)?,
             state: millrace_node::state(tree).await?,
@@ -25,14 +28,18 @@ impl Role for Transcode {
             readiness: process.readiness.clone(),
             clock: process.clock.clone(),
             drain: process.drain.clone(),
-        };
-        let observed = process.observe(tree, config.metrics_listen)?;
-        let node = start(config, deps).await?;
-        process.drain.draining().await;
+        })
+    }
+
+    fn observe(config: &Config, tree: &ConfigTree, process: &Process) -> anyhow::Result<Option<HttpHandle>> {
+        process.observe(tree, config.metrics_listen)
+    }
+
+    async fn start(config: Config, deps: Deps) -> anyhow::Result<Node> {
+        start(config, deps).await
+    }
+
+    async fn drain(node: Node) {
         node.drain().await;
-        if let Some(observed) = observed {
-            observed.stop().await;
-        }
-        Ok(())
     }
 }

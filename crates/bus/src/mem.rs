@@ -1,5 +1,6 @@
 //! The bus inside one process.
 
+mod hold;
 mod journal;
 mod queue;
 mod router;

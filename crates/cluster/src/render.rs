@@ -29,8 +29,9 @@ pub fn heads(snapshot: &Snapshot) -> Vec<(Rendition, Head)> {
 pub fn media_with_reports(snapshot: &Snapshot, rendition: &Rendition) -> Option<MediaPlaylist> {
     let (mut playlist, _) = media(snapshot, rendition)?;
     if !snapshot.ended {
-        let others = heads(snapshot).into_iter().filter(|(other, _)| other != rendition);
-        playlist.rendition_reports = others.map(|(other, head)| report(&other, head)).collect();
+        let others = snapshot.renditions.keys().filter(|other| *other != rendition);
+        let reported = |other| head_of(snapshot, other).map(|head| report(other, head));
+        playlist.rendition_reports = others.filter_map(reported).collect();
     }
     Some(playlist)
 }

@@ -10,6 +10,7 @@ mod process;
 
 use std::process::ExitCode;
 
+use millrace_runtime::http::HttpHandle;
 use millrace_runtime::logging::LogConfig;
 use millrace_runtime::{ConfigTree, Section};
 
@@ -31,19 +32,42 @@ pub trait Role {
     const ABOUT: &'static str;
     /// Its section of the configuration.
     type Config: Section;
+    /// What it stands on.
+    type Deps;
+    /// The running node.
+    type Node;
 
-    /// Connects what the node stands on, starts it, and drains it when the process's drain begins.
-    fn run(
-        config: Self::Config,
+    /// Connects what the node stands on.
+    fn connect(
+        config: &Self::Config,
         tree: &ConfigTree,
         process: &Process,
-    ) -> impl Future<Output = anyhow::Result<()>>;
+    ) -> impl Future<Output = anyhow::Result<Self::Deps>>;
+
+    /// Serves the node's metrics and health, unless an HTTP server of its own does.
+    fn observe(_: &Self::Config, _: &ConfigTree, _: &Process) -> anyhow::Result<Option<HttpHandle>> {
+        Ok(None)
+    }
+
+    /// Starts the node.
+    fn start(config: Self::Config, deps: Self::Deps) -> impl Future<Output = anyhow::Result<Self::Node>>;
+
+    /// Ends its work; the process's drain has begun.
+    fn drain(node: Self::Node) -> impl Future<Output = ()>;
 }
 
 /// Runs a role in this process until a signal says stop.
 pub async fn run<R: Role>(tree: &ConfigTree) -> anyhow::Result<()> {
     let process = Process::new()?;
-    R::run(tree.section()?, tree, &process).await?;
+    let config: R::Config = tree.section()?;
+    let deps = R::connect(&config, tree, &process).await?;
+    let observed = R::observe(&config, tree, &process)?;
+    let node = R::start(config, deps).await?;
+    process.drain.draining().await;
+    R::drain(node).await;
+    if let Some(observed) = observed {
+        observed.stop().await;
+    }
     tracing::info!("stopped");
     Ok(())
 }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::hold::Hold;
 use crate::queue::JobControl;
 use crate::subject::matches;
 use crate::{BusError, JournalConfig, JournalEntry, ReaderConfig};
@@ -32,8 +33,7 @@ impl Kept {
 /// A fact out with a reader, or held back until `due`.
 struct Held {
     attempt: u64,
-    due: Instant,
-    with_reader: bool,
+    hold: Hold,
 }
 
 struct Reader {
@@ -102,27 +102,26 @@ impl State {
         let (first, kept) = (self.first, &self.kept);
         let reader = self.readers.get_mut(reader)?;
         reader.held = reader.held.split_off(&first);
-        let due = reader.held.iter_mut().find(|(_, held)| held.due <= now);
+        let due = reader.held.iter_mut().find(|(_, held)| held.hold.due <= now);
         let number = if let Some((number, _)) = due {
             *number
         } else {
-            let out = reader.held.values().filter(|held| held.with_reader).count();
+            let out = reader.held.values().filter(|held| held.hold.out).count();
             let from = reader.next.max(first);
             let mut later = kept.iter().enumerate().skip((from - first) as usize);
             let found = later.find(|(_, kept)| matches(&reader.config.filter, &kept.subject));
             let room = out < reader.config.max_in_flight as usize;
             match found.filter(|_| room) {
                 Some((at, _)) => first + at as u64,
-                None => return Some(Taken::Wait(reader.held.values().map(|held| held.due).min())),
+                None => return Some(Taken::Wait(reader.held.values().map(|held| held.hold.due).min())),
             }
         };
         reader.next = reader.next.max(number + 1);
-        let held = reader.held.entry(number).or_insert(Held { attempt: 0, due: now, with_reader: true });
-        held.attempt += 1;
-        held.with_reader = true;
-        held.due = now + reader.config.ack_wait;
+        let attempt = reader.held.get(&number).map_or(0, |held| held.attempt) + 1;
+        let hold = Hold::delivered(now, reader.config.ack_wait);
+        reader.held.insert(number, Held { attempt, hold });
         let found = kept.get((number - first) as usize)?;
-        Some(Taken::Entry(Box::new((number, found.subject.clone(), found.payload.clone(), held.attempt))))
+        Some(Taken::Entry(Box::new((number, found.subject.clone(), found.payload.clone(), attempt))))
     }
 }
 
@@ -225,8 +224,7 @@ impl JobControl for MemEntry {
     async fn nak(&self, delay: Duration) -> Result<(), BusError> {
         self.with(|reader, number| {
             if let Some(held) = reader.held.get_mut(&number) {
-                held.due = Instant::now() + delay;
-                held.with_reader = false;
+                held.hold.put_back(delay);
             }
         });
         Ok(())
@@ -234,8 +232,8 @@ impl JobControl for MemEntry {
 
     async fn in_progress(&self) -> Result<(), BusError> {
         self.with(|reader, number| {
-            if let Some(held) = reader.held.get_mut(&number).filter(|held| held.with_reader) {
-                held.due = Instant::now() + reader.config.ack_wait;
+            if let Some(held) = reader.held.get_mut(&number) {
+                held.hold.extend(reader.config.ack_wait);
             }
         });
         Ok(())

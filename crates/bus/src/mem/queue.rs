@@ -9,6 +9,7 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::hold::Hold;
 use crate::queue::JobControl;
 use crate::{BusError, Job, QueueConfig, QueueDepth};
 
@@ -21,8 +22,7 @@ struct Entry {
 /// A job out with a worker, or held back until `due`.
 struct Held {
     entry: Entry,
-    due: Instant,
-    with_worker: bool,
+    hold: Hold,
 }
 
 struct State {
@@ -49,7 +49,7 @@ impl State {
     /// Puts back what is due, giving up what was tried too often.
     fn requeue(&mut self, now: Instant) {
         let mut due: Vec<u64> =
-            self.held.iter().filter(|(_, held)| held.due <= now).map(|(ticket, _)| *ticket).collect();
+            self.held.iter().filter(|(_, held)| held.hold.due <= now).map(|(ticket, _)| *ticket).collect();
         due.sort_unstable();
         for ticket in due {
             let Some(Held { entry, .. }) = self.held.remove(&ticket) else { continue };
@@ -64,7 +64,7 @@ impl State {
 
     fn take(&mut self, now: Instant) -> Taken {
         self.requeue(now);
-        let out = self.held.values().filter(|held| held.with_worker).count();
+        let out = self.held.values().filter(|held| held.hold.out).count();
         let room = out < self.config.max_in_flight as usize;
         if room && let Some(mut entry) = self.ready.pop_front() {
             entry.attempt += 1;
@@ -72,13 +72,12 @@ impl State {
             self.next_ticket += 1;
             let held = Held {
                 entry: Entry { id: entry.id.clone(), payload: entry.payload.clone(), attempt: entry.attempt },
-                due: now + self.config.ack_wait,
-                with_worker: true,
+                hold: Hold::delivered(now, self.config.ack_wait),
             };
             self.held.insert(ticket, held);
             return Taken::Job(entry, ticket);
         }
-        Taken::Wait(self.held.values().map(|held| held.due).min())
+        Taken::Wait(self.held.values().map(|held| held.hold.due).min())
     }
 }
 
@@ -148,7 +147,7 @@ impl MemQueue {
     pub(super) fn depth(&self) -> QueueDepth {
         let mut state = self.lock();
         state.requeue(Instant::now());
-        let in_flight = state.held.values().filter(|held| held.with_worker).count();
+        let in_flight = state.held.values().filter(|held| held.hold.out).count();
         let waiting = state.ready.len() + state.held.len() - in_flight;
         QueueDepth { waiting: waiting as u64, in_flight: in_flight as u64 }
     }
@@ -177,8 +176,7 @@ impl JobControl for MemJob {
     async fn nak(&self, delay: Duration) -> Result<(), BusError> {
         self.with(|state, ticket| {
             if let Some(held) = state.held.get_mut(&ticket) {
-                held.due = Instant::now() + delay;
-                held.with_worker = false;
+                held.hold.put_back(delay);
             }
         });
         Ok(())
@@ -187,8 +185,8 @@ impl JobControl for MemJob {
     async fn in_progress(&self) -> Result<(), BusError> {
         self.with(|state, ticket| {
             let ack_wait = state.config.ack_wait;
-            if let Some(held) = state.held.get_mut(&ticket).filter(|held| held.with_worker) {
-                held.due = Instant::now() + ack_wait;
+            if let Some(held) = state.held.get_mut(&ticket) {
+                held.hold.extend(ack_wait);
             }
         });
         Ok(())
