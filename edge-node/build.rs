@@ -40,12 +40,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         for path in files(&dist) {
             let name =
                 path.file_name().and_then(|n| n.to_str()).ok_or("a file name in web/dist is not UTF-8")?;
-            writeln!(
-                code,
-                "    ({name:?}, {:?}, include_bytes!({:?})),",
-                content_type(name),
-                path.display().to_string()
-            )?;
+            // A copy beside the code that names it: clones share a target directory, and one may be gone.
+            fs::copy(&path, out.join(name))?;
+            let bytes = format!("include_bytes!(concat!(env!(\"OUT_DIR\"), \"/\", {name:?}))");
+            writeln!(code, "    ({name:?}, {:?}, {bytes}),", content_type(name))?;
         }
     } else {
         println!(

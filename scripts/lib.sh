@@ -42,6 +42,17 @@ step() {
 need_rust() {
   command -v cargo > /dev/null || die "cargo is not installed" \
     "Millrace is built with Rust $(sed -n 's/^channel = "\(.*\)"/\1/p' "$ROOT/rust-toolchain.toml"); install rustup, then run this again."
+  own_target
+}
+
+# Clones share one target directory for the libraries. Of our own crates cargo compares file times, not contents, and knows
+# them by their place in the clone: what another clone built, it may take for ours.
+own_target() {
+  local stamp=$CARGO_TARGET_DIR/.checkout
+  [ "$(cat "$stamp" 2> /dev/null)" != "$ROOT" ] || return 0
+  rm -rf "$CARGO_TARGET_DIR"/*/.fingerprint/millrace*
+  mkdir -p "$CARGO_TARGET_DIR"
+  printf '%s\n' "$ROOT" > "$stamp"
 }
 
 # ---- processes: a pid file holds "PID START", so a recycled pid is never mistaken for ours ----
