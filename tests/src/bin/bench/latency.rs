@@ -17,7 +17,7 @@ use millrace_tests::playlist::Media;
 use millrace_tests::{http, wait};
 use tokio::time::Instant;
 
-use crate::publishers::reel;
+use crate::publishers::{reel, start_all};
 use crate::report::{Report, Row};
 use crate::subject;
 use crate::usage::cpu_seconds;
@@ -43,27 +43,52 @@ fn note(times: &SentTimes, shot: &Shot) {
 }
 
 /// From the last frame of a part leaving the publisher to that part, whole, at a viewer (playlist reload included), in one
-/// process and through a cluster.
-pub(crate) async fn frame_to_part(seconds: u64) -> Result<Report> {
+/// process and through a cluster: alone, and with `others` publishers beside.
+pub(crate) async fn frame_to_part(others: usize, seconds: u64) -> Result<Report> {
     let mut report = Report::new("latency", "latency");
-    let subject = subject::millrace(1).await?;
-    let delays = part_delays(&subject.push_urls[0], &subject.hls_urls[0], seconds).await?;
-    let who = format!("millrace standalone, {} parts", delays.len());
-    report.push(Row::new(&what("p50"), &who, at(&delays, 0.5)).at_most(15.0));
-    report.push(Row::new(&what("p99"), &who, at(&delays, 0.99)).at_most(50.0));
-    drop(subject);
-
-    let cluster = Cluster::start().await?;
-    let live = cluster.api().create("bench").await?;
-    let delays = part_delays(&live.push_url(), &cluster.hls_url(1, &live.playback_id), seconds).await?;
-    let who = format!("millrace cluster, {} parts", delays.len());
-    report.push(Row::new(&what("p50"), &who, at(&delays, 0.5)));
-    report.push(Row::new(&what("p99"), &who, at(&delays, 0.99)).at_most(100.0));
+    for others in [0, others] {
+        let subject = subject::millrace(1 + others).await?;
+        let delays =
+            beside(&subject.push_urls[1..], &subject.push_urls[0], &subject.hls_urls[0], seconds).await?;
+        push(&mut report, "standalone", others, &delays, [Some(15.0), Some(50.0)]);
+    }
+    for others in [0, others] {
+        let cluster = Cluster::start().await?;
+        let (live, mut urls) = (cluster.api().create("bench").await?, Vec::new());
+        for _ in 0..others {
+            urls.push(cluster.api().create("beside").await?.push_url());
+        }
+        let hls_url = cluster.hls_url(1, &live.playback_id);
+        let delays = beside(&urls, &live.push_url(), &hls_url, seconds).await?;
+        push(&mut report, "cluster", others, &delays, [None, Some(100.0)]);
+    }
     Ok(report)
 }
 
-fn what(percentile: &str) -> String {
-    format!("last frame of a part sent → part fetched, {percentile}, ms")
+/// [`part_delays`] while `others` publish too.
+async fn beside(others: &[String], push_url: &str, hls_url: &str, seconds: u64) -> Result<Vec<f64>> {
+    let tally = Arc::new(Tally::default());
+    let mut running = start_all(others, &reel().await?, &tally);
+    let delays = part_delays(push_url, hls_url, seconds).await?;
+    tally.stop.store(true, Ordering::Relaxed);
+    while let Some(ended) = running.join_next().await {
+        ended??;
+    }
+    Ok(delays)
+}
+
+fn push(report: &mut Report, what: &str, others: usize, delays: &[f64], bars: [Option<f64>; 2]) {
+    let beside = if others == 0 { String::new() } else { format!(", {others} publishers beside") };
+    let who = format!("millrace {what}{beside}, {} parts", delays.len());
+    for ((name, share), bar) in [("p50", 0.5), ("p99", 0.99)].into_iter().zip(bars) {
+        let what = format!("last frame of a part sent → part fetched, {name}, ms");
+        let row = Row::new(&what, &who, at(delays, share));
+        eprintln!("    {who}: {name} {:.2} ms", at(delays, share));
+        report.push(match bar {
+            Some(bar) => row.at_most(bar),
+            None => row,
+        });
+    }
 }
 
 /// The value below which `share` of the sorted values lie.

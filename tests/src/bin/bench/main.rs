@@ -45,7 +45,7 @@ async fn main() -> Result<()> {
             "publishers" => publishers::against_peers(arguments.publishers, arguments.seconds).await?,
             "ingest" => publishers::ingest(arguments.publishers, arguments.seconds).await?,
             "growth" => publishers::growth(arguments.seconds).await?,
-            "latency" => latency::frame_to_part(arguments.seconds).await?,
+            "latency" => latency::frame_to_part(arguments.publishers, arguments.seconds).await?,
             "start" => latency::first_playlist().await?,
             "failover" => latency::failover().await?,
             _ => bail!("no scenario {name}; there are {}", SCENARIOS.join(", ")),

@@ -20,7 +20,7 @@ const CLIP_SECONDS: u32 = 10;
 /// Publishers are all in, and the first segments cut, before measuring starts.
 const WARM_UP: Duration = Duration::from_secs(6);
 /// Subjects take turns, so that what else the machine does falls on all.
-const ROUNDS: usize = 2;
+const ROUNDS: usize = 3;
 
 /// One measurement of one subject.
 struct Cost {
@@ -73,12 +73,14 @@ async fn measure(subject: &Subject, reel: &Arc<Reel>, seconds: u64) -> Result<Co
     Ok(Cost { cpu_percent, memory: per_stream(memory), memory_later })
 }
 
-fn mean(values: impl Iterator<Item = f64> + Clone) -> f64 {
-    values.clone().sum::<f64>() / values.count().max(1) as f64
+fn median(costs: &[Cost], pick: impl Fn(&Cost) -> f64) -> f64 {
+    let mut values: Vec<f64> = costs.iter().map(pick).collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 fn cpu(costs: &[Cost]) -> f64 {
-    mean(costs.iter().map(|cost| cost.cpu_percent))
+    median(costs, |cost| cost.cpu_percent)
 }
 
 /// The ingest node alone against nginx-rtmp that only relays, taking turns.
@@ -106,7 +108,7 @@ pub(crate) async fn against_peers(publishers: usize, seconds: u64) -> Result<Rep
         peers.push(measure(&subject::nginx(true, publishers).await?, &reel, seconds).await?);
     }
     let (mine, peer) = (cpu(&ours), cpu(&peers));
-    let megabytes = |pick: fn(&Cost) -> f64| mean(ours.iter().map(pick)) / 1e6;
+    let megabytes = |pick: fn(&Cost) -> f64| median(&ours, pick) / 1e6;
     let mut report = Report::new("publishers", "publishers");
     let what = format!("CPU per 2.5 Mb/s publisher, {publishers} at once, % of a core");
     report.push(

@@ -88,13 +88,25 @@ numbers from another machine differ, ratios should not.
 |---|---|---|---|---|---|
 ";
 
-/// Renders every report of `folder` into `page`.
+/// When and where, of a page's last line.
+fn measured(line: &str) -> Option<impl Iterator<Item = &str>> {
+    Some(line.strip_prefix("Measured ")?.strip_suffix('.')?.split("; "))
+}
+
+/// Renders every report of `folder` into `page`. Of scenarios that were not measured here the page keeps what it says.
 pub(crate) fn render(folder: &Path, page: &Path) -> Result<()> {
+    let before = std::fs::read_to_string(page).unwrap_or_default();
     let mut text = HEAD.to_owned();
     let mut notes = std::collections::BTreeSet::new();
     for scenario in crate::SCENARIOS {
         let path = folder.join(format!("{scenario}.json"));
-        let Ok(bytes) = std::fs::read(&path) else { continue };
+        let Ok(bytes) = std::fs::read(&path) else {
+            let repeated = format!("SCENARIOS={scenario}` |");
+            let kept = before.lines().filter(|line| line.ends_with(&repeated));
+            kept.for_each(|line| text.extend([line, "\n"]));
+            notes.extend(before.lines().filter_map(measured).flatten().map(ToOwned::to_owned));
+            continue;
+        };
         let report: Report = serde_json::from_slice(&bytes).with_context(|| path.display().to_string())?;
         for row in &report.rows {
             let bar = row.bar.map_or_else(String::new, |bar| format!("≤ {bar:.2}"));
