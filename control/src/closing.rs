@@ -302,7 +302,7 @@ impl<'a> Log<'a> {
     async fn keep(&self) {
         let (stream, view) = (self.claim.stream, self.closer.view());
         // Nobody is left to store what is not.
-        let waiting = |slot: &Slot| {
+        let waiting = |slot: &Arc<Slot>| {
             let tracks = slot.tracks.iter().filter(|(_, track)| !track.committed);
             tracks.map(|(rendition, _)| (rendition.clone(), slot.msn)).collect::<Vec<_>>()
         };

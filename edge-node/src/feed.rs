@@ -20,8 +20,8 @@ use tokio_util::sync::CancellationToken;
 use crate::cache::ObjectCache;
 use crate::hot::Hot;
 use crate::metrics::EdgeMetrics;
-use crate::publish::publish;
 use crate::stream::LiveStream;
+use crate::view::View;
 
 /// Messages a subscription to an author holds: three seconds of 200 ms parts of eight renditions, each in as many
 /// fragments as a 10 Mb/s part needs, several times over.
@@ -211,7 +211,7 @@ impl Shell {
             join_complete(&mut self.hot, shown);
             if changed {
                 self.hot.retain(shown);
-                publish(&self.stream, shown, current);
+                self.stream.publish(View::new(shown.clone(), current));
             } else {
                 self.stream.wake();
             }

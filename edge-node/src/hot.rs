@@ -12,10 +12,6 @@ use crate::cache::ObjectCache;
 use crate::metrics::EdgeMetrics;
 use crate::payload::Payload;
 
-/// Objects stay this many segments longer than they are needed: players that loaded the playlist before still ask, and
-/// should not have to wait for the store.
-const GRACE_SEGMENTS: u64 = 1;
-
 /// A part's author and index.
 pub type Named = (Generation, PartIndex);
 
@@ -150,10 +146,10 @@ impl Hot {
         true
     }
 
-    /// Lets go of what the store has: what left the window some segments ago, and what is listed without its parts.
+    /// Lets go of what the store has and lists no parts any more. A player that is late asks for whole segments or for parts
+    /// of them, which come from the store.
     pub fn retain(&mut self, snapshot: &Snapshot) {
-        let listed = oldest_needed(snapshot).unwrap_or(snapshot.first_msn);
-        let keep = Msn(listed.0.saturating_sub(GRACE_SEGMENTS));
+        let keep = oldest_needed(snapshot).unwrap_or(snapshot.first_msn);
         while self.held.first_key_value().is_some_and(|((msn, ..), _)| *msn < keep) {
             self.drop_oldest();
         }
@@ -201,7 +197,7 @@ impl Hot {
 
 /// The oldest segment of the window that still has parts listed or is not in the store as a whole.
 fn oldest_needed(snapshot: &Snapshot) -> Option<Msn> {
-    let stored = |slot: &&Slot| {
+    let stored = |slot: &Slot| {
         let done = |track: &TrackSlot| track.parts.is_empty() && track.committed;
         slot.gap.is_some() || slot.tracks.values().all(done)
     };

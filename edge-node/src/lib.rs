@@ -14,11 +14,11 @@ mod http;
 pub mod metrics;
 mod node;
 pub mod payload;
-pub mod publish;
 pub mod registry;
 mod role;
 pub mod stream;
 pub mod text;
+pub mod view;
 pub mod viewers;
 
 pub use config::Config;

@@ -1,82 +1,12 @@
-//! One followed stream as requests see it: the newest playlists and how far each has come.
+//! One followed stream: the newest view of it, and who waits for the next.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 
-use millrace_cluster::render::media_with_reports;
-pub use millrace_cluster::render::{Head, Reach};
-use millrace_wire::fact::Snapshot;
-use millrace_wire::ids::{PlaybackId, Rendition, StreamId};
+use millrace_wire::ids::{PlaybackId, StreamId};
 use tokio::sync::watch;
 
-use crate::text::Text;
-
-/// Where a stream stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Phase {
-    /// Known, and nothing playable yet.
-    #[default]
-    Waiting,
-    /// Playlists grow.
-    Live,
-    /// Playlists end with ENDLIST.
-    Ended,
-}
-
-/// One rendition's playlist.
-#[derive(Debug, Clone)]
-pub struct MediaView {
-    /// Which rendition.
-    pub rendition: Rendition,
-    /// How far it has come.
-    pub head: Head,
-    playlist: Arc<Playlist>,
-}
-
-#[derive(Debug)]
-struct Playlist {
-    snapshot: Arc<Snapshot>,
-    text: OnceLock<Arc<Text>>,
-}
-
-impl MediaView {
-    /// The playlist of `rendition` as `snapshot` has it.
-    pub fn new(snapshot: Arc<Snapshot>, rendition: Rendition, head: Head) -> Self {
-        Self { rendition, head, playlist: Arc::new(Playlist { snapshot, text: OnceLock::new() }) }
-    }
-
-    /// The playlist: rendered at the first request for it, and once. What nobody asks for costs nothing.
-    pub fn playlist(&self) -> Arc<Text> {
-        let Playlist { snapshot, text } = &*self.playlist;
-        let render = || {
-            let playlist = media_with_reports(snapshot, &self.rendition);
-            Arc::new(Text::new(playlist.map(|playlist| playlist.render()).unwrap_or_default()))
-        };
-        text.get_or_init(render).clone()
-    }
-}
-
-/// Everything a request needs, replaced as a whole by the feed at every change.
-#[derive(Debug, Clone, Default)]
-pub struct View {
-    /// Where the stream stands.
-    pub phase: Phase,
-    /// Whether the feed follows its author without a gap.
-    pub current: bool,
-    /// The multivariant playlist, once it lists a rendition.
-    pub multivariant: Option<Arc<Text>>,
-    /// The media playlists; few, so a walk is the fastest look-up.
-    pub media: Vec<MediaView>,
-    /// TARGETDURATION in seconds, bounds how long a reload waits; 0 while unknown.
-    pub target_duration_s: u64,
-}
-
-impl View {
-    /// One rendition's playlist.
-    pub fn rendition(&self, name: &str) -> Option<&MediaView> {
-        self.media.iter().find(|m| m.rendition.as_str() == name)
-    }
-}
+use crate::view::View;
 
 /// A followed stream.
 #[derive(Debug)]
@@ -122,7 +52,7 @@ impl LiveStream {
         self.view.send_if_modified(|view| {
             let changed = view.current != current;
             if changed {
-                *view = Arc::new(View { current, ..View::clone(view) });
+                *view = Arc::new(view.with_current(current));
             }
             changed
         });

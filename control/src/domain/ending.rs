@@ -2,6 +2,7 @@
 //! rebuilt from the segment index. Pure rules, no I/O.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use millrace_cluster::closer::{share, target};
 use millrace_cluster::view::{self, slot_length};
@@ -110,8 +111,8 @@ impl Rebuild {
     }
 
     /// The newest run of numbers, short holes filled with GAPs.
-    fn contiguous(&mut self, gap: MediaDuration) -> VecDeque<Slot> {
-        let mut run: VecDeque<Slot> = VecDeque::new();
+    fn contiguous(&mut self, gap: MediaDuration) -> VecDeque<Arc<Slot>> {
+        let mut run: VecDeque<Arc<Slot>> = VecDeque::new();
         for slot in std::mem::take(&mut self.slots).into_values().rev() {
             if let Some(next) = run.front().cloned() {
                 let missing = next.msn.0 - slot.msn.0 - 1;
@@ -121,16 +122,16 @@ impl Rebuild {
                 let gap = between(&slot, &next, missing, gap);
                 for back in 1..=missing {
                     let before = next.program_date_time.0.saturating_sub(back * gap.as_millis());
-                    run.push_front(Slot {
+                    run.push_front(Arc::new(Slot {
                         msn: Msn(next.msn.0 - back),
                         program_date_time: UnixMillis(before),
                         gap: Some(gap),
                         tracks: BTreeMap::new(),
-                        ..next.clone()
-                    });
+                        ..Slot::clone(&next)
+                    }));
                 }
             }
-            run.push_front(slot);
+            run.push_front(Arc::new(slot));
         }
         run
     }
@@ -152,7 +153,7 @@ pub struct Rebuilt {
 impl Rebuilt {
     /// The initialisation sections the state needs, oldest first within a rendition.
     pub fn inits(&self) -> BTreeSet<(Rendition, Epoch, InitVersion)> {
-        let used = |slot: &Slot| {
+        let used = |slot: &Arc<Slot>| {
             let epoch = slot.epoch;
             slot.tracks.iter().map(move |(r, t)| (r.clone(), epoch, t.init_version)).collect::<Vec<_>>()
         };

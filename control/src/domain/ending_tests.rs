@@ -47,7 +47,8 @@ fn the_index_gives_the_window_back() {
     rebuilt.describe(&Rendition::audio(), (Epoch(7), InitVersion(0)), &audio);
     let state = rebuilt.into_state();
     assert_eq!(state.slots.back().unwrap().msn, Msn(FIRST + 99));
-    let listed: u64 = state.slots.iter().filter_map(view::slot_duration).map(MediaDuration::as_millis).sum();
+    let listed: u64 =
+        state.slots.iter().filter_map(|slot| view::slot_duration(slot)).map(MediaDuration::as_millis).sum();
     assert!((20_000..=26_000).contains(&listed), "{listed}");
     assert_eq!(state.first_msn, state.slots.front().unwrap().msn);
     let info = &state.renditions[&Rendition::audio()].inits[0].info;

@@ -4,6 +4,7 @@ mod config;
 mod jetstream;
 mod journal;
 mod link;
+mod outbox;
 mod pull;
 mod work;
 

@@ -4,6 +4,7 @@
 //! Of a log that was not closed it is less than readers were shown: see [`is_closed`].
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use millrace_wire::fact::{Fact, Snapshot};
 use millrace_wire::ids::{Generation, Msn, Rendition};
@@ -31,25 +32,28 @@ pub fn at_rest(view: &Snapshot, lost: &BTreeSet<(Rendition, Msn)>, window_s: u32
     for rendition in view.renditions.keys() {
         let mut open = false;
         for slot in &mut rest.slots {
-            let Some(track) = slot.tracks.get_mut(rendition) else { continue };
+            let Some(track) = slot.tracks.get(rendition) else { continue };
             let stored = track.segment.is_some() && track.committed;
             let whole = track.segment.as_ref().is_some_and(|s| {
                 s.parts as usize == track.parts.len()
                     && track.parts.iter().all(|p| !p.gap && p.generation == s.generation)
             });
-            if !whole {
-                track.parts.clear();
-            }
             // What a declared gap or a sealed epoch has not closed will not come.
             let never = slot.gap.is_some() || ((view.sealed || view.ended) && track.segment.is_none());
             open |= !stored && !never && !lost.contains(&(rendition.clone(), slot.msn));
             if open || !stored {
                 let length = slot_duration(slot);
+                let slot = Arc::make_mut(slot);
                 slot.tracks.remove(rendition);
                 // A segment nobody has is listed as missing, as long as it would have been.
                 if !open && slot.tracks.is_empty() {
                     slot.gap = slot.gap.or(length);
                 }
+            } else if !whole
+                && !track.parts.is_empty()
+                && let Some(track) = Arc::make_mut(slot).tracks.get_mut(rendition)
+            {
+                track.parts.clear();
             }
         }
         waiting |= open;
@@ -126,14 +130,14 @@ mod tests {
             let tracks = renditions.iter().zip(tracks);
             let tracks: BTreeMap<_, _> =
                 tracks.filter_map(|(r, t)| t.map(|(a, b)| (r.clone(), track(a, b)))).collect();
-            view.slots.push_back(Slot {
+            view.slots.push_back(Arc::new(Slot {
                 msn: Msn(n),
                 epoch: Epoch(1),
                 discontinuity_sequence: DiscontinuitySeq(0),
                 program_date_time: UnixMillis(n * 2000),
                 gap: None,
                 tracks,
-            });
+            }));
         }
         view
     }
@@ -177,10 +181,10 @@ mod tests {
             gap: false,
         };
         let mut view = state(&[[STORED, STORED], [WAITS, OPEN]]);
-        for (slot, generation) in view.slots.iter_mut().zip([1, 1]) {
+        for (slot, generation) in view.slots.iter_mut().map(Arc::make_mut).zip([1, 1]) {
             slot.tracks.values_mut().for_each(|t| t.parts.push(part(generation)));
         }
-        let other = view.slots[0].tracks.get_mut(&Rendition::audio()).unwrap();
+        let other = Arc::make_mut(&mut view.slots[0]).tracks.get_mut(&Rendition::audio()).unwrap();
         other.parts[0] = part(2);
         let rest = at_rest(&view, &BTreeSet::new(), 600);
         let parts: Vec<_> =

@@ -2,6 +2,8 @@
 //! while the publisher is awaited.
 
 use bytes::Bytes;
+use std::sync::Arc;
+
 use millrace_wire::announce::{EpochAnnouncement, EpochPhase};
 use millrace_wire::fact::{Fact, Gap, MediaDuration, Slot, Snapshot};
 use millrace_wire::frame::FrameError;
@@ -152,7 +154,7 @@ fn away_facts(view: &Snapshot, through: Msn, window_s: u32) -> Vec<Fact> {
 
 /// When the newest segment ends; one of unknown length lasts `longest`.
 fn end(view: &Snapshot, longest: MediaDuration) -> u64 {
-    let of = |last: &Slot| last.program_date_time.0 + slot_length(last).unwrap_or(longest).as_millis();
+    let of = |last: &Arc<Slot>| last.program_date_time.0 + slot_length(last).unwrap_or(longest).as_millis();
     view.slots.back().map_or(0, of)
 }
 
@@ -174,11 +176,11 @@ fn gaps_after(view: &Snapshot, count: u64, each: MediaDuration) -> impl Iterator
 
 /// A GAP for each number that nobody closed.
 fn open_gaps(view: &Snapshot) -> impl Iterator<Item = Fact> {
-    let open = |slot: &&Slot| {
+    let open = |slot: &&Arc<Slot>| {
         let closed = |r| slot.tracks.get(r).is_some_and(|t| t.segment.is_some());
         slot.gap.is_none() && (slot.tracks.is_empty() || !view.renditions.keys().all(closed))
     };
-    let gap = |slot: &Slot| {
+    let gap = |slot: &Arc<Slot>| {
         Fact::Gap(Gap {
             msn: slot.msn,
             duration: slot_length(slot).unwrap_or(target(view.target_duration)),
@@ -224,14 +226,14 @@ mod tests {
             };
             let init_version = InitVersion(0);
             let track = TrackSlot { init_version, parts: vec![], segment: Some(segment), committed: true };
-            state.slots.push_back(Slot {
+            state.slots.push_back(Arc::new(Slot {
                 msn: Msn(n),
                 epoch: Epoch(1),
                 discontinuity_sequence: DiscontinuitySeq(0),
                 program_date_time: UnixMillis(n * 2_000),
                 gap: None,
                 tracks: BTreeMap::from([(Rendition::video(), track)]),
-            });
+            }));
         }
         state
     }
@@ -243,7 +245,7 @@ mod tests {
     }
 
     fn gaps(view: &Snapshot) -> Vec<(u64, u64, u64)> {
-        let of = |s: &Slot| Some((s.msn.0, s.program_date_time.0, s.gap?.as_millis()));
+        let of = |s: &Arc<Slot>| Some((s.msn.0, s.program_date_time.0, s.gap?.as_millis()));
         view.slots.iter().filter_map(of).collect()
     }
 

@@ -96,6 +96,8 @@ pub struct Feed {
     followed_at: Millis,
     tail: Option<Arc<Snapshot>>,
     shown: Option<Arc<Snapshot>>,
+    /// The log has facts that are not in `shown` yet: facts that come together are merged together.
+    unmerged: bool,
     backfill: Option<Vec<u64>>,
     snapshot_at: Option<Millis>,
     lag_since: Option<Millis>,
@@ -116,6 +118,7 @@ impl Feed {
             followed_at: now,
             tail: None,
             shown: None,
+            unmerged: false,
             backfill: None,
             snapshot_at: Some(now),
             lag_since: None,
@@ -123,7 +126,7 @@ impl Feed {
             out: VecDeque::new(),
         }
     }
-    /// What to render: never goes backwards.
+    /// What to render: never goes backwards. Facts count once [`Feed::poll_output`] has been asked.
     pub fn shown(&self) -> Option<&Arc<Snapshot>> {
         self.shown.as_ref()
     }
@@ -145,6 +148,7 @@ impl Feed {
     }
     /// Next thing to do.
     pub fn poll_output(&mut self) -> Option<Output> {
+        self.merge();
         self.out.pop_front()
     }
     /// When to hand in [`Input::Tick`].
@@ -154,27 +158,20 @@ impl Feed {
 
     /// Takes one input.
     pub fn handle(&mut self, now: Millis, input: Input) {
-        let changed = match input {
-            Input::Epoch(a) => {
-                self.on_epoch(now, &a);
-                false
-            }
-            Input::Session(a) => {
-                self.on_session(now, a);
-                false
-            }
-            Input::Fact(message) => self.on_fact(now, message),
-            Input::Snapshot(s) => self.on_snapshot(now, &s),
+        if !matches!(input, Input::Fact(_)) {
+            self.merge();
+        }
+        match input {
+            Input::Epoch(a) => self.on_epoch(now, &a),
+            Input::Session(a) => self.on_session(now, a),
+            Input::Fact(message) => self.unmerged |= self.on_fact(now, message),
+            Input::Snapshot(s) => self.unmerged |= self.on_snapshot(now, &s),
             Input::RepairReply(epoch, generation, reply) => {
                 if let Some(f) = self.follower.as_mut().filter(|f| f.log() == (epoch, generation)) {
                     f.reply(now, &reply);
                 }
-                false
             }
-            Input::Tick => false,
-        };
-        if changed {
-            self.merge();
+            Input::Tick => {}
         }
         self.drive(now);
     }
@@ -315,6 +312,9 @@ impl Feed {
     }
 
     fn merge(&mut self) {
+        if !std::mem::take(&mut self.unmerged) {
+            return;
+        }
         let Some(view) = self.follower.as_ref().and_then(Follower::view) else { return };
         // A base that knows nothing says nothing about what is shown.
         if view.slots.is_empty() && !view.ended && self.shown.as_ref().is_some_and(|s| !s.slots.is_empty()) {
@@ -363,7 +363,7 @@ fn overlay(view: &mut Snapshot, tail: &Snapshot) -> bool {
         };
         for (rendition, end) in &ends {
             if end.is_none_or(|(msn, _, closed)| msn < old.msn || (msn == old.msn && !closed)) {
-                beyond |= extend(slot, old, rendition);
+                beyond |= extend(Arc::make_mut(slot), old, rendition);
             }
         }
     }

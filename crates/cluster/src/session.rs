@@ -11,8 +11,9 @@ mod seats;
 use std::collections::VecDeque;
 
 use millrace_wire::announce::{Degraded, SessionAnnouncement};
+use millrace_wire::arena::Arena;
 use millrace_wire::control_api::LeaseReply;
-use millrace_wire::fact::{FactMessage, Snapshot};
+use millrace_wire::fact::{Fact, FactMessage, Snapshot};
 use millrace_wire::frame::FrameError;
 use millrace_wire::ids::{Generation, MediaSeq, Msn, NodeId};
 use millrace_wire::media_msg::{MediaMessage, MediaUnit};
@@ -50,6 +51,8 @@ pub const LINGER_MS: u64 = 120_000;
 pub struct Session {
     cfg: SessionConfig,
     ring: Ring<Msn>,
+    /// Memory of what the ring holds.
+    arena: Arena,
     repairer: Repairer,
     base: Base,
     seats: Seats,
@@ -72,6 +75,7 @@ impl Session {
         ring.pin(now, Some(0));
         let mut session = Self {
             ring,
+            arena: Arena::default(),
             repairer: Repairer::new(now, cfg.repair),
             base: Base::new(now, &cfg.claim),
             seats: Seats::default(),
@@ -169,7 +173,7 @@ impl Session {
         self.lease.stamp(&units);
         let seq = MediaSeq(self.ring.next_seq());
         let message = MediaMessage { epoch: self.cfg.claim.epoch, seq, end, units };
-        let frames = message.encode(self.cfg.max_payload)?;
+        let frames = message.encode(self.cfg.max_payload, &mut self.arena)?;
         self.ring.push(now, self.lease.open_msn().unwrap_or(self.cfg.claim.first_msn), frames.clone());
         if self.ring.pinned_lost() > 0 {
             self.degraded = Some(Degraded::MediaLost);
@@ -187,7 +191,10 @@ impl Session {
 
     fn on_fact(&mut self, now: Millis, message: &FactMessage) {
         self.seats.on_fact(now, message);
-        self.pin(now);
+        // Most facts are parts, and no part makes a segment stored.
+        if !matches!(message.fact, Fact::Part(_)) {
+            self.pin(now);
+        }
     }
 
     fn pin(&mut self, now: Millis) {

@@ -2,6 +2,7 @@
 //! readers of one log agree.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use millrace_wire::fact::{
     EpochOpen, Fact, Gap, InitEntry, MAX_SLOTS, MediaDuration, Part, PartEntry, RenditionState, Segment,
@@ -103,10 +104,11 @@ fn epoch_open(view: &mut Snapshot, open: &EpochOpen) {
     (view.opened, view.sealed, view.ended) = (true, false, false);
     let gap = target(view);
     // A segment its author never closed, in whatever rendition, will not be closed any more.
-    for slot in &mut view.slots {
+    for slot in view.slots.iter_mut().filter(|slot| slot.gap.is_none()) {
         let closed = |r| slot.tracks.get(r).is_some_and(|t| t.segment.is_some());
         if !view.renditions.keys().all(closed) {
-            slot.gap = slot.gap.or(Some(slot_duration(slot).unwrap_or(gap)));
+            let length = slot_duration(slot).unwrap_or(gap);
+            Arc::make_mut(slot).gap = Some(length);
         }
     }
     let start = view.slots.back().map_or(view.first_msn, |s| s.msn.next());
@@ -118,14 +120,14 @@ fn epoch_open(view: &mut Snapshot, open: &EpochOpen) {
         let back = (open.first_msn.0 - msn) * ms;
         // Numbers may have been used up faster than time: the clock stands still rather than going back.
         let began = view.slots.back().map_or(0, |s| s.program_date_time.0);
-        view.slots.push_back(Slot {
+        view.slots.push_back(Arc::new(Slot {
             msn: Msn(msn),
             epoch: view.epoch,
             discontinuity_sequence: DiscontinuitySeq(discontinuity),
             program_date_time: UnixMillis(open.program_date_time.0.saturating_sub(back).max(began)),
             gap: Some(gap),
             tracks: BTreeMap::new(),
-        });
+        }));
     }
     bound(view);
 }
@@ -133,7 +135,7 @@ fn epoch_open(view: &mut Snapshot, open: &EpochOpen) {
 fn slot_mut(view: &mut Snapshot, msn: Msn) -> Option<&mut Slot> {
     let first = view.slots.front()?.msn;
     let i = usize::try_from(msn.0.checked_sub(first.0)?).ok()?;
-    view.slots.get_mut(i)
+    view.slots.get_mut(i).map(Arc::make_mut)
 }
 
 /// The slot of `msn`, made with any slots missing below it; `None` when `msn` has left the window.
@@ -152,14 +154,14 @@ fn slot_at(
     }
     let (epoch, gap) = (view.epoch, target(view));
     for n in start..=msn.0 {
-        view.slots.push_back(Slot {
+        view.slots.push_back(Arc::new(Slot {
             msn: Msn(n),
             epoch,
             discontinuity_sequence: discontinuity,
             program_date_time: pdt,
             gap: (n < msn.0).then_some(gap),
             tracks: BTreeMap::new(),
-        });
+        }));
     }
     bound(view);
     slot_mut(view, msn)
@@ -271,8 +273,9 @@ fn prune_parts(view: &mut Snapshot) {
     let keep = u64::from(view.target_duration.max(1)) * 1000 * PARTS_KEPT;
     let mut after = 0;
     for slot in view.slots.iter_mut().rev() {
-        if after > keep {
-            slot.tracks.values_mut().filter(|t| t.segment.is_some()).for_each(|t| t.parts.clear());
+        if after > keep && slot.tracks.values().any(|t| t.segment.is_some() && !t.parts.is_empty()) {
+            let tracks = Arc::make_mut(slot).tracks.values_mut();
+            tracks.filter(|t| t.segment.is_some()).for_each(|t| t.parts.clear());
         }
         after += slot_duration(slot).map_or(0, MediaDuration::as_millis);
     }

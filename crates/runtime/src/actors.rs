@@ -52,6 +52,8 @@ fn running() -> io::Result<Running> {
         .worker_threads(worker_threads())
         .enable_all()
         .thread_name("millrace")
+        .on_thread_park(crate::pacing::before_park)
+        .on_thread_unpark(crate::pacing::after_unpark)
         .build()?;
     let (sender, receiver) = mpsc::channel();
     std::thread::Builder::new().name("actors".to_owned()).spawn(move || {

@@ -16,6 +16,7 @@ pub mod health;
 pub mod http;
 pub mod logging;
 pub mod metrics;
+mod pacing;
 pub mod secret;
 pub mod supervisor;
 

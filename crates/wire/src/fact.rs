@@ -4,8 +4,9 @@
 //! state the following facts apply to, so a log explains itself without its predecessors.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
 use crate::frame::{self, Frame, FrameError, Kind, Position, Reassembler};
@@ -82,7 +83,7 @@ pub enum TrackMedia {
 
 /// One announced fact.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "fact", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum Fact {
     /// Number 0 of every log: the state this author builds on.
     Takeover {
@@ -235,8 +236,8 @@ pub struct Snapshot {
     pub ended: bool,
     /// Media sequence number: nothing below it is or ever will be listed.
     pub first_msn: Msn,
-    /// Segments of the window, complete or open, by number.
-    pub slots: VecDeque<Slot>,
+    /// Segments of the window, complete or open, by number; shared with earlier states, from which they seldom differ.
+    pub slots: VecDeque<Arc<Slot>>,
     /// Renditions seen in the broadcast.
     pub renditions: BTreeMap<Rendition, RenditionState>,
 }
@@ -365,10 +366,13 @@ impl EncodedFact {
         let len = (fact.len() as u32).to_le_bytes();
         let head: [&[u8]; 2] = [&len, &fact];
         let body: Vec<&[u8]> = head.into_iter().chain(pieces.iter().map(|piece| &piece[..])).collect();
-        let frames = frame::encode(Kind::Fact, at, &body, max_payload)?;
+        let frames = frame::encode(Kind::Fact, at, &body, max_payload, BytesMut::with_capacity)?;
         let has_payload = pieces.iter().any(|piece| !piece.is_empty());
-        let digest =
-            if has_payload { frame::encode(Kind::Fact, at, &head, max_payload)? } else { frames.clone() };
+        let digest = if has_payload {
+            frame::encode(Kind::Fact, at, &head, max_payload, BytesMut::with_capacity)?
+        } else {
+            frames.clone()
+        };
         let mut skip = len.len() + fact.len();
         let mut payload = Vec::with_capacity(frames.len());
         for frame in &frames {

@@ -15,7 +15,7 @@ fn facts() -> Vec<Fact> {
         sealed: false,
         ended: false,
         first_msn: Msn(5),
-        slots: VecDeque::from([Slot {
+        slots: VecDeque::from([Arc::new(Slot {
             msn: Msn(5),
             epoch: Epoch(4),
             discontinuity_sequence: DiscontinuitySeq(1),
@@ -25,7 +25,7 @@ fn facts() -> Vec<Fact> {
                 rendition.clone(),
                 TrackSlot { init_version: InitVersion(0), parts: vec![], segment: None, committed: false },
             )]),
-        }]),
+        })]),
         renditions: BTreeMap::from([(rendition.clone(), RenditionState::default())]),
     };
     vec![

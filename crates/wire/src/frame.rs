@@ -131,12 +131,13 @@ impl Frame {
 }
 
 /// Encodes one message whose body is the concatenation of `body` into frames of at most `max_payload` bytes.
-/// Every body byte is copied once.
+/// Every body byte is copied once, into a `buffer` with room for as many bytes as it is asked for.
 pub fn encode(
     kind: Kind,
     at: Position,
     body: &[&[u8]],
     max_payload: usize,
+    mut buffer: impl FnMut(usize) -> BytesMut,
 ) -> Result<Vec<Bytes>, FrameError> {
     let total: usize = body.iter().map(|b| b.len()).sum();
     let room = max_payload.max(MIN_PAYLOAD) - HEADER;
@@ -152,7 +153,7 @@ pub fn encode(
     let mut frames = Vec::with_capacity(usize::from(count));
     for index in 0..count {
         let mut left = room.min(total - usize::from(index) * room);
-        let mut out = BytesMut::with_capacity(HEADER + left);
+        let mut out = buffer(HEADER + left);
         out.put_u8(WIRE_VERSION);
         out.put_u8(if kind == Kind::Media { 1 } else { 2 });
         out.put_u16_le(index);
@@ -249,7 +250,7 @@ mod tests {
             body in proptest::collection::vec(any::<u8>(), 0..9000), cut in 0usize..9000, order in any::<u64>()
         ) {
             let (a, b) = body.split_at(cut.min(body.len()));
-            let mut frames = encode(Kind::Media, at(1), &[a, b], 1024).unwrap();
+            let mut frames = encode(Kind::Media, at(1), &[a, b], 1024, BytesMut::with_capacity).unwrap();
             prop_assert!(frames.iter().all(|f| f.len() <= 1024));
             let n = frames.len();
             frames.rotate_left(order as usize % n);
@@ -278,7 +279,7 @@ mod tests {
     fn lost_fragments_do_not_pile_up() {
         let mut r = Reassembler::default();
         for seq in 0..100 {
-            let frames = encode(Kind::Fact, at(seq), &[&[0; 5000]], 1024).unwrap();
+            let frames = encode(Kind::Fact, at(seq), &[&[0; 5000]], 1024, BytesMut::with_capacity).unwrap();
             assert_eq!(r.push(Frame::decode(frames[0].clone()).unwrap()), None);
         }
         assert!(r.partial.len() <= MAX_INCOMPLETE);
@@ -286,7 +287,7 @@ mod tests {
 
     #[test]
     fn an_empty_body_is_one_frame() {
-        let frames = encode(Kind::Fact, at(0), &[], 1024).unwrap();
+        let frames = encode(Kind::Fact, at(0), &[], 1024, BytesMut::with_capacity).unwrap();
         assert_eq!(frames.len(), 1);
         assert_eq!(Frame::decode(frames[0].clone()).unwrap().piece.len(), 0);
     }

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod announce;
+pub mod arena;
 pub mod control_api;
 pub mod fact;
 pub mod frame;

@@ -9,6 +9,7 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
+use crate::arena::Arena;
 use crate::frame::{self, Frame, FrameError, Kind, Position, Reassembler};
 use crate::ids::{DiscontinuitySeq, Epoch, Generation, InitVersion, MediaSeq, Msn};
 
@@ -105,8 +106,8 @@ impl MediaMessage {
         self.units.iter().map(|u| u.msn).min()
     }
 
-    /// Encodes into frames of at most `max_payload` bytes, copying unit data once.
-    pub fn encode(&self, max_payload: usize) -> Result<Vec<Bytes>, FrameError> {
+    /// Encodes into frames of at most `max_payload` bytes, copying unit data once, into memory of `arena`.
+    pub fn encode(&self, max_payload: usize, arena: &mut Arena) -> Result<Vec<Bytes>, FrameError> {
         if self.units.len() > MAX_UNITS {
             return Err(FrameError::Body("too many units"));
         }
@@ -119,7 +120,7 @@ impl MediaMessage {
         let mut body: Vec<&[u8]> = vec![&head];
         body.extend(self.units.iter().map(|u| &u.data[..]));
         let at = Position { epoch: self.epoch, generation: Generation(0), seq: self.seq.0 };
-        frame::encode(Kind::Media, at, &body, max_payload)
+        frame::encode(Kind::Media, at, &body, max_payload, |len| arena.buffer(len))
     }
 
     /// Reads a reassembled body; unit data are slices of it.
@@ -269,7 +270,7 @@ mod tests {
             let message = MediaMessage { epoch: Epoch(epoch), seq: MediaSeq(seq), end, units };
             let mut reader = MediaReader::default();
             let mut got = Vec::new();
-            for f in message.encode(1024).unwrap() { got.extend(reader.push(f).unwrap()); }
+            for f in message.encode(1024, &mut Arena::default()).unwrap() { got.extend(reader.push(f).unwrap()); }
             prop_assert_eq!(got, vec![message]);
         }
 
@@ -284,13 +285,13 @@ mod tests {
             (unit.kind, unit.dts, unit.cts) = (UnitKind::Frame, 0, 0);
             let mut message = MediaMessage { epoch: Epoch(1), seq: MediaSeq(1), end: false, units: vec![unit] };
             // The record as a faulty sender would write it: the times are its bytes 22 to 34.
-            let mut body = message.encode(1 << 20).unwrap()[0].slice(frame::HEADER..).to_vec();
+            let mut body = message.encode(1 << 20, &mut Arena::default()).unwrap()[0].slice(frame::HEADER..).to_vec();
             body[3 + 22..3 + 30].copy_from_slice(&dts.to_le_bytes());
             body[3 + 30..3 + 34].copy_from_slice(&cts.to_le_bytes());
             (message.units[0].dts, message.units[0].cts) = (dts, cts);
             let read = MediaMessage::decode(at, body.clone().into());
             prop_assert_eq!(read.is_ok(), sane);
-            prop_assert_eq!(message.encode(1 << 20).is_ok(), sane);
+            prop_assert_eq!(message.encode(1 << 20, &mut Arena::default()).is_ok(), sane);
             if let Ok(read) = read { prop_assert_eq!(read, message); }
             // As a configuration the same field is a bit rate.
             body[3 + 1] |= 1;
@@ -302,7 +303,7 @@ mod tests {
         #[test]
         fn damaged_bodies_are_refused_or_read(units in proptest::collection::vec(unit(), 0..3), cut: u16, flip: u16, to: u8) {
             let message = MediaMessage { epoch: Epoch(1), seq: MediaSeq(1), end: false, units };
-            let frames = message.encode(1 << 20).unwrap();
+            let frames = message.encode(1 << 20, &mut Arena::default()).unwrap();
             let mut body = frames[0].slice(frame::HEADER..).to_vec();
             let at = Position { epoch: Epoch(1), generation: Generation(0), seq: 1 };
             let i = usize::from(flip) % body.len();

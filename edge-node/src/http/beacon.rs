@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{App, headers, refuse};
 use crate::registry::NoStream;
-use crate::stream::Phase;
+use crate::view::Phase;
 use crate::viewers::BEAT_S;
 
 /// A session id and two words of JSON.
@@ -59,7 +59,7 @@ pub(super) async fn serve(
         let counted = address.is_some_and(|a| app.viewers.beat(&stream, a, id, !beat.leaving));
         app.metrics.beats_uncounted.add(u64::from(!counted));
     }
-    let phase = match stream.view().phase {
+    let phase = match stream.view().phase() {
         Phase::Waiting => "waiting",
         Phase::Live => "live",
         Phase::Ended => "ended",

@@ -25,7 +25,8 @@ use crate::cache::ObjectCache;
 use crate::fetch::Fetcher;
 use crate::metrics::EdgeMetrics;
 use crate::registry::Registry;
-use crate::stream::{LiveStream, View};
+use crate::stream::LiveStream;
+use crate::view::View;
 use crate::viewers::{Signer, Viewers};
 
 /// An idle connection is kept this long: longer than a player's reload interval.

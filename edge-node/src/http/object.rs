@@ -11,7 +11,8 @@ use super::{App, headers, range, refuse};
 use crate::cache::Object;
 use crate::fetch::Outcome;
 use crate::registry::NoStream;
-use crate::stream::{Head, LiveStream, Phase, View};
+use crate::stream::LiveStream;
+use crate::view::{Head, Phase, View};
 
 /// Segments below the open one whose bytes may still be on their way here.
 const RECENT: u64 = 4;
@@ -82,10 +83,10 @@ async fn soon(
 fn expected(view: &View, name: &ObjectName) -> bool {
     let Some(head) = view.rendition(name.rendition.as_str()).map(|m| m.head) else { return false };
     match name.kind {
-        ObjectKind::Init(_) => view.phase == Phase::Live,
+        ObjectKind::Init(_) => view.phase() == Phase::Live,
         ObjectKind::Segment(msn, _) => msn.0 < head.open_msn && msn.0 + RECENT >= head.open_msn,
         ObjectKind::Part(msn, _, part) => {
-            let hinted = (msn.0, part.0) == (head.open_msn, head.open_parts) && view.phase == Phase::Live;
+            let hinted = (msn.0, part.0) == (head.open_msn, head.open_parts) && view.phase() == Phase::Live;
             let listed =
                 msn.0 + RECENT >= head.open_msn && (msn.0, part.0) < (head.open_msn, head.open_parts);
             hinted || listed

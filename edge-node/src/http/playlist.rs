@@ -9,8 +9,9 @@ use millrace_wire::ids::PlaybackId;
 
 use super::{App, headers, refuse};
 use crate::registry::NoStream;
-use crate::stream::{LiveStream, MediaView, Reach, View};
+use crate::stream::LiveStream;
 use crate::text::Text;
+use crate::view::{MediaView, Reach, View};
 
 /// A blocking reload waits at most three target durations (RFC 8216bis §6.2.5.2); of a stream whose target duration is
 /// unknown this.
@@ -53,7 +54,7 @@ pub(super) async fn serve(
     };
     let Some(reload) = Reload::parse(request.query_string()) else { return refuse::malformed() };
     let find = |view: &View| match rendition {
-        None => view.multivariant.clone(),
+        None => view.multivariant(),
         Some(name) => view.rendition(name).map(MediaView::playlist),
     };
     // A starting stream: hold the first requests rather than refuse them.
@@ -89,8 +90,7 @@ async fn blocking(
         Reach::Now => return send(app, request, &now.playlist(), headers::BLOCKED),
         Reach::Later => {}
     }
-    let target = if view.target_duration_s == 0 { UNKNOWN_TARGET_S } else { view.target_duration_s };
-    let limit = Duration::from_secs(3 * target);
+    let limit = Duration::from_secs(3 * view.target_duration_s().unwrap_or(UNKNOWN_TARGET_S));
     if app
         .wait(stream, limit, |view| media(view).is_none_or(|media| reach(&media) != Reach::Later))
         .await

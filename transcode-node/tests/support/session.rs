@@ -14,6 +14,7 @@ use millrace_state::{RedbState, SharedState, scan_all};
 use millrace_store::{DirStore, SharedStore, SyncPolicy};
 use millrace_transcode::{Config, Deps, Node, start};
 use millrace_wire::announce::{EpochAnnouncement, EpochPhase, IndexFact, SessionAnnouncement};
+use millrace_wire::arena::Arena;
 use millrace_wire::control_api::{self, LeaseReply, StreamSettings};
 use millrace_wire::fact::{Fact, FactMessage, FactReader, Snapshot};
 use millrace_wire::ids::{
@@ -330,7 +331,7 @@ impl World {
 }
 
 fn send(bus: &SharedBus, subject: &str, message: &MediaMessage) {
-    for frame in message.encode(bus.max_payload()).unwrap() {
+    for frame in message.encode(bus.max_payload(), &mut Arena::default()).unwrap() {
         bus.publish(subject, frame).unwrap();
     }
 }

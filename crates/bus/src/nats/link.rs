@@ -6,13 +6,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_nats::connection::State;
-use async_nats::{Client, ConnectOptions, Event, HeaderMap, RequestErrorKind, StatusCode, Subscriber};
+use async_nats::{
+    Client, ConnectOptions, Event, HeaderMap, RequestErrorKind, StatusCode, Subject, Subscriber,
+};
 use bytes::Bytes;
-use futures::{FutureExt as _, StreamExt as _};
+use futures::StreamExt as _;
 use tokio::sync::{Notify, oneshot};
+use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use super::NatsConfig;
+use super::outbox::{Outbox, Outgoing};
 use crate::subscription::{Delivery, Message, Sink, Subscription};
 use crate::{BusError, BusStats};
 
@@ -103,13 +107,17 @@ fn options(config: &NatsConfig, lane: &str, capacity: usize) -> ConnectOptions {
 pub(super) struct Link {
     client: Client,
     shared: Arc<Shared>,
+    outbox: Arc<Outbox>,
     echo_subject: String,
-    echo_task: tokio::task::AbortHandle,
+    echo_task: AbortHandle,
+    outbox_task: AbortHandle,
 }
 
 impl Drop for Link {
     fn drop(&mut self) {
         self.echo_task.abort();
+        self.outbox_task.abort();
+        self.outbox.hand_over_now(&self.client);
     }
 }
 
@@ -139,7 +147,11 @@ impl Link {
                 let _ = waiting.map(|waiting| waiting.send(()));
             }
         });
-        let link = Self { client, shared, echo_subject, echo_task: task.abort_handle() };
+        let outbox = Arc::new(Outbox::new(capacity));
+        let (box_of_task, sender) = (outbox.clone(), client.clone());
+        let outbox_task = tokio::spawn(async move { box_of_task.run(&sender).await }).abort_handle();
+        let echo_task = task.abort_handle();
+        let link = Self { client, shared, outbox, echo_subject, echo_task, outbox_task };
         link.wait_connected(config.start_timeout).await?;
         link.echo(config.start_timeout).await?;
         Ok(link)
@@ -184,27 +196,11 @@ impl Link {
             self.shared.dropped_disconnected.fetch_add(1, Ordering::Relaxed);
             return Err(BusError::Disconnected);
         }
-        let subject = subject.to_owned();
-        // Polled once: ready when the outgoing buffer has room. Unconstrained, for a used-up task budget
-        // would look like a full buffer.
-        let sent = match reply {
-            None => tokio::task::unconstrained(self.client.publish(subject, payload)).now_or_never(),
-            Some(reply) => {
-                let sending = self.client.publish_with_reply(subject, reply.to_owned(), payload);
-                tokio::task::unconstrained(sending).now_or_never()
-            }
-        };
-        match sent {
-            Some(Ok(())) => {
-                self.shared.published.fetch_add(1, Ordering::Relaxed);
-                Ok(())
-            }
-            Some(Err(_)) => Err(BusError::Closed),
-            None => {
-                self.shared.dropped_overflow.fetch_add(1, Ordering::Relaxed);
-                Err(BusError::Overflow)
-            }
-        }
+        let message = Outgoing { subject: subject.into(), reply: reply.map(Subject::from), payload };
+        let pushed = self.outbox.push(message);
+        let counter = if pushed.is_ok() { &self.shared.published } else { &self.shared.dropped_overflow };
+        counter.fetch_add(1, Ordering::Relaxed);
+        pushed
     }
 
     /// A subscription that the server is known to have seen, unless it is away.
@@ -297,10 +293,11 @@ impl Link {
     }
 
     pub(super) async fn flush(&self, limit: Duration) -> Result<(), BusError> {
-        timeout(limit, self.client.flush())
-            .await
-            .map_err(|_| BusError::Timeout { what: "flush".into() })?
-            .map_err(other)
+        let flushed = async {
+            self.outbox.hand_over(&self.client).await;
+            self.client.flush().await
+        };
+        timeout(limit, flushed).await.map_err(|_| BusError::Timeout { what: "flush".into() })?.map_err(other)
     }
 
     pub(super) fn stats(&self) -> BusStats {

@@ -57,7 +57,7 @@ pub(super) fn head_of(snapshot: &Snapshot, rendition: &Rendition) -> Option<Head
 
 fn walk(snapshot: &Snapshot, rendition: &Rendition, names: Names) -> Option<(MediaPlaylist, Head)> {
     let part_target = snapshot.renditions.get(rendition)?.part_target.map(duration);
-    let first_map = |s: &Slot| s.tracks.get(rendition).map(|t| names.map(s, t));
+    let first_map = |s: &Arc<Slot>| s.tracks.get(rendition).map(|t| names.map(s, t));
     let first_map = snapshot.slots.iter().find_map(first_map)?;
     let mut walk = Walk {
         names,

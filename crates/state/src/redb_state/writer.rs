@@ -11,9 +11,9 @@ use crate::{StateError, Tx, Version};
 
 /// How many commits share one flush at most; bounds how long the first waits.
 const MAX_BATCH: usize = 64;
-/// Flushes are at least this far apart: what comes meanwhile shares the next one, so a busy server's disk sees twenty a
+/// Flushes are at least this far apart: what comes meanwhile shares the next one, so a busy server's disk sees ten a
 /// second however many streams it carries, and a lone commit on a quiet one does not wait.
-const PACE: Duration = Duration::from_millis(50);
+const PACE: Duration = Duration::from_millis(100);
 /// How often expired records are removed from the file, when something is written at all; reads skip them.
 const PURGE_EVERY: Duration = Duration::from_mins(1);
 
