@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, Sleep};
 use tracing::Instrument;
 
+use crate::closing::Closed;
 use crate::gate::Place;
 use crate::limits;
 use crate::metrics::Held;
@@ -89,6 +90,7 @@ struct Connection<S> {
     rtmp: ServerSession,
     buf: BytesMut,
     publisher: Option<Publisher>,
+    closed: Closed,
     meter: BitrateMeter,
     started: Duration,
     /// When the timer looks at the deadline again.
@@ -104,6 +106,7 @@ impl<S: Socket> Connection<S> {
             rtmp: ServerSession::new(shared.config.rtmp_limits(), now),
             buf: BytesMut::new(),
             publisher: None,
+            closed: Box::pin(shared.cutoff.clone().cancelled_owned()),
             meter: BitrateMeter::new(shared.config.max_bitrate),
             started: now,
             armed: now,
@@ -123,8 +126,6 @@ impl<S: Socket> Connection<S> {
         let timer = tokio::time::sleep(Duration::ZERO);
         tokio::pin!(timer);
         self.arm(timer.as_mut());
-        let cutoff = self.shared.cutoff.clone().cancelled_owned();
-        tokio::pin!(cutoff);
         loop {
             if let Err(end) = self.turn().await {
                 return end;
@@ -135,8 +136,7 @@ impl<S: Socket> Connection<S> {
             self.rtmp.prepare_read(&mut self.buf);
             let outcome = tokio::select! {
                 read = self.socket.read_buf(&mut self.buf) => self.received(read),
-                reason = closed(&mut self.publisher) => Err(reason.into()),
-                () = &mut cutoff => Err(CloseReason::Draining.into()),
+                () = &mut self.closed => Err(self.close_reason().into()),
                 () = &mut timer => self.timed_out(timer.as_mut()),
             };
             if let Err(end) = outcome {
@@ -183,6 +183,10 @@ impl<S: Socket> Connection<S> {
             return Err(End { reason: CloseReason::BitrateExceeded, text });
         }
         Ok(())
+    }
+
+    fn close_reason(&self) -> CloseReason {
+        self.publisher.as_ref().map_or(CloseReason::Draining, |publisher| publisher.closing().reason())
     }
 
     fn arm(&mut self, timer: std::pin::Pin<&mut Sleep>) {
@@ -266,6 +270,7 @@ impl<S: Socket> Connection<S> {
                     let first_msn = publisher.grant().first_msn.0;
                     tracing::info!(peer = %self.peer, protocol = self.protocol, first_msn, "on the air");
                 }
+                self.closed = publisher.closing().closed();
                 self.publisher = Some(publisher);
                 self.place.set_publishing(true);
                 Ok(self.rtmp.accept_publish(self.shared.now())?)
@@ -315,6 +320,7 @@ impl<S: Socket> Connection<S> {
 
     fn end_publisher(&mut self, reason: CloseReason) {
         let Some(publisher) = self.publisher.take() else { return };
+        self.closed = Box::pin(self.shared.cutoff.clone().cancelled_owned());
         self.place.set_publishing(false);
         let frames = publisher.frames();
         {
@@ -349,13 +355,6 @@ impl<S: Socket> Connection<S> {
             };
             let _ = tokio::time::timeout(limits::CLOSE_LINGER, goodbye).await;
         }
-    }
-}
-
-async fn closed(publisher: &mut Option<Publisher>) -> CloseReason {
-    match publisher {
-        Some(publisher) => publisher.closed().await,
-        None => std::future::pending().await,
     }
 }
 

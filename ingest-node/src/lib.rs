@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 mod claim;
+mod closing;
 mod config;
 mod connection;
 mod gate;

@@ -1,9 +1,12 @@
 //! What a subscriber holds.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use futures::Stream;
 use tokio::sync::mpsc;
 
 /// One received message.
@@ -63,6 +66,15 @@ impl Subscription {
     /// How many messages wait to be received.
     pub fn waiting(&self) -> usize {
         self.receiver.len()
+    }
+}
+
+/// The same messages as [`Subscription::recv`], for those who listen to many subscriptions at once.
+impl Stream for Subscription {
+    type Item = Message;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Message>> {
+        self.receiver.poll_recv(context)
     }
 }
 

@@ -19,12 +19,12 @@ use millrace_wire::control_api::ClaimGrant;
 use millrace_wire::fact::Snapshot;
 use millrace_wire::ids::{SessionId, UnixMillis};
 use millrace_wire::job::COPY_COST;
-use millrace_wire::reasons::CloseReason;
 use millrace_wire::repair::{RepairReply, RepairRequest};
 use millrace_wire::subjects;
 use serde::Serialize;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 
+use crate::closing::Closing;
 use crate::limits;
 use crate::metrics::IngestMetrics;
 use crate::node::Shared;
@@ -45,7 +45,7 @@ struct State {
 pub(crate) struct Core {
     state: Mutex<State>,
     wake: Notify,
-    close: mpsc::Sender<CloseReason>,
+    closing: Closing,
     media_subject: String,
     repair_subject: String,
     session_subject: String,
@@ -56,12 +56,7 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    pub(crate) fn new(
-        shared: &Shared,
-        grant: &ClaimGrant,
-        session: SessionId,
-        close: mpsc::Sender<CloseReason>,
-    ) -> Self {
+    pub(crate) fn new(shared: &Shared, grant: &ClaimGrant, session: SessionId, closing: Closing) -> Self {
         let config = SessionConfig {
             claim: grant.clone(),
             session,
@@ -89,7 +84,7 @@ impl Core {
                 no_worker: false,
             }),
             wake: Notify::new(),
-            close,
+            closing,
             media_subject: subjects::media(grant.stream, grant.epoch),
             repair_subject: subjects::repair_media(grant.stream, grant.epoch),
             session_subject: subjects::session(grant.stream),
@@ -172,8 +167,7 @@ impl Core {
                 Output::Announce(announcement) => self.tell(&self.session_subject, &announcement),
                 Output::Offer(offer) => self.tell(subjects::JOBS_OFFER, &offer),
                 Output::Loopback => self.count(self.bus.publish(&self.loop_subject, Bytes::new())),
-                // Full: it is closing already.
-                Output::Close(reason) => drop(self.close.try_send(reason)),
+                Output::Close(reason) => self.closing.close(reason),
                 other if state.later.len() < limits::CONTROL_QUEUE => {
                     state.later.push_back(other);
                     woken = true;

@@ -21,11 +21,11 @@ use millrace_wire::control_api::ClaimGrant;
 use millrace_wire::ids::{SessionId, UnixMillis};
 use millrace_wire::reasons::CloseReason;
 use millrace_wire::subjects;
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use crate::claim::{self, Applicant};
+use crate::closing::Closing;
 use crate::limits;
 use crate::metrics::Held;
 use crate::node::Shared;
@@ -38,7 +38,7 @@ use tasks::SessionTask;
 pub(crate) struct Publisher {
     grant: ClaimGrant,
     media: Media,
-    close: mpsc::Receiver<CloseReason>,
+    closing: Closing,
     span: tracing::Span,
 }
 
@@ -79,10 +79,10 @@ impl Publisher {
         // Before the first message: a worker may ask as soon as it is granted.
         let ring_subject = subjects::ring_media(grant.stream, grant.epoch);
         let requests = shared.bus.subscribe(&ring_subject, limits::REPAIR_QUEUE).await?;
-        let (close_sender, close) = mpsc::channel(4);
-        let core = Arc::new(Core::new(shared, &grant, session, close_sender.clone()));
+        let closing = Closing::new(&shared.cutoff);
+        let core = Arc::new(Core::new(shared, &grant, session, closing.clone()));
         let task = SessionTask::new(shared, &grant, session, core.clone(), kicks).await?;
-        let tasks = Tasks { shared: shared.clone(), close: close_sender, span: span.clone() };
+        let tasks = Tasks { shared: shared.clone(), closing: closing.clone(), span: span.clone() };
         let held = (Held::new(&shared.metrics.sessions), shared.drain.guard());
         let over = CancellationToken::new();
         let repairs = tasks::answer_repairs(
@@ -102,7 +102,7 @@ impl Publisher {
             })
             .await;
         let media = Media::new(shared, &grant, core);
-        Ok(Self { grant, media, close, span })
+        Ok(Self { grant, media, closing, span })
     }
 
     pub(crate) fn grant(&self) -> &ClaimGrant {
@@ -134,13 +134,9 @@ impl Publisher {
         self.media.audio(timestamp, body)
     }
 
-    /// Waits until somebody but the publisher ends the session. Cancel safe.
-    pub(crate) async fn closed(&mut self) -> CloseReason {
-        match self.close.recv().await {
-            Some(reason) => reason,
-            // The session's tasks are over, which they are only after the end.
-            None => std::future::pending().await,
-        }
+    /// Ends the session for somebody else than the publisher.
+    pub(crate) fn closing(&self) -> &Closing {
+        &self.closing
     }
 
     /// The publisher is gone.
@@ -154,7 +150,7 @@ impl Publisher {
 /// Starts the tasks of a session; a panic in one closes the session.
 struct Tasks {
     shared: Arc<Shared>,
-    close: mpsc::Sender<CloseReason>,
+    closing: Closing,
     span: tracing::Span,
 }
 
@@ -165,10 +161,10 @@ impl Tasks {
         make: impl FnOnce(CancellationToken) -> W + Send + 'static,
     ) {
         let (mut make, span) = (Some(make), self.span.clone());
-        let close = self.close.clone();
+        let closing = self.closing.clone();
         let child = self.shared.supervisor.spawn(kind, Policy::once(), move |stop| {
             let work = make.take().map(|make| make(stop).instrument(span.clone()));
-            let guard = CloseOnPanic(close.clone());
+            let guard = CloseOnPanic(closing.clone());
             async move {
                 let _guard = guard;
                 if let Some(work) = work {
@@ -179,18 +175,18 @@ impl Tasks {
         });
         if let Err(error) = child.await {
             tracing::error!(%error, kind, "a session's task could not be started");
-            let _ = self.close.try_send(CloseReason::Internal);
+            self.closing.close(CloseReason::Internal);
         }
     }
 }
 
 /// Tells the connection when its task unwinds.
-struct CloseOnPanic(mpsc::Sender<CloseReason>);
+struct CloseOnPanic(Closing);
 
 impl Drop for CloseOnPanic {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let _ = self.0.try_send(CloseReason::Internal);
+            self.0.close(CloseReason::Internal);
         }
     }
 }

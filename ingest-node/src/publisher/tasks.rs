@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::stream::{Map, SelectAll};
 use millrace_bus::{BusError, Message, QueueConfig, SharedBus, Subscription};
 use millrace_cluster::session::{BASE_MS, Input, Output};
 use millrace_runtime::{Alarm, Backoff};
@@ -49,15 +51,18 @@ pub(crate) async fn answer_repairs(
     }
 }
 
-/// What a session listens to.
-struct Ears {
-    kicks: Subscription,
-    bids: Subscription,
-    heartbeats: Subscription,
-    free: Subscription,
-    echo: Subscription,
-    snap: Subscription,
+/// What a session hears.
+enum Heard {
+    Kick(Message),
+    Bid(Message),
+    Heartbeat(Message),
+    Free,
+    Echo,
+    Snapshot(Message),
 }
+
+/// One for all subjects: of many receivers each would be looked at for a message on any of them.
+type Ears = SelectAll<Map<Subscription, fn(Message) -> Heard>>;
 
 /// The session's own task.
 pub(crate) struct SessionTask {
@@ -82,15 +87,17 @@ impl SessionTask {
         kicks: Subscription,
     ) -> Result<Self, BusError> {
         let bus = shared.bus.clone();
-        let hear = async |subject: &str| bus.subscribe(subject, limits::CONTROL_QUEUE).await;
-        let ears = Ears {
-            kicks,
-            bids: hear(&subjects::jobs_bid(session)).await?,
-            heartbeats: hear(&subjects::job_heartbeat(grant.stream, grant.epoch)).await?,
-            free: hear(subjects::JOBS_FREE).await?,
-            echo: hear(&subjects::loopback(session)).await?,
-            snap: hear(&subjects::snap(grant.stream)).await?,
-        };
+        let mut ears = Ears::new();
+        ears.push(kicks.map(Heard::Kick));
+        for (subject, heard) in [
+            (subjects::jobs_bid(session), Heard::Bid as fn(Message) -> Heard),
+            (subjects::job_heartbeat(grant.stream, grant.epoch), Heard::Heartbeat),
+            (subjects::JOBS_FREE.to_owned(), |_| Heard::Free),
+            (subjects::loopback(session), |_| Heard::Echo),
+            (subjects::snap(grant.stream), Heard::Snapshot),
+        ] {
+            ears.push(bus.subscribe(&subject, limits::CONTROL_QUEUE).await?.map(heard));
+        }
         Ok(Self {
             core,
             bus,
@@ -113,16 +120,8 @@ impl SessionTask {
                 self.perform(output).await;
             }
             alarm.within(self.core.until_timeout());
-            let Ears { kicks, bids, heartbeats, free, echo, snap } = &mut self.ears;
             tokio::select! {
-                Some(message) = kicks.recv() => self.kicked(&message.payload),
-                Some(message) = bids.recv() => self.hear(&message, |bid: Bid| Input::Bid(bid)),
-                Some(message) = heartbeats.recv() => {
-                    self.hear(&message, |heartbeat: Heartbeat| Input::Heartbeat(heartbeat));
-                }
-                Some(_) = free.recv() => self.core.handle(Input::WorkerFree),
-                Some(_) = echo.recv() => self.core.handle(Input::Loopback),
-                Some(message) = snap.recv() => respond(&self.bus, &message, &self.core.snapshot()),
+                Some(heard) = self.ears.next() => self.hear(heard),
                 Some(_) = self.errands.join_next() => {}
                 () = self.core.woken() => {}
                 () = alarm.ring() => self.core.handle(Input::Tick),
@@ -132,7 +131,20 @@ impl SessionTask {
         tracing::info!("the session is over");
     }
 
-    fn hear<T: DeserializeOwned>(&self, message: &Message, input: impl FnOnce(T) -> Input) {
+    fn hear(&self, heard: Heard) {
+        match heard {
+            Heard::Kick(message) => self.kicked(&message.payload),
+            Heard::Bid(message) => self.read(&message, |bid: Bid| Input::Bid(bid)),
+            Heard::Heartbeat(message) => {
+                self.read(&message, |heartbeat: Heartbeat| Input::Heartbeat(heartbeat));
+            }
+            Heard::Free => self.core.handle(Input::WorkerFree),
+            Heard::Echo => self.core.handle(Input::Loopback),
+            Heard::Snapshot(message) => respond(&self.bus, &message, &self.core.snapshot()),
+        }
+    }
+
+    fn read<T: DeserializeOwned>(&self, message: &Message, input: impl FnOnce(T) -> Input) {
         match serde_json::from_slice(&message.payload) {
             Ok(read) => self.core.handle(input(read)),
             Err(error) => tracing::warn!(subject = %message.subject, %error, "unreadable message"),

@@ -64,6 +64,9 @@ impl Reel {
     }
 }
 
+/// What OBS and ffmpeg send: a picture is some chunks.
+const CHUNK_BYTES: u32 = 4096;
+
 /// What all publishers of a run have done together.
 #[derive(Debug, Default)]
 pub struct Tally {
@@ -119,7 +122,8 @@ struct Connection {
 
 impl Connection {
     async fn open(url: &str) -> Result<Self> {
-        let config = ClientConfig::from_url(url).context("an RTMP URL")?;
+        let mut config = ClientConfig::from_url(url).context("an RTMP URL")?;
+        config.chunk_bytes = CHUNK_BYTES;
         let socket = TcpStream::connect((config.host.as_str(), config.port)).await.context("connecting")?;
         socket.set_nodelay(true)?;
         let session = ClientSession::new(config, Duration::ZERO)?;
