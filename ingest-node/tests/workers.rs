@@ -69,6 +69,7 @@ impl FakeWorker {
                                 generation: grant.generation,
                                 ready: true,
                                 leaving: false,
+                                yielded: false,
                                 next_fact: FactSeq(0),
                                 announced: BTreeMap::new(),
                                 committed: BTreeMap::new(),

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use millrace_store::{S3Config, S3Store};
 use millrace_testkit::{MinioServer, NatsServer, RedisServer, ports};
 use tempfile::TempDir;
@@ -16,6 +16,8 @@ use crate::{http, wait};
 
 /// Start-up of a node on a busy two-core machine.
 const READY_LIMIT: Duration = Duration::from_secs(30);
+/// A worker gives its jobs 30 s to move, an ingest node its publishers 20 s.
+const DRAIN_LIMIT: Duration = Duration::from_secs(40);
 const TOKEN: &str = "test-admin-token-0123456789abcdef";
 const BUCKET: &str = "millrace";
 
@@ -178,6 +180,15 @@ impl Cluster {
     /// `kill -9`.
     pub fn kill(&mut self, node: Node) -> Result<()> {
         self.node(node)?.kill();
+        Ok(())
+    }
+
+    /// SIGTERM, and waits for the node to end in order.
+    pub async fn drain(&mut self, node: Node) -> Result<()> {
+        let process = self.node(node)?;
+        process.terminate();
+        let status = process.wait(DRAIN_LIMIT).await.with_context(|| node.name())?;
+        ensure!(status.success(), "{} ended with {status}\n{}", node.name(), tail(process));
         Ok(())
     }
 

@@ -7,6 +7,8 @@ use anyhow::{Context, Result, bail};
 pub struct Multivariant {
     /// Media playlists of the variants, in order.
     pub variants: Vec<String>,
+    /// Their `BANDWIDTH`, bits per second.
+    pub bandwidths: Vec<u64>,
     /// Media playlists of audio renditions, in order.
     pub audio: Vec<String>,
 }
@@ -73,7 +75,9 @@ impl Multivariant {
         let mut found = Self::default();
         let mut variant_follows = false;
         for line in lines(text)? {
-            if line.starts_with("#EXT-X-STREAM-INF:") {
+            if let Some(list) = line.strip_prefix("#EXT-X-STREAM-INF:") {
+                let bandwidth = attribute(list, "BANDWIDTH").and_then(|text| text.parse().ok());
+                found.bandwidths.push(bandwidth.with_context(|| format!("no BANDWIDTH in {line}"))?);
                 variant_follows = true;
             } else if let Some(list) = line.strip_prefix("#EXT-X-MEDIA:") {
                 if attribute(list, "TYPE") == Some("AUDIO") {

@@ -16,6 +16,8 @@ use crate::{http, wait};
 const POLL: Duration = Duration::from_millis(150);
 /// Time for the first playable playlist.
 const START_LIMIT: Duration = Duration::from_secs(20);
+/// Half of the target duration of 2 s, in seconds.
+const SHORTEST_MEASURED: f64 = 1.0;
 /// A playlist that does not change for so long is stuck.
 const STUCK_LIMIT: Duration = Duration::from_secs(30);
 
@@ -88,11 +90,31 @@ pub struct Recording {
     pub video: Track,
     /// The first audio rendition.
     pub audio: Track,
+    /// BANDWIDTH of the first variant at the end.
+    pub bandwidth: u64,
+}
+
+impl Recording {
+    /// Fails when the segments need more than BANDWIDTH says, beyond the tenth that players are to expect (HLS authoring
+    /// specification, 1.26).
+    pub fn check_bandwidth(&self) -> Result<()> {
+        for (msn, (segment, bytes)) in &self.video.segments {
+            let audio = self.audio.segments.get(msn).and_then(|(_, bytes)| bytes.as_ref());
+            let bytes = bytes.as_ref().map_or(0, Bytes::len) + audio.map_or(0, Bytes::len);
+            let rate = bytes as f64 * 8.0 / segment.duration;
+            // Shorter ones are no measure of a rate (RFC 8216, 4.3.4.2).
+            if segment.duration >= SHORTEST_MEASURED && rate > self.bandwidth as f64 * 1.1 {
+                bail!("segment {msn} has {rate:.0} b/s, BANDWIDTH is {}", self.bandwidth);
+            }
+        }
+        Ok(())
+    }
 }
 
 /// A viewer at work.
 #[derive(Debug)]
 pub struct Viewer {
+    hls_url: String,
     tracks: Vec<JoinHandle<Result<Track>>>,
 }
 
@@ -109,7 +131,7 @@ impl Viewer {
             let url = http::resolve(hls_url, reference)?;
             tracks.push(tokio::spawn(follow(url)));
         }
-        Ok(Self { tracks })
+        Ok(Self { hls_url: hls_url.to_owned(), tracks })
     }
 
     /// Waits for ENDLIST on every track. A stream without audio gives an empty audio track.
@@ -120,7 +142,9 @@ impl Viewer {
         }
         let mut tracks = tracks.into_iter();
         let video = tracks.next().unwrap_or_default();
-        Ok(Recording { video, audio: tracks.next().unwrap_or_default() })
+        let main = Multivariant::parse(&http::get_text(&self.hls_url).await?)?;
+        let bandwidth = main.bandwidths.first().copied().unwrap_or_default();
+        Ok(Recording { video, audio: tracks.next().unwrap_or_default(), bandwidth })
     }
 }
 

@@ -121,6 +121,21 @@ async fn a_killed_worker_costs_no_frame() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_drained_worker_hands_over() -> Result<()> {
+    // As a roll-out does it: one after the other is told to end, ends in order, and comes back.
+    nothing_is_lost(Some(|cluster| {
+        Box::pin(async {
+            for worker in [Node::Transcode(1), Node::Transcode(2)] {
+                cluster.drain(worker).await?;
+                cluster.start_node(worker).await?;
+            }
+            Ok(())
+        })
+    }))
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_edge_that_comes_back_serves_the_same_bytes() -> Result<()> {
     nothing_is_lost(Some(|cluster| {
         Box::pin(async {

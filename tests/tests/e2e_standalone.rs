@@ -40,7 +40,7 @@ fn whole(recording: &Recording, clip: &Clip) -> Result<()> {
     same("access units", &clip.units.video, &recording.video.samples()?)?;
     same("audio frames", &clip.units.audio, &recording.audio.samples()?)?;
     ensure!(recording.video.discontinuities() == 0, "{:#?}", recording.video.playlists.last());
-    Ok(())
+    recording.check_bandwidth()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -63,6 +63,8 @@ pub(crate) enum Order {
     Revoke,
     /// The node drains.
     Leave,
+    /// A successor is at hand.
+    Yield,
 }
 
 /// Why a job ended before its time.
@@ -262,6 +264,7 @@ impl Job {
         self.input(match order {
             Order::Revoke => Input::Revoked,
             Order::Leave => Input::Leave,
+            Order::Yield => Input::Yield,
         })
     }
 

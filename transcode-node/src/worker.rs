@@ -160,13 +160,20 @@ impl Worker {
     async fn on_order(&self, message: Message) {
         match serde_json::from_slice(&message.payload) {
             Ok(GrantOrder::Grant(grant)) => self.start(*grant).await,
+            Ok(GrantOrder::Yield { stream, epoch, generation }) => {
+                self.tell((stream, epoch, generation), Order::Yield);
+            }
             Ok(GrantOrder::Revoke { stream, epoch, generation }) => {
-                let running = self.running.borrow().orders.get(&(stream, epoch, generation)).cloned();
-                if let Some(orders) = running {
-                    let _ = orders.try_send(Order::Revoke);
-                }
+                self.tell((stream, epoch, generation), Order::Revoke);
             }
             Err(error) => tracing::warn!(%error, "a grant could not be read"),
+        }
+    }
+
+    fn tell(&self, id: JobKey, order: Order) {
+        let running = self.running.borrow().orders.get(&id).cloned();
+        if let Some(orders) = running {
+            let _ = orders.try_send(order);
         }
     }
 

@@ -21,6 +21,7 @@ use millrace_wire::reasons::CloseReason;
 use millrace_wire::repair::{RepairReply, RepairRequest};
 
 use self::base::Base;
+use self::dispatch::Successor;
 use self::lease::Lease;
 use self::offering::Offers;
 use self::pulse::Pulse;
@@ -32,7 +33,7 @@ use crate::time::earlier;
 use crate::view;
 
 pub use self::base::{BASE_ASK_MS, BASE_MS};
-pub use self::dispatch::REDISPATCH_MS;
+pub use self::dispatch::{REDISPATCH_MS, YIELD_WAIT_MS};
 pub use self::io::{Input, Output, SessionConfig};
 pub use self::offering::{BID_MS, NO_BID_MS, REOFFER_MS};
 pub use self::pulse::{LATE_MS, LOOPBACK_FRESH_MS, LOOPBACK_MS};
@@ -58,6 +59,7 @@ pub struct Session {
     seats: Seats,
     generation: Generation,
     offers: Offers,
+    successor: Option<Successor>,
     dispatched: Option<Millis>,
     lease: Lease,
     degraded: Option<Degraded>,
@@ -81,6 +83,7 @@ impl Session {
             seats: Seats::default(),
             generation: Generation(0),
             offers: Offers::new(now),
+            successor: None,
             dispatched: None,
             lease: Lease::new(now, &cfg.claim),
             degraded: None,
@@ -124,6 +127,7 @@ impl Session {
         [
             self.lease.next_timeout(),
             self.offers.next_timeout(),
+            self.successor.as_ref().map(Successor::due),
             self.seats.next_timeout(),
             self.base.next_timeout(),
             self.repairer.next_timeout(),

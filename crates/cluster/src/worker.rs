@@ -5,6 +5,7 @@ mod ending;
 mod intake;
 mod io;
 mod packaged;
+mod yielding;
 
 use std::collections::VecDeque;
 
@@ -18,6 +19,7 @@ use millrace_wire::repair::{RepairReply, RepairRequest};
 use self::ending::{Ending, FIRST_GENERATION};
 use self::intake::Intake;
 use self::packaged::Objects;
+use self::yielding::Yielding;
 use crate::Millis;
 use crate::author::Author;
 use crate::time::earlier;
@@ -26,6 +28,7 @@ use crate::view::{self, end_of};
 pub use self::ending::{LINGER_MS, REPORT_MS};
 pub use self::intake::SEAL_SILENCE_MS;
 pub use self::io::{Input, Output, Packaged};
+pub use self::yielding::YIELD_MS;
 
 /// Heartbeat interval.
 pub const HEARTBEAT_MS: u64 = 200;
@@ -42,6 +45,7 @@ pub struct WorkerJob {
     active: bool,
     announced: bool,
     leaving: bool,
+    yielding: Yielding,
     heartbeat_at: Millis,
     out: VecDeque<Output>,
 }
@@ -72,6 +76,7 @@ impl WorkerJob {
             // Its session announces it as it grants it.
             announced: grant.generation == FIRST_GENERATION,
             leaving: false,
+            yielding: Yielding::default(),
             heartbeat_at: now,
             out: VecDeque::new(),
             grant,
@@ -103,7 +108,8 @@ impl WorkerJob {
     pub fn next_timeout(&self) -> Option<Millis> {
         let own = Some(self.heartbeat_at.min(self.intake.next_timeout()));
         let report = self.ending.report_due().filter(|_| self.active);
-        earlier(earlier(own, report), self.author.next_timeout())
+        let own = earlier(earlier(own, report), self.yielding.next_timeout());
+        earlier(own, self.author.next_timeout())
     }
     /// Everything is stored and reported, or the job was superseded and has stored what it had.
     pub fn is_done(&self) -> bool {
@@ -132,6 +138,7 @@ impl WorkerJob {
                 self.leaving = true;
                 self.heartbeat_at = now;
             }
+            Input::Yield => self.on_yield(now),
             Input::Reported => self.on_reported(),
             Input::Tick | Input::Media(_) | Input::Session(_) => {}
         }
@@ -176,7 +183,8 @@ impl WorkerJob {
     }
 
     fn drive(&mut self, now: Millis) -> Result<(), FrameError> {
-        if self.ending.is_running() {
+        self.drive_yielding(now);
+        if self.ending.is_running() && !self.yielding.is_silent() {
             self.take_media(now)?;
             self.out.extend(self.intake.poll_request(now).map(Output::AskMedia));
         }
@@ -221,6 +229,7 @@ impl WorkerJob {
             generation: self.grant.generation,
             ready: self.intake.is_caught_up(),
             leaving: self.leaving,
+            yielded: self.has_yielded(),
             next_fact: self.author.next_seq(),
             announced: announced.collect(),
             committed: self.objects.committed().collect(),

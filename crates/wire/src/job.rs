@@ -47,6 +47,15 @@ pub struct Bid {
 pub enum GrantOrder {
     /// The worker is the author of this generation.
     Grant(Box<Grant>),
+    /// A leaving author's successor is at hand: announce no more of this generation, and say so in a heartbeat.
+    Yield {
+        /// Stream.
+        stream: StreamId,
+        /// Epoch.
+        epoch: Epoch,
+        /// Generation that ends.
+        generation: Generation,
+    },
     /// Stop announcing this generation; finish uploads and leave.
     Revoke {
         /// Stream.
@@ -90,6 +99,7 @@ const fn copy_cost() -> u64 {
 
 /// On `job.{stream}.{epoch}.heartbeat`, every 200 ms.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each is said for itself on the wire")]
 pub struct Heartbeat {
     /// The worker.
     pub node: NodeId,
@@ -101,6 +111,9 @@ pub struct Heartbeat {
     pub ready: bool,
     /// It leaves (drain): grant a successor.
     pub leaving: bool,
+    /// It announces no more, and what it announced is stored: its log ends before `next_fact`.
+    #[serde(default)]
+    pub yielded: bool,
     /// Next fact number of its log.
     pub next_fact: FactSeq,
     /// Newest announced part per rendition.

@@ -284,6 +284,7 @@ async fn read_log(core: Arc<Core>, mut live: Subscription, mut repair: Subscript
 fn order_name(order: &millrace_wire::job::GrantOrder) -> &'static str {
     match order {
         millrace_wire::job::GrantOrder::Grant(_) => "grant",
+        millrace_wire::job::GrantOrder::Yield { .. } => "yield",
         millrace_wire::job::GrantOrder::Revoke { .. } => "revoke",
     }
 }

@@ -13,6 +13,21 @@ use crate::view;
 
 /// A live author is replaced at most once per this time.
 pub const REDISPATCH_MS: u64 = 5000;
+/// A leaving author has this long to fall silent and to store what it announced; its successor is granted without it then.
+pub const YIELD_WAIT_MS: u64 = 1000;
+
+/// Won the round that replaces a leaving author, and waits for that one to fall silent.
+#[derive(Debug)]
+pub(super) struct Successor {
+    node: NodeId,
+    until: Millis,
+}
+
+impl Successor {
+    pub(super) fn due(&self) -> Millis {
+        self.until
+    }
+}
 
 impl Session {
     pub(super) fn on_bid(&mut self, now: Millis, bid: Bid) {
@@ -26,6 +41,15 @@ impl Session {
         let finished = self.lease.gone_since().is_some() && self.is_stored();
         if finished || !self.seats.is_vacant(now, &self.pulse) {
             self.offers.close();
+            self.successor = None;
+            return;
+        }
+        if let Some(successor) = &self.successor {
+            if now >= successor.until || self.seats.is_handed_over(now, &self.pulse) {
+                let node = successor.node.clone();
+                self.successor = None;
+                self.grant(now, node);
+            }
             return;
         }
         if self.offers.is_due(now) {
@@ -37,6 +61,9 @@ impl Session {
             return;
         }
         match self.offers.poll(now) {
+            Some(Outcome::Won(node)) if self.seats.ask_to_yield(now, &self.pulse, &mut self.out) => {
+                self.successor = Some(Successor { node, until: now + YIELD_WAIT_MS });
+            }
             Some(Outcome::Won(node)) => self.grant(now, node),
             Some(Outcome::NoBid) => self.queue(now),
             None => {}

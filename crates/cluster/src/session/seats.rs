@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use millrace_wire::fact::{FactMessage, Snapshot};
-use millrace_wire::ids::{Epoch, Generation, MediaSeq, NodeId};
+use millrace_wire::ids::{Epoch, FactSeq, Generation, MediaSeq, NodeId};
 use millrace_wire::job::{Grant, GrantOrder, Heartbeat};
 use millrace_wire::repair::RepairReply;
 
@@ -31,6 +31,7 @@ pub(super) struct Seat {
     heard: Option<Millis>,
     ready: bool,
     leaving: bool,
+    yielded: Option<FactSeq>,
     done: bool,
 }
 
@@ -50,15 +51,25 @@ impl Seat {
         self.done
     }
 
-    fn is_lost(&self, now: Millis, pulse: &Pulse) -> bool {
+    fn is_silent(&self, now: Millis, pulse: &Pulse) -> bool {
         let limit = if self.heard.is_some() { SILENCE_MS } else { TAKE_UP_MS };
-        self.leaving || pulse.is_silent(now, self.heard.unwrap_or(self.granted_at), limit)
+        pulse.is_silent(now, self.heard.unwrap_or(self.granted_at), limit)
+    }
+
+    fn is_lost(&self, now: Millis, pulse: &Pulse) -> bool {
+        self.leaving || self.is_silent(now, pulse)
     }
 
     fn revocation(&self) -> Output {
         let Grant { stream, epoch, generation, .. } = *self.grant;
         let order = Box::new(GrantOrder::Revoke { stream, epoch, generation });
         Output::Order(self.node.clone(), order)
+    }
+
+    /// The whole log is known: its author has ended it.
+    fn is_handed_over(&self) -> bool {
+        let known = self.view().map_or(0, |view| view.seq.0 + 1);
+        self.yielded.is_some_and(|next| known >= next.0)
     }
 }
 
@@ -104,6 +115,7 @@ impl Seats {
             heard: None,
             ready: false,
             leaving: false,
+            yielded: None,
             done: false,
         });
     }
@@ -115,6 +127,7 @@ impl Seats {
                 seat.ready |= h.ready;
                 seat.done = h.done;
                 seat.leaving |= h.leaving;
+                seat.yielded = h.yielded.then_some(h.next_fact);
             }
         }
     }
@@ -140,6 +153,22 @@ impl Seats {
     /// Nobody writes the log, or whoever does is to be replaced.
     pub(super) fn is_author_lost(&self, now: Millis, pulse: &Pulse) -> bool {
         self.author.as_ref().is_none_or(|a| a.is_lost(now, pulse))
+    }
+
+    /// The author leaves in order: it is to fall silent before its successor builds on its log.
+    pub(super) fn ask_to_yield(&self, now: Millis, pulse: &Pulse, out: &mut VecDeque<Output>) -> bool {
+        let Some(author) = self.author.as_ref().filter(|a| a.leaving && !a.is_silent(now, pulse)) else {
+            return false;
+        };
+        let Grant { stream, epoch, generation, .. } = *author.grant;
+        let order = Box::new(GrantOrder::Yield { stream, epoch, generation });
+        out.push_back(Output::Order(author.node.clone(), order));
+        true
+    }
+
+    /// Nothing more is to come of the author's log.
+    pub(super) fn is_handed_over(&self, now: Millis, pulse: &Pulse) -> bool {
+        self.author.as_ref().is_none_or(|a| a.is_handed_over() || a.is_silent(now, pulse))
     }
 
     /// A standby is wanted and there is none.

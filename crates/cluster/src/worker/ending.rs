@@ -117,7 +117,7 @@ impl WorkerJob {
     /// Without its session an epoch is sealed once others say that the publisher is gone, and ended when they say so.
     pub(super) fn drive_ending(&mut self, now: Millis) -> Result<(), FrameError> {
         let over = self.ending.away.is_some() || self.ending.epoch_over;
-        if self.ending.is_running() && self.intake.is_silent(now) && over {
+        if self.ending.is_running() && !self.yielding.is_silent() && self.intake.is_silent(now) && over {
             // A standby nobody was told of leaves the end to the author: it may lack media that the author has, and
             // with the session the ring is gone.
             if self.announced {

@@ -59,6 +59,8 @@ pub enum Input {
     Revoked,
     /// The node drains: a successor is wanted.
     Leave,
+    /// A successor is at hand: announce no more, and say so.
+    Yield,
     /// Control has recorded the report.
     Reported,
     /// Nothing but time.

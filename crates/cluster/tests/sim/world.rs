@@ -518,6 +518,9 @@ impl World {
                 self.workers[i].jobs.insert(key, Job { job, packager: ToyPackager::default() });
                 self.drain_job(i, key);
             }
+            GrantOrder::Yield { epoch, generation, .. } => {
+                self.to_job(i, (epoch, generation), worker::Input::Yield);
+            }
             GrantOrder::Revoke { epoch, generation, .. } => {
                 self.to_job(i, (epoch, generation), worker::Input::Revoked);
             }
