@@ -51,11 +51,12 @@ fn media_unit(unit: MediaUnit) -> Unit {
 fn config_event(unit: MediaUnit) -> Result<MediaEvent, BadUnit> {
     let msn = unit.msn.0;
     let bad = |what, reason: String| BadUnit { msn, what, reason };
+    let data = unit.data.into_contiguous();
     let config = match unit.track {
-        Track::Video => VideoConfig::from_avcc(unit.data)
+        Track::Video => VideoConfig::from_avcc(data)
             .map(TrackConfig::Video)
             .map_err(|error| bad("avcC record", error.to_string()))?,
-        Track::Audio => AudioConfig::from_asc(unit.data)
+        Track::Audio => AudioConfig::from_asc(data)
             .map(TrackConfig::Audio)
             .map_err(|error| bad("AudioSpecificConfig", error.to_string()))?,
     };

@@ -135,8 +135,12 @@ fn verify(w: &World) {
     }
     for s in &w.sessions {
         for track in [Track::Video, Track::Audio] {
-            let accepted: Vec<u64> =
-                s.accepted.iter().filter(|u| u.track == track).flat_map(|u| toy::numbers(&u.data)).collect();
+            let accepted: Vec<u64> = s
+                .accepted
+                .iter()
+                .filter(|u| u.track == track)
+                .flat_map(|u| toy::numbers(&u.data.clone().into_contiguous()))
+                .collect();
             let stored = w.facts_of(s.epoch, track);
             // An ingest death, or a ring too small for the outage, may cost media; order and uniqueness stay.
             if w.killed.contains(&s.epoch) || w.ring_bytes < 1 << 20 {

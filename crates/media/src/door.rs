@@ -17,11 +17,10 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
-
 use crate::aac::silent_frame;
 use crate::flv::{FlvAudio, FlvVideo};
 use crate::h264;
+use crate::pieces::Pieces;
 use crate::sample::{AAC_FRAME_SAMPLES, AccessUnit, AudioConfig, AudioFrame, TrackConfig, Unit, VideoConfig};
 use crate::time::{RtmpClock, Timescale};
 
@@ -216,16 +215,16 @@ impl Door {
     /// An access unit: unwrapped decoding time and composition offset of the source in 90 kHz ticks, AVCC bytes.
     ///
     /// Whether it is a keyframe is read from the NAL units: containers lie.
-    pub fn push_video(&mut self, dts: i64, cts: i64, data: Bytes) {
+    pub fn push_video(&mut self, dts: i64, cts: i64, data: impl Into<Pieces>) {
         let Some(config) = &self.video_config else {
             self.stats.unconfigured += 1;
             return;
         };
-        if !h264::is_well_formed(&data, config.nal_length_size) {
+        let data = data.into();
+        let Ok(keyframe) = h264::is_keyframe(&data, config.nal_length_size) else {
             self.stats.malformed += 1;
             return;
-        }
-        let keyframe = h264::has_idr(&data, config.nal_length_size);
+        };
         if keyframe {
             self.assume_audio();
         }
@@ -244,7 +243,7 @@ impl Door {
     }
 
     /// An AAC frame at an unwrapped time of the source in 90 kHz ticks.
-    pub fn push_audio(&mut self, time: i64, data: Bytes) {
+    pub fn push_audio(&mut self, time: i64, data: impl Into<Pieces>) {
         let Some(config) = self.audio_config.as_ref().filter(|_| !self.assumed) else {
             self.stats.unconfigured += 1;
             return;
@@ -272,7 +271,7 @@ impl Door {
             }
         }
         self.next_audio = Some(pts + i64::from(AAC_FRAME_SAMPLES));
-        self.emit(Unit::Audio(AudioFrame { pts, data }), jump);
+        self.emit(Unit::Audio(AudioFrame { pts, data: data.into() }), jump);
     }
 
     fn emit(&mut self, unit: Unit, jump: bool) {
@@ -307,7 +306,7 @@ impl Door {
         let (Some(config), Some(mut next)) = (&self.audio_config, self.next_audio) else { return };
         let Some(data) = silent_frame(config.channels) else { return };
         while next <= limit {
-            let unit = Unit::Audio(AudioFrame { pts: next, data: data.clone() });
+            let unit = Unit::Audio(AudioFrame { pts: next, data: data.clone().into() });
             self.out.push_back(DoorEvent::Unit { unit, discontinuity: false });
             self.stats.silence_frames += 1;
             next += i64::from(AAC_FRAME_SAMPLES);

@@ -18,6 +18,7 @@ pub mod flv;
 pub mod h264;
 pub mod hls;
 pub mod packager;
+pub mod pieces;
 pub mod sample;
 pub mod segmenter;
 pub mod time;

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use crate::aac::{AacError, AudioSpecificConfig};
 use crate::h264::{AvcConfig, H264Error};
+use crate::pieces::Pieces;
 use crate::time::Timescale;
 
 /// Timescale of every video timestamp: 90 000 ticks a second.
@@ -155,7 +156,7 @@ pub struct AccessUnit {
     /// True when decoding can start here (IDR).
     pub keyframe: bool,
     /// NAL units with length prefixes (AVCC), byte for byte as published.
-    pub data: Bytes,
+    pub data: Pieces,
 }
 
 impl AccessUnit {
@@ -178,7 +179,7 @@ pub struct AudioFrame {
     /// Presentation time in samples of the track's rate.
     pub pts: i64,
     /// The raw data block, byte for byte as published.
-    pub data: Bytes,
+    pub data: Pieces,
 }
 
 impl fmt::Debug for AudioFrame {
@@ -206,7 +207,7 @@ impl Unit {
     }
 
     /// The coded bytes.
-    pub const fn data(&self) -> &Bytes {
+    pub const fn data(&self) -> &Pieces {
         match self {
             Self::Video(unit) => &unit.data,
             Self::Audio(frame) => &frame.data,

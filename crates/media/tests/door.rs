@@ -20,7 +20,7 @@ fn door(channels: u8) -> Door {
 
 fn picture(number: u32, keyframe: bool) -> Bytes {
     match access_unit(number, keyframe, 0) {
-        FlvVideo::Nalus { data, .. } => data,
+        FlvVideo::Nalus { data, .. } => data.into_contiguous(),
         _ => Bytes::new(),
     }
 }
@@ -229,7 +229,7 @@ fn audio_of(door: &mut Door) -> (Vec<AudioConfig>, Vec<(i64, bool)>) {
             DoorEvent::Config(TrackConfig::Audio(config)) => configs.push(config),
             DoorEvent::Unit { unit: Unit::Audio(frame), discontinuity } => {
                 assert!(!discontinuity);
-                frames.push((frame.pts, frame.data != [1][..]));
+                frames.push((frame.pts, frame.data.into_contiguous() != [1][..]));
             }
             _ => {}
         }

@@ -1,7 +1,8 @@
 //! CPU cost of reading: a 2.5 Mb/s stream, per chunk size, through `ServerSession`, beside rml_rtmp's reader.
 //!
 //! `cargo run --release -p millrace-rtmp --example read_cost`. The copy into the read buffer stands for the
-//! kernel's; the last two seconds of frames are held, as a node's ring does.
+//! kernel's; each frame is copied into a message for the bus, and the last two seconds of those are held, as a node's ring
+//! does.
 #![allow(clippy::unwrap_used)]
 
 use bytes::{Bytes, BytesMut};
@@ -46,7 +47,7 @@ fn ours(wire: &[u8]) -> usize {
                 Event::PublishRequested(_) => server.accept_publish(Duration::ZERO).unwrap(),
                 Event::Video { data, .. } | Event::Audio { data, .. } => {
                     count += 1;
-                    held.push_back(data);
+                    held.push_back(bus_message(data.iter()));
                     if held.len() > HELD {
                         held.pop_front();
                     }
@@ -57,6 +58,12 @@ fn ours(wire: &[u8]) -> usize {
         while server.poll_transmit().is_some() {}
     }
     count
+}
+
+fn bus_message<'a>(pieces: impl Iterator<Item = &'a Bytes> + Clone) -> Bytes {
+    let mut message = BytesMut::with_capacity(pieces.clone().map(Bytes::len).sum());
+    pieces.for_each(|piece| message.extend_from_slice(piece));
+    message.freeze()
 }
 
 fn theirs(wire: &[u8]) -> usize {
@@ -71,7 +78,7 @@ fn theirs(wire: &[u8]) -> usize {
                 reader.set_max_chunk_size(size as usize).unwrap();
             }
             count += 1;
-            held.push_back(message.data);
+            held.push_back(bus_message([&message.data].into_iter()));
             if held.len() > HELD {
                 held.pop_front();
             }

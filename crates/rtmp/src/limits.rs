@@ -18,10 +18,8 @@ pub const MAX_CONTROL_BYTES: usize = 64 * 1024;
 pub const MAX_CHUNK_STREAMS: usize = 32;
 /// All messages being assembled at once on one connection: one largest frame and everything beside it.
 pub const MAX_BUFFERED_BYTES: usize = 12 * 1024 * 1024;
-/// A message of one chunk up to this size is waited for in the read buffer and handed out as a slice of it;
-/// a larger one is assembled outside, so that a 16 MB chunk does not grow the read buffer to 16 MB.
-pub const MAX_SLICE_BYTES: usize = 256 * 1024;
-/// Messages up to this size are copied out: a 300-byte audio frame must not keep a 64 KB read buffer alive.
+/// Messages, and messages in chunks, of up to this size are copied out of the read buffer: a 300-byte audio frame must not
+/// keep its 64 KB alive, and a handle on a 128-byte chunk costs more than the copy.
 pub const COPY_BELOW_BYTES: usize = 1024;
 /// Nesting of AMF objects and arrays: metadata uses two levels, Enhanced RTMP's track maps four.
 pub const MAX_AMF_DEPTH: usize = 12;
@@ -44,7 +42,7 @@ pub const WINDOW_ACK_BYTES: u32 = 2_500_000;
 /// An announced window below this would make us answer every message: it is raised to this.
 pub const MIN_WINDOW_ACK_BYTES: u32 = 16 * 1024;
 /// Chunk size we announce. ffmpeg takes over the server's size for its own chunks, and large chunks are what
-/// makes a frame arrive as one slice.
+/// makes a frame arrive in one piece.
 pub const OUTBOUND_CHUNK_BYTES: u32 = 60_000;
 /// Room reserved for one read while publishing: two frames of a 5 Mb/s stream.
 pub const READ_BYTES: usize = 64 * 1024;
@@ -87,9 +85,7 @@ pub struct Limits {
     pub chunk_streams: usize,
     /// Bytes of messages being assembled.
     pub buffered_bytes: usize,
-    /// Largest one-chunk message handed out as a slice of the read buffer, bytes.
-    pub slice_bytes: usize,
-    /// Largest message copied out of the read buffer instead of sliced, bytes.
+    /// Largest message, or chunk, copied out of the read buffer instead of sliced, bytes.
     pub copy_below: usize,
     /// AMF bounds.
     pub amf: AmfLimits,
@@ -117,7 +113,6 @@ impl Default for Limits {
             control_bytes: MAX_CONTROL_BYTES,
             chunk_streams: MAX_CHUNK_STREAMS,
             buffered_bytes: MAX_BUFFERED_BYTES,
-            slice_bytes: MAX_SLICE_BYTES,
             copy_below: COPY_BELOW_BYTES,
             amf: AmfLimits::default(),
             commands_before_publish: MAX_COMMANDS_BEFORE_PUBLISH,

@@ -1,7 +1,8 @@
 //! RTMP messages (RTMP 1.0, 5.4, 6.1 and 7.1) as they leave the chunk layer.
 
 use crate::error::ErrorKind;
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
+use millrace_media::pieces::Pieces;
 use std::fmt;
 
 /// Message type id (RTMP 5.4, 7.1). Unknown ids are kept.
@@ -53,8 +54,8 @@ pub struct Message {
     pub stream: u32,
     /// Timestamp in ms, wrapping at 2^32.
     pub timestamp: u32,
-    /// The message body.
-    pub payload: Bytes,
+    /// The message body, in one piece unless [`MessageType::is_media`].
+    pub payload: Pieces,
 }
 
 impl fmt::Debug for Message {
@@ -85,16 +86,11 @@ pub enum UserControl {
 
 impl UserControl {
     /// Decodes a User Control payload.
-    pub fn decode(payload: &[u8]) -> Result<Self, ErrorKind> {
-        let Some((head, rest)) = payload.split_first_chunk::<2>() else {
-            return Err(ErrorKind::Malformed("user control"));
-        };
-        let event = u16::from_be_bytes(*head);
-        let value = || {
-            rest.first_chunk::<4>()
-                .map(|b| u32::from_be_bytes(*b))
-                .ok_or(ErrorKind::Malformed("user control"))
-        };
+    pub fn decode(payload: &Pieces) -> Result<Self, ErrorKind> {
+        let malformed = || ErrorKind::Malformed("user control");
+        let mut rest = payload.reader();
+        let event = rest.try_get_u16().map_err(|_| malformed())?;
+        let mut value = || rest.try_get_u32().map_err(|_| malformed());
         Ok(match event {
             0 => Self::StreamBegin(value()?),
             6 => Self::PingRequest(value()?),
@@ -121,6 +117,6 @@ impl UserControl {
 }
 
 /// Reads the 32-bit big-endian number that is the whole body of most control messages.
-pub(crate) fn control_u32(payload: &[u8], what: &'static str) -> Result<u32, ErrorKind> {
-    payload.first_chunk::<4>().map(|b| u32::from_be_bytes(*b)).ok_or(ErrorKind::Malformed(what))
+pub(crate) fn control_u32(payload: &Pieces, what: &'static str) -> Result<u32, ErrorKind> {
+    payload.first_chunk().map(u32::from_be_bytes).ok_or(ErrorKind::Malformed(what))
 }

@@ -36,7 +36,13 @@ impl Transmit {
     }
 
     pub(crate) fn control(&mut self, kind: MessageType, payload: Bytes) -> Result<(), ErrorKind> {
-        self.message(&Message { chunk_stream: CONTROL, kind, stream: 0, timestamp: 0, payload })
+        self.message(&Message {
+            chunk_stream: CONTROL,
+            kind,
+            stream: 0,
+            timestamp: 0,
+            payload: payload.into(),
+        })
     }
 
     pub(crate) fn control_u32(&mut self, kind: MessageType, value: u32) -> Result<(), ErrorKind> {
@@ -65,7 +71,7 @@ impl Transmit {
             kind,
             stream,
             timestamp: 0,
-            payload: payload.freeze(),
+            payload: payload.freeze().into(),
         })
     }
 }

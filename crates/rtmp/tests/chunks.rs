@@ -156,17 +156,55 @@ fn declaring_much_costs_little() {
     assert!(reader.buffered() <= limits.chunk_streams * 128 * 1024, "{}", reader.buffered());
 }
 
+/// A little of a message in each read buffer must not keep them all.
+#[test]
+fn a_message_spread_over_much_else_gives_the_read_buffers_back() {
+    const PIECE: usize = 2000;
+    let sent = bytes(100 * PIECE, 3);
+    let mut wire = BytesMut::new();
+    ChunkWriter::default().set_chunk_bytes(PIECE as u32, &mut wire);
+    let mut reader = ChunkReader::new(Limits::default(), 0);
+    assert!(reader.read(&mut wire).unwrap().is_some());
+    let (mut buffers, mut whole) = (Vec::new(), None);
+    for (n, piece) in sent.chunks(PIECE).enumerate() {
+        let mut buf = BytesMut::with_capacity(64 << 10);
+        chunk(header(if n == 0 { 0 } else { 3 }, 6, 0, sent.len() as u32), piece, &mut buf);
+        while buf.capacity() - buf.len() > 2 * PIECE {
+            chunk(header(0, 7, 0, PIECE as u32), &[0; PIECE], &mut buf);
+        }
+        while let Some(message) = reader.read(&mut buf).unwrap() {
+            whole = Some(message).filter(|message| message.chunk_stream == 6);
+            if whole.is_some() {
+                break;
+            }
+        }
+        assert!(whole.is_some() || reader.buffered() <= (n + 1) * PIECE, "{}", reader.buffered());
+        buffers.push(buf);
+    }
+    let whole = whole.expect("the message is whole");
+    assert_eq!(&whole.payload.clone().into_contiguous()[..], sent);
+    // A buffer that nobody else holds can be taken over from its start.
+    let kept = buffers.iter_mut().filter_map(|buf| (!buf.try_reclaim(64 << 10)).then_some(())).count();
+    assert!((1..=3).contains(&kept), "{kept} read buffers are held");
+}
+
+/// Bytes that differ from their neighbours, so that none can be misplaced unseen.
+fn bytes(length: usize, seed: u8) -> Vec<u8> {
+    (0..length).map(|i| (i as u32).wrapping_mul(2_654_435_761).to_be_bytes()[0] ^ seed).collect()
+}
+
 fn messages() -> impl Strategy<Value = Vec<Message>> {
     let kind = prop_oneof![Just(MessageType::VIDEO), Just(MessageType::AUDIO), Just(MessageType::DATA_AMF0)];
-    let one = (3u32..8, kind, any::<u32>(), 0usize..2000, any::<u8>());
-    let one = one.prop_map(|(id, kind, time, length, fill)| message(id, kind, time, &vec![fill; length]));
+    let length = prop_oneof![0usize..2000, 2000usize..20_000];
+    let one = (3u32..8, kind, any::<u32>(), length, any::<u8>());
+    let one = one.prop_map(|(id, kind, time, length, seed)| message(id, kind, time, &bytes(length, seed)));
     proptest::collection::vec(one, 0..20)
 }
 
 proptest! {
     #[test]
     fn what_is_written_is_read(
-        messages in messages(), size in 1u32..3000, repeat: bool, pieces in proptest::collection::vec(1usize..700, 1..8),
+        messages in messages(), size in 1u32..9000, repeat: bool, pieces in proptest::collection::vec(1usize..7000, 1..8),
     ) {
         let mut writer = ChunkWriter::default();
         writer.set_repeat_extended(repeat);
@@ -175,6 +213,7 @@ proptest! {
         for m in &messages {
             writer.write(m, &mut wire).unwrap();
         }
+        let total = wire.len();
         let mut reader = ChunkReader::new(Limits::default(), 0);
         let (mut buf, mut got, mut pieces) = (BytesMut::new(), Vec::new(), pieces.into_iter().cycle());
         while !wire.is_empty() {
@@ -185,6 +224,37 @@ proptest! {
             }
         }
         prop_assert_eq!(&got[1..], &messages[..]);
+        prop_assert_eq!((reader.buffered(), reader.offset()), (0, total as u64));
+        prop_assert!(got.iter().all(|m| m.kind.is_media() || m.payload.iter().count() <= 1));
+    }
+
+    #[test]
+    fn the_chunk_size_may_change_within_a_message(
+        sizes in proptest::collection::vec(prop_oneof![1u32..200, 900u32..1200, 1200u32..9000], 1..12),
+        length in 1usize..60_000, seed: u8, read in 1usize..9000,
+    ) {
+        let sent = message(6, MessageType::VIDEO, 7, &bytes(length, seed));
+        let (mut wire, mut rest) = (BytesMut::new(), sent.payload.clone().into_contiguous());
+        let mut writer = ChunkWriter::default();
+        let mut sizes_left = sizes.iter().cycle();
+        let mut format = 0;
+        while !rest.is_empty() {
+            let size = *sizes_left.next().unwrap();
+            writer.set_chunk_bytes(size, &mut wire);
+            let head = rest.split_to(rest.len().min(size as usize));
+            chunk(header(format, 6, 7, length as u32), &head, &mut wire);
+            format = 3;
+        }
+        let mut reader = ChunkReader::new(Limits::default(), 0);
+        let (mut buf, mut got) = (BytesMut::new(), Vec::new());
+        for piece in wire.chunks(read) {
+            buf.extend_from_slice(piece);
+            while let Some(message) = reader.read(&mut buf).unwrap() {
+                got.push(message);
+            }
+        }
+        got.retain(|message| message.kind == MessageType::VIDEO);
+        prop_assert_eq!(got, vec![sent]);
         prop_assert_eq!(reader.buffered(), 0);
     }
 

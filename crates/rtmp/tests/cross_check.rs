@@ -21,7 +21,12 @@ fn frames() -> Vec<Message> {
 
 fn theirs(m: &Message) -> MessagePayload {
     let timestamp = RtmpTimestamp::new(m.timestamp);
-    MessagePayload { timestamp, type_id: m.kind.0, message_stream_id: m.stream, data: m.payload.clone() }
+    MessagePayload {
+        timestamp,
+        type_id: m.kind.0,
+        message_stream_id: m.stream,
+        data: m.payload.clone().into_contiguous(),
+    }
 }
 
 #[test]

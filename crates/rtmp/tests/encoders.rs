@@ -144,8 +144,9 @@ fn check_media(events: &[Event], video: bool, start: u32) {
         _ => None,
     });
     let first = first.expect("media arrives");
-    assert_eq!(first[1], 0, "the codec's configuration comes first");
-    assert_eq!(first[0], if video { 0x17 } else { 0xaf });
+    let [kind, packet] = first.first_chunk().expect("two bytes at least");
+    assert_eq!(packet, 0, "the codec's configuration comes first");
+    assert_eq!(kind, if video { 0x17 } else { 0xaf });
     let times = times(events, video);
     assert!(times.is_sorted(), "{times:?}");
     let span = times[times.len() - 1] - start;

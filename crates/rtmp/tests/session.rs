@@ -5,6 +5,7 @@ mod common;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use common::{Pair, message};
+use millrace_media::pieces::Pieces;
 use millrace_rtmp::{
     ClientConfig, ClientEvent, ErrorKind, Event, Limits, Message, MessageType, Phase, PublishMode, Rejection,
     StreamName, Value, amf,
@@ -14,7 +15,11 @@ use std::time::Duration;
 const URL: &str = "rtmp://localhost/live/KEY?user=1";
 
 fn publishing() -> Pair {
-    let mut pair = Pair::new(URL);
+    publishing_with(ClientConfig::from_url(URL).unwrap())
+}
+
+fn publishing_with(config: ClientConfig) -> Pair {
+    let mut pair = Pair::with(config, Limits::default());
     pair.run().unwrap();
     assert!(pair.client.is_publishing() && pair.server.is_publishing());
     pair.events.clear();
@@ -33,11 +38,11 @@ fn until_publish(pair: &mut Pair) -> millrace_rtmp::PublishRequest {
     }
 }
 
-fn command(name: &str, transaction: f64, arguments: &[Value]) -> Bytes {
+fn command(name: &str, transaction: f64, arguments: &[Value]) -> Pieces {
     let mut payload = BytesMut::new();
     amf::encode(&[name.into(), transaction.into()], &mut payload);
     amf::encode(arguments, &mut payload);
-    payload.freeze()
+    payload.freeze().into()
 }
 
 #[test]
@@ -66,8 +71,8 @@ fn plays_a_whole_session() {
     pair.run().unwrap();
     let expected = [
         Event::Metadata { timestamp: 0, properties },
-        Event::Video { timestamp: 40, data: Bytes::from_static(b"video") },
-        Event::Audio { timestamp: 41, data: Bytes::from_static(b"audio") },
+        Event::Video { timestamp: 40, data: Bytes::from_static(b"video").into() },
+        Event::Audio { timestamp: 41, data: Bytes::from_static(b"audio").into() },
         Event::Data { timestamp: 42, name: "onCaptionInfo".to_owned(), values: vec!["708".into()] },
         Event::Unpublished,
     ];
@@ -78,14 +83,19 @@ fn plays_a_whole_session() {
 }
 
 #[test]
-fn media_of_one_chunk_is_a_slice_of_the_read_buffer() {
-    let mut pair = publishing();
-    pair.client.push_video(0, Bytes::from(vec![9; 20_000])).unwrap();
-    pair.step().unwrap();
-    let held = pair.to_server.as_ptr_range();
-    let event = pair.server.next_event(pair.now, &mut pair.to_server).unwrap();
-    let Some(Event::Video { data, .. }) = event else { panic!("{event:?}") };
-    assert!(held.contains(&data.as_ptr()));
+fn pictures_are_slices_of_the_read_buffer() {
+    for (chunk_bytes, pieces) in [(4096, 5), (60_000, 1)] {
+        let mut config = ClientConfig::from_url(URL).unwrap();
+        config.chunk_bytes = chunk_bytes;
+        let mut pair = publishing_with(config);
+        pair.client.push_video(0, Bytes::from(vec![9; 20_000])).unwrap();
+        pair.step().unwrap();
+        let held = pair.to_server.as_ptr_range();
+        let event = pair.server.next_event(pair.now, &mut pair.to_server).unwrap();
+        let Some(Event::Video { data, .. }) = event else { panic!("{event:?}") };
+        assert_eq!((data.len(), data.iter().count()), (20_000, pieces));
+        assert!(data.iter().all(|piece| held.contains(&piece.as_ptr())));
+    }
 }
 
 #[test]
@@ -194,7 +204,7 @@ fn answers_what_encoders_ask() {
     }
     // An AMF3 command: AMF0 behind a zero byte.
     let mut amf3 = vec![0];
-    amf3.extend_from_slice(&command("createStream", 30.0, &[Value::Null]));
+    amf3.extend_from_slice(&command("createStream", 30.0, &[Value::Null]).into_contiguous());
     pair.client.send_message(&message(3, MessageType::COMMAND_AMF3, 0, &amf3)).unwrap();
     // A command that ends after its name.
     let mut short = BytesMut::new();
@@ -246,9 +256,9 @@ fn takes_aggregates_apart() {
     pair.client.send_message(&message(6, MessageType::AGGREGATE, 500, &body)).unwrap();
     pair.run().unwrap();
     let expected = [
-        Event::Video { timestamp: 500, data: Bytes::from_static(b"v1") },
-        Event::Audio { timestamp: 510, data: Bytes::from_static(b"a1") },
-        Event::Video { timestamp: 540, data: Bytes::from_static(b"v2") },
+        Event::Video { timestamp: 500, data: Bytes::from_static(b"v1").into() },
+        Event::Audio { timestamp: 510, data: Bytes::from_static(b"a1").into() },
+        Event::Video { timestamp: 540, data: Bytes::from_static(b"v2").into() },
     ];
     assert_eq!(pair.events, expected);
 }

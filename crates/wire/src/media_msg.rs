@@ -8,6 +8,7 @@
 //! start at any segment. A configuration has no time: its dts field holds the declared bits per second.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use millrace_media::pieces::Pieces;
 
 use crate::arena::Arena;
 use crate::frame::{self, Frame, FrameError, Kind, Position, Reassembler};
@@ -80,7 +81,7 @@ pub struct MediaUnit {
     /// The segment is the first after a discontinuity.
     pub discontinuity: bool,
     /// Unit data.
-    pub data: Bytes,
+    pub data: Pieces,
 }
 
 /// One numbered message of an epoch's media.
@@ -118,7 +119,7 @@ impl MediaMessage {
             unit.put_record(&mut head)?;
         }
         let mut body: Vec<&[u8]> = vec![&head];
-        body.extend(self.units.iter().map(|u| &u.data[..]));
+        body.extend(self.units.iter().flat_map(|unit| unit.data.iter()).map(|piece| &piece[..]));
         let at = Position { epoch: self.epoch, generation: Generation(0), seq: self.seq.0 };
         frame::encode(Kind::Media, at, &body, max_payload, |len| arena.buffer(len))
     }
@@ -207,7 +208,7 @@ impl MediaUnit {
             boundary: on(2),
             independent: on(3),
             discontinuity: on(4),
-            data: data.split_to(len),
+            data: data.split_to(len).into(),
         })
     }
 }
@@ -259,7 +260,7 @@ mod tests {
                 kind: if config { UnitKind::Config { bandwidth } } else { UnitKind::Frame },
                 msn: Msn(msn), discontinuity_sequence: DiscontinuitySeq(disc), init_version: InitVersion(init),
                 dts, cts, keyframe: flags & 2 != 0, boundary: flags & 4 != 0, independent: flags & 8 != 0,
-                discontinuity: flags & 16 != 0, data: data.into(),
+                discontinuity: flags & 16 != 0, data: Bytes::from(data).into(),
             }
         }
     }

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use millrace_cluster::session::Input;
+use millrace_media::pieces::Pieces;
 use millrace_rtmp::StreamInfo;
 use millrace_wire::control_api::ClaimGrant;
 use millrace_wire::reasons::CloseReason;
@@ -47,14 +47,14 @@ impl Media {
     }
 
     /// An RTMP video message.
-    pub(crate) fn video(&mut self, timestamp: u32, body: Bytes) -> Result<(), MediaError> {
+    pub(crate) fn video(&mut self, timestamp: u32, body: Pieces) -> Result<(), MediaError> {
         let result = self.mux.video(timestamp, body);
         self.send();
         result
     }
 
     /// An RTMP audio message.
-    pub(crate) fn audio(&mut self, timestamp: u32, body: Bytes) -> Result<(), MediaError> {
+    pub(crate) fn audio(&mut self, timestamp: u32, body: Pieces) -> Result<(), MediaError> {
         let result = self.mux.audio(timestamp, body);
         self.send();
         result

@@ -13,8 +13,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use millrace_bus::{BusError, Subscription};
+use millrace_media::pieces::Pieces;
 use millrace_rtmp::{StreamInfo, StreamName};
 use millrace_runtime::supervisor::Policy;
 use millrace_wire::control_api::ClaimGrant;
@@ -126,11 +126,11 @@ impl Publisher {
         self.media.metadata(info)
     }
 
-    pub(crate) fn video(&mut self, timestamp: u32, body: Bytes) -> Result<(), MediaError> {
+    pub(crate) fn video(&mut self, timestamp: u32, body: Pieces) -> Result<(), MediaError> {
         self.media.video(timestamp, body)
     }
 
-    pub(crate) fn audio(&mut self, timestamp: u32, body: Bytes) -> Result<(), MediaError> {
+    pub(crate) fn audio(&mut self, timestamp: u32, body: Pieces) -> Result<(), MediaError> {
         self.media.audio(timestamp, body)
     }
 

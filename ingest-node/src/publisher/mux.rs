@@ -5,11 +5,11 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
 use millrace_media::aac::AacError;
 use millrace_media::door::Door;
 use millrace_media::flv::{FlvAudio, FlvError, FlvVideo};
 use millrace_media::h264::H264Error;
+use millrace_media::pieces::Pieces;
 use millrace_media::sample::{AudioConfig, MediaEvent, StampedUnit, TrackConfig, Unit};
 use millrace_media::segmenter::{Segmenter, SegmenterConfig, SegmenterStats};
 use millrace_media::time::Timescale;
@@ -114,7 +114,7 @@ impl Mux {
     }
 
     /// An RTMP video message.
-    pub(crate) fn video(&mut self, timestamp: u32, body: Bytes) -> Result<(), MediaError> {
+    pub(crate) fn video(&mut self, timestamp: u32, body: impl Into<Pieces>) -> Result<(), MediaError> {
         if let Some(video) = FlvVideo::parse(body)? {
             self.door.push_flv_video(timestamp, video)?;
             self.advance()?;
@@ -123,7 +123,7 @@ impl Mux {
     }
 
     /// An RTMP audio message.
-    pub(crate) fn audio(&mut self, timestamp: u32, body: Bytes) -> Result<(), MediaError> {
+    pub(crate) fn audio(&mut self, timestamp: u32, body: impl Into<Pieces>) -> Result<(), MediaError> {
         if let Some(audio) = FlvAudio::parse(body)? {
             self.door.push_flv_audio(timestamp, audio)?;
             self.advance()?;
@@ -193,39 +193,37 @@ impl Mux {
             self.boundary(stamp.msn, stamp.discontinuity);
         }
         self.bandwidth.count(unit.track(), unit.data().len());
-        let msn = Msn(stamp.msn);
-        let mut media = MediaUnit {
-            track: Track::Audio,
+        let (track, dts, cts, keyframe, data) = match unit {
+            Unit::Video(unit) => (Track::Video, unit.dts, unit.cts, unit.keyframe, unit.data),
+            Unit::Audio(frame) => (Track::Audio, frame.pts, 0, true, frame.data),
+        };
+        self.pending.push(MediaUnit {
+            track,
             kind: UnitKind::Frame,
-            msn,
+            msn: Msn(stamp.msn),
             discontinuity_sequence: self.discontinuity_of(stamp.msn),
             init_version: InitVersion(stamp.init_version),
-            dts: 0,
-            cts: 0,
-            keyframe: true,
+            dts,
+            cts,
+            keyframe,
             boundary: stamp.boundary,
             independent: stamp.independent,
             discontinuity: stamp.discontinuity,
-            data: unit.data().clone(),
-        };
-        match unit {
-            Unit::Video(unit) => {
-                (media.track, media.dts, media.cts) = (Track::Video, unit.dts, unit.cts);
-                media.keyframe = unit.keyframe;
-                self.last_dts = Some(unit.dts);
-                if unit.keyframe {
-                    self.last_keyframe = Some(unit.dts);
+            data,
+        });
+        match track {
+            Track::Video => {
+                self.last_dts = Some(dts);
+                if keyframe {
+                    self.last_keyframe = Some(dts);
                 }
                 self.frames.video += 1;
-                self.pending.push(media);
                 self.flush();
             }
-            Unit::Audio(frame) => {
-                media.dts = frame.pts;
+            Track::Audio => {
                 self.frames.audio += 1;
-                self.pending.push(media);
-                let since = *self.audio_since.get_or_insert(frame.pts);
-                let held_ms = (frame.pts - since) * 1_000 / self.audio_rate;
+                let since = *self.audio_since.get_or_insert(dts);
+                let held_ms = (dts - since) * 1_000 / self.audio_rate;
                 if held_ms >= AUDIO_FLUSH.as_millis() as i64 || self.pending.len() >= MAX_UNITS {
                     self.flush();
                 }
@@ -287,7 +285,7 @@ impl Mux {
             boundary: false,
             independent: false,
             discontinuity: false,
-            data,
+            data: data.into(),
         }
     }
 
@@ -311,6 +309,7 @@ fn expected_audio(info: AacInfo) -> Result<AudioConfig, AacError> {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use millrace_wire::control_api::StreamSettings;
     use millrace_wire::ids::{BroadcastId, Epoch, StreamId};
 

@@ -39,7 +39,7 @@ pub(crate) fn unit(kind: UnitKind, pts: i64, data: Bytes) -> MediaUnit {
         boundary: kind == UnitKind::Frame && before < segment,
         independent: true,
         discontinuity: false,
-        data,
+        data: data.into(),
     }
 }
 

@@ -46,7 +46,7 @@ pub fn unit(
         boundary,
         independent: true,
         discontinuity: false,
-        data: Bytes::copy_from_slice(&number.to_le_bytes()),
+        data: Bytes::copy_from_slice(&number.to_le_bytes()).into(),
     }
 }
 
@@ -87,7 +87,7 @@ impl ToyPackager {
                 pdt: WALL + u.dts as u64,
                 ..Open::default()
             });
-            open.pending.push(u.data.clone());
+            open.pending.push(u.data.clone().into_contiguous());
             open.units += 1;
             if open.pending.len() == PART_UNITS {
                 part(u.track, open, out);

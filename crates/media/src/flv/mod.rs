@@ -2,7 +2,9 @@
 
 pub mod file;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
+
+use crate::pieces::Pieces;
 
 /// Why a tag body was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -39,7 +41,7 @@ pub enum FlvVideo {
         /// Frame type 1 (seekable frame).
         keyframe: bool,
         /// NAL units with length prefixes; shares the message's memory.
-        data: Bytes,
+        data: Pieces,
     },
     /// End of sequence.
     EndOfSequence,
@@ -51,7 +53,7 @@ pub enum FlvAudio {
     /// AudioSpecificConfig.
     SequenceHeader(Bytes),
     /// One AAC access unit; shares the message's memory.
-    Raw(Bytes),
+    Raw(Pieces),
 }
 
 const CODEC_AVC: u8 = 7;
@@ -61,11 +63,13 @@ const FRAME_COMMAND: u8 = 5;
 
 impl FlvVideo {
     /// Reads a video message's payload. `None`: a message without media (empty, or a client-side seek command).
-    pub fn parse(mut body: Bytes) -> Result<Option<Self>, FlvError> {
-        let Some(&first) = body.first() else { return Ok(None) };
+    pub fn parse(body: impl Into<Pieces>) -> Result<Option<Self>, FlvError> {
+        let mut body = body.into();
+        let Some([first]) = body.first_chunk() else { return Ok(None) };
+        let head = body.first_chunk::<5>();
         if first & 0x80 != 0 {
-            let four_cc = body.get(1..5).and_then(|bytes| bytes.try_into().ok());
-            return Err(four_cc.map_or(FlvError::Truncated("video"), FlvError::EnhancedVideo));
+            let Some([_, four_cc @ ..]) = head else { return Err(FlvError::Truncated("video")) };
+            return Err(FlvError::EnhancedVideo(four_cc));
         }
         let (frame_type, codec) = (first >> 4, first & 0x0f);
         if frame_type == FRAME_COMMAND {
@@ -74,13 +78,13 @@ impl FlvVideo {
         if codec != CODEC_AVC {
             return Err(FlvError::VideoCodec(codec));
         }
-        let &[_, packet_type, a, b, c, ..] = &body[..] else {
+        let Some([_, packet_type, a, b, c]) = head else {
             return Err(FlvError::Truncated("video"));
         };
         let cts_ms = i32::from_be_bytes([a, b, c, 0]) >> 8; // SI24
-        body.advance(5);
+        body.skip(5);
         match packet_type {
-            0 => Ok(Some(Self::SequenceHeader(body))),
+            0 => Ok(Some(Self::SequenceHeader(body.into_contiguous()))),
             1 if body.is_empty() => Ok(None),
             1 => Ok(Some(Self::Nalus { cts_ms, keyframe: frame_type == FRAME_KEY, data: body })),
             2 => Ok(Some(Self::EndOfSequence)),
@@ -91,16 +95,17 @@ impl FlvVideo {
 
 impl FlvAudio {
     /// Reads an audio message's payload. `None`: a message without media.
-    pub fn parse(mut body: Bytes) -> Result<Option<Self>, FlvError> {
-        let Some(&first) = body.first() else { return Ok(None) };
+    pub fn parse(body: impl Into<Pieces>) -> Result<Option<Self>, FlvError> {
+        let mut body = body.into();
+        let Some([first]) = body.first_chunk() else { return Ok(None) };
         let format = first >> 4;
         if format != SOUND_AAC {
             return Err(FlvError::AudioCodec(format));
         }
-        let packet_type = *body.get(1).ok_or(FlvError::Truncated("audio"))?;
-        body.advance(2);
+        let Some([_, packet_type]) = body.first_chunk() else { return Err(FlvError::Truncated("audio")) };
+        body.skip(2);
         match packet_type {
-            0 => Ok(Some(Self::SequenceHeader(body))),
+            0 => Ok(Some(Self::SequenceHeader(body.into_contiguous()))),
             1 if body.is_empty() => Ok(None),
             1 => Ok(Some(Self::Raw(body))),
             other => Err(FlvError::PacketType("audio", other)),
@@ -121,7 +126,8 @@ mod tests {
             parse(&[0x17, 0, 0, 0, 0, 1, 2]),
             Ok(Some(FlvVideo::SequenceHeader(Bytes::from_static(&[1, 2]))))
         );
-        let nalus = |cts_ms, keyframe| FlvVideo::Nalus { cts_ms, keyframe, data: Bytes::from_static(&[9]) };
+        let data = || Pieces::from(Bytes::from_static(&[9]));
+        let nalus = |cts_ms, keyframe| FlvVideo::Nalus { cts_ms, keyframe, data: data() };
         assert_eq!(parse(&[0x17, 1, 0, 0, 67, 9]), Ok(Some(nalus(67, true))));
         assert_eq!(parse(&[0x27, 1, 0xff, 0xff, 0xfe, 9]), Ok(Some(nalus(-2, false))));
         assert_eq!(parse(&[0x17, 2, 0, 0, 0]), Ok(Some(FlvVideo::EndOfSequence)));
@@ -140,7 +146,7 @@ mod tests {
             parse(&[0xaf, 0, 0x11, 0x90]),
             Ok(Some(FlvAudio::SequenceHeader(Bytes::from_static(&[0x11, 0x90]))))
         );
-        assert_eq!(parse(&[0xaf, 1, 7]), Ok(Some(FlvAudio::Raw(Bytes::from_static(&[7])))));
+        assert_eq!(parse(&[0xaf, 1, 7]), Ok(Some(FlvAudio::Raw(Bytes::from_static(&[7]).into()))));
         assert_eq!(parse(&[0xaf, 1]), Ok(None));
         assert_eq!(parse(&[]), Ok(None));
         assert_eq!(parse(&[0x2f, 1]), Err(FlvError::AudioCodec(2)));
@@ -151,7 +157,7 @@ mod tests {
     fn shares_the_messages_memory() {
         let body = Bytes::from(vec![0x17, 1, 0, 0, 0, 1, 2, 3]);
         let Ok(Some(FlvVideo::Nalus { data, .. })) = FlvVideo::parse(body.clone()) else { panic!() };
-        assert_eq!(data.as_ptr(), body[5..].as_ptr());
+        assert_eq!(data.into_contiguous().as_ptr(), body[5..].as_ptr());
     }
 
     proptest! {

@@ -4,7 +4,9 @@ mod sps;
 
 pub use sps::Sps;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+use crate::pieces::Pieces;
 
 /// Why H.264 headers were refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -131,27 +133,32 @@ fn take_set<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     Some(nal)
 }
 
-/// Walks the NAL units of an AVCC access unit; ends at the first length that does not fit.
-pub fn nal_units(data: &[u8], length_size: u8) -> impl Iterator<Item = &[u8]> {
+/// Types of the NAL units of an AVCC access unit (H.264 table 7-1), `None` for an empty one, in order. Their length
+/// prefixes must add up to exactly the access unit; what does not fit ends the walk with an error.
+pub fn nal_types(data: &Pieces, length_size: u8) -> impl Iterator<Item = Result<Option<u8>, H264Error>> {
     let size = usize::from(length_size.clamp(1, 4));
-    let mut rest = data;
+    let mut rest = data.reader();
     std::iter::from_fn(move || {
-        let length = rest.get(..size)?.iter().fold(0usize, |value, byte| value << 8 | usize::from(*byte));
-        let nal = rest.get(size..size.checked_add(length)?)?;
-        rest = &rest[size + length..];
-        Some(nal)
+        if !rest.has_remaining() {
+            return None;
+        }
+        let length = rest.try_get_uint(size).ok().and_then(|length| usize::try_from(length).ok());
+        let Some(length) = length.filter(|length| *length <= rest.remaining()) else {
+            rest.advance(rest.remaining());
+            return Some(Err(H264Error::Truncated("access unit")));
+        };
+        let header = rest.chunk().first().filter(|_| length > 0).map(|header| header & 0x1f);
+        rest.advance(length);
+        Some(Ok(header))
     })
 }
 
-/// True when the length prefixes add up to exactly the access unit, with at least one NAL unit.
-pub fn is_well_formed(data: &[u8], length_size: u8) -> bool {
-    let size = usize::from(length_size.clamp(1, 4));
-    !data.is_empty() && nal_units(data, length_size).map(|nal| size + nal.len()).sum::<usize>() == data.len()
-}
-
-/// True when an access unit holds an IDR slice.
-pub fn has_idr(data: &[u8], length_size: u8) -> bool {
-    nal_units(data, length_size).any(|nal| nal.first().is_some_and(|header| header & 0x1f == NAL_IDR))
+/// Whether an AVCC access unit holds an IDR slice; an error when its length prefixes do not add up, or it is empty.
+pub fn is_keyframe(data: &Pieces, length_size: u8) -> Result<bool, H264Error> {
+    if data.is_empty() {
+        return Err(H264Error::Truncated("access unit"));
+    }
+    nal_types(data, length_size).try_fold(false, |found, kind| Ok(found | (kind? == Some(NAL_IDR))))
 }
 
 #[cfg(test)]
@@ -194,11 +201,21 @@ mod tests {
 
     #[test]
     fn walks_nal_units() {
-        let data = [0, 0, 0, 2, 0x06, 0x01, 0, 0, 0, 1, 0x65];
-        assert_eq!(nal_units(&data, 4).collect::<Vec<_>>(), [&[0x06, 0x01][..], &[0x65][..]]);
-        assert!(has_idr(&data, 4) && is_well_formed(&data, 4));
-        assert!(!is_well_formed(&data[..10], 4));
-        assert!(!has_idr(&[0xff, 0xff, 0xff, 0xff, 0x65], 4));
+        let unit = |data: &[u8]| Pieces::from(Bytes::copy_from_slice(data));
+        let data = [0, 0, 0, 2, 0x06, 0x01, 0, 0, 0, 0, 0, 0, 0, 1, 0x65];
+        let types: Vec<_> = nal_types(&unit(&data), 4).collect();
+        assert_eq!(types, [Ok(Some(6)), Ok(None), Ok(Some(NAL_IDR))]);
+        assert_eq!(is_keyframe(&unit(&data), 4), Ok(true));
+        assert_eq!(is_keyframe(&unit(&data[..10]), 4), Ok(false));
+        let truncated = Err(H264Error::Truncated("access unit"));
+        for wrong in [&data[..14], &data[..12], &[0xff, 0xff, 0xff, 0xff, 0x65], &[]] {
+            assert_eq!(is_keyframe(&unit(wrong), 4), truncated, "{wrong:?}");
+        }
+        for cut in 0..data.len() {
+            let (head, tail) = data.split_at(cut);
+            let pieces: Pieces = [head, tail].map(Bytes::copy_from_slice).into_iter().collect();
+            assert_eq!(nal_types(&pieces, 4).collect::<Vec<_>>(), types, "cut at {cut}");
+        }
     }
 
     proptest! {
@@ -207,7 +224,7 @@ mod tests {
             let _ = AvcConfig::parse(&data);
             let _ = Sps::parse(&data);
             let _ = AvcConfig::build(&data, PPS);
-            let _ = (has_idr(&data, size), is_well_formed(&data, size));
+            let _ = is_keyframe(&Bytes::from(data).into(), size);
         }
 
         #[test]

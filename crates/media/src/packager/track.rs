@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::params::audio_frame_ticks;
 use super::{Boundary, Output, Part, PartParams, SegmentEnd, SegmentStart};
 use crate::cmaf::{Body, Sample, fragment_header};
+use crate::pieces::Pieces;
 use crate::sample::{AAC_FRAME_SAMPLES, Stamp, TrackConfig, TrackKind, Unit, VideoConfig};
 use crate::time::Timescale;
 
@@ -49,7 +50,7 @@ struct Incoming {
     pts: i64,
     duration: u32,
     sync: bool,
-    data: Bytes,
+    data: Pieces,
 }
 
 impl Track {
@@ -342,7 +343,7 @@ impl OpenPart {
             cts: (incoming.pts - incoming.dts) as i32,
             sync: incoming.sync,
         });
-        self.data.push(incoming.data);
+        self.data.extend(incoming.data);
     }
 
     /// The last sample lasts until `end`.

@@ -32,11 +32,11 @@ pub enum Message {
 pub fn access_unit(number: u32, keyframe: bool, cts_ms: i32) -> FlvVideo {
     let mut data = vec![0, 0, 0, 5, if keyframe { 0x65 } else { 0x41 }];
     data.extend(number.to_be_bytes());
-    FlvVideo::Nalus { cts_ms, keyframe, data: Bytes::from(data) }
+    FlvVideo::Nalus { cts_ms, keyframe, data: Bytes::from(data).into() }
 }
 
 pub fn audio_frame(number: u32) -> FlvAudio {
-    FlvAudio::Raw(Bytes::from([&[0x21][..], &number.to_be_bytes()].concat()))
+    FlvAudio::Raw(Bytes::from([&[0x21][..], &number.to_be_bytes()].concat()).into())
 }
 
 /// What the encoder is like.
@@ -204,7 +204,9 @@ pub fn unit_data(events: &[MediaEvent], track: TrackKind) -> Vec<Bytes> {
     events
         .iter()
         .filter_map(|event| match event {
-            MediaEvent::Unit(unit) if unit.unit.track() == track => Some(unit.unit.data().clone()),
+            MediaEvent::Unit(unit) if unit.unit.track() == track => {
+                Some(unit.unit.data().clone().into_contiguous())
+            }
             _ => None,
         })
         .collect()
@@ -216,9 +218,11 @@ pub fn message_data(messages: &[Message], track: TrackKind) -> Vec<Bytes> {
         .iter()
         .filter_map(|message| match message {
             Message::Video(_, FlvVideo::Nalus { data, .. }) if track == TrackKind::Video => {
-                Some(data.clone())
+                Some(data.clone().into_contiguous())
             }
-            Message::Audio(_, FlvAudio::Raw(data)) if track == TrackKind::Audio => Some(data.clone()),
+            Message::Audio(_, FlvAudio::Raw(data)) if track == TrackKind::Audio => {
+                Some(data.clone().into_contiguous())
+            }
             _ => None,
         })
         .collect()

@@ -1,5 +1,6 @@
 //! The chunk layer (RTMP 1.0, 5.3): messages cut into chunks on interleaved chunk streams.
 
+mod assembly;
 mod header;
 mod reader;
 mod stream;

@@ -6,11 +6,8 @@ use super::{INITIAL_CHUNK_BYTES, MAX_CHUNK_BYTES};
 use crate::error::{ErrorKind, Location, RtmpError};
 use crate::limits::Limits;
 use crate::message::{Message, MessageType, control_u32};
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BytesMut};
 
-/// First allocation for a message of several chunks: most frames fit, and a peer that only declares
-/// 8 MB on each chunk stream gets no more than this.
-const FIRST_ASSEMBLY_BYTES: usize = 128 * 1024;
 /// Whether the peer repeats the extended timestamp in type 3 chunks (5.3.1.3 says so; several encoders don't).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExtendedTimestamps {
@@ -27,8 +24,8 @@ pub enum ExtendedTimestamps {
 struct Current {
     index: usize,
     remaining: usize,
-    /// The whole message lies in this chunk and becomes a slice of the read buffer.
-    whole: bool,
+    /// Its payload becomes slices of the read buffer.
+    slice: bool,
 }
 
 /// Reads messages from a buffer that the caller fills; owns no bytes but those of unfinished messages.
@@ -91,14 +88,6 @@ impl ChunkReader {
     /// Messages given up because a new header or an Abort cut them short.
     pub fn abandoned(&self) -> u64 {
         self.abandoned
-    }
-
-    /// How many more bytes than the `available` ones the current chunk needs before `read` can return it.
-    pub fn missing(&self, available: usize) -> usize {
-        match self.current {
-            Some(Current { remaining, whole: true, .. }) => remaining.saturating_sub(available),
-            _ => 0,
-        }
     }
 
     /// Takes the next whole message out of `buf`; `None` when more bytes are needed.
@@ -234,71 +223,47 @@ impl ChunkReader {
         if !continues {
             if let Some(partial) = stream.partial.take() {
                 // A new header in mid-message: the sender gave the old one up.
-                self.buffered -= partial.capacity();
+                self.buffered -= partial.memory();
                 self.abandoned += 1;
             }
             stream.start_message(parsed);
         }
-        let received = stream.partial.as_ref().map_or(0, BytesMut::len);
+        let received = stream.partial.get_or_insert_default().received();
         let remaining = (stream.length - received).min(self.chunk_bytes);
-        let whole = !continues && remaining == stream.length && remaining <= self.limits.slice_bytes;
-        if !whole && stream.partial.is_none() {
-            let first = BytesMut::with_capacity(stream.length.min(FIRST_ASSEMBLY_BYTES));
-            self.buffered += first.capacity();
-            stream.partial = Some(first);
-        }
-        Current { index, remaining, whole }
+        let smallest = stream.length.min(self.chunk_bytes);
+        let slice = stream.kind.is_media() && smallest > self.limits.copy_below;
+        Current { index, remaining, slice }
     }
 
     fn read_payload(&mut self, current: Current, buf: &mut BytesMut) -> Result<Option<Message>, RtmpError> {
-        if current.whole {
-            if buf.len() < current.remaining {
-                return Ok(None);
-            }
-            let payload = take(buf, current.remaining, self.limits.copy_below);
-            self.offset += payload.len() as u64;
-            self.current = None;
-            return Ok(Some(self.streams[current.index].message(payload)));
-        }
         let count = buf.len().min(current.remaining);
-        self.append(current.index, &buf[..count])?;
-        buf.advance(count);
-        self.offset += count as u64;
-        let remaining = current.remaining - count;
-        if remaining > 0 {
-            self.current = Some(Current { remaining, ..current });
+        if count == 0 && current.remaining > 0 {
             return Ok(None);
         }
-        self.current = None;
         let stream = &mut self.streams[current.index];
-        if stream.partial.as_ref().is_none_or(|p| p.len() < stream.length) {
-            return Ok(None);
+        let Some(partial) = stream.partial.as_mut() else { return Ok(None) };
+        let before = partial.memory();
+        if current.slice {
+            partial.slice(buf.split_to(count), self.offset);
+        } else {
+            partial.copy(&buf[..count], stream.length - partial.received());
+            buf.advance(count);
         }
-        let payload = stream.partial.take().unwrap_or_default();
-        self.buffered -= payload.capacity();
-        Ok(Some(stream.message(payload.freeze())))
-    }
-
-    fn append(&mut self, index: usize, bytes: &[u8]) -> Result<(), RtmpError> {
-        let stream = &mut self.streams[index];
-        let length = stream.length;
-        let Some(partial) = stream.partial.as_mut() else { return Ok(()) };
-        let needed = partial.len() + bytes.len();
-        if needed > partial.capacity() {
-            // Grown by hand: `BytesMut::reserve` may take more than the accounting knows of.
-            let mut larger = BytesMut::with_capacity(needed.max(partial.capacity() * 2).min(length));
-            larger.extend_from_slice(partial);
-            self.buffered += larger.capacity();
-            self.buffered -= partial.capacity();
-            *partial = larger;
-        }
-        partial.extend_from_slice(bytes);
+        self.offset += count as u64;
+        self.buffered += partial.memory() - before;
         if self.buffered > self.limits.buffered_bytes {
             let id = stream.id;
             let kind = ErrorKind::BufferLimit { limit: self.limits.buffered_bytes };
-            return Err(self.fail(Some(index), id, kind));
+            return Err(self.fail(Some(current.index), id, kind));
         }
-        Ok(())
+        let remaining = current.remaining - count;
+        self.current = (remaining > 0).then_some(Current { remaining, ..current });
+        if partial.received() < stream.length {
+            return Ok(None);
+        }
+        self.buffered -= partial.memory();
+        let payload = stream.partial.take().unwrap_or_default().finish();
+        Ok(Some(stream.message(payload)))
     }
 
     fn apply_control(&mut self, message: &Message) -> Result<(), RtmpError> {
@@ -321,7 +286,7 @@ impl ChunkReader {
                 if let Some(stream) = self.streams.iter_mut().find(|s| s.id == id)
                     && let Some(partial) = stream.partial.take()
                 {
-                    self.buffered -= partial.capacity();
+                    self.buffered -= partial.memory();
                     self.abandoned += 1;
                 }
             }
@@ -329,14 +294,4 @@ impl ChunkReader {
         }
         Ok(())
     }
-}
-
-/// Takes `count` bytes, as a slice or, when few, as a copy that leaves the buffer free for reuse.
-fn take(buf: &mut BytesMut, count: usize, copy_below: usize) -> Bytes {
-    if count > copy_below {
-        return buf.split_to(count).freeze();
-    }
-    let payload = Bytes::copy_from_slice(&buf[..count]);
-    buf.advance(count);
-    payload
 }

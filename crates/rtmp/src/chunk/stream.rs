@@ -1,9 +1,10 @@
 //! What a reader remembers of one chunk stream, and the headers that change it (RTMP 5.3.1.2).
 
 use super::EXTENDED;
+use super::assembly::Assembly;
 use super::header::{BasicHeader, u24, u32_be, u32_le};
 use crate::message::{Message, MessageType};
-use bytes::{Bytes, BytesMut};
+use millrace_media::pieces::Pieces;
 
 /// A type 3 header after a type 0 header means, by 5.3.1.2.4, "delta = that timestamp". librtmp writes it for
 /// "same timestamp again". No frame lasts this long, so a larger value is librtmp's meaning.
@@ -22,8 +23,8 @@ pub(super) struct ChunkStream {
     pub(super) length: usize,
     pub(super) kind: MessageType,
     pub(super) stream: u32,
-    /// A message of several chunks being assembled.
-    pub(super) partial: Option<BytesMut>,
+    /// The message that has begun and is not whole.
+    pub(super) partial: Option<Assembly>,
 }
 
 /// A parsed message header, not yet applied.
@@ -75,7 +76,7 @@ impl ChunkStream {
         self.stream = parsed.stream;
     }
 
-    pub(super) fn message(&self, payload: Bytes) -> Message {
+    pub(super) fn message(&self, payload: Pieces) -> Message {
         Message {
             chunk_stream: self.id,
             kind: self.kind,

@@ -4,7 +4,8 @@ use super::header::{BasicHeader, RawHeader};
 use super::{EXTENDED, INITIAL_CHUNK_BYTES, MAX_CHUNK_BYTES, MAX_MESSAGE_FIELD};
 use crate::error::ErrorKind;
 use crate::message::{Message, MessageType};
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use millrace_media::pieces::Reader;
 
 #[derive(Debug)]
 struct Written {
@@ -50,7 +51,7 @@ impl ChunkWriter {
             kind: MessageType::SET_CHUNK_SIZE,
             stream: 0,
             timestamp: 0,
-            payload: Bytes::copy_from_slice(&bytes.to_be_bytes()),
+            payload: Bytes::copy_from_slice(&bytes.to_be_bytes()).into(),
         };
         self.write_chunks(&message, out);
         self.chunk_bytes = bytes as usize;
@@ -68,22 +69,17 @@ impl ChunkWriter {
         for message in messages {
             check_length(message)?;
         }
-        let mut cuts: Vec<_> = messages.iter().map(|m| (m, 0usize, 0u32)).collect();
+        let mut cuts: Vec<_> = messages.iter().map(|m| (m, m.payload.reader(), None)).collect();
         let mut open = true;
         while std::mem::take(&mut open) {
-            for (message, at, field) in &mut cuts {
-                if *at >= message.payload.len() && *at > 0 {
-                    continue;
+            for (message, rest, field) in &mut cuts {
+                match *field {
+                    Some(_) if !rest.has_remaining() => continue,
+                    Some(field) => self.continuation(message, field, out),
+                    None => *field = Some(self.first_header(message, out)),
                 }
-                if *at == 0 {
-                    *field = self.first_header(message, out);
-                } else {
-                    self.continuation(message, *field, out);
-                }
-                let end = message.payload.len().min(*at + self.chunk_bytes);
-                out.put_slice(&message.payload[*at..end]);
-                *at = end;
-                open |= end < message.payload.len();
+                self.chunk(rest, out);
+                open |= rest.has_remaining();
             }
         }
         Ok(())
@@ -93,14 +89,17 @@ impl ChunkWriter {
         let chunks = message.payload.len().div_ceil(self.chunk_bytes);
         out.reserve(message.payload.len() + 18 + chunks * 7);
         let field = self.first_header(message, out);
-        let (first, mut rest) = message.payload.split_at(message.payload.len().min(self.chunk_bytes));
-        out.put_slice(first);
-        while !rest.is_empty() {
+        let mut rest = message.payload.reader();
+        self.chunk(&mut rest, out);
+        while rest.has_remaining() {
             self.continuation(message, field, out);
-            let (chunk, tail) = rest.split_at(rest.len().min(self.chunk_bytes));
-            out.put_slice(chunk);
-            rest = tail;
+            self.chunk(&mut rest, out);
         }
+    }
+
+    /// The payload of one chunk.
+    fn chunk(&self, rest: &mut Reader<'_>, out: &mut BytesMut) {
+        out.put(rest.take(self.chunk_bytes));
     }
 
     fn continuation(&self, message: &Message, field: u32, out: &mut BytesMut) {

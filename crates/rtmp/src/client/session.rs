@@ -85,7 +85,7 @@ impl ClientSession {
 
     /// Reserves room in `buf` for the next read.
     pub fn prepare_read(&self, buf: &mut BytesMut) {
-        buf.reserve(READ_BYTES_BEFORE_PUBLISH.max(self.reader.missing(buf.len())));
+        buf.reserve(READ_BYTES_BEFORE_PUBLISH);
     }
 
     /// Consumes bytes of `buf` until there is an event. Call until it returns `Ok(None)`.
@@ -219,7 +219,13 @@ impl ClientSession {
         if !self.is_publishing() {
             return Err(self.error(ErrorKind::Misuse("not publishing")));
         }
-        self.send_message(&Message { chunk_stream, kind, stream: self.stream, timestamp, payload })
+        self.send_message(&Message {
+            chunk_stream,
+            kind,
+            stream: self.stream,
+            timestamp,
+            payload: payload.into(),
+        })
     }
 
     fn error(&self, kind: ErrorKind) -> RtmpError {
@@ -251,7 +257,9 @@ impl ClientSession {
 
     fn handle(&mut self, message: &Message, now: Duration) -> Result<Option<ClientEvent>, ErrorKind> {
         match message.kind {
-            MessageType::COMMAND_AMF0 => return self.command(&message.payload, now),
+            MessageType::COMMAND_AMF0 => {
+                return self.command(&message.payload.clone().into_contiguous(), now);
+            }
             MessageType::ACKNOWLEDGEMENT => {
                 return control_u32(&message.payload, "acknowledgement")
                     .map(|n| Some(ClientEvent::Acknowledged(n)));

@@ -152,9 +152,10 @@ impl ServerSession {
 /// Decodes a command. Short ones (no command object, no transaction id) are completed, not refused.
 fn decode(message: &Message, limits: &crate::limits::AmfLimits) -> Result<Command, ErrorKind> {
     // An AMF3 command carries AMF0 behind a zero byte; some encoders leave the byte out.
-    let payload: &[u8] = match (message.kind, message.payload.split_first()) {
+    let payload = message.payload.clone().into_contiguous();
+    let payload: &[u8] = match (message.kind, payload.split_first()) {
         (MessageType::COMMAND_AMF3, Some((0, rest))) if rest.first() == Some(&2) => rest,
-        _ => &message.payload,
+        _ => &payload,
     };
     let mut values = amf::decode(payload, limits)?.into_iter();
     let Some(Value::String(name)) = values.next() else { return Err(ErrorKind::Malformed("command")) };

@@ -39,7 +39,7 @@ impl ServerSession {
                 self.aggregate = None;
                 break;
             };
-            let message = Message { chunk_stream: 0, kind, stream: 0, timestamp, payload: data };
+            let message = Message { chunk_stream: 0, kind, stream: 0, timestamp, payload: data.into() };
             let event = match kind {
                 MessageType::VIDEO | MessageType::AUDIO => self.media(message),
                 MessageType::DATA_AMF0 => self.data(&message),
@@ -61,8 +61,9 @@ impl ServerSession {
 }
 
 impl Aggregate {
-    pub(super) fn new(message: &Message) -> Self {
-        Self { rest: message.payload.clone(), timestamp: message.timestamp, base: None }
+    /// An aggregate in several pieces is copied: parts of it lie across them, and hardly any encoder sends one.
+    pub(super) fn new(message: Message) -> Self {
+        Self { rest: message.payload.into_contiguous(), timestamp: message.timestamp, base: None }
     }
 
     fn next_part(&mut self) -> Option<(MessageType, u32, Bytes)> {
@@ -83,9 +84,10 @@ impl Aggregate {
 
 fn decode_data(message: &Message, limits: &Limits) -> Option<Event> {
     // AMF3 data carries AMF0 behind a zero byte.
-    let payload: &[u8] = match (message.kind, message.payload.split_first()) {
+    let payload = message.payload.clone().into_contiguous();
+    let payload: &[u8] = match (message.kind, payload.split_first()) {
         (MessageType::DATA_AMF3, Some((0, rest))) => rest,
-        _ => &message.payload,
+        _ => &payload,
     };
     let mut values = amf::decode(payload, &limits.amf).ok()?.into_iter();
     let mut name = values.next()?;

@@ -10,6 +10,7 @@ use crate::limits::{Limits, MIN_READ_BYTES, MIN_WINDOW_ACK_BYTES, READ_BYTES, RE
 use crate::message::{Message, MessageType, UserControl, control_u32};
 use crate::transmit::{Transmit, status};
 use bytes::{Bytes, BytesMut};
+use millrace_media::pieces::Pieces;
 use std::time::Duration;
 
 /// What a session has to say.
@@ -25,14 +26,14 @@ pub enum Event {
         /// Milliseconds, wrapping at 2^32.
         timestamp: u32,
         /// The body.
-        data: Bytes,
+        data: Pieces,
     },
     /// An audio message: an FLV AUDIODATA body, never empty.
     Audio {
         /// Milliseconds, wrapping at 2^32.
         timestamp: u32,
         /// The body.
-        data: Bytes,
+        data: Pieces,
     },
     /// `onMetaData` (or `@setDataFrame onMetaData`); the properties may be empty.
     Metadata {
@@ -128,10 +129,8 @@ impl ServerSession {
     pub fn prepare_read(&self, buf: &mut BytesMut) {
         let publishing = matches!(self.state, State::Publishing { .. });
         let room = if publishing { READ_BYTES } else { READ_BYTES_BEFORE_PUBLISH };
-        let missing = self.reader.missing(buf.len());
-        let spare = buf.capacity() - buf.len();
-        if spare < missing.max(MIN_READ_BYTES.min(room)) {
-            buf.reserve(missing.max(room));
+        if buf.capacity() - buf.len() < MIN_READ_BYTES.min(room) {
+            buf.reserve(room);
         }
     }
 
@@ -353,7 +352,7 @@ impl ServerSession {
         let result = match message.kind {
             MessageType::VIDEO | MessageType::AUDIO => Ok(self.media(message)),
             MessageType::AGGREGATE if self.is_publishing() => {
-                self.aggregate = Some(Aggregate::new(&message));
+                self.aggregate = Some(Aggregate::new(message));
                 Ok(None)
             }
             MessageType::DATA_AMF0 | MessageType::DATA_AMF3 => Ok(self.data(&message)),
@@ -380,7 +379,7 @@ impl ServerSession {
         self.command(message, now)
     }
 
-    fn user_control(&mut self, payload: &[u8]) -> Result<(), ErrorKind> {
+    fn user_control(&mut self, payload: &Pieces) -> Result<(), ErrorKind> {
         match UserControl::decode(payload)? {
             UserControl::PingRequest(timestamp) => {
                 self.transmit.user_control(UserControl::PingResponse(timestamp))
@@ -393,7 +392,7 @@ impl ServerSession {
         }
     }
 
-    fn window(&mut self, payload: &[u8]) -> Result<(), ErrorKind> {
+    fn window(&mut self, payload: &Pieces) -> Result<(), ErrorKind> {
         self.window_ack = control_u32(payload, "window acknowledgement size")?.max(MIN_WINDOW_ACK_BYTES);
         Ok(())
     }

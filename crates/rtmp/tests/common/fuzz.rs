@@ -84,7 +84,7 @@ fn introduce(server: &mut ServerSession, connected: bool, publishing: bool) {
             kind: MessageType::VIDEO,
             stream: 1,
             timestamp: 0,
-            payload: early,
+            payload: early.into(),
         });
     }
 }

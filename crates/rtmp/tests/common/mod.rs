@@ -10,7 +10,7 @@ use std::time::Duration;
 
 /// A message on message stream 1.
 pub fn message(chunk_stream: u32, kind: MessageType, timestamp: u32, payload: &[u8]) -> Message {
-    Message { chunk_stream, kind, stream: 1, timestamp, payload: Bytes::copy_from_slice(payload) }
+    Message { chunk_stream, kind, stream: 1, timestamp, payload: Bytes::copy_from_slice(payload).into() }
 }
 
 /// Every message in `wire`.

@@ -1,0 +1,107 @@
+//! One message being put together from its chunks.
+
+use bytes::{BufMut, BytesMut};
+use millrace_media::pieces::Pieces;
+
+use crate::limits::READ_BYTES;
+
+/// Largest piece of own memory: most pictures fit, and a peer that only declares 8 MB on each chunk stream gets no more
+/// than this.
+const OWN_BYTES: usize = 128 * 1024;
+/// Slices of one message may lie this many times their length apart, and a read buffer: interleaved audio is little. Beyond
+/// it they are copied together, so that few bytes of each read buffer do not keep them all.
+const SPREAD: u64 = 2;
+
+/// What has come of a message: slices of the read buffers, or copies where slices would be too small.
+#[derive(Debug, Default)]
+pub(super) struct Assembly {
+    /// Own memory, before everything else.
+    settled: Pieces,
+    /// Slices of read buffers after that, and `tail` if it is one.
+    slices: Pieces,
+    sliced: usize,
+    /// Where in the connection the first slice begins.
+    since: u64,
+    /// The piece being extended.
+    tail: BytesMut,
+    tail_is_own: bool,
+    received: usize,
+    memory: usize,
+}
+
+impl Assembly {
+    /// Bytes of the message so far.
+    pub(super) fn received(&self) -> usize {
+        self.received
+    }
+
+    /// Memory held, bytes; slices count with their length.
+    pub(super) fn memory(&self) -> usize {
+        self.memory
+    }
+
+    /// Appends a slice of the read buffer, which begins `offset` bytes into the connection.
+    pub(super) fn slice(&mut self, piece: BytesMut, offset: u64) {
+        if self.tail_is_own {
+            self.settled.push(std::mem::take(&mut self.tail).freeze());
+            self.tail_is_own = false;
+        }
+        if offset.saturating_sub(self.since) > SPREAD * self.sliced as u64 + READ_BYTES as u64 {
+            self.settle();
+        }
+        if self.sliced == 0 {
+            self.since = offset;
+        }
+        self.received += piece.len();
+        self.sliced += piece.len();
+        self.memory += piece.len();
+        if self.tail.as_ptr_range().end == piece.as_ptr() {
+            self.tail.unsplit(piece);
+        } else {
+            self.slices.push(std::mem::replace(&mut self.tail, piece).freeze());
+        }
+    }
+
+    /// Appends a copy of `bytes`, the first of `left` that are missing.
+    pub(super) fn copy(&mut self, mut bytes: &[u8], left: usize) {
+        if !self.tail_is_own {
+            self.settle();
+            self.tail_is_own = true;
+        }
+        let end = self.received + left;
+        while !bytes.is_empty() {
+            if self.tail.len() == self.tail.capacity() {
+                let next = BytesMut::with_capacity((end - self.received).min(OWN_BYTES));
+                self.memory += next.capacity();
+                self.settled.push(std::mem::replace(&mut self.tail, next).freeze());
+            }
+            let room = self.tail.capacity() - self.tail.len();
+            let (head, rest) = bytes.split_at(bytes.len().min(room));
+            self.tail.put_slice(head);
+            self.received += head.len();
+            bytes = rest;
+        }
+    }
+
+    /// Gives the read buffers back.
+    fn settle(&mut self) {
+        let last = std::mem::take(&mut self.tail).freeze();
+        self.slices.push(last);
+        if self.sliced > 0 {
+            let mut own = BytesMut::with_capacity(self.sliced);
+            self.slices.iter().for_each(|slice| own.put_slice(slice));
+            self.slices = Pieces::new();
+            self.settled.push(own.freeze());
+        }
+        self.sliced = 0;
+    }
+
+    /// The message.
+    pub(super) fn finish(self) -> Pieces {
+        let tail = Pieces::from(self.tail.freeze());
+        if self.settled.is_empty() && self.slices.is_empty() {
+            return tail;
+        }
+        self.settled.into_iter().chain(self.slices).chain(tail).collect()
+    }
+}
