@@ -4,7 +4,8 @@
 //!   track lands there, the other track keeps its distance. A track that starts more than [`JUMP_LIMIT`] away has a
 //!   zero of its own and is put at the present instead.
 //! - Decoding times grow strictly; a unit that would not is moved by as little as needed and its composition offset
-//!   keeps its presentation time exact. Presentation times are never invented.
+//!   keeps its presentation time exact. Only where pictures are shown in decoding order (the composition offset is that of the
+//!   one before) the presentation time moves along: it would collide, too, and no two pictures may be shown at one time.
 //! - Audio is counted in samples: the millisecond timestamps only anchor the count. They may stray by
 //!   [`AUDIO_SLACK`]; a hole beyond that is filled with silence (mono and stereo) or left, an overlap is dropped.
 //! - Audio that is announced and absent ([`AUDIO_START_LIMIT`], [`AUDIO_STALL_LIMIT`]) is replaced by silence until it
@@ -109,6 +110,8 @@ pub struct Door {
     config_changes: u32,
     latest: Option<i64>,
     last_dts: Option<i64>,
+    /// The source's composition offset of the latest picture.
+    last_cts: Option<i64>,
     first_keyframe: Option<i64>,
     /// When audio was announced: what came before needs no silence.
     announced: i64,
@@ -229,8 +232,10 @@ impl Door {
             self.assume_audio();
         }
         let (time, jump) = map(&mut self.video, &self.audio, self.latest, dts);
-        let pts = time + if cts.abs() > MAX_CTS { 0 } else { cts };
+        let cts = if cts.abs() > MAX_CTS { 0 } else { cts };
         let dts = self.last_dts.map_or(time, |last| time.max(last + MIN_VIDEO_STEP));
+        let in_order = self.last_cts.replace(cts) == Some(cts);
+        let pts = cts + if in_order { dts } else { time };
         self.stats.dts_repaired += u64::from(dts != time);
         self.last_dts = Some(dts);
         if keyframe {

@@ -123,16 +123,32 @@ fn rtp_and_pes_clocks_wrap_without_a_trace() {
 #[test]
 fn decoding_times_that_stand_still_or_go_back_are_moved_and_presentation_times_kept() {
     let mut door = door(2);
-    let times = [0, 3000, 3000, 2000, 9000, 12_000];
-    for (n, dts) in times.into_iter().enumerate() {
-        door.push_video(dts, 6000, picture(n as u32, n == 0));
+    // A GOP with two reordered pictures, whose decoding times were pressed together on the way.
+    let times = [(0, 6000), (3000, 15_000), (3000, 9000), (3000, 12_000), (12_000, 18_000)];
+    for (n, (dts, pts)) in times.into_iter().enumerate() {
+        door.push_video(dts, pts - dts, picture(n as u32, n == 0));
     }
     let (video, _, discontinuities) = drain(&mut door);
     assert_eq!(discontinuities, 0);
     assert!(video.windows(2).all(|pair| pair[0].0 < pair[1].0));
-    let pts: Vec<i64> = times.iter().map(|dts| TIMELINE_START + dts + 6000).collect();
+    let pts: Vec<i64> = times.iter().map(|(_, pts)| TIMELINE_START + pts).collect();
     assert_eq!(video.iter().map(|unit| unit.1).collect::<Vec<_>>(), pts);
     assert_eq!(door.stats().dts_repaired, 2);
+}
+
+/// GStreamer's flvmux under load: pictures that come late get the time of the one before.
+#[test]
+fn pictures_in_decoding_order_at_one_time_are_shown_one_after_the_other() {
+    for cts in [0, 6000] {
+        let mut door = door(2);
+        for (n, dts) in [0, 3000, 3000, 2000, 9000, 12_000].into_iter().enumerate() {
+            door.push_video(dts, cts, picture(n as u32, n == 0));
+        }
+        let (video, _, discontinuities) = drain(&mut door);
+        let expected = [0, 3000, 3090, 3180, 9000, 12_000].map(|time| TIMELINE_START + time);
+        assert_eq!(video, expected.map(|dts| (dts, dts + cts)));
+        assert_eq!((door.stats().dts_repaired, discontinuities), (2, 0));
+    }
 }
 
 #[test]

@@ -244,7 +244,9 @@ fn acknowledges_each_window_of_bytes() {
 fn takes_aggregates_apart() {
     let mut pair = publishing();
     let mut body = BytesMut::new();
-    for (kind, timestamp, data) in [(9u8, 1000u32, &b"v1"[..]), (8, 1010, b"a1"), (9, 1040, b"v2")] {
+    // Longer than a chunk, so that the parts lie across pieces.
+    let large: Vec<u8> = (0..70_000u32).map(|i| (i / 7) as u8).collect();
+    for (kind, timestamp, data) in [(9u8, 1000u32, &b"v1"[..]), (8, 1010, b"a1"), (9, 1040, &large[..])] {
         body.put_u8(kind);
         body.put_uint(data.len() as u64, 3);
         body.put_uint(u64::from(timestamp & 0xff_ffff), 3);
@@ -258,7 +260,7 @@ fn takes_aggregates_apart() {
     let expected = [
         Event::Video { timestamp: 500, data: Bytes::from_static(b"v1").into() },
         Event::Audio { timestamp: 510, data: Bytes::from_static(b"a1").into() },
-        Event::Video { timestamp: 540, data: Bytes::from_static(b"v2").into() },
+        Event::Video { timestamp: 540, data: Bytes::from(large).into() },
     ];
     assert_eq!(pair.events, expected);
 }

@@ -65,7 +65,19 @@ pub async fn output(command: Command) -> anyhow::Result<Vec<u8>> {
 /// Decodes everything in a file or at a URL; an error if ffmpeg found anything to complain of.
 pub async fn decode_cleanly(input: &str) -> anyhow::Result<()> {
     let mut command = ffmpeg();
-    command.args(["-xerror", "-err_detect", "explode", "-i", input, "-f", "null", "-"]);
+    // Pictures keep the timescale they came with: in the frame rate's, two that are a millisecond apart would be one time.
+    command.args([
+        "-xerror",
+        "-err_detect",
+        "explode",
+        "-i",
+        input,
+        "-enc_time_base:v",
+        "-1",
+        "-f",
+        "null",
+        "-",
+    ]);
     let done = tokio::process::Command::from(command).kill_on_drop(true).output().await?;
     let said = String::from_utf8_lossy(&done.stderr);
     anyhow::ensure!(done.status.success() && said.trim().is_empty(), "ffmpeg says of {input}: {said}");
