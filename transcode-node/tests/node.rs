@@ -71,6 +71,7 @@ async fn a_revoked_worker_falls_silent_and_stores_what_it_had() {
         (numbers == (FIRST..FIRST + 5).collect::<Vec<_>>()).then_some(())
     })
     .await;
+    world.revoke(NODE, 2);
     node.drain().await;
 }
 
@@ -147,6 +148,7 @@ async fn a_draining_worker_goes_on_until_its_successor_has_the_job() {
         (numbers == (FIRST..FIRST + 5).collect::<Vec<_>>()).then_some(())
     })
     .await;
+    world.revoke("worker-b", 2);
     new.drain().await;
 }
 
@@ -187,6 +189,37 @@ async fn a_broadcast_without_an_author_is_remembered() {
     let base = eventually("an answer", ask).await;
     assert_eq!((base.generation, base.epoch, base.ended), (Generation(0), kept.epoch, false));
     assert!(base.slots.len() >= 3);
+    node.drain().await;
+}
+
+/// What a new author's log opens with is shown, so it is kept before the author has stored anything itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_successor_keeps_what_it_begins_with_at_once() {
+    let world = World::new().await;
+    let (node, metrics) = world.node(NODE).await;
+    world.offer(NODE).await;
+    world.follow(Generation(1)).await;
+    world.follow(Generation(2)).await;
+    world.grant(NODE, 1, World::first_base(), StreamSettings::default());
+    let all = messages(9);
+    world.publish(&all[..until_segment(&all, 2) + 10]);
+    world.announce_generation(1, NODE);
+    let stored = async || (world.committed(1).len() == 2).then_some(());
+    eventually("two segments stored", stored).await;
+    let kept = async || world.kept().await.filter(|kept| kept.slots.len() == 2);
+    let before = eventually("both kept", kept).await;
+    world.revoke(NODE, 1);
+    idle(&metrics).await;
+    world.forget_kept().await;
+
+    world.offer(NODE).await;
+    world.grant(NODE, 2, folded(&world), StreamSettings::default());
+    world.fact("the successor", |f| f.generation.0 == 2).await;
+    world.announce_generation(2, NODE);
+    let after = eventually("both kept again", kept).await;
+    assert_eq!(after.slots, before.slots);
+    assert!(world.committed(2).is_empty(), "the successor has stored something");
+    world.revoke(NODE, 2);
     node.drain().await;
 }
 

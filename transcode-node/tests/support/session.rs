@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use millrace_bus::{MemBus, ReaderConfig, SharedBus};
 use millrace_cluster::view;
 use millrace_runtime::{Drain, Metrics, Readiness, SystemClock};
-use millrace_state::{RedbState, SharedState, scan_all};
+use millrace_state::{RedbState, SharedState, Tx, scan_all};
 use millrace_store::{DirStore, SharedStore, SyncPolicy};
 use millrace_transcode::{Config, Deps, Node, start};
 use millrace_wire::announce::{EpochAnnouncement, EpochPhase, IndexFact, SessionAnnouncement};
@@ -327,6 +327,11 @@ impl World {
     pub(crate) async fn kept(&self) -> Option<Snapshot> {
         let record = self.state.get(&keys::snapshot(stream())).await.unwrap()?;
         serde_json::from_slice(&record.value).unwrap()
+    }
+
+    /// As if nobody had kept a state yet.
+    pub(crate) async fn forget_kept(&self) {
+        self.state.commit(Tx::new().delete(keys::snapshot(stream()))).await.unwrap();
     }
 }
 
