@@ -19,6 +19,9 @@ use writer::Order;
 
 /// Commits that may wait for the writer; more push back on their callers.
 const WRITER_QUEUE: usize = 256;
+/// Pages of the file kept in memory: what is read often (streams, claims, newest segments) is far less, and a long index
+/// of recordings must not fill the memory. The library's own default is 1 GB.
+const CACHE_BYTES: usize = 8 << 20;
 
 /// Milliseconds of the wall clock since 1970: what expiry times are kept in, for they outlive the process.
 fn unix_ms() -> u64 {
@@ -40,7 +43,10 @@ impl RedbState {
     pub async fn open(path: impl AsRef<Path>) -> Result<Self, StateError> {
         let path = path.as_ref().to_path_buf();
         let opened = tokio::task::spawn_blocking(move || {
-            let db = Database::create(path).map_err(StateError::unavailable)?;
+            let db = Database::builder()
+                .set_cache_size(CACHE_BYTES)
+                .create(path)
+                .map_err(StateError::unavailable)?;
             let version = table::prepare(&db)?;
             Ok((Arc::new(db), version))
         });
