@@ -135,6 +135,8 @@ impl<S: Socket> Connection<S> {
             }
             self.rtmp.prepare_read(&mut self.buf);
             let outcome = tokio::select! {
+                // Whoever has sent something needs no look at the others; the runtime's budget ends a run of reads.
+                biased;
                 read = self.socket.read_buf(&mut self.buf) => self.received(read),
                 () = &mut self.closed => Err(self.close_reason().into()),
                 () = &mut timer => self.timed_out(timer.as_mut()),

@@ -238,9 +238,8 @@ impl Session {
             self.announce(now);
         }
         let named = self.named_at.is_none_or(|at| now - at >= NAMED_MS);
-        let stored = named && self.is_stored();
-        let over = self.lease.gone_since().is_some_and(|at| stored || now - at > LINGER_MS);
-        if self.lease.is_released() && over {
+        let over = |at| now - at > LINGER_MS || named && self.is_stored();
+        if self.lease.is_released() && self.lease.gone_since().is_some_and(over) {
             self.done = true;
             self.seats.revoke_standby(&mut self.out);
             self.out.push_back(Output::Done);

@@ -97,11 +97,11 @@ impl Assembly {
     }
 
     /// The message.
-    pub(super) fn finish(self) -> Pieces {
-        let tail = Pieces::from(self.tail.freeze());
-        if self.settled.is_empty() && self.slices.is_empty() {
-            return tail;
+    pub(super) fn finish(mut self) -> Pieces {
+        self.slices.push(self.tail.freeze());
+        if self.settled.is_empty() {
+            return self.slices;
         }
-        self.settled.into_iter().chain(self.slices).chain(tail).collect()
+        self.settled.into_iter().chain(self.slices).collect()
     }
 }

@@ -98,6 +98,8 @@ pub struct ServerSession {
     pub(super) aggregate: Option<Aggregate>,
     pub(super) ignored: u64,
     ping_answered: Option<u32>,
+    /// A read buffer that is not in use; see [`Self::prepare_read`].
+    other_buffer: BytesMut,
 }
 
 impl ServerSession {
@@ -122,16 +124,27 @@ impl ServerSession {
             aggregate: None,
             ignored: 0,
             ping_answered: None,
+            other_buffer: BytesMut::new(),
         }
     }
 
     /// Reserves room in `buf` for the next read: little before publish, whole frames afterwards.
-    pub fn prepare_read(&self, buf: &mut BytesMut) {
+    ///
+    /// Two buffers take turns: pictures still under way hold slices of the one that is full.
+    pub fn prepare_read(&mut self, buf: &mut BytesMut) {
         let publishing = matches!(self.state, State::Publishing { .. });
         let room = if publishing { READ_BYTES } else { READ_BYTES_BEFORE_PUBLISH };
-        if buf.capacity() - buf.len() < MIN_READ_BYTES.min(room) {
-            buf.reserve(room);
+        if buf.capacity() - buf.len() >= MIN_READ_BYTES.min(room) || buf.try_reclaim(room) {
+            return;
         }
+        if !self.other_buffer.try_reclaim(buf.len() + room) {
+            // What is left over is part of a header; with room for it the buffer can be used again.
+            let left_over = if publishing { MIN_READ_BYTES.max(buf.len()) } else { buf.len() };
+            self.other_buffer = BytesMut::with_capacity(left_over + room);
+        }
+        self.other_buffer.extend_from_slice(buf);
+        std::mem::swap(&mut self.other_buffer, buf);
+        self.other_buffer.clear();
     }
 
     /// False while a decision is pending, or after the end: the shell should not read the socket.
