@@ -44,7 +44,7 @@ fn packaged(messages: &[MediaMessage]) -> Vec<u8> {
         let (version, boundary) = (unit.init_version.0, true);
         packager.push(match unit.kind {
             UnitKind::Config { .. } => {
-                let config = AudioConfig::from_asc(unit.data.clone().into_contiguous()).unwrap();
+                let config = AudioConfig::from_asc(unit.data.contiguous()).unwrap();
                 MediaEvent::Init { version, config: TrackConfig::Audio(config) }
             }
             UnitKind::Frame => {
@@ -85,8 +85,7 @@ async fn announced_audio_that_never_comes_is_silence_a_decoder_takes() {
     for config in units(&messages, Track::Audio).filter(|unit| unit.kind.is_config()) {
         assert_eq!(config.kind, UnitKind::Config { bandwidth: 100_800 });
         assert_eq!(config.init_version.0, 0);
-        let config =
-            TrackConfig::Audio(AudioConfig::from_asc(config.data.clone().into_contiguous()).unwrap());
+        let config = TrackConfig::Audio(AudioConfig::from_asc(config.data.contiguous()).unwrap());
         assert_eq!(init_segment(&config), init_segment(&expected));
         assert_eq!(config.track(), TrackKind::Audio);
     }

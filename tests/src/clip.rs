@@ -88,12 +88,12 @@ impl Units {
             match tag.kind {
                 TagKind::Video => {
                     if let Some(FlvVideo::Nalus { data, .. }) = FlvVideo::parse(tag.body)? {
-                        units.video.push(data.into_contiguous());
+                        units.video.push(data.contiguous());
                     }
                 }
                 TagKind::Audio => {
                     if let Some(FlvAudio::Raw(data)) = FlvAudio::parse(tag.body)? {
-                        units.audio.push(data.into_contiguous());
+                        units.audio.push(data.contiguous());
                     }
                 }
                 TagKind::Script => {}

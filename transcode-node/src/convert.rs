@@ -24,7 +24,7 @@ pub(crate) struct BadUnit {
 /// When a configuration record cannot be read.
 pub(crate) fn media_event(unit: MediaUnit) -> Result<MediaEvent, BadUnit> {
     match unit.kind {
-        UnitKind::Config { .. } => config_event(unit),
+        UnitKind::Config { .. } => config_event(&unit),
         UnitKind::Frame => Ok(MediaEvent::Unit(StampedUnit { stamp: stamp(&unit), unit: media_unit(unit) })),
     }
 }
@@ -48,10 +48,10 @@ fn media_unit(unit: MediaUnit) -> Unit {
     }
 }
 
-fn config_event(unit: MediaUnit) -> Result<MediaEvent, BadUnit> {
+fn config_event(unit: &MediaUnit) -> Result<MediaEvent, BadUnit> {
     let msn = unit.msn.0;
     let bad = |what, reason: String| BadUnit { msn, what, reason };
-    let data = unit.data.into_contiguous();
+    let data = unit.data.contiguous();
     let config = match unit.track {
         Track::Video => VideoConfig::from_avcc(data)
             .map(TrackConfig::Video)

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use millrace_media::hls::MediaPlaylist;
 use millrace_media::hls::checker::Checker;
 use millrace_runtime::Metrics;
-use millrace_transcode::Config;
+use millrace_transcode::{Config, Node};
 use millrace_wire::control_api::StreamSettings;
 use millrace_wire::fact::{Fact, FactMessage, Snapshot, TrackSlot};
 use millrace_wire::ids::{Generation, InitVersion, Rendition};
@@ -39,19 +39,25 @@ fn is_segment(fact: &FactMessage, msn: u64) -> bool {
     matches!(&fact.fact, Fact::Segment(s) if s.msn.0 == msn)
 }
 
+/// A world whose one node is the author of generation 1.
+async fn granted() -> (World, Node, Metrics) {
+    let world = World::new().await;
+    let (node, metrics) = world.node(NODE).await;
+    world.offer(NODE).await;
+    world.follow(Generation(1)).await;
+    world.grant(NODE, 1, World::first_base(), StreamSettings::default());
+    (world, node, metrics)
+}
+
 async fn idle(metrics: &Metrics) {
     eventually("the job's end", async || (number(metrics, "jobs") == 0).then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_revoked_worker_falls_silent_and_stores_what_it_had() {
-    let world = World::new().await;
-    let (node, metrics) = world.node(NODE).await;
-    world.offer(NODE).await;
-    world.follow(Generation(1)).await;
+    let (world, node, metrics) = granted().await;
     let all = messages(9);
     let half = until_segment(&all, 2) + 10;
-    world.grant(NODE, 1, World::first_base(), StreamSettings::default());
     world.publish(&all[..half]);
     world.fact("two segments", |f| is_segment(f, FIRST + 1)).await;
     world.revoke(NODE, 1);
@@ -165,11 +171,7 @@ fn folded(world: &World) -> Snapshot {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broadcast_without_an_author_is_remembered() {
-    let world = World::new().await;
-    let (node, metrics) = world.node(NODE).await;
-    world.offer(NODE).await;
-    world.follow(Generation(1)).await;
-    world.grant(NODE, 1, World::first_base(), StreamSettings::default());
+    let (world, node, metrics) = granted().await;
     let all = messages(9);
     world.publish(&all[..until_segment(&all, 4)]);
     world.fact("a segment", |f| is_segment(f, FIRST)).await;
@@ -195,12 +197,8 @@ async fn a_broadcast_without_an_author_is_remembered() {
 /// What a new author's log opens with is shown, so it is kept before the author has stored anything itself.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_successor_keeps_what_it_begins_with_at_once() {
-    let world = World::new().await;
-    let (node, metrics) = world.node(NODE).await;
-    world.offer(NODE).await;
-    world.follow(Generation(1)).await;
+    let (world, node, metrics) = granted().await;
     world.follow(Generation(2)).await;
-    world.grant(NODE, 1, World::first_base(), StreamSettings::default());
     let all = messages(9);
     world.publish(&all[..until_segment(&all, 2) + 10]);
     world.announce_generation(1, NODE);

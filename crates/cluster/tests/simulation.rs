@@ -139,7 +139,7 @@ fn verify(w: &World) {
                 .accepted
                 .iter()
                 .filter(|u| u.track == track)
-                .flat_map(|u| toy::numbers(&u.data.clone().into_contiguous()))
+                .flat_map(|u| toy::numbers(&u.data.contiguous()))
                 .collect();
             let stored = w.facts_of(s.epoch, track);
             // An ingest death, or a ring too small for the outage, may cost media; order and uniqueness stay.

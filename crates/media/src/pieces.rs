@@ -68,10 +68,10 @@ impl Pieces {
         Reader { piece: &self.first, more: self.more.iter(), remaining: self.len() }
     }
 
-    /// The bytes in one piece; copied if there were several.
-    pub fn into_contiguous(self) -> Bytes {
+    /// The bytes in one piece; copied if there are several.
+    pub fn contiguous(&self) -> Bytes {
         if self.more.is_empty() {
-            return self.first;
+            return self.first.clone();
         }
         let mut reader = self.reader();
         reader.copy_to_bytes(reader.remaining())
@@ -195,7 +195,7 @@ mod tests {
             prop_assert_eq!(&reader.copy_to_bytes(rest.len())[..], rest);
             pieces.skip(skipped);
             prop_assert_eq!(pieces.is_empty(), rest.is_empty());
-            prop_assert_eq!(&pieces.clone().into_contiguous()[..], rest);
+            prop_assert_eq!(&pieces.contiguous()[..], rest);
             if let Some((last, head)) = rest.split_last() {
                 let other: Vec<u8> = head.iter().copied().chain([!last]).collect();
                 prop_assert_ne!(&pieces, &cut(&other, &others));
@@ -209,6 +209,6 @@ mod tests {
         let bytes = Bytes::from(vec![7; 100]);
         let mut pieces = Pieces::from(bytes.clone());
         pieces.skip(10);
-        assert_eq!(pieces.into_contiguous().as_ptr(), bytes[10..].as_ptr());
+        assert_eq!(pieces.contiguous().as_ptr(), bytes[10..].as_ptr());
     }
 }

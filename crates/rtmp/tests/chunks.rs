@@ -182,7 +182,7 @@ fn a_message_spread_over_much_else_gives_the_read_buffers_back() {
         buffers.push(buf);
     }
     let whole = whole.expect("the message is whole");
-    assert_eq!(&whole.payload.clone().into_contiguous()[..], sent);
+    assert_eq!(&whole.payload.contiguous()[..], sent);
     // A buffer that nobody else holds can be taken over from its start.
     let kept = buffers.iter_mut().filter_map(|buf| (!buf.try_reclaim(64 << 10)).then_some(())).count();
     assert!((1..=3).contains(&kept), "{kept} read buffers are held");
@@ -234,7 +234,7 @@ proptest! {
         length in 1usize..60_000, seed: u8, read in 1usize..9000,
     ) {
         let sent = message(6, MessageType::VIDEO, 7, &bytes(length, seed));
-        let (mut wire, mut rest) = (BytesMut::new(), sent.payload.clone().into_contiguous());
+        let (mut wire, mut rest) = (BytesMut::new(), sent.payload.contiguous());
         let mut writer = ChunkWriter::default();
         let mut sizes_left = sizes.iter().cycle();
         let mut format = 0;

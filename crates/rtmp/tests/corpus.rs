@@ -4,18 +4,11 @@
 #[path = "common/fuzz.rs"]
 #[allow(unreachable_pub)]
 mod fuzz;
+#[path = "../../../tests/fuzz/replay.rs"]
+#[allow(unreachable_pub)]
+mod replay;
 
-use std::path::Path;
-
-fn replay(target: &str, run: fn(&[u8])) {
-    let root = Path::new("../../tests/fuzz/seeds").join(target);
-    let files: Vec<_> = std::fs::read_dir(&root).unwrap().map(|entry| entry.unwrap().path()).collect();
-    assert!(!files.is_empty(), "no seeds in {}", root.display());
-    for file in files {
-        eprintln!("{}", file.display());
-        run(&std::fs::read(&file).unwrap());
-    }
-}
+use replay::replay;
 
 #[test]
 fn chunk_reader_corpus() {

@@ -21,12 +21,7 @@ fn frames() -> Vec<Message> {
 
 fn theirs(m: &Message) -> MessagePayload {
     let timestamp = RtmpTimestamp::new(m.timestamp);
-    MessagePayload {
-        timestamp,
-        type_id: m.kind.0,
-        message_stream_id: m.stream,
-        data: m.payload.clone().into_contiguous(),
-    }
+    MessagePayload { timestamp, type_id: m.kind.0, message_stream_id: m.stream, data: m.payload.contiguous() }
 }
 
 #[test]

@@ -74,7 +74,7 @@ fn rml_rtmp_reader_desynchronises_without_repeated_extended_timestamps() {
         }
         got
     }));
-    let expected: Vec<_> = messages.iter().map(|m| m.payload.clone().into_contiguous()).collect();
+    let expected: Vec<_> = messages.iter().map(|m| m.payload.contiguous()).collect();
     assert!(outcome.is_err() || outcome.is_ok_and(|got| got != expected));
 }
 

@@ -204,7 +204,7 @@ fn answers_what_encoders_ask() {
     }
     // An AMF3 command: AMF0 behind a zero byte.
     let mut amf3 = vec![0];
-    amf3.extend_from_slice(&command("createStream", 30.0, &[Value::Null]).into_contiguous());
+    amf3.extend_from_slice(&command("createStream", 30.0, &[Value::Null]).contiguous());
     pair.client.send_message(&message(3, MessageType::COMMAND_AMF3, 0, &amf3)).unwrap();
     // A command that ends after its name.
     let mut short = BytesMut::new();

@@ -66,18 +66,8 @@ pub async fn output(command: Command) -> anyhow::Result<Vec<u8>> {
 pub async fn decode_cleanly(input: &str) -> anyhow::Result<()> {
     let mut command = ffmpeg();
     // Pictures keep the timescale they came with: in the frame rate's, two that are a millisecond apart would be one time.
-    command.args([
-        "-xerror",
-        "-err_detect",
-        "explode",
-        "-i",
-        input,
-        "-enc_time_base:v",
-        "-1",
-        "-f",
-        "null",
-        "-",
-    ]);
+    command.args(["-xerror", "-err_detect", "explode", "-i", input]);
+    command.args(["-enc_time_base:v", "-1", "-f", "null", "-"]);
     let done = tokio::process::Command::from(command).kill_on_drop(true).output().await?;
     let said = String::from_utf8_lossy(&done.stderr);
     anyhow::ensure!(done.status.success() && said.trim().is_empty(), "ffmpeg says of {input}: {said}");

@@ -114,7 +114,7 @@ impl Mux {
     }
 
     /// An RTMP video message.
-    pub(crate) fn video(&mut self, timestamp: u32, body: impl Into<Pieces>) -> Result<(), MediaError> {
+    pub(crate) fn video(&mut self, timestamp: u32, body: Pieces) -> Result<(), MediaError> {
         if let Some(video) = FlvVideo::parse(body)? {
             self.door.push_flv_video(timestamp, video)?;
             self.advance()?;
@@ -123,7 +123,7 @@ impl Mux {
     }
 
     /// An RTMP audio message.
-    pub(crate) fn audio(&mut self, timestamp: u32, body: impl Into<Pieces>) -> Result<(), MediaError> {
+    pub(crate) fn audio(&mut self, timestamp: u32, body: Pieces) -> Result<(), MediaError> {
         if let Some(audio) = FlvAudio::parse(body)? {
             self.door.push_flv_audio(timestamp, audio)?;
             self.advance()?;
@@ -334,10 +334,10 @@ mod tests {
 
     /// Stereo AAC at 48 kHz from `from_ms` on; the messages it makes.
     fn audio(mux: &mut Mux, from_ms: u32, frames: u32) -> Vec<Vec<MediaUnit>> {
-        mux.audio(from_ms, Bytes::from_static(&[0xaf, 0, 0x11, 0x90])).unwrap();
+        mux.audio(from_ms, Bytes::from_static(&[0xaf, 0, 0x11, 0x90]).into()).unwrap();
         for n in 0..frames {
             let ms = from_ms + (f64::from(n) * 1024.0 / 48.0).round() as u32;
-            mux.audio(ms, Bytes::from(vec![0xaf, 1, n as u8, 1])).unwrap();
+            mux.audio(ms, Bytes::from(vec![0xaf, 1, n as u8, 1]).into()).unwrap();
         }
         std::iter::from_fn(|| mux.poll()).collect()
     }
@@ -408,11 +408,11 @@ mod tests {
     #[test]
     fn other_codecs_are_final_and_garbage_is_not() {
         let mut mux = mux();
-        let hevc = mux.video(0, Bytes::from_static(b"\x91hvc1....")).unwrap_err();
+        let hevc = mux.video(0, Bytes::from_static(b"\x91hvc1....").into()).unwrap_err();
         assert!(hevc.is_final(), "{hevc}");
-        let mp3 = mux.audio(0, Bytes::from_static(&[0x2f, 1, 2, 3])).unwrap_err();
+        let mp3 = mux.audio(0, Bytes::from_static(&[0x2f, 1, 2, 3]).into()).unwrap_err();
         assert!(mp3.is_final(), "{mp3}");
-        let short = mux.video(0, Bytes::from_static(&[0x17, 0])).unwrap_err();
+        let short = mux.video(0, Bytes::from_static(&[0x17, 0]).into()).unwrap_err();
         assert!(!short.is_final(), "{short}");
     }
 }

@@ -346,18 +346,18 @@ impl Consumer {
 pub fn frames(messages: &[MediaMessage], track: Track) -> Vec<Bytes> {
     let units = messages.iter().flat_map(|message| &message.units);
     let units = units.filter(|unit| unit.track == track && unit.kind == UnitKind::Frame);
-    units.map(|unit| unit.data.clone().into_contiguous()).collect()
+    units.map(|unit| unit.data.contiguous()).collect()
 }
 
 /// What was pushed, as it must come out.
 pub fn pushed(tags: &[Tag], track: Track) -> Vec<Bytes> {
     let bodies = tags.iter().filter_map(|tag| match (tag.kind, track) {
         (TagKind::Video, Track::Video) => match FlvVideo::parse(tag.body.clone()).unwrap() {
-            Some(FlvVideo::Nalus { data, .. }) => Some(data.into_contiguous()),
+            Some(FlvVideo::Nalus { data, .. }) => Some(data.contiguous()),
             _ => None,
         },
         (TagKind::Audio, Track::Audio) => match FlvAudio::parse(tag.body.clone()).unwrap() {
-            Some(FlvAudio::Raw(data)) => Some(data.into_contiguous()),
+            Some(FlvAudio::Raw(data)) => Some(data.contiguous()),
             _ => None,
         },
         _ => None,

@@ -87,7 +87,7 @@ impl ToyPackager {
                 pdt: WALL + u.dts as u64,
                 ..Open::default()
             });
-            open.pending.push(u.data.clone().into_contiguous());
+            open.pending.push(u.data.contiguous());
             open.units += 1;
             if open.pending.len() == PART_UNITS {
                 part(u.track, open, out);

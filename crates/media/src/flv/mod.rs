@@ -84,7 +84,7 @@ impl FlvVideo {
         let cts_ms = i32::from_be_bytes([a, b, c, 0]) >> 8; // SI24
         body.skip(5);
         match packet_type {
-            0 => Ok(Some(Self::SequenceHeader(body.into_contiguous()))),
+            0 => Ok(Some(Self::SequenceHeader(body.contiguous()))),
             1 if body.is_empty() => Ok(None),
             1 => Ok(Some(Self::Nalus { cts_ms, keyframe: frame_type == FRAME_KEY, data: body })),
             2 => Ok(Some(Self::EndOfSequence)),
@@ -105,7 +105,7 @@ impl FlvAudio {
         let Some([_, packet_type]) = body.first_chunk() else { return Err(FlvError::Truncated("audio")) };
         body.skip(2);
         match packet_type {
-            0 => Ok(Some(Self::SequenceHeader(body.into_contiguous()))),
+            0 => Ok(Some(Self::SequenceHeader(body.contiguous()))),
             1 if body.is_empty() => Ok(None),
             1 => Ok(Some(Self::Raw(body))),
             other => Err(FlvError::PacketType("audio", other)),
@@ -157,7 +157,7 @@ mod tests {
     fn shares_the_messages_memory() {
         let body = Bytes::from(vec![0x17, 1, 0, 0, 0, 1, 2, 3]);
         let Ok(Some(FlvVideo::Nalus { data, .. })) = FlvVideo::parse(body.clone()) else { panic!() };
-        assert_eq!(data.into_contiguous().as_ptr(), body[5..].as_ptr());
+        assert_eq!(data.contiguous().as_ptr(), body[5..].as_ptr());
     }
 
     proptest! {

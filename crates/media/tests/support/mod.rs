@@ -204,9 +204,7 @@ pub fn unit_data(events: &[MediaEvent], track: TrackKind) -> Vec<Bytes> {
     events
         .iter()
         .filter_map(|event| match event {
-            MediaEvent::Unit(unit) if unit.unit.track() == track => {
-                Some(unit.unit.data().clone().into_contiguous())
-            }
+            MediaEvent::Unit(unit) if unit.unit.track() == track => Some(unit.unit.data().contiguous()),
             _ => None,
         })
         .collect()
@@ -218,11 +216,9 @@ pub fn message_data(messages: &[Message], track: TrackKind) -> Vec<Bytes> {
         .iter()
         .filter_map(|message| match message {
             Message::Video(_, FlvVideo::Nalus { data, .. }) if track == TrackKind::Video => {
-                Some(data.clone().into_contiguous())
+                Some(data.contiguous())
             }
-            Message::Audio(_, FlvAudio::Raw(data)) if track == TrackKind::Audio => {
-                Some(data.clone().into_contiguous())
-            }
+            Message::Audio(_, FlvAudio::Raw(data)) if track == TrackKind::Audio => Some(data.contiguous()),
             _ => None,
         })
         .collect()

@@ -16,5 +16,7 @@ pub const INITIAL_CHUNK_BYTES: usize = 128;
 pub const MAX_CHUNK_BYTES: u32 = 0x7fff_ffff;
 /// The 24-bit timestamp value that says "the real one follows in 32 bits" (RTMP 5.3.1.3).
 pub const EXTENDED: u32 = 0x00ff_ffff;
+/// Longest header of a chunk: basic header 3, message header 11, extended timestamp 4 (RTMP 5.3.1).
+pub const MAX_HEADER_BYTES: usize = 3 + 11 + 4;
 /// Largest message length that fits its 24-bit field.
 pub const MAX_MESSAGE_FIELD: usize = 0x00ff_ffff;

@@ -1,7 +1,7 @@
 //! Messages in, chunks out.
 
 use super::header::{BasicHeader, RawHeader};
-use super::{EXTENDED, INITIAL_CHUNK_BYTES, MAX_CHUNK_BYTES, MAX_MESSAGE_FIELD};
+use super::{EXTENDED, INITIAL_CHUNK_BYTES, MAX_CHUNK_BYTES, MAX_HEADER_BYTES, MAX_MESSAGE_FIELD};
 use crate::error::ErrorKind;
 use crate::message::{Message, MessageType};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -87,7 +87,7 @@ impl ChunkWriter {
 
     fn write_chunks(&mut self, message: &Message, out: &mut BytesMut) {
         let chunks = message.payload.len().div_ceil(self.chunk_bytes);
-        out.reserve(message.payload.len() + 18 + chunks * 7);
+        out.reserve(message.payload.len() + MAX_HEADER_BYTES + chunks * 7);
         let field = self.first_header(message, out);
         let mut rest = message.payload.reader();
         self.chunk(&mut rest, out);

@@ -258,7 +258,7 @@ impl ClientSession {
     fn handle(&mut self, message: &Message, now: Duration) -> Result<Option<ClientEvent>, ErrorKind> {
         match message.kind {
             MessageType::COMMAND_AMF0 => {
-                return self.command(&message.payload.clone().into_contiguous(), now);
+                return self.command(&message.payload.contiguous(), now);
             }
             MessageType::ACKNOWLEDGEMENT => {
                 return control_u32(&message.payload, "acknowledgement")

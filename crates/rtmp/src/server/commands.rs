@@ -152,7 +152,7 @@ impl ServerSession {
 /// Decodes a command. Short ones (no command object, no transaction id) are completed, not refused.
 fn decode(message: &Message, limits: &crate::limits::AmfLimits) -> Result<Command, ErrorKind> {
     // An AMF3 command carries AMF0 behind a zero byte; some encoders leave the byte out.
-    let payload = message.payload.clone().into_contiguous();
+    let payload = message.payload.contiguous();
     let payload: &[u8] = match (message.kind, payload.split_first()) {
         (MessageType::COMMAND_AMF3, Some((0, rest))) if rest.first() == Some(&2) => rest,
         _ => &payload,

@@ -62,8 +62,8 @@ impl ServerSession {
 
 impl Aggregate {
     /// An aggregate in several pieces is copied: parts of it lie across them, and hardly any encoder sends one.
-    pub(super) fn new(message: Message) -> Self {
-        Self { rest: message.payload.into_contiguous(), timestamp: message.timestamp, base: None }
+    pub(super) fn new(message: &Message) -> Self {
+        Self { rest: message.payload.contiguous(), timestamp: message.timestamp, base: None }
     }
 
     fn next_part(&mut self) -> Option<(MessageType, u32, Bytes)> {
@@ -84,7 +84,7 @@ impl Aggregate {
 
 fn decode_data(message: &Message, limits: &Limits) -> Option<Event> {
     // AMF3 data carries AMF0 behind a zero byte.
-    let payload = message.payload.clone().into_contiguous();
+    let payload = message.payload.contiguous();
     let payload: &[u8] = match (message.kind, payload.split_first()) {
         (MessageType::DATA_AMF3, Some((0, rest))) => rest,
         _ => &payload,

@@ -3,7 +3,7 @@
 use super::info::{ConnectInfo, PublishRequest, Rejection};
 use super::media::Aggregate;
 use crate::amf::{Properties, Value};
-use crate::chunk::ChunkReader;
+use crate::chunk::{ChunkReader, MAX_HEADER_BYTES};
 use crate::error::{ErrorKind, Location, Phase, RtmpError};
 use crate::handshake::Handshake;
 use crate::limits::{Limits, MIN_READ_BYTES, MIN_WINDOW_ACK_BYTES, READ_BYTES, READ_BYTES_BEFORE_PUBLISH};
@@ -138,9 +138,8 @@ impl ServerSession {
             return;
         }
         if !self.other_buffer.try_reclaim(buf.len() + room) {
-            // What is left over is part of a header; with room for it the buffer can be used again.
-            let left_over = if publishing { MIN_READ_BYTES.max(buf.len()) } else { buf.len() };
-            self.other_buffer = BytesMut::with_capacity(left_over + room);
+            // All that is left over while publishing is part of a header; with room for it the buffer can be used again.
+            self.other_buffer = BytesMut::with_capacity(buf.len() + room + MAX_HEADER_BYTES);
         }
         self.other_buffer.extend_from_slice(buf);
         std::mem::swap(&mut self.other_buffer, buf);
@@ -365,7 +364,7 @@ impl ServerSession {
         let result = match message.kind {
             MessageType::VIDEO | MessageType::AUDIO => Ok(self.media(message)),
             MessageType::AGGREGATE if self.is_publishing() => {
-                self.aggregate = Some(Aggregate::new(message));
+                self.aggregate = Some(Aggregate::new(&message));
                 Ok(None)
             }
             MessageType::DATA_AMF0 | MessageType::DATA_AMF3 => Ok(self.data(&message)),

@@ -38,7 +38,7 @@ fn note(times: &SentTimes, shot: &Shot) {
     if shot.kind == TagKind::Video
         && let Ok(Some(FlvVideo::Nalus { data, .. })) = FlvVideo::parse(shot.body.clone())
     {
-        let data = data.into_contiguous();
+        let data = data.contiguous();
         times.lock().unwrap_or_else(PoisonError::into_inner).insert(data, Instant::now());
     }
 }
