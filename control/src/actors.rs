@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use millrace_runtime::Backoff;
 use millrace_state::{StateError, Tx};
+use millrace_wire::close_reason::CloseReason;
 use millrace_wire::ids::{NodeId, StreamId, UnixMillis};
-use millrace_wire::keys;
-use millrace_wire::reasons::CloseReason;
+use millrace_wire::state_keys;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -153,14 +153,14 @@ impl Reconciler {
     /// Takes or keeps the lead; `false` while somebody else has it.
     async fn lead(&mut self) -> Result<bool, RepoError> {
         let state = self.core.repo.state();
-        let current = state.get(keys::LEADER).await?;
+        let current = state.get(state_keys::LEADER).await?;
         let mine = current.as_ref().is_some_and(|leader| *leader.value == *self.node.as_str().as_bytes());
         if current.is_some() && !mine {
             self.leading_since = None;
             return Ok(false);
         }
-        let tx = Tx::new().check(keys::LEADER, current.map(|leader| leader.version)).put_ttl(
-            keys::LEADER,
+        let tx = Tx::new().check(state_keys::LEADER, current.map(|leader| leader.version)).put_ttl(
+            state_keys::LEADER,
             self.node.as_str().to_owned(),
             LEADER_TTL,
         );
@@ -182,10 +182,10 @@ impl Reconciler {
 
     async fn resign(&self) {
         let state = self.core.repo.state();
-        if let Ok(Some(leader)) = state.get(keys::LEADER).await
+        if let Ok(Some(leader)) = state.get(state_keys::LEADER).await
             && *leader.value == *self.node.as_str().as_bytes()
         {
-            let tx = Tx::new().check(keys::LEADER, Some(leader.version)).delete(keys::LEADER);
+            let tx = Tx::new().check(state_keys::LEADER, Some(leader.version)).delete(state_keys::LEADER);
             if let Err(error) = state.commit(tx).await {
                 debug!(%error, "the lead was not handed over: it runs out by itself");
             }

@@ -8,22 +8,22 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use millrace_bus::{BusError, Message, Subscription};
-use millrace_cluster::Millis;
-use millrace_cluster::at_rest::at_rest;
-use millrace_cluster::author::Frames;
-use millrace_cluster::closer::{Closer, Closing as Taken, GENERATION};
-use millrace_cluster::worker;
-use millrace_media::cmaf::demux::parse_config;
+use millrace_media::container::cmaf::demux::parse_config;
+use millrace_protocol::Millis;
+use millrace_protocol::job;
+use millrace_protocol::log::writer::EncodedMessage;
+use millrace_protocol::state::checkpoint::at_rest;
+use millrace_protocol::takeover::{Closing as Taken, GENERATION, OrphanLog};
 use millrace_runtime::Alarm;
 use millrace_state::StateError;
 use millrace_store::StoreError;
-use millrace_wire::announce::{EpochAnnouncement, EpochPhase};
-use millrace_wire::control_api;
-use millrace_wire::fact::{Slot, Snapshot};
-use millrace_wire::frame::FrameError;
+use millrace_wire::fact::{SegmentSlot, StreamState};
+use millrace_wire::fragment::FragmentError;
 use millrace_wire::ids::{Generation, StreamId};
-use millrace_wire::objects::{ObjectKind, ObjectName};
-use millrace_wire::repair::RepairRequest;
+use millrace_wire::message::announce::{EpochAnnouncement, EpochPhase};
+use millrace_wire::message::control;
+use millrace_wire::message::repair::RepairRequest;
+use millrace_wire::object_names::{ObjectKind, ObjectName};
 use millrace_wire::subjects;
 use serde::Serialize;
 use tokio::time::Instant;
@@ -55,7 +55,7 @@ const CAPACITY: usize = 128;
 const LINGER: Duration = Duration::from_millis(END_ANNOUNCED_MS + 5_000);
 
 /// A log that a newer epoch follows is answered for this long: the next session builds on it.
-const FAREWELL: Duration = Duration::from_millis(worker::LINGER_MS);
+const FAREWELL: Duration = Duration::from_millis(job::LINGER_MS);
 
 /// The state store's time to keep a log's state.
 const KEEP_LIMIT: Duration = Duration::from_secs(1);
@@ -73,7 +73,7 @@ enum CloseError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
-    Frame(#[from] FrameError),
+    Frame(#[from] FragmentError),
 }
 
 /// The logs this control closes.
@@ -160,7 +160,7 @@ async fn pause(claim: &Claim) {
 }
 
 /// Whether the author of the log that `known` comes from, or the session that would find another, still answers.
-async fn is_cared_for(core: &Core, claim: &Claim, known: Option<&Snapshot>) -> bool {
+async fn is_cared_for(core: &Core, claim: &Claim, known: Option<&StreamState>) -> bool {
     let patient = claim.by_control || claim.over_for_ms(crate::unix(&*core.clock)) < AUTHOR_LIMIT_MS;
     if let Some(state) = known.filter(|state| state.generation > Generation(0) && patient) {
         let subject = subjects::ring_live(claim.stream, state.epoch, state.generation);
@@ -174,7 +174,7 @@ async fn is_cared_for(core: &Core, claim: &Claim, known: Option<&Snapshot>) -> b
 }
 
 /// The newest state that followers still have.
-async fn ask(core: &Core, claim: &Claim) -> Result<Option<Snapshot>, CloseError> {
+async fn ask(core: &Core, claim: &Claim) -> Result<Option<StreamState>, CloseError> {
     let subject = subjects::snap(claim.stream);
     for _ in 0..SNAPSHOT_TRIES {
         let replies = core.bus.gather(&subject, Bytes::new(), SNAPSHOT_WAIT, MAX_SNAPSHOTS).await?;
@@ -193,7 +193,7 @@ async fn answers(core: &Core, ring: &str) -> bool {
 }
 
 /// The state that the segment index and the stored initialisation sections tell.
-async fn rebuild(core: &Core, claim: &Claim) -> Result<Option<Snapshot>, CloseError> {
+async fn rebuild(core: &Core, claim: &Claim) -> Result<Option<StreamState>, CloseError> {
     let mut rebuild = Rebuild::new(claim.stream, claim.broadcast);
     core.repo.index(claim.stream, |fact| rebuild.add(fact)).await?;
     let Some(mut rebuilt) = rebuild.finish(&claim.settings) else { return Ok(None) };
@@ -220,7 +220,7 @@ async fn rebuild(core: &Core, claim: &Claim) -> Result<Option<Snapshot>, CloseEr
 struct Log<'a> {
     core: &'a Arc<Core>,
     claim: &'a Claim,
-    closer: Closer,
+    closer: OrphanLog,
     epochs: Subscription,
     repairs: Subscription,
     snapshots: Subscription,
@@ -230,7 +230,7 @@ struct Log<'a> {
 
 impl<'a> Log<'a> {
     /// Writes the log as far as it goes, telling nobody yet.
-    async fn open(core: &'a Arc<Core>, claim: &'a Claim, base: Snapshot) -> Result<Self, CloseError> {
+    async fn open(core: &'a Arc<Core>, claim: &'a Claim, base: StreamState) -> Result<Self, CloseError> {
         let wall = crate::unix(&*core.clock);
         let closing = Taken {
             epoch: claim.epoch,
@@ -244,7 +244,7 @@ impl<'a> Log<'a> {
         Ok(Self {
             core,
             claim,
-            closer: Closer::open(now, closing, base, core.bus.max_payload())?,
+            closer: OrphanLog::open(now, closing, base, core.bus.max_payload())?,
             epochs: core.bus.subscribe(&subjects::epoch(claim.stream), CAPACITY).await?,
             repairs: core.bus.subscribe(&ring, CAPACITY).await?,
             snapshots: core.bus.subscribe(&subjects::snap(claim.stream), CAPACITY).await?,
@@ -286,7 +286,7 @@ impl<'a> Log<'a> {
 
     /// Control's word, whichever of them leads, is an author's to follow.
     fn announced(&mut self, message: &Message) -> Result<(), CloseError> {
-        let Ok(told) = control_api::decode::<EpochAnnouncement>(&message.payload) else { return Ok(()) };
+        let Ok(told) = control::decode::<EpochAnnouncement>(&message.payload) else { return Ok(()) };
         if told.epoch > self.claim.epoch {
             let farewell = Instant::now() + FAREWELL;
             self.until = Some(self.until.map_or(farewell, |until| until.min(farewell)));
@@ -302,8 +302,8 @@ impl<'a> Log<'a> {
     async fn keep(&self) {
         let (stream, view) = (self.claim.stream, self.closer.view());
         // Nobody is left to store what is not.
-        let waiting = |slot: &Arc<Slot>| {
-            let tracks = slot.tracks.iter().filter(|(_, track)| !track.committed);
+        let waiting = |slot: &Arc<SegmentSlot>| {
+            let tracks = slot.tracks.iter().filter(|(_, track)| !track.stored);
             tracks.map(|(rendition, _)| (rendition.clone(), slot.msn)).collect::<Vec<_>>()
         };
         let lost = view.slots.iter().flat_map(waiting).collect();
@@ -325,9 +325,11 @@ impl<'a> Log<'a> {
         let (stream, epoch) = (self.claim.stream, self.claim.epoch);
         while let Some(frames) = self.closer.poll_output() {
             let (subject, frames) = match frames {
-                Frames::Live(frames) => (subjects::live(stream, epoch, GENERATION), frames),
-                Frames::Digest(_) => continue,
-                Frames::Repeat(frames) => (subjects::repair_live(stream, epoch, GENERATION), frames),
+                EncodedMessage::Live(frames) => (subjects::live(stream, epoch, GENERATION), frames),
+                EncodedMessage::Digest(_) => continue,
+                EncodedMessage::Retransmit(frames) => {
+                    (subjects::repair_live(stream, epoch, GENERATION), frames)
+                }
             };
             for frame in frames {
                 // What is lost here is asked for again.

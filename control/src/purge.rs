@@ -7,7 +7,7 @@ use std::time::Duration;
 use millrace_state::scan_all;
 use millrace_store::{DELETE_BATCH, StoreError};
 use millrace_wire::ids::{PlaybackId, StreamId, UnixMillis};
-use millrace_wire::{keys, objects};
+use millrace_wire::{object_names, state_keys};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -73,13 +73,13 @@ async fn round(core: &Core) -> Result<(), RepoError> {
 }
 
 async fn pending(repo: &Repo) -> Result<Vec<Purge>, RepoError> {
-    let records = scan_all(repo.state(), keys::PURGES, MAX_STREAMS).await?;
+    let records = scan_all(repo.state(), state_keys::PURGES, MAX_STREAMS).await?;
     let read = |value: &[u8]| serde_json::from_slice(value).inspect_err(|error| warn!(%error, "unreadable"));
     Ok(records.iter().filter_map(|record| read(&record.value).ok()).collect())
 }
 
 async fn one(core: &Core, purge: &Purge) -> Result<(), PurgeError> {
-    let prefix = objects::stream_prefix(purge.playback);
+    let prefix = object_names::stream_prefix(purge.playback);
     let mut after = None;
     for _ in 0..MAX_PAGES {
         let page = core.store.list(&prefix, after.as_deref(), DELETE_BATCH).await?;

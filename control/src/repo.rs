@@ -4,14 +4,14 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use millrace_cluster::at_rest::may_replace;
 use millrace_node::key_secret;
+use millrace_protocol::state::checkpoint::may_replace;
 use millrace_runtime::Secret;
 use millrace_state::{Record, SCAN_PAGE, SharedState, StateError, StateStore, Tx, Version, scan_all};
-use millrace_wire::announce::IndexFact;
-use millrace_wire::fact::Snapshot;
+use millrace_wire::fact::StreamState;
 use millrace_wire::ids::{KeyHash, PlaybackId, StreamId, StreamKey};
-use millrace_wire::keys;
+use millrace_wire::message::announce::IndexFact;
+use millrace_wire::state_keys;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
@@ -127,20 +127,21 @@ impl Repo {
     }
 
     pub(crate) async fn stream(&self, id: StreamId) -> Result<Loaded<Stream>, RepoError> {
-        self.load(&keys::stream(id)).await?.ok_or(RepoError::NotFound)
+        self.load(&state_keys::stream(id)).await?.ok_or(RepoError::NotFound)
     }
 
     pub(crate) async fn claim(&self, id: StreamId) -> Result<Option<Loaded<Claim>>, RepoError> {
-        self.load(&keys::claim(id)).await
+        self.load(&state_keys::claim(id)).await
     }
 
     /// Stores a new livestream with its two indexes.
     pub(crate) async fn create(&self, stream: &Stream) -> Result<(), RepoError> {
-        let (key, playback) = (keys::key_hash(&stream.key_hash), keys::playback(stream.playback_id));
+        let (key, playback) =
+            (state_keys::key_hash(&stream.key_hash), state_keys::playback(stream.playback_id));
         let tx = Tx::new()
             .check(key.clone(), None)
             .check(playback.clone(), None)
-            .put(keys::stream(stream.id), json(stream))
+            .put(state_keys::stream(stream.id), json(stream))
             .put(key, json(&KeyRecord { stream: stream.id, revoked: false }))
             .put(playback, stream.id.to_string());
         self.state.commit(tx).await?;
@@ -149,14 +150,14 @@ impl Repo {
 
     /// A page of livestreams in the order of their creation.
     pub(crate) async fn page(&self, after: Option<StreamId>, limit: usize) -> Result<Vec<Stream>, RepoError> {
-        let after = after.map(keys::stream);
-        let records = self.state.scan(keys::STREAMS, after.as_deref(), limit).await?;
+        let after = after.map(state_keys::stream);
+        let records = self.state.scan(state_keys::STREAMS, after.as_deref(), limit).await?;
         records.iter().map(|record| read(&record.key, &record.value)).collect()
     }
 
     /// All claims, at most `limit`.
     pub(crate) async fn claims(&self, limit: usize) -> Result<Vec<Loaded<Claim>>, RepoError> {
-        let records = scan_all(&*self.state, keys::CLAIMS, limit).await?;
+        let records = scan_all(&*self.state, state_keys::CLAIMS, limit).await?;
         let load =
             |Record { key, value, version }: Record| Ok(Loaded { value: read(&key, &value)?, version });
         records.into_iter().map(load).collect()
@@ -174,12 +175,15 @@ impl Repo {
             let Loaded { value: mut stream, version } = self.stream(id).await?;
             let claim = self.claim(id).await?;
             stream.apply(asked, now)?;
-            let mut tx =
-                Tx::new().check(keys::stream(id), Some(version)).put(keys::stream(id), json(&stream));
+            let mut tx = Tx::new()
+                .check(state_keys::stream(id), Some(version))
+                .put(state_keys::stream(id), json(&stream));
             let mut changed = None;
             if let (Move::Stop, Some(claim)) = (asked, claim) {
                 let ended = claim.value.ended(now);
-                tx = tx.check(keys::claim(id), Some(claim.version)).put(keys::claim(id), json(&ended));
+                tx = tx
+                    .check(state_keys::claim(id), Some(claim.version))
+                    .put(state_keys::claim(id), json(&ended));
                 changed = Some(ended);
             }
             self.state.commit(tx).await?;
@@ -193,12 +197,12 @@ impl Repo {
             let Loaded { value: mut stream, version } = self.stream(id).await?;
             let old = std::mem::replace(&mut stream.key_hash, hash);
             let tx = Tx::new()
-                .check(keys::stream(id), Some(version))
-                .check(keys::key_hash(&hash), None)
-                .put(keys::stream(id), json(&stream))
-                .put(keys::key_hash(&hash), json(&KeyRecord { stream: id, revoked: false }))
+                .check(state_keys::stream(id), Some(version))
+                .check(state_keys::key_hash(&hash), None)
+                .put(state_keys::stream(id), json(&stream))
+                .put(state_keys::key_hash(&hash), json(&KeyRecord { stream: id, revoked: false }))
                 .put_ttl(
-                    keys::key_hash(&old),
+                    state_keys::key_hash(&old),
                     json(&KeyRecord { stream: id, revoked: true }),
                     REVOKED_KEY_TTL,
                 );
@@ -220,17 +224,17 @@ impl Repo {
             let purge = Purge { stream: id, playback: stream.playback_id, since: now };
             let revoked = json(&KeyRecord { stream: id, revoked: true });
             let tx = Tx::new()
-                .check(keys::stream(id), Some(version))
-                .delete(keys::stream(id))
-                .delete(keys::claim(id))
-                .delete(keys::playback(stream.playback_id))
-                .put(keys::purge(stream.playback_id), json(&purge))
-                .delete(keys::snapshot(id))
-                .put_ttl(keys::key_hash(&stream.key_hash), revoked, REVOKED_KEY_TTL);
+                .check(state_keys::stream(id), Some(version))
+                .delete(state_keys::stream(id))
+                .delete(state_keys::claim(id))
+                .delete(state_keys::playback(stream.playback_id))
+                .put(state_keys::purge(stream.playback_id), json(&purge))
+                .delete(state_keys::snapshot(id))
+                .put_ttl(state_keys::key_hash(&stream.key_hash), revoked, REVOKED_KEY_TTL);
             self.state.commit(tx).await?;
             Ok(stream)
         })?;
-        for prefix in [keys::all_segments(id), keys::broadcasts(id)] {
+        for prefix in [state_keys::all_segments(id), state_keys::broadcasts(id)] {
             self.delete_prefix(&prefix).await?;
         }
         Ok(stream)
@@ -238,22 +242,23 @@ impl Repo {
 
     /// Forgets a deleted livestream for good, with what a late worker still wrote about it.
     pub(crate) async fn purged(&self, purge: &Purge) -> Result<(), RepoError> {
-        self.delete_prefix(&keys::all_segments(purge.stream)).await?;
-        let tx = Tx::new().delete(keys::snapshot(purge.stream)).delete(keys::purge(purge.playback));
+        self.delete_prefix(&state_keys::all_segments(purge.stream)).await?;
+        let tx =
+            Tx::new().delete(state_keys::snapshot(purge.stream)).delete(state_keys::purge(purge.playback));
         self.state.commit(tx).await?;
         Ok(())
     }
 
     /// Writes a claim over the version it was made from.
     pub(crate) async fn put_claim(&self, claim: &Claim, over: Version) -> Result<(), RepoError> {
-        let key = keys::claim(claim.stream);
+        let key = state_keys::claim(claim.stream);
         self.state.commit(Tx::new().check(key.clone(), Some(over)).put(key, json(claim))).await?;
         Ok(())
     }
 
     /// Writes a stream's state at rest, unless a newer author's is there.
-    pub(crate) async fn put_rest(&self, id: StreamId, rest: &Snapshot) -> Result<(), RepoError> {
-        let key = keys::snapshot(id);
+    pub(crate) async fn put_rest(&self, id: StreamId, rest: &StreamState) -> Result<(), RepoError> {
+        let key = state_keys::snapshot(id);
         retry!({
             let old = self.state.get(&key).await?;
             let newer =
@@ -274,24 +279,24 @@ impl Repo {
         (claim, claim_version): (&Claim, Option<Version>),
     ) -> Result<(), RepoError> {
         let tx = Tx::new()
-            .check(keys::stream(stream.id), Some(stream_version))
-            .check(keys::claim(stream.id), claim_version)
-            .put(keys::stream(stream.id), json(stream))
-            .put(keys::claim(stream.id), json(claim));
+            .check(state_keys::stream(stream.id), Some(stream_version))
+            .check(state_keys::claim(stream.id), claim_version)
+            .put(state_keys::stream(stream.id), json(stream))
+            .put(state_keys::claim(stream.id), json(claim));
         self.state.commit(tx).await?;
         Ok(())
     }
 
     /// Removes the claim of a broadcast whose end is known.
     pub(crate) async fn forget_claim(&self, id: StreamId, version: Version) -> Result<(), RepoError> {
-        let key = keys::claim(id);
+        let key = state_keys::claim(id);
         self.state.commit(Tx::new().check(key.clone(), Some(version)).delete(key)).await?;
         Ok(())
     }
 
     /// Every readable entry of a stream's segment index, page by page.
     pub(crate) async fn index(&self, id: StreamId, mut each: impl FnMut(IndexFact)) -> Result<(), RepoError> {
-        let (prefix, mut after) = (keys::all_segments(id), None::<String>);
+        let (prefix, mut after) = (state_keys::all_segments(id), None::<String>);
         loop {
             let page = self.state.scan(&prefix, after.as_deref(), SCAN_PAGE).await?;
             let last = page.len() < SCAN_PAGE;
@@ -321,12 +326,12 @@ impl Repo {
 
     /// How many viewers a stream has.
     pub(crate) async fn viewers(&self, id: StreamId) -> Result<u64, RepoError> {
-        Ok(self.state.set_count(&keys::viewers(id)).await?)
+        Ok(self.state.set_count(&state_keys::viewers(id)).await?)
     }
 
     /// The stream behind a public id.
     pub async fn by_playback(&self, id: PlaybackId) -> Result<Option<StreamId>, RepoError> {
-        let found = self.state.get(&keys::playback(id)).await?;
+        let found = self.state.get(&state_keys::playback(id)).await?;
         Ok(found.and_then(|record| std::str::from_utf8(&record.value).ok()?.parse().ok()))
     }
 }

@@ -8,12 +8,12 @@ use millrace_bus::{JournalConfig, JournalWriter, Message, Outcome, SharedBus};
 use millrace_runtime::metrics::{Counter, Counters, Histogram, LATENCY_BUCKETS_S, Metrics, Unit};
 use millrace_runtime::{Clock, Ready};
 use millrace_store::SharedStore;
-use millrace_wire::control_api::{
+use millrace_wire::close_reason::CloseReason;
+use millrace_wire::ids::{BroadcastId, SessionId, StreamId};
+use millrace_wire::message::control::{
     self, ClaimReply, ClaimRequest, Kick, LeaseReply, ReleaseRequest, RenewRequest, SealReport,
 };
-use millrace_wire::ids::{BroadcastId, SessionId, StreamId};
-use millrace_wire::reasons::CloseReason;
-use millrace_wire::{keys, subjects};
+use millrace_wire::{state_keys, subjects};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, Semaphore};
@@ -135,7 +135,7 @@ impl Core {
         A: Serialize,
         F: Future<Output = Result<A, RepoError>>,
     {
-        let request = match control_api::decode::<Q>(&message.payload) {
+        let request = match control::decode::<Q>(&message.payload) {
             Ok(request) => request,
             Err(error) => {
                 warn!(subject = &*message.subject, %error, "a request could not be read");
@@ -143,7 +143,7 @@ impl Core {
             }
         };
         match handle(request).await {
-            Ok(answer) => control_api::encode(&answer).ok().map(Bytes::from),
+            Ok(answer) => control::encode(&answer).ok().map(Bytes::from),
             Err(error) => {
                 warn!(subject = &*message.subject, %error, "a request could not be answered");
                 None
@@ -169,7 +169,7 @@ impl Core {
 
     async fn try_claim(&self, request: &ClaimRequest) -> Result<ClaimReply, RepoError> {
         let refused = |reason| Ok(ClaimReply::Refused { reason });
-        let Some(key) = self.repo.load::<KeyRecord>(&keys::key_hash(&request.key_hash)).await? else {
+        let Some(key) = self.repo.load::<KeyRecord>(&state_keys::key_hash(&request.key_hash)).await? else {
             return refused(CloseReason::UnknownKey);
         };
         if key.value.revoked {
@@ -298,14 +298,14 @@ impl Core {
     /// Has the claim's event kept, for as long as facts are; nobody waits for it.
     pub(crate) fn event(&self, claim: &Claim) {
         let Some(event) = &claim.event else { return };
-        match control_api::encode(event) {
+        match control::encode(event) {
             Ok(bytes) => self.events.append(subjects::events(event.stream), event.id(), bytes.into()),
             Err(error) => warn!(stream = %event.stream, %error, "a lifecycle event was not written"),
         }
     }
 
     fn send<T: Serialize>(&self, subject: &str, body: &T) {
-        let sent = control_api::encode(body).map(|bytes| self.bus.publish(subject, bytes.into()));
+        let sent = control::encode(body).map(|bytes| self.bus.publish(subject, bytes.into()));
         if let Ok(Err(error)) = sent {
             warn!(subject, %error, "a message was not sent");
         }

@@ -6,11 +6,11 @@ mod common;
 use common::{Backends, Control, TOKEN};
 use millrace_bus::{FaultPlan, FaultyBus, JournalConfig, ReaderConfig};
 use millrace_store::{FaultyStore, Meta, PutBody, StoreFaults, list_all};
-use millrace_wire::control_api::{
+use millrace_wire::close_reason::CloseReason;
+use millrace_wire::ids::{Generation, SessionId, StreamId};
+use millrace_wire::message::control::{
     ClaimReply, Kick, LeaseReply, LifecycleEvent, LifecycleKind, RenewRequest, SealReport,
 };
-use millrace_wire::ids::{Generation, SessionId, StreamId};
-use millrace_wire::reasons::CloseReason;
 use millrace_wire::subjects;
 use reqwest::{Method, StatusCode};
 use serde_json::json;
@@ -47,7 +47,7 @@ async fn whole_life(backends: &Backends) {
         backends.bus.subscribe(&subjects::control_kick(SessionId::from_u128(1)), 8).await.unwrap();
     assert_eq!(control.post(id, "stop").await.0, StatusCode::OK);
     let kick = tokio::time::timeout(LIMIT, kicks.recv()).await.unwrap().unwrap();
-    let kick: Kick = millrace_wire::control_api::decode(&kick.payload).unwrap();
+    let kick: Kick = millrace_wire::message::control::decode(&kick.payload).unwrap();
     assert_eq!(kick.reason, CloseReason::Stopped);
     assert_eq!(control.claim(key, 2).await, ClaimReply::Refused { reason: CloseReason::StreamEnded });
     assert_eq!(control.post(id, "stop").await.0, StatusCode::CONFLICT);
@@ -70,7 +70,7 @@ async fn events(backends: &Backends, stream: StreamId) -> Vec<LifecycleKind> {
     let mut events = Vec::new();
     while let Some(fact) = backends.bus.journal_next(subjects::EVENTS_STREAM, "test", QUIET).await.unwrap() {
         fact.ack().await.unwrap();
-        events.push(millrace_wire::control_api::decode::<LifecycleEvent>(&fact.payload).unwrap().kind);
+        events.push(millrace_wire::message::control::decode::<LifecycleEvent>(&fact.payload).unwrap().kind);
     }
     events
 }
@@ -152,7 +152,7 @@ async fn a_second_publisher_takes_over_and_the_first_is_told() {
     let degraded = RenewRequest {
         session: SessionId::from_u128(2),
         epoch: second.epoch,
-        degraded: Some(millrace_wire::announce::Degraded::NoCapacity),
+        degraded: Some(millrace_wire::message::announce::Degraded::NoCapacity),
         ..renew
     };
     assert_eq!(control.ask::<_, LeaseReply>(subjects::CONTROL_RENEW, &degraded).await, LeaseReply::Ok);
@@ -398,7 +398,7 @@ async fn an_event_outlives_the_control_that_was_to_say_it() {
     backends.bus.journal_reader(subjects::EVENTS_STREAM, &reader).await.unwrap();
     let fact =
         backends.bus.journal_next(subjects::EVENTS_STREAM, "test", LIMIT).await.unwrap().expect("said again");
-    let event: LifecycleEvent = millrace_wire::control_api::decode(&fact.payload).unwrap();
+    let event: LifecycleEvent = millrace_wire::message::control::decode(&fact.payload).unwrap();
     assert_eq!(event.kind, LifecycleKind::Started { broadcast: grant.broadcast });
     second.node.drain().await;
 }

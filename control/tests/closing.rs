@@ -9,25 +9,30 @@ use std::time::Duration;
 use bytes::Bytes;
 use common::{Backends, Control};
 use millrace_bus::SharedBus;
-use millrace_cluster::author::{Author, Frames};
-use millrace_cluster::{Millis, view};
-use millrace_media::cmaf::init_segment;
+use millrace_media::container::cmaf::init_segment;
+use millrace_media::frame::{AudioConfig, TrackConfig};
 use millrace_media::hls::checker::Checker;
-use millrace_media::sample::{AudioConfig, TrackConfig};
+use millrace_protocol::Millis;
+use millrace_protocol::log::writer::{EncodedMessage, LogWriter};
+use millrace_protocol::state::apply;
 use millrace_runtime::{Drain, Metrics, Readiness, SystemClock};
 use millrace_state::Tx;
 use millrace_store::{Meta, PutBody};
 use millrace_testkit::wait;
-use millrace_wire::announce::{EpochAnnouncement, EpochPhase, IndexFact, SessionAnnouncement};
-use millrace_wire::control_api::{ClaimGrant, ClaimReply, LeaseReply, ReleaseRequest, SealReport, decode};
-use millrace_wire::fact::{EpochOpen, Fact, MediaDuration, Part, Segment, Snapshot, TrackInfo, TrackMedia};
+use millrace_wire::close_reason::CloseReason;
+use millrace_wire::fact::{
+    EpochOpen, Fact, MediaDuration, Part, Segment, StreamState, TrackInfo, TrackMedia,
+};
 use millrace_wire::ids::{
     DiscontinuitySeq, Generation, InitVersion, Msn, PartIndex, Rendition, SessionId, UnixMillis,
 };
-use millrace_wire::objects::{ObjectKind, ObjectName};
-use millrace_wire::reasons::CloseReason;
-use millrace_wire::repair::{RepairReply, RepairRequest};
-use millrace_wire::{keys, subjects};
+use millrace_wire::message::announce::{EpochAnnouncement, EpochPhase, IndexFact, SessionAnnouncement};
+use millrace_wire::message::control::{
+    ClaimGrant, ClaimReply, LeaseReply, ReleaseRequest, SealReport, decode,
+};
+use millrace_wire::message::repair::{RepairReply, RepairRequest};
+use millrace_wire::object_names::{ObjectKind, ObjectName};
+use millrace_wire::{state_keys, subjects};
 use reqwest::StatusCode;
 use serde_json::json;
 
@@ -40,21 +45,21 @@ const SEGMENTS: u64 = 5;
 struct Worker {
     bus: SharedBus,
     grant: ClaimGrant,
-    author: Author,
+    author: LogWriter,
     /// Wall clock of the first sample.
     start: u64,
 }
 
 impl Worker {
     fn new(bus: SharedBus, grant: ClaimGrant) -> Self {
-        let base = view::empty(grant.broadcast);
+        let base = apply::empty(grant.broadcast);
         Self::on(base, bus, grant)
     }
 
-    fn on(base: Snapshot, bus: SharedBus, grant: ClaimGrant) -> Self {
+    fn on(base: StreamState, bus: SharedBus, grant: ClaimGrant) -> Self {
         let last = base.slots.back().map_or(0, |slot| slot.program_date_time.0 + 4_000);
         let start = SystemClock::shared().unix_ms().max(last);
-        let author = Author::open(Millis(0), (grant.epoch, GENERATION), base, bus.max_payload()).unwrap();
+        let author = LogWriter::open(Millis(0), (grant.epoch, GENERATION), base, bus.max_payload()).unwrap();
         let mut worker = Self { bus, grant, author, start };
         worker.say(
             &Fact::EpochOpen(EpochOpen {
@@ -89,9 +94,11 @@ impl Worker {
         let (stream, epoch) = (self.grant.stream, self.grant.epoch);
         while let Some(frames) = self.author.poll_output() {
             let (subject, frames) = match frames {
-                Frames::Live(frames) => (subjects::live(stream, epoch, GENERATION), frames),
-                Frames::Digest(_) => continue,
-                Frames::Repeat(frames) => (subjects::repair_live(stream, epoch, GENERATION), frames),
+                EncodedMessage::Live(frames) => (subjects::live(stream, epoch, GENERATION), frames),
+                EncodedMessage::Digest(_) => continue,
+                EncodedMessage::Retransmit(frames) => {
+                    (subjects::repair_live(stream, epoch, GENERATION), frames)
+                }
             };
             for frame in frames {
                 self.bus.publish(&subject, frame).unwrap();
@@ -325,8 +332,8 @@ async fn the_publisher_is_away(backends: &Backends) {
     assert_eq!(segments(&shown)[..6], segments(&edge.playlist().await)[..6]);
     assert!(!shown.contains("ENDLIST"));
     let state = backends.state.clone().unwrap();
-    let kept = state.get(&keys::snapshot(grant.stream)).await.unwrap().unwrap();
-    let kept: Snapshot = serde_json::from_slice(&kept.value).unwrap();
+    let kept = state.get(&state_keys::snapshot(grant.stream)).await.unwrap().unwrap();
+    let kept: StreamState = serde_json::from_slice(&kept.value).unwrap();
     assert!(kept.sealed && !kept.ended && kept.epoch > grant.epoch, "{kept:?}");
 
     // The publisher is back: nothing that was shown is used again.
@@ -334,7 +341,7 @@ async fn the_publisher_is_away(backends: &Backends) {
     assert!(back.continues && back.epoch > kept.epoch);
     let wait = Duration::from_millis(300);
     let known = backends.bus.gather(&subjects::snap(grant.stream), Bytes::new(), wait, 3).await.unwrap();
-    let known = known.iter().map(|reply| serde_json::from_slice::<Snapshot>(reply).unwrap());
+    let known = known.iter().map(|reply| serde_json::from_slice::<StreamState>(reply).unwrap());
     let base = known.max_by_key(|s| (s.epoch, s.seq)).unwrap();
     assert!(base.sealed && base.slots.back().unwrap().msn < back.first_msn, "{base:?}");
     let mut worker = Worker::on(base, backends.bus.clone(), back.clone());
@@ -410,7 +417,7 @@ async fn after_a_crash_the_end_is_built_from_the_index() {
             generation: GENERATION,
             segment: segment(grant.first_msn, n),
         };
-        let key = keys::segment(grant.stream, &Rendition::audio(), grant.epoch, fact.segment.msn);
+        let key = state_keys::segment(grant.stream, &Rendition::audio(), grant.epoch, fact.segment.msn);
         let put = Tx::new().put(key, serde_json::to_vec(&fact).unwrap());
         backends.state.as_ref().unwrap().commit(put).await.unwrap();
     }
@@ -453,7 +460,7 @@ async fn an_author_that_is_alive_ends_its_own_log() {
             let (message, body) = tokio::select! {
                 probe = probes.recv() => {
                     seen += 1;
-                    let request = millrace_wire::repair::RepairRequest { ranges: Vec::new() };
+                    let request = millrace_wire::message::repair::RepairRequest { ranges: Vec::new() };
                     (probe.unwrap(), serde_json::to_vec(&worker.author.repair(Millis(0), &request)).unwrap())
                 }
                 snap = snaps.recv() => (snap.unwrap(), serde_json::to_vec(worker.author.view()).unwrap()),
@@ -473,7 +480,7 @@ async fn an_author_that_is_alive_ends_its_own_log() {
     };
     assert_eq!(control.ask::<_, LeaseReply>(subjects::CONTROL_SEALED, &report).await, LeaseReply::Ok);
     let state = backends.state.clone().unwrap();
-    wait::until(LIMIT, async || state.get(&keys::claim(grant.stream)).await.unwrap().is_none()).await;
+    wait::until(LIMIT, async || state.get(&state_keys::claim(grant.stream)).await.unwrap().is_none()).await;
     control.node.drain().await;
     let mut announced = Vec::new();
     while let Ok(Some(message)) = tokio::time::timeout(Duration::ZERO, epochs.recv()).await {

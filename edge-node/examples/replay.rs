@@ -9,7 +9,7 @@ mod author;
 use std::sync::Arc;
 use std::time::Duration;
 
-use author::{Author, FIRST, audio_info, video_info};
+use author::{FIRST, LogWriter, audio_info, video_info};
 use bytes::Bytes;
 use millrace_bus::MemBus;
 use millrace_edge::{Config, Deps, start};
@@ -18,7 +18,7 @@ use millrace_state::{RedbState, StateStore, Tx};
 use millrace_store::DirStore;
 use millrace_wire::fact::MediaDuration;
 use millrace_wire::ids::{PlaybackId, Rendition, StreamId};
-use millrace_wire::keys;
+use millrace_wire::state_keys;
 
 /// The init section and the fragments.
 fn split(path: &str) -> (Bytes, Vec<Bytes>) {
@@ -52,7 +52,7 @@ async fn run() {
     );
     let (stream, playback) =
         (StreamId::from_u128(9), "00112233445566778899aabbccddeeff".parse::<PlaybackId>().unwrap());
-    state.commit(Tx::new().put(keys::playback(playback), stream.to_string())).await.unwrap();
+    state.commit(Tx::new().put(state_keys::playback(playback), stream.to_string())).await.unwrap();
     let config = Config { listen: args[2].parse().unwrap(), workers: 1, ..Config::default() };
     let (metrics, readiness, drain) = (Metrics::new(), Readiness::new(), Drain::new());
     let clock = SystemClock::shared();
@@ -61,7 +61,7 @@ async fn run() {
         .unwrap();
     println!("http://{}/watch/{playback}", node.addr());
     tokio::time::sleep(Duration::from_secs(delay)).await;
-    let author = Author::new(bus, stream, playback).await;
+    let author = LogWriter::new(bus, stream, playback).await;
     author.announce();
     let (video, audio) = (split(&args[0]), split(&args[1]));
     author.open(
@@ -81,7 +81,7 @@ async fn run() {
     );
 }
 
-async fn play(author: &Author, rendition: Rendition, parts: &[Bytes], ms: f64) {
+async fn play(author: &LogWriter, rendition: Rendition, parts: &[Bytes], ms: f64) {
     let began = tokio::time::Instant::now();
     let (mut msn, mut index, mut bytes, mut start) = (FIRST, 0, 0, 0.0);
     for (i, part) in parts.iter().enumerate() {

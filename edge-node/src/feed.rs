@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use millrace_bus::{BusError, SharedBus, Subscription};
-use millrace_cluster::feed::{Feed, Input, MediaKind, Output};
-use millrace_cluster::{Millis, at_rest};
+use millrace_protocol::Millis;
+use millrace_protocol::reader::{Input, MediaKind, Output, StreamReader};
+use millrace_protocol::state::checkpoint;
 use millrace_runtime::{Alarm, Clock};
 use millrace_state::SharedState;
-use millrace_wire::announce::{EpochAnnouncement, SessionAnnouncement};
-use millrace_wire::fact::{FactReader, Snapshot};
+use millrace_wire::fact::{FactReader, StreamState};
 use millrace_wire::ids::{Epoch, Generation, PartIndex, StreamId};
-use millrace_wire::repair::{RepairReply, RepairRequest};
-use millrace_wire::{keys, subjects};
+use millrace_wire::message::announce::{EpochAnnouncement, SessionAnnouncement};
+use millrace_wire::message::repair::{RepairReply, RepairRequest};
+use millrace_wire::{state_keys, subjects};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -60,7 +61,7 @@ pub(crate) struct FeedDeps {
 struct Shell {
     deps: FeedDeps,
     stream: Arc<LiveStream>,
-    feed: Feed,
+    feed: StreamReader,
     hot: Hot,
     /// Facts and repaired facts of the adopted author.
     live: Option<(Subscription, Subscription)>,
@@ -84,7 +85,7 @@ pub(crate) async fn run(
     let now = Millis(deps.clock.now_ms());
     let hot = Hot::new(stream.playback, deps.cache.clone(), deps.metrics.clone(), deps.feed_bytes);
     let mut shell = Shell {
-        feed: Feed::new(now, rand::random()),
+        feed: StreamReader::new(now, rand::random()),
         hot,
         live: None,
         readers: Default::default(),
@@ -244,7 +245,7 @@ impl Shell {
         tokio::spawn(async move {
             let subject = subjects::snap(stream);
             let gathered = deps.bus.gather(&subject, Bytes::new(), SNAPSHOT_WAIT, MAX_SNAPSHOTS).await;
-            let read = |reply: Bytes| serde_json::from_slice::<Snapshot>(&reply).ok();
+            let read = |reply: Bytes| serde_json::from_slice::<StreamState>(&reply).ok();
             let mut found: Vec<_> = gathered.unwrap_or_default().into_iter().filter_map(read).collect();
             if found.iter().all(|s| s.slots.is_empty()) {
                 found.extend(stored(&deps.state, stream).await);
@@ -305,10 +306,10 @@ impl Drop for Shell {
 }
 
 /// The state that the stream's last author left.
-async fn stored(state: &SharedState, stream: StreamId) -> Option<Snapshot> {
-    let key = keys::snapshot(stream);
+async fn stored(state: &SharedState, stream: StreamId) -> Option<StreamState> {
+    let key = state_keys::snapshot(stream);
     match tokio::time::timeout(STORED_WAIT, state.get(&key)).await {
-        Ok(Ok(record)) => serde_json::from_slice(&record?.value).ok().map(at_rest::base),
+        Ok(Ok(record)) => serde_json::from_slice(&record?.value).ok().map(checkpoint::base),
         Ok(Err(error)) => {
             tracing::warn!(%stream, %error, "the stored state could not be read");
             None
@@ -318,7 +319,7 @@ async fn stored(state: &SharedState, stream: StreamId) -> Option<Snapshot> {
 }
 
 /// Joins the segments that have all their parts and no bytes of their own yet.
-fn join_complete(hot: &mut Hot, shown: &Snapshot) {
+fn join_complete(hot: &mut Hot, shown: &StreamState) {
     for slot in &shown.slots {
         for (rendition, track) in &slot.tracks {
             let Some(segment) = &track.segment else { continue };

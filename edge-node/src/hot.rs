@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use millrace_wire::fact::{Slot, Snapshot, TrackSlot};
+use millrace_wire::fact::{RenditionSegment, SegmentSlot, StreamState};
 use millrace_wire::ids::{Epoch, Generation, InitVersion, Msn, PartIndex, PlaybackId, Rendition};
-use millrace_wire::objects::{ObjectKind, ObjectName};
+use millrace_wire::object_names::{ObjectKind, ObjectName};
 
 use crate::cache::ObjectCache;
 use crate::metrics::EdgeMetrics;
@@ -148,7 +148,7 @@ impl Hot {
 
     /// Lets go of what the store has and lists no parts any more. A player that is late asks for whole segments or for parts
     /// of them, which come from the store.
-    pub fn retain(&mut self, snapshot: &Snapshot) {
+    pub fn retain(&mut self, snapshot: &StreamState) {
         let keep = oldest_needed(snapshot).unwrap_or(snapshot.first_msn);
         while self.held.first_key_value().is_some_and(|((msn, ..), _)| *msn < keep) {
             self.drop_oldest();
@@ -196,9 +196,9 @@ impl Hot {
 }
 
 /// The oldest segment of the window that still has parts listed or is not in the store as a whole.
-fn oldest_needed(snapshot: &Snapshot) -> Option<Msn> {
-    let stored = |slot: &Slot| {
-        let done = |track: &TrackSlot| track.parts.is_empty() && track.committed;
+fn oldest_needed(snapshot: &StreamState) -> Option<Msn> {
+    let stored = |slot: &SegmentSlot| {
+        let done = |track: &RenditionSegment| track.parts.is_empty() && track.stored;
         slot.gap.is_some() || slot.tracks.values().all(done)
     };
     snapshot.slots.iter().find(|slot| !stored(slot)).or(snapshot.slots.back()).map(|slot| slot.msn)

@@ -7,7 +7,7 @@ use std::time::Duration;
 use millrace_runtime::Clock;
 use millrace_state::SharedState;
 use millrace_wire::ids::{PlaybackId, StreamId};
-use millrace_wire::keys;
+use millrace_wire::state_keys;
 use tokio::sync::mpsc;
 
 use crate::metrics::EdgeMetrics;
@@ -82,7 +82,7 @@ impl Registry {
             return Err(NoStream::Unknown);
         }
         let Ok(_permit) = self.resolving.try_acquire() else { return Err(NoStream::Busy) };
-        let key = keys::playback(playback);
+        let key = state_keys::playback(playback);
         let record = match tokio::time::timeout(RESOLVE_LIMIT, self.state.get(&key)).await {
             Ok(Ok(record)) => record,
             Ok(Err(error)) => {

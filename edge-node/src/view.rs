@@ -3,9 +3,9 @@
 
 use std::sync::{Arc, OnceLock};
 
-pub use millrace_cluster::render::{Head, Reach};
-use millrace_cluster::render::{heads, media_with_reports, multivariant};
-use millrace_wire::fact::Snapshot;
+pub use millrace_protocol::playlist::{BlockingDecision, PlaylistPosition};
+use millrace_protocol::playlist::{heads, media_with_reports, multivariant};
+use millrace_wire::fact::StreamState;
 use millrace_wire::ids::Rendition;
 
 use crate::text::Text;
@@ -31,7 +31,7 @@ pub struct View {
 
 #[derive(Debug)]
 struct Shown {
-    snapshot: Arc<Snapshot>,
+    snapshot: Arc<StreamState>,
     multivariant: OnceLock<Option<Arc<Text>>>,
     media: OnceLock<Vec<MediaView>>,
 }
@@ -40,15 +40,15 @@ struct Shown {
 #[derive(Debug, Clone)]
 pub struct MediaView {
     /// How far it has come.
-    pub head: Head,
+    pub head: PlaylistPosition,
     rendition: Rendition,
-    snapshot: Arc<Snapshot>,
+    snapshot: Arc<StreamState>,
     text: Arc<OnceLock<Arc<Text>>>,
 }
 
 impl View {
     /// The state that the feed has folded.
-    pub fn new(snapshot: Arc<Snapshot>, current: bool) -> Self {
+    pub fn new(snapshot: Arc<StreamState>, current: bool) -> Self {
         let shown = Shown { snapshot, multivariant: OnceLock::new(), media: OnceLock::new() };
         Self { current, shown: Some(Arc::new(shown)) }
     }

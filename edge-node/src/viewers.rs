@@ -11,7 +11,7 @@ use hmac::{Hmac, Mac};
 use millrace_runtime::{Clock, Secret};
 use millrace_state::SharedState;
 use millrace_wire::ids::StreamId;
-use millrace_wire::keys;
+use millrace_wire::state_keys;
 use rand::RngCore;
 use sha2::Sha256;
 use tokio_util::sync::CancellationToken;
@@ -131,7 +131,7 @@ impl Viewers {
         self.crowd.forget(self.clock.now_ms());
         let pending = std::mem::take(&mut *self.pending.lock().unwrap_or_else(PoisonError::into_inner));
         for (id, (stream, sessions)) in pending {
-            let set = keys::viewers(id);
+            let set = state_keys::viewers(id);
             let (here, left): (Vec<_>, Vec<_>) = sessions.into_iter().partition(|(_, watching)| *watching);
             let here: Vec<String> = here.into_iter().map(|(s, _)| s).collect();
             let left: Vec<String> = left.into_iter().map(|(s, _)| s).collect();

@@ -10,20 +10,20 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use author::{Author, FIRST, audio_info, video_info};
+use author::{FIRST, LogWriter, audio_info, video_info};
 use bytes::Bytes;
 use client::{Answer, request};
 use millrace_bus::{MemBus, SharedBus};
-use millrace_cluster::at_rest;
 use millrace_edge::{Config, Deps, Node, start};
 use millrace_media::hls::MediaPlaylist;
 use millrace_media::hls::checker::Checker;
+use millrace_protocol::state::checkpoint;
 use millrace_runtime::{Drain, Metrics, Readiness, SystemClock};
 use millrace_state::{RedbState, SharedState, StateStore, Tx};
 use millrace_store::{DirStore, Meta, SharedStore, SyncPolicy};
 use millrace_wire::fact::MediaDuration;
 use millrace_wire::ids::{PlaybackId, Rendition, StreamId};
-use millrace_wire::keys;
+use millrace_wire::state_keys;
 
 const PARTS: u32 = 10;
 const PART_MS: u64 = 200;
@@ -44,7 +44,7 @@ impl World {
         let state = RedbState::open(dir.path().join("state.redb")).await.unwrap();
         let (stream, playback) =
             (StreamId::from_u128(9), "00112233445566778899aabbccddeeff".parse().unwrap());
-        state.commit(Tx::new().put(keys::playback(playback), stream.to_string())).await.unwrap();
+        state.commit(Tx::new().put(state_keys::playback(playback), stream.to_string())).await.unwrap();
         let store = DirStore::open(dir.path().join("store"), SyncPolicy::default()).await.unwrap();
         Self {
             bus: Arc::new(MemBus::new()),
@@ -76,8 +76,8 @@ impl World {
     }
 
     /// An author whose epoch is open.
-    async fn author(&self) -> Author {
-        let author = Author::new(self.bus.clone(), self.stream, self.playback).await;
+    async fn author(&self) -> LogWriter {
+        let author = LogWriter::new(self.bus.clone(), self.stream, self.playback).await;
         author.announce();
         let video = (video_info(640, 360, "avc1.64001e"), Bytes::from_static(b"video init"));
         author.open(
@@ -98,14 +98,14 @@ fn part_bytes(rendition: &Rendition, msn: u64, part: u32) -> Bytes {
     Bytes::from(word.repeat(40))
 }
 
-fn say_part(author: &Author, msn: u64, part: u32) {
+fn say_part(author: &LogWriter, msn: u64, part: u32) {
     for rendition in [Rendition::video(), Rendition::audio()] {
         let bytes = part_bytes(&rendition, msn, part);
         author.part(rendition, (msn, part), PART_MS, part == 0, bytes);
     }
 }
 
-fn close(author: &Author, msn: u64) {
+fn close(author: &LogWriter, msn: u64) {
     for rendition in [Rendition::video(), Rendition::audio()] {
         let size = segment_bytes(&rendition, msn).len() as u64;
         author.segment(rendition, msn, PARTS, u64::from(PARTS) * PART_MS, true, size);
@@ -116,7 +116,7 @@ fn segment_bytes(rendition: &Rendition, msn: u64) -> Bytes {
     (0..PARTS).flat_map(|p| part_bytes(rendition, msn, p)).collect()
 }
 
-fn say_segment(author: &Author, msn: u64) {
+fn say_segment(author: &LogWriter, msn: u64) {
     (0..PARTS).for_each(|part| say_part(author, msn, part));
     close(author, msn);
 }
@@ -138,7 +138,7 @@ async fn until(node: &Node, path: &str, ok: impl Fn(&Answer) -> bool) -> Answer 
     }
 }
 
-fn uri(world: &World, author: &Author, rendition: &str, file: &str) -> String {
+fn uri(world: &World, author: &LogWriter, rendition: &str, file: &str) -> String {
     world.path(&format!("{rendition}/{}/{file}", author.epoch))
 }
 
@@ -292,13 +292,13 @@ async fn media_that_left_memory_come_from_the_store_by_one_read() {
 }
 
 /// An author that dies after writing what it has stored of its last state.
-async fn leave(world: &World, author: Author, msns: std::ops::Range<u64>) {
+async fn leave(world: &World, author: LogWriter, msns: std::ops::Range<u64>) {
     for rendition in [Rendition::video(), Rendition::audio()] {
         for msn in msns.clone() {
             let key = uri(world, &author, rendition.as_str(), &format!("{msn}.1.m4s"));
             let body = segment_bytes(&rendition, msn);
             world.store.put(&key[1..], body.into(), Meta::default()).await.unwrap();
-            author.committed(rendition.clone(), msn);
+            author.stored(rendition.clone(), msn);
         }
         let key = uri(world, &author, rendition.as_str(), "init-0.mp4");
         let body = Bytes::from(format!("{rendition} init"));
@@ -308,9 +308,9 @@ async fn leave(world: &World, author: Author, msns: std::ops::Range<u64>) {
     author.die().await;
 }
 
-async fn keep(world: &World, author: &Author) {
-    let rest = at_rest::at_rest(&author.view(), &BTreeSet::new(), 600);
-    let tx = Tx::new().put(keys::snapshot(world.stream), serde_json::to_vec(&rest).unwrap());
+async fn keep(world: &World, author: &LogWriter) {
+    let rest = checkpoint::at_rest(&author.view(), &BTreeSet::new(), 600);
+    let tx = Tx::new().put(state_keys::snapshot(world.stream), serde_json::to_vec(&rest).unwrap());
     world.state.commit(tx).await.unwrap();
 }
 

@@ -15,7 +15,7 @@ use millrace_runtime::{Drain, ManualClock, Metrics, Readiness};
 use millrace_state::{RedbState, SharedState, StateStore, Tx};
 use millrace_store::{DirStore, SharedStore, SyncPolicy};
 use millrace_wire::ids::{PlaybackId, StreamId};
-use millrace_wire::keys;
+use millrace_wire::state_keys;
 use serde_json::{Value, json};
 
 const HERE: [u8; 4] = [127, 0, 0, 1];
@@ -38,7 +38,7 @@ impl World {
         let state = RedbState::open(dir.path().join("state.redb")).await.unwrap();
         let playback: PlaybackId = "00112233445566778899aabbccddeeff".parse().unwrap();
         let stream = StreamId::from_u128(9).to_string();
-        state.commit(Tx::new().put(keys::playback(playback), stream)).await.unwrap();
+        state.commit(Tx::new().put(state_keys::playback(playback), stream)).await.unwrap();
         let store = DirStore::open(dir.path().join("store"), SyncPolicy::default()).await.unwrap();
         Self {
             bus: Arc::new(MemBus::new()),

@@ -6,9 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use millrace_bus::SharedBus;
 use millrace_rtmp::StreamName;
-use millrace_wire::control_api::{self, ClaimGrant, ClaimReply, ClaimRequest};
+use millrace_wire::close_reason::CloseReason;
 use millrace_wire::ids::{KeyHash, NodeId, SessionId, StreamKey};
-use millrace_wire::reasons::CloseReason;
+use millrace_wire::message::control::{self, ClaimGrant, ClaimReply, ClaimRequest};
 use millrace_wire::subjects;
 use tokio::time::Instant;
 
@@ -45,7 +45,7 @@ pub(crate) async fn claim(
         addr: Some(applicant.addr),
         protocol: applicant.protocol.to_owned(),
     };
-    let payload = Bytes::from(control_api::encode(&request).map_err(|error| {
+    let payload = Bytes::from(control::encode(&request).map_err(|error| {
         tracing::error!(%error, "claim could not be written");
         CloseReason::Internal
     })?);
@@ -69,7 +69,7 @@ pub(crate) async fn claim(
 }
 
 fn read(reply: &[u8]) -> Result<ClaimGrant, CloseReason> {
-    match control_api::decode(reply) {
+    match control::decode(reply) {
         Ok(ClaimReply::Granted(grant)) => Ok(*grant),
         Ok(ClaimReply::Refused { reason }) => Err(reason),
         Err(error) => {

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 
-use millrace_wire::reasons::CloseReason;
+use millrace_wire::close_reason::CloseReason;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 /// Ends one publisher's connection, with the first reason given. The node's cutoff ends them all: it is draining.

@@ -43,7 +43,7 @@ pub struct Config {
     pub max_keyframe_interval_s: u32,
     /// Bytes of media the ring of one publisher may keep for repairs and for a worker's successor.
     pub ring_bytes: usize,
-    /// Seconds of media the ring keeps beyond what is committed.
+    /// Seconds of media the ring keeps beyond what is stored.
     pub ring_s: u32,
     /// Seconds running publishers may go on after a drain began.
     pub drain_s: u32,

@@ -9,7 +9,7 @@ use bytes::BytesMut;
 use millrace_rtmp::{
     ErrorKind, Event, Phase, PublishRequest, Rejection, RtmpError, ServerSession, StreamInfo,
 };
-use millrace_wire::reasons::CloseReason;
+use millrace_wire::close_reason::CloseReason;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, Sleep};
 use tracing::Instrument;

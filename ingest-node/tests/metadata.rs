@@ -3,15 +3,15 @@
 
 mod support;
 
-use millrace_media::cmaf::init_segment;
-use millrace_media::flv::file::{Tag, TagKind};
-use millrace_media::packager::{Output, Packager, PartSetup};
-use millrace_media::sample::{
-    AudioConfig, AudioFrame, MediaEvent, Stamp, StampedUnit, TrackConfig, TrackKind, Unit,
+use millrace_media::container::cmaf::init_segment;
+use millrace_media::container::flv::file::{Tag, TagKind};
+use millrace_media::frame::{
+    AudioConfig, AudioFrame, MediaEvent, MediaFrame, SegmentTag, TaggedFrame, TrackConfig, TrackKind,
 };
+use millrace_media::packager::{Output, Packager, PartSetup};
 use millrace_testkit::ClipSpec;
 use millrace_testkit::ffmpeg::{ffmpeg, output};
-use millrace_wire::media_msg::{MediaMessage, MediaUnit, Track, UnitKind};
+use millrace_wire::message::media::{MediaMessage, MediaUnit, Track, UnitKind};
 use support::{Consumer, Pusher, World, check_order, frames, pushed, tags};
 
 /// 5 s; its audio is AAC-LC of 48 kHz.
@@ -49,9 +49,9 @@ fn packaged(messages: &[MediaMessage]) -> Vec<u8> {
             }
             UnitKind::Frame => {
                 let (msn, independent, discontinuity) = (unit.msn.0, true, unit.discontinuity);
-                let stamp = Stamp { msn, discontinuity, boundary, independent, init_version: version };
+                let stamp = SegmentTag { msn, discontinuity, boundary, independent, init_version: version };
                 let frame = AudioFrame { pts: unit.dts, data: unit.data.clone() };
-                MediaEvent::Unit(StampedUnit { stamp, unit: Unit::Audio(frame) })
+                MediaEvent::Frame(TaggedFrame { stamp, unit: MediaFrame::Audio(frame) })
             }
         });
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use millrace_bus::{NatsBus, NatsConfig, SharedBus};
 use millrace_testkit::{ClipSpec, NatsServer};
-use millrace_wire::media_msg::Track;
+use millrace_wire::message::media::Track;
 use support::{Consumer, Pusher, World, check_order, config, eventually, frames, pushed, tags};
 
 async fn bus(server: &NatsServer) -> SharedBus {

@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use millrace_bus::MemBus;
 use millrace_testkit::{Clip, ClipSpec, FfmpegPublisher};
-use millrace_wire::control_api::PublishLimits;
-use millrace_wire::media_msg::{MediaMessage, MediaReader, Track, UnitKind};
-use millrace_wire::reasons::CloseReason;
-use millrace_wire::repair::{RepairReply, RepairRequest};
+use millrace_wire::close_reason::CloseReason;
+use millrace_wire::message::control::PublishLimits;
+use millrace_wire::message::media::{MediaMessage, MediaReader, Track, UnitKind};
+use millrace_wire::message::repair::{RepairReply, RepairRequest};
 use millrace_wire::subjects;
 use support::{
     Consumer, FakeControl, LIMIT, Pusher, World, check_order, config, eventually, frames, node, pushed, tags,
@@ -90,9 +90,9 @@ async fn audio_alone_and_video_alone_are_streams() {
     let (_clip, tags) = tags(short()).await;
     for track in [Track::Video, Track::Audio] {
         let kind = if track == Track::Video {
-            millrace_media::flv::file::TagKind::Video
+            millrace_media::container::flv::file::TagKind::Video
         } else {
-            millrace_media::flv::file::TagKind::Audio
+            millrace_media::container::flv::file::TagKind::Audio
         };
         let tags: Vec<_> = tags.iter().filter(|tag| tag.kind == kind).cloned().collect();
         let (stream, key) = world.control.stream();

@@ -8,9 +8,9 @@ use std::time::Instant;
 use millrace_bus::MemBus;
 use millrace_ingest::Config;
 use millrace_testkit::ClipSpec;
-use millrace_wire::control_api::PublishLimits;
-use millrace_wire::media_msg::Track;
-use millrace_wire::reasons::CloseReason;
+use millrace_wire::close_reason::CloseReason;
+use millrace_wire::message::control::PublishLimits;
+use millrace_wire::message::media::Track;
 use support::{Consumer, LIMIT, Pusher, World, config, eventually, frames, pushed, tags};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -71,7 +71,7 @@ async fn the_newer_publisher_takes_over() {
     newer.push(&tags).await.unwrap();
     newer.unpublish().await;
     let ends =
-        |messages: &[millrace_wire::media_msg::MediaMessage]| messages.iter().filter(|m| m.end).count();
+        |messages: &[millrace_wire::message::media::MediaMessage]| messages.iter().filter(|m| m.end).count();
     consumer.until(|messages| ends(messages) == 2).await;
     let epoch = consumer.messages.iter().map(|message| message.epoch).max().unwrap();
     let of_newer: Vec<_> = consumer.messages.iter().filter(|m| m.epoch == epoch).cloned().collect();

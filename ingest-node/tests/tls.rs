@@ -8,7 +8,7 @@ use std::sync::Arc;
 use millrace_bus::MemBus;
 use millrace_ingest::Config;
 use millrace_testkit::{ClipSpec, FfmpegPublisher};
-use millrace_wire::media_msg::Track;
+use millrace_wire::message::media::Track;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use support::{Consumer, LIMIT, World, check_order, config, frames, pushed, tags};

@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use millrace_bus::{QueueConfig, SharedBus};
-use millrace_cluster::Millis;
-use millrace_cluster::author::{Author, Frames};
+use millrace_protocol::Millis;
+use millrace_protocol::log::writer::{EncodedMessage, LogWriter};
 use millrace_testkit::ClipSpec;
-use millrace_wire::announce::{Degraded, SessionAnnouncement};
-use millrace_wire::fact::{Fact, Gap, MediaDuration, Snapshot};
+use millrace_wire::fact::{Fact, Gap, MediaDuration, StreamState};
 use millrace_wire::ids::{FactSeq, NodeId};
-use millrace_wire::job::{Bid, Grant, GrantOrder, Heartbeat, Offer};
+use millrace_wire::message::announce::{Degraded, SessionAnnouncement};
+use millrace_wire::message::job::{Bid, Grant, GrantOrder, Heartbeat, Offer};
 use millrace_wire::subjects;
 use support::{Consumer, LIMIT, Pusher, World, eventually, tags};
 use tokio::sync::watch;
@@ -72,7 +72,7 @@ impl FakeWorker {
                                 yielded: false,
                                 next_fact: FactSeq(0),
                                 announced: BTreeMap::new(),
-                                committed: BTreeMap::new(),
+                                stored: BTreeMap::new(),
                                 done: *is_done.borrow(),
                             };
                             tell(&bus, &subjects::job_heartbeat(grant.stream, grant.epoch), &heartbeat);
@@ -107,7 +107,7 @@ fn tell(bus: &SharedBus, subject: &str, body: &impl serde::Serialize) {
 /// The log of a worker that has nothing but two missing segments, and has sealed the epoch.
 fn seal(bus: &SharedBus, grant: &Grant) {
     let log = (grant.epoch, grant.generation);
-    let mut author = Author::open(Millis(0), log, grant.base.clone(), bus.max_payload()).unwrap();
+    let mut author = LogWriter::open(Millis(0), log, grant.base.clone(), bus.max_payload()).unwrap();
     let mut facts = vec![Fact::EpochOpen(grant.open.clone())];
     let first = grant.open.first_msn;
     facts.extend([first, first.next()].map(|msn| {
@@ -124,7 +124,7 @@ fn seal(bus: &SharedBus, grant: &Grant) {
     }
     let subject = subjects::digest(grant.stream, grant.epoch, grant.generation);
     while let Some(frames) = author.poll_output() {
-        let Frames::Digest(frames) = frames else { continue };
+        let EncodedMessage::Digest(frames) = frames else { continue };
         for frame in frames {
             bus.publish(&subject, frame).unwrap();
         }
@@ -149,7 +149,7 @@ async fn a_session_is_over_once_its_worker_has_stored_everything() {
     assert_eq!((told.generation, told.epoch), (Some(grant.generation), grant.epoch));
     // Whoever comes cold is told the state.
     let snapshot = world.bus.request(&subjects::snap(stream), Bytes::new(), LIMIT).await.unwrap();
-    serde_json::from_slice::<Snapshot>(&snapshot).unwrap();
+    serde_json::from_slice::<StreamState>(&snapshot).unwrap();
     pusher.unpublish().await;
     consumer.read_to_end().await;
     world.control.released(stream).await;

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
-use millrace_media::flv::file::{Reader, TagKind};
-use millrace_media::flv::{FlvAudio, FlvVideo};
+use millrace_media::container::flv::file::{Reader, TagKind};
+use millrace_media::container::flv::{FlvAudio, FlvVideo};
 pub use millrace_testkit::ClipSpec;
 use millrace_testkit::ffmpeg;
 

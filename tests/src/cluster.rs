@@ -107,7 +107,7 @@ impl Cluster {
         S3Store::new(&store).create_bucket().await.context("the bucket")?;
         let ports =
             [Node::Control, Node::Ingest, Node::Edge(1), Node::Edge(2)].map(|node| (node, ports::free()));
-        let folder = TempDir::with_prefix("millrace-cluster-").context("a folder for the cluster")?;
+        let folder = TempDir::with_prefix("millrace-protocol-").context("a folder for the cluster")?;
         let mut cluster =
             Self { programs, nodes: BTreeMap::new(), ports: ports.into(), nats, redis, minio, folder };
         std::fs::write(cluster.folder.path().join("millrace.toml"), cluster.configuration())?;

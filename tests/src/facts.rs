@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use millrace_bus::{Bus, JournalConfig, JournalEntry, NatsBus, NatsConfig, ReaderConfig};
-use millrace_wire::announce::IndexFact;
-use millrace_wire::control_api::{self, LifecycleEvent, LifecycleKind};
 use millrace_wire::ids::StreamId;
+use millrace_wire::message::announce::IndexFact;
+use millrace_wire::message::control::{self, LifecycleEvent, LifecycleKind};
 use millrace_wire::subjects;
 
 /// What is said at the end of a stream is kept in a moment; an election of JetStream takes seconds.
@@ -50,7 +50,7 @@ impl Facts {
         let mut events: Vec<LifecycleEvent> = Vec::new();
         while !matches!(events.last().map(|event| event.kind), Some(LifecycleKind::Ended { .. })) {
             let entry = self.next(subjects::EVENTS_STREAM, "the end").await?;
-            events.push(control_api::decode(&entry.payload)?);
+            events.push(control::decode(&entry.payload)?);
         }
         let ids: BTreeSet<String> = events.iter().map(LifecycleEvent::id).collect();
         ensure!(ids.len() == events.len(), "an event is kept twice: {events:?}");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
-use millrace_media::cmaf::demux::{parse_fragments, parse_init};
+use millrace_media::container::cmaf::demux::{parse_fragments, parse_init};
 use millrace_media::hls::checker::Checker;
 use tokio::task::JoinHandle;
 

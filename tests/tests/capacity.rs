@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use millrace_codec::H264Decoder;
-use millrace_media::flv::FlvVideo;
-use millrace_media::flv::file::{Reader, TagKind};
+use millrace_media::container::flv::FlvVideo;
+use millrace_media::container::flv::file::{Reader, TagKind};
 use millrace_testkit::clip::read_number;
 use millrace_tests::clip::{Clip, seconds};
 use millrace_tests::cluster::{Cluster, Node};

@@ -86,15 +86,15 @@ fn every_subject_is_in_the_table() {
 
 #[test]
 fn every_state_key_is_in_the_table() {
-    check_names("crates/wire/src/keys.rs", &["PREFIX"]);
+    check_names("crates/wire/src/state_keys.rs", &["PREFIX"]);
 }
 
 #[test]
 fn every_object_is_in_the_table() {
     // What `tail` gives is looked for below; `key` and `url` put the rest before it.
-    check_names("crates/wire/src/objects.rs", &["ROOT", "tail", "key", "url"]);
+    check_names("crates/wire/src/object_names.rs", &["ROOT", "tail", "key", "url"]);
     let page = rows(&read("docs/names.md"));
-    let (_, tails) = names(&read("crates/wire/src/objects.rs"))
+    let (_, tails) = names(&read("crates/wire/src/object_names.rs"))
         .into_iter()
         .find(|(name, _)| name == "tail")
         .expect("objects have a tail");
@@ -106,7 +106,8 @@ fn every_object_is_in_the_table() {
 
 #[test]
 fn the_table_of_names_has_nothing_else() {
-    let sources = ["subjects", "objects", "keys"].map(|file| read(&format!("crates/wire/src/{file}.rs")));
+    let sources =
+        ["subjects", "object_names", "state_keys"].map(|file| read(&format!("crates/wire/src/{file}.rs")));
     let page = read("docs/names.md");
     let reasons = page.find("## Close reasons").expect("the page has close reasons");
     let subjects = page.find("## Subjects").expect("the page has subjects");
@@ -122,7 +123,7 @@ fn the_table_of_names_has_nothing_else() {
 
 #[test]
 fn every_close_reason_is_in_the_table() {
-    let source = read("crates/wire/src/reasons.rs");
+    let source = read("crates/wire/src/close_reason.rs");
     let page = read("docs/names.md");
     let table = rows(&page[page.find("## Close reasons").expect("the page has close reasons")..]);
     let declared = source.lines().filter(|line| line.starts_with("    ") && line.contains(" = \""));
@@ -190,7 +191,7 @@ fn every_configuration_key_is_in_its_table() {
         let written: Vec<String> = documented(&page, section).into_iter().map(|row| row[0].clone()).collect();
         assert_eq!(written, keys_in_code(file, name), "[{section}] of docs/configuration.md and {file}");
     }
-    let runtime = read("crates/runtime/src/config.rs");
+    let runtime = read("crates/runtime/src/config/mod.rs");
     let (_, all) = runtime.split_once("SECTIONS: &[&str] =").expect("the runtime lists the sections");
     for section in literals(all.split(';').next().unwrap_or_default()) {
         assert!(page.contains(&format!("`[{section}]`")), "[{section}] is missing");

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use anyhow::Context;
 use millrace_bus::{Message, SharedBus};
-use millrace_cluster::at_rest;
+use millrace_protocol::state::checkpoint;
 use millrace_runtime::Ready;
 use millrace_state::SharedState;
-use millrace_wire::fact::Snapshot;
-use millrace_wire::{keys, subjects};
+use millrace_wire::fact::StreamState;
+use millrace_wire::{state_keys, subjects};
 use tokio_util::sync::CancellationToken;
 
 /// Requests that may wait: a burst of every stream of a large cluster.
@@ -41,9 +41,9 @@ async fn answer(bus: SharedBus, state: SharedState, message: Message) {
     let (Some(stream), Some(reply)) = (subjects::snap_stream(&message.subject), message.reply) else {
         return;
     };
-    let Ok(Some(record)) = state.get(&keys::snapshot(stream)).await else { return };
-    let Ok(stored) = serde_json::from_slice::<Snapshot>(&record.value) else { return };
-    if let Ok(body) = serde_json::to_vec(&at_rest::base(stored)) {
+    let Ok(Some(record)) = state.get(&state_keys::snapshot(stream)).await else { return };
+    let Ok(stored) = serde_json::from_slice::<StreamState>(&record.value) else { return };
+    if let Ok(body) = serde_json::to_vec(&checkpoint::base(stored)) {
         // Whoever asked asks again.
         let _ = bus.respond(&reply, body.into());
     }

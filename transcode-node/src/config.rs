@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use millrace_cluster::admission::AdmissionLimits;
+use millrace_protocol::admission::AdmissionLimits;
 use millrace_runtime::Section;
 use millrace_store::UploaderConfig;
 use serde::Deserialize;

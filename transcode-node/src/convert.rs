@@ -1,9 +1,10 @@
 //! Media units of the bus to the events the packager takes.
 
-use millrace_media::sample::{
-    AccessUnit, AudioConfig, AudioFrame, MediaEvent, Stamp, StampedUnit, TrackConfig, Unit, VideoConfig,
+use millrace_media::frame::{
+    AccessUnit, AudioConfig, AudioFrame, MediaEvent, MediaFrame, SegmentTag, TaggedFrame, TrackConfig,
+    VideoConfig,
 };
-use millrace_wire::media_msg::{MediaUnit, Track, UnitKind};
+use millrace_wire::message::media::{MediaUnit, Track, UnitKind};
 use thiserror::Error;
 
 /// A unit that cannot be packaged: its sender's fault, and only that unit is lost.
@@ -25,12 +26,12 @@ pub(crate) struct BadUnit {
 pub(crate) fn media_event(unit: MediaUnit) -> Result<MediaEvent, BadUnit> {
     match unit.kind {
         UnitKind::Config { .. } => config_event(&unit),
-        UnitKind::Frame => Ok(MediaEvent::Unit(StampedUnit { stamp: stamp(&unit), unit: media_unit(unit) })),
+        UnitKind::Frame => Ok(MediaEvent::Frame(TaggedFrame { stamp: stamp(&unit), unit: media_unit(unit) })),
     }
 }
 
-const fn stamp(unit: &MediaUnit) -> Stamp {
-    Stamp {
+const fn stamp(unit: &MediaUnit) -> SegmentTag {
+    SegmentTag {
         msn: unit.msn.0,
         discontinuity: unit.discontinuity,
         boundary: unit.boundary,
@@ -39,12 +40,15 @@ const fn stamp(unit: &MediaUnit) -> Stamp {
     }
 }
 
-fn media_unit(unit: MediaUnit) -> Unit {
+fn media_unit(unit: MediaUnit) -> MediaFrame {
     match unit.track {
-        Track::Video => {
-            Unit::Video(AccessUnit { dts: unit.dts, cts: unit.cts, keyframe: unit.keyframe, data: unit.data })
-        }
-        Track::Audio => Unit::Audio(AudioFrame { pts: unit.dts, data: unit.data }),
+        Track::Video => MediaFrame::Video(AccessUnit {
+            dts: unit.dts,
+            cts: unit.cts,
+            keyframe: unit.keyframe,
+            data: unit.data,
+        }),
+        Track::Audio => MediaFrame::Audio(AudioFrame { pts: unit.dts, data: unit.data }),
     }
 }
 

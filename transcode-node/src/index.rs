@@ -7,8 +7,8 @@ use std::time::Duration;
 use millrace_bus::JournalWriter;
 use millrace_runtime::Backoff;
 use millrace_state::{SharedState, StateError, Tx};
-use millrace_wire::announce::IndexFact;
-use millrace_wire::{keys, subjects};
+use millrace_wire::message::announce::IndexFact;
+use millrace_wire::{state_keys, subjects};
 use tokio::sync::Mutex;
 
 use crate::storage::Storage;
@@ -44,7 +44,7 @@ impl Index {
         let (state, storage) = (self.state.clone(), self.storage.clone());
         let (kept, record) = (self.kept.clone(), self.record);
         tokio::spawn(async move {
-            let key = keys::segment(fact.stream, &fact.segment.rendition, fact.epoch, fact.segment.msn);
+            let key = state_keys::segment(fact.stream, &fact.segment.rendition, fact.epoch, fact.segment.msn);
             let put = Tx::new().put(key, value);
             if let Err(error) = commit(&state, put).await {
                 tracing::error!(%error, msn = %fact.segment.msn, "index entry given up");
@@ -69,7 +69,7 @@ async fn sweep(
     kept.push_back(newest);
     while let Some(fact) = kept.pop_front_if(|fact| fact.segment.program_date_time.0 < oldest) {
         let IndexFact { stream, epoch, generation, segment, .. } = fact;
-        let key = keys::segment(stream, &segment.rendition, epoch, segment.msn);
+        let key = state_keys::segment(stream, &segment.rendition, epoch, segment.msn);
         // The entry goes first: an index never names what is not there.
         if commit(state, Tx::new().delete(key)).await.is_ok() {
             storage.delete(&segment.rendition, epoch, segment.msn, generation);

@@ -5,20 +5,20 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use millrace_bus::{BusError, JournalWriter, Message, SharedBus, Subscription};
-use millrace_cluster::Millis;
-use millrace_cluster::author::Frames;
-use millrace_cluster::worker::{Input, Output, Packaged, WorkerJob};
 use millrace_media::packager::PartSetup;
+use millrace_protocol::Millis;
+use millrace_protocol::job::{Input, Output, Packaged, WorkerJob};
+use millrace_protocol::log::writer::EncodedMessage;
 use millrace_runtime::{Alarm, Clock};
 use millrace_state::SharedState;
 use millrace_store::{SharedStore, Uploader};
-use millrace_wire::control_api;
-use millrace_wire::fact::Snapshot;
-use millrace_wire::frame::FrameError;
+use millrace_wire::fact::StreamState;
+use millrace_wire::fragment::FragmentError;
 use millrace_wire::ids::{NodeId, Rendition};
-use millrace_wire::job::Grant;
-use millrace_wire::media_msg::MediaReader;
-use millrace_wire::repair::{RepairReply, RepairRequest};
+use millrace_wire::message::control;
+use millrace_wire::message::job::Grant;
+use millrace_wire::message::media::MediaReader;
+use millrace_wire::message::repair::{RepairReply, RepairRequest};
 use millrace_wire::subjects;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
@@ -75,7 +75,7 @@ pub(crate) enum JobError {
     Bus(#[from] BusError),
     /// A fact could not be encoded.
     #[error(transparent)]
-    Frame(#[from] FrameError),
+    Frame(#[from] FragmentError),
     /// The bus ended a subscription.
     #[error("the bus closed a subscription")]
     Closed,
@@ -145,7 +145,7 @@ struct Job {
     rest: Rest,
     readers: (MediaReader, MediaReader),
     /// The last state announced: a newer epoch's session builds on it, and may ask just after this author fell silent.
-    farewell: Option<Snapshot>,
+    farewell: Option<StreamState>,
     replies: (mpsc::Sender<Input>, mpsc::Receiver<Input>),
     stored: mpsc::UnboundedReceiver<Stored>,
 }
@@ -320,13 +320,13 @@ impl Job {
         Ok(())
     }
 
-    fn publish(&self, frames: Frames) {
+    fn publish(&self, frames: EncodedMessage) {
         let grant = self.machine.grant();
         let (stream, epoch, generation) = (grant.stream, grant.epoch, grant.generation);
         let (subject, frames) = match frames {
-            Frames::Live(frames) => (subjects::live(stream, epoch, generation), frames),
-            Frames::Digest(frames) => (subjects::digest(stream, epoch, generation), frames),
-            Frames::Repeat(frames) => (subjects::repair_live(stream, epoch, generation), frames),
+            EncodedMessage::Live(frames) => (subjects::live(stream, epoch, generation), frames),
+            EncodedMessage::Digest(frames) => (subjects::digest(stream, epoch, generation), frames),
+            EncodedMessage::Retransmit(frames) => (subjects::repair_live(stream, epoch, generation), frames),
         };
         for frame in frames {
             // What is dropped here is repaired from the author's ring.
@@ -375,12 +375,12 @@ impl Job {
         });
     }
 
-    fn report(&self, report: &control_api::SealReport) {
-        let Ok(request) = control_api::encode(report) else { return };
+    fn report(&self, report: &control::SealReport) {
+        let Ok(request) = control::encode(report) else { return };
         let (bus, replies) = (self.deps.bus.clone(), self.replies.0.clone());
         tokio::spawn(async move {
             let answer = bus.request(subjects::CONTROL_SEALED, request.into(), REPORT_TIMEOUT).await;
-            match answer.map(|answer| control_api::decode::<control_api::LeaseReply>(&answer)) {
+            match answer.map(|answer| control::decode::<control::LeaseReply>(&answer)) {
                 // Superseded: a newer epoch is open, and this one's end is recorded by its claim.
                 Ok(Ok(_)) => drop(replies.send(Input::Reported).await),
                 Ok(Err(error)) => tracing::warn!(%error, "answer to a seal report could not be read"),
@@ -399,7 +399,7 @@ impl Job {
 }
 
 /// A running stream's PART-TARGET stays; a new stream's is measured.
-fn part_setup(base: &Snapshot) -> PartSetup {
+fn part_setup(base: &StreamState) -> PartSetup {
     let target = [Rendition::video(), Rendition::audio()]
         .iter()
         .find_map(|rendition| base.renditions.get(rendition)?.part_target);

@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
-use millrace_cluster::at_rest::{MAX_SLOTS_AT_REST, may_replace, newest};
+use millrace_protocol::state::checkpoint::{MAX_SLOTS_AT_REST, may_replace, newest};
 use millrace_runtime::Backoff;
 use millrace_state::{SharedState, StateError, Tx, Version};
-use millrace_wire::fact::Snapshot;
+use millrace_wire::fact::StreamState;
 use millrace_wire::ids::StreamId;
-use millrace_wire::keys;
+use millrace_wire::state_keys;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -23,7 +23,7 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Writes the newest state, one write at a time, behind the caller's back.
 pub(crate) struct Keeper {
-    latest: watch::Sender<Option<Snapshot>>,
+    latest: watch::Sender<Option<StreamState>>,
     closing: CancellationToken,
     writer: JoinHandle<()>,
 }
@@ -32,12 +32,12 @@ impl Keeper {
     pub(crate) fn start(state: SharedState, stream: StreamId) -> Self {
         let (latest, reader) = watch::channel(None);
         let closing = CancellationToken::new();
-        let writer = tokio::spawn(write(state, keys::snapshot(stream), reader, closing.clone()));
+        let writer = tokio::spawn(write(state, state_keys::snapshot(stream), reader, closing.clone()));
         Self { latest, closing, writer }
     }
 
     /// Has `rest` written; an older one still waiting is not.
-    pub(crate) fn keep(&self, rest: Snapshot) {
+    pub(crate) fn keep(&self, rest: StreamState) {
         self.latest.send_replace(Some(newest(rest, MAX_SLOTS_AT_REST)));
     }
 
@@ -54,7 +54,7 @@ impl Keeper {
 async fn write(
     state: SharedState,
     key: String,
-    mut latest: watch::Receiver<Option<Snapshot>>,
+    mut latest: watch::Receiver<Option<StreamState>>,
     closing: CancellationToken,
 ) {
     let mut pause = Backoff::new(RETRY.0, RETRY.1);
@@ -85,7 +85,7 @@ async fn write(
 async fn put_newer(
     state: &SharedState,
     key: &str,
-    new: &Snapshot,
+    new: &StreamState,
     own: &mut Option<Version>,
 ) -> Result<(), StateError> {
     let Ok(value) = serde_json::to_vec(new) else { return Ok(()) };

@@ -1,6 +1,6 @@
 //! The transcode node: bids for jobs, packages media, uploads segments and announces them.
 //!
-//! One task per job drives `millrace_cluster`'s author, which decides what is said when, and the copy rung's
+//! One task per job drives `millrace_protocol`'s author, which decides what is said when, and the copy rung's
 //! [`pipeline`], which makes it; uploads and the index happen behind its back.
 #![forbid(unsafe_code)]
 

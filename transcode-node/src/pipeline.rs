@@ -5,16 +5,16 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use millrace_cluster::worker::Packaged;
-use millrace_media::door::TIMELINE_START;
+use millrace_media::frame::{MediaEvent, TrackConfig, TrackKind};
 use millrace_media::packager::{
-    Init, Output, Packager, Part, PartParams, PartSetup, SegmentEnd, SegmentStart,
+    Init, Output, Packager, Part, PartSetup, PartTiming, SegmentEnd, SegmentStart,
 };
-use millrace_media::sample::{MediaEvent, TrackConfig, TrackKind};
 use millrace_media::time::Timescale;
+use millrace_media::timeline::TIMELINE_START;
+use millrace_protocol::job::Packaged;
 use millrace_wire::fact::{self, EpochOpen, MediaDuration, TrackInfo, TrackMedia};
 use millrace_wire::ids::{DiscontinuitySeq, InitVersion, Msn, PartIndex, Rendition, UnixMillis};
-use millrace_wire::media_msg::{MediaMessage, MediaUnit, Track, UnitKind};
+use millrace_wire::message::media::{MediaMessage, MediaUnit, Track, UnitKind};
 
 use crate::convert::media_event;
 
@@ -34,7 +34,7 @@ pub struct Pipeline {
     declared: BTreeMap<TrackKind, u64>,
     /// Each track's newest init segment as it was made.
     inits: BTreeMap<TrackKind, Packaged>,
-    params: Option<PartParams>,
+    params: Option<PartTiming>,
     made: VecDeque<Packaged>,
     bad_units: u64,
 }

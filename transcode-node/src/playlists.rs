@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use millrace_cluster::render;
+use millrace_protocol::playlist;
 use millrace_runtime::Backoff;
 use millrace_store::{Meta, PutBody, SharedStore};
-use millrace_wire::fact::Snapshot;
+use millrace_wire::fact::StreamState;
 use millrace_wire::ids::PlaybackId;
-use millrace_wire::objects;
+use millrace_wire::object_names;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -47,7 +47,7 @@ impl Playlists {
     }
 
     /// Has the playlists of `rest`, a state at rest, put; older ones still waiting are not.
-    pub(crate) fn publish(&self, rest: &Snapshot) {
+    pub(crate) fn publish(&self, rest: &StreamState) {
         let texts = texts(self.playback, rest);
         if !texts.is_empty() {
             self.latest.send_replace(texts);
@@ -68,16 +68,16 @@ impl Playlists {
     }
 }
 
-fn texts(playback: PlaybackId, rest: &Snapshot) -> Texts {
-    let media = render::plain_media(rest);
+fn texts(playback: PlaybackId, rest: &StreamState) -> Texts {
+    let media = playlist::plain_media(rest);
     let mut listed = rest.clone();
     listed.renditions.retain(|r, _| media.iter().any(|(name, _)| name == r));
     let mut texts: Texts = media
         .iter()
-        .map(|(r, playlist)| (objects::media_playlist(playback, r), playlist.render().into()))
+        .map(|(r, playlist)| (object_names::media_playlist(playback, r), playlist.render().into()))
         .collect();
-    if let Some(multivariant) = render::multivariant(&listed).filter(|_| !media.is_empty()) {
-        texts.push((objects::multivariant(playback), multivariant.render().into()));
+    if let Some(multivariant) = playlist::multivariant(&listed).filter(|_| !media.is_empty()) {
+        texts.push((object_names::multivariant(playback), multivariant.render().into()));
     }
     texts
 }

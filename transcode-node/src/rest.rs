@@ -3,11 +3,11 @@
 
 use std::collections::BTreeSet;
 
-use millrace_cluster::at_rest::at_rest;
-use millrace_cluster::worker::WorkerJob;
-use millrace_wire::fact::Snapshot;
+use millrace_protocol::job::WorkerJob;
+use millrace_protocol::state::checkpoint::at_rest;
+use millrace_wire::fact::StreamState;
 use millrace_wire::ids::{Msn, Rendition};
-use millrace_wire::job::Grant;
+use millrace_wire::message::job::Grant;
 
 use crate::job::Deps;
 use crate::keeper::Keeper;
@@ -25,7 +25,7 @@ struct Mark {
 }
 
 impl Mark {
-    fn of(view: &Snapshot, settled: u64) -> Self {
+    fn of(view: &StreamState, settled: u64) -> Self {
         let last_gap = view.slots.back().filter(|s| s.gap.is_some()).map(|s| s.msn);
         Self { first: view.first_msn, last_gap, sealed: view.sealed, ended: view.ended, settled }
     }
@@ -33,8 +33,8 @@ impl Mark {
 
 /// Whether a state at rest has anything to name. A new author's has, before it has stored anything itself: what its log
 /// opens with, and where its window begins, is shown.
-fn names_stored(view: &Snapshot) -> bool {
-    view.slots.iter().flat_map(|slot| slot.tracks.values()).any(|track| track.committed)
+fn names_stored(view: &StreamState) -> bool {
+    view.slots.iter().flat_map(|slot| slot.tracks.values()).any(|track| track.stored)
 }
 
 /// See the module.

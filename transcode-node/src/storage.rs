@@ -6,7 +6,7 @@ use bytes::Bytes;
 use millrace_store::{Meta, PutBody, SharedStore, UploadError, Uploader};
 use millrace_wire::fact;
 use millrace_wire::ids::{Epoch, Generation, InitVersion, Msn, PlaybackId, Rendition};
-use millrace_wire::objects::{ObjectKind, ObjectName};
+use millrace_wire::object_names::{ObjectKind, ObjectName};
 use tokio::sync::mpsc;
 
 /// Names never repeat, so any cache may keep them for ever.

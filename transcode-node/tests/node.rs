@@ -14,11 +14,11 @@ use millrace_media::hls::MediaPlaylist;
 use millrace_media::hls::checker::Checker;
 use millrace_runtime::Metrics;
 use millrace_transcode::{Config, Node};
-use millrace_wire::control_api::StreamSettings;
-use millrace_wire::fact::{Fact, FactMessage, Snapshot, TrackSlot};
+use millrace_wire::fact::{Fact, FactMessage, RenditionSegment, StreamState};
 use millrace_wire::ids::{Generation, InitVersion, Rendition};
-use millrace_wire::media_msg::MediaMessage;
-use millrace_wire::objects::{self, ObjectKind};
+use millrace_wire::message::control::StreamSettings;
+use millrace_wire::message::media::MediaMessage;
+use millrace_wire::object_names::{self, ObjectKind};
 use millrace_wire::subjects;
 use session::{LIMIT, World, eventually, playback, stream};
 
@@ -159,12 +159,12 @@ async fn a_draining_worker_goes_on_until_its_successor_has_the_job() {
 }
 
 /// What a reader of the first author has folded.
-fn folded(world: &World) -> Snapshot {
+fn folded(world: &World) -> StreamState {
     let mut view = World::first_base();
     view.epoch = millrace_wire::ids::Epoch(1);
     view.generation = Generation(1);
     for message in world.facts().iter().filter(|f| f.generation.0 == 1) {
-        millrace_cluster::view::apply(&mut view, message.seq, &message.fact);
+        millrace_protocol::state::apply::apply(&mut view, message.seq, &message.fact);
     }
     view
 }
@@ -178,15 +178,15 @@ async fn a_broadcast_without_an_author_is_remembered() {
     world.announce_generation(1, NODE);
     let kept = async || world.kept().await.filter(|kept| kept.slots.len() >= 3);
     let kept = eventually("three segments kept", kept).await;
-    let whole = |t: &TrackSlot| t.segment.as_ref().is_some_and(|s| t.parts.len() == s.parts as usize);
-    assert!(kept.slots.iter().all(|s| s.tracks.values().all(|t| t.committed && whole(t))));
+    let whole = |t: &RenditionSegment| t.segment.as_ref().is_some_and(|s| t.parts.len() == s.parts as usize);
+    assert!(kept.slots.iter().all(|s| s.tracks.values().all(|t| t.stored && whole(t))));
     world.revoke(NODE, 1);
     idle(&metrics).await;
 
     let ask = async || {
         let wait = Duration::from_millis(300);
         let replies = world.bus.gather(&subjects::snap(stream()), Bytes::new(), wait, 1).await.unwrap();
-        replies.first().map(|r| serde_json::from_slice::<Snapshot>(r).unwrap())
+        replies.first().map(|r| serde_json::from_slice::<StreamState>(r).unwrap())
     };
     let base = eventually("an answer", ask).await;
     assert_eq!((base.generation, base.epoch, base.ended), (Generation(0), kept.epoch, false));
@@ -202,7 +202,7 @@ async fn a_successor_keeps_what_it_begins_with_at_once() {
     let all = messages(9);
     world.publish(&all[..until_segment(&all, 2) + 10]);
     world.announce_generation(1, NODE);
-    let stored = async || (world.committed(1).len() == 2).then_some(());
+    let stored = async || (world.stored(1).len() == 2).then_some(());
     eventually("two segments stored", stored).await;
     let kept = async || world.kept().await.filter(|kept| kept.slots.len() == 2);
     let before = eventually("both kept", kept).await;
@@ -216,7 +216,7 @@ async fn a_successor_keeps_what_it_begins_with_at_once() {
     world.announce_generation(2, NODE);
     let after = eventually("both kept again", kept).await;
     assert_eq!(after.slots, before.slots);
-    assert!(world.committed(2).is_empty(), "the successor has stored something");
+    assert!(world.stored(2).is_empty(), "the successor has stored something");
     world.revoke(NODE, 2);
     node.drain().await;
 }
@@ -237,7 +237,7 @@ async fn a_granted_worker_announces_stores_indexes_publishes_and_ends() {
     }
     world.fact("the second segment", |f| is_segment(f, FIRST + 1)).await;
     world.announce_generation(1, NODE);
-    let (key, mut checker) = (objects::media_playlist(playback(), &Rendition::audio()), Checker::new());
+    let (key, mut checker) = (object_names::media_playlist(playback(), &Rendition::audio()), Checker::new());
     let live = eventually("a playlist in the bucket", async || world.text(&key).await).await;
     assert_eq!(checker.check(std::str::from_utf8(&live).unwrap()), []);
     world.publish(&all[half..]);
@@ -247,12 +247,12 @@ async fn a_granted_worker_announces_stores_indexes_publishes_and_ends() {
 
     let numbers: Vec<u64> = (FIRST..FIRST + 5).collect();
     for msn in &numbers {
-        let stored = world.segment(*msn, 1).await.expect("a committed segment is in the store");
+        let stored = world.segment(*msn, 1).await.expect("a stored segment is in the store");
         assert_eq!(stored, world.joined(1, *msn), "segment {msn} is its parts");
     }
-    let mut committed = world.committed(1);
-    committed.sort_unstable();
-    assert_eq!(committed, numbers);
+    let mut stored = world.stored(1);
+    stored.sort_unstable();
+    assert_eq!(stored, numbers);
     assert!(world.object(ObjectKind::Init(InitVersion(0))).await.is_some());
     let index = eventually("the index", async || Some(world.index().await).filter(|i| i.len() == 5)).await;
     assert_eq!(index.iter().map(|f| f.segment.msn.0).collect::<Vec<_>>(), numbers);
@@ -276,7 +276,7 @@ async fn a_granted_worker_announces_stores_indexes_publishes_and_ends() {
         let object = format!("live/{}/audio/{}", playback(), segment.uri);
         assert!(world.text(&object).await.is_some(), "{object}");
     }
-    let multivariant = world.text(&objects::multivariant(playback())).await.unwrap();
+    let multivariant = world.text(&object_names::multivariant(playback())).await.unwrap();
     assert!(String::from_utf8_lossy(&multivariant).contains("audio/index.m3u8"));
     let kept = async || world.kept().await.filter(|kept| kept.ended);
     assert_eq!(eventually("the kept state", kept).await.slots.len(), 5);

@@ -6,11 +6,11 @@ mod audio;
 
 use audio::{FIRST, FRAME, RATE, messages, open, unit};
 use bytes::Bytes;
-use millrace_cluster::worker::Packaged;
 use millrace_media::packager::PartSetup;
+use millrace_protocol::job::Packaged;
 use millrace_transcode::pipeline::Pipeline;
 use millrace_wire::ids::{DiscontinuitySeq, Msn};
-use millrace_wire::media_msg::{MediaMessage, UnitKind};
+use millrace_wire::message::media::{MediaMessage, UnitKind};
 
 fn make(pipeline: &mut Pipeline, messages: &[MediaMessage]) -> Vec<Packaged> {
     messages.iter().cloned().for_each(|message| pipeline.push(message));

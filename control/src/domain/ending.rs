@@ -4,27 +4,28 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use millrace_cluster::closer::{share, target};
-use millrace_cluster::view::{self, slot_length};
-use millrace_media::sample::TrackConfig;
-use millrace_wire::announce::IndexFact;
-use millrace_wire::control_api::StreamSettings;
+use millrace_media::frame::TrackConfig;
+use millrace_protocol::state::apply::{self, slot_length};
+use millrace_protocol::takeover::{share, target};
 use millrace_wire::fact::{
-    Fact, InitEntry, MAX_SLOTS, MediaDuration, RenditionState, SegmentEntry, Slot, Snapshot, TrackInfo,
-    TrackMedia, TrackSlot,
+    Fact, InitEntry, MAX_SLOTS, MediaDuration, RenditionSegment, RenditionState, SegmentEntry, SegmentSlot,
+    StreamState, TrackInfo, TrackMedia,
 };
 use millrace_wire::ids::{
     BroadcastId, Epoch, FactSeq, Generation, InitVersion, Msn, Rendition, StreamId, UnixMillis,
 };
+use millrace_wire::message::announce::IndexFact;
+use millrace_wire::message::control::StreamSettings;
 
 /// The newest of the states that belong to the broadcast; one that lists nothing is none.
 pub fn newest(
-    snapshots: impl IntoIterator<Item = Snapshot>,
+    snapshots: impl IntoIterator<Item = StreamState>,
     broadcast: BroadcastId,
     upto: Epoch,
-) -> Option<Snapshot> {
-    let ours = |s: &Snapshot| s.broadcast == broadcast && s.epoch <= upto && (s.ended || !s.slots.is_empty());
-    let rank = |s: &Snapshot| (s.epoch, s.generation, s.seq);
+) -> Option<StreamState> {
+    let ours =
+        |s: &StreamState| s.broadcast == broadcast && s.epoch <= upto && (s.ended || !s.slots.is_empty());
+    let rank = |s: &StreamState| (s.epoch, s.generation, s.seq);
     snapshots.into_iter().filter(ours).max_by_key(rank)
 }
 
@@ -34,7 +35,7 @@ pub fn newest(
 pub struct Rebuild {
     stream: StreamId,
     broadcast: BroadcastId,
-    slots: BTreeMap<Msn, Slot>,
+    slots: BTreeMap<Msn, SegmentSlot>,
     floor: Msn,
     /// Bits per second of the heaviest segment.
     peaks: BTreeMap<Rendition, u64>,
@@ -52,7 +53,7 @@ impl Rebuild {
         if (stream, broadcast) != (self.stream, self.broadcast) || segment.msn < self.floor {
             return;
         }
-        let fresh = || Slot {
+        let fresh = || SegmentSlot {
             msn: segment.msn,
             epoch,
             discontinuity_sequence: segment.discontinuity_sequence,
@@ -77,11 +78,11 @@ impl Rebuild {
             bytes: segment.bytes,
             parts: segment.parts,
         };
-        let track = TrackSlot {
+        let track = RenditionSegment {
             init_version: segment.init_version,
             parts: Vec::new(),
             segment: Some(entry),
-            committed: true,
+            stored: true,
         };
         slot.tracks.insert(segment.rendition, track);
         while self.slots.len() > MAX_SLOTS
@@ -94,7 +95,7 @@ impl Rebuild {
     /// The state, with the window's length of segments; `None` when the index has nothing.
     pub fn finish(mut self, settings: &StreamSettings) -> Option<Rebuilt> {
         let epoch = self.slots.last_key_value()?.1.epoch;
-        let mut state = view::empty(self.broadcast);
+        let mut state = apply::empty(self.broadcast);
         (state.epoch, state.opened, state.sealed) = (epoch, true, true);
         state.target_duration = settings.target_duration;
         state.slots = self.contiguous(target(settings.target_duration));
@@ -104,30 +105,30 @@ impl Rebuild {
             .iter()
             .flat_map(|slot| slot.tracks.keys().map(|r| (r.clone(), RenditionState::default())))
             .collect();
-        if let Some(first) = view::trim_to(&state, u64::from(settings.window) * 1_000) {
-            view::apply(&mut state, FactSeq(0), &Fact::Trim { first });
+        if let Some(first) = apply::trim_to(&state, u64::from(settings.window) * 1_000) {
+            apply::apply(&mut state, FactSeq(0), &Fact::Trim { first });
         }
         Some(Rebuilt { state, peaks: self.peaks })
     }
 
     /// The newest run of numbers, short holes filled with GAPs.
-    fn contiguous(&mut self, gap: MediaDuration) -> VecDeque<Arc<Slot>> {
-        let mut run: VecDeque<Arc<Slot>> = VecDeque::new();
+    fn contiguous(&mut self, gap: MediaDuration) -> VecDeque<Arc<SegmentSlot>> {
+        let mut run: VecDeque<Arc<SegmentSlot>> = VecDeque::new();
         for slot in std::mem::take(&mut self.slots).into_values().rev() {
             if let Some(next) = run.front().cloned() {
                 let missing = next.msn.0 - slot.msn.0 - 1;
-                if missing > view::MAX_HOLE {
+                if missing > apply::MAX_HOLE {
                     break;
                 }
                 let gap = between(&slot, &next, missing, gap);
                 for back in 1..=missing {
                     let before = next.program_date_time.0.saturating_sub(back * gap.as_millis());
-                    run.push_front(Arc::new(Slot {
+                    run.push_front(Arc::new(SegmentSlot {
                         msn: Msn(next.msn.0 - back),
                         program_date_time: UnixMillis(before),
                         gap: Some(gap),
                         tracks: BTreeMap::new(),
-                        ..Slot::clone(&next)
+                        ..SegmentSlot::clone(&next)
                     }));
                 }
             }
@@ -138,7 +139,7 @@ impl Rebuild {
 }
 
 /// How long each of `missing` segments between two is: what the clock says, at most `longest`.
-fn between(before: &Slot, after: &Slot, missing: u64, longest: MediaDuration) -> MediaDuration {
+fn between(before: &SegmentSlot, after: &SegmentSlot, missing: u64, longest: MediaDuration) -> MediaDuration {
     let end = before.program_date_time.0 + slot_length(before).map_or(0, MediaDuration::as_millis);
     share(after.program_date_time.0.saturating_sub(end), missing, longest)
 }
@@ -146,14 +147,14 @@ fn between(before: &Slot, after: &Slot, missing: u64, longest: MediaDuration) ->
 /// A state from the index, still without what the initialisation sections say.
 #[derive(Debug)]
 pub struct Rebuilt {
-    state: Snapshot,
+    state: StreamState,
     peaks: BTreeMap<Rendition, u64>,
 }
 
 impl Rebuilt {
     /// The initialisation sections the state needs, oldest first within a rendition.
     pub fn inits(&self) -> BTreeSet<(Rendition, Epoch, InitVersion)> {
-        let used = |slot: &Arc<Slot>| {
+        let used = |slot: &Arc<SegmentSlot>| {
             let epoch = slot.epoch;
             slot.tracks.iter().map(move |(r, t)| (r.clone(), epoch, t.init_version)).collect::<Vec<_>>()
         };
@@ -170,7 +171,7 @@ impl Rebuilt {
     }
 
     /// The state to build on.
-    pub fn into_state(self) -> Snapshot {
+    pub fn into_state(self) -> StreamState {
         self.state
     }
 }

@@ -1,6 +1,6 @@
 //! What is rebuilt, and what ends a log.
 
-use millrace_media::sample::AudioConfig;
+use millrace_media::frame::AudioConfig;
 use millrace_wire::fact::Segment;
 use millrace_wire::ids::DiscontinuitySeq;
 
@@ -48,7 +48,7 @@ fn the_index_gives_the_window_back() {
     let state = rebuilt.into_state();
     assert_eq!(state.slots.back().unwrap().msn, Msn(FIRST + 99));
     let listed: u64 =
-        state.slots.iter().filter_map(|slot| view::slot_duration(slot)).map(MediaDuration::as_millis).sum();
+        state.slots.iter().filter_map(|slot| apply::slot_duration(slot)).map(MediaDuration::as_millis).sum();
     assert!((20_000..=26_000).contains(&listed), "{listed}");
     assert_eq!(state.first_msn, state.slots.front().unwrap().msn);
     let info = &state.renditions[&Rendition::audio()].inits[0].info;
@@ -80,14 +80,14 @@ fn a_long_recording_takes_bounded_memory() {
 #[test]
 fn the_highest_position_of_the_right_broadcast_wins() {
     let state = rebuilt([entry(Rendition::video(), FIRST)]).unwrap().into_state();
-    let at = |epoch, generation, seq| Snapshot {
+    let at = |epoch, generation, seq| StreamState {
         epoch: Epoch(epoch),
         generation: Generation(generation),
         seq: FactSeq(seq),
         ..state.clone()
     };
-    let empty = Snapshot { epoch: Epoch(9), ..view::empty(AIRING) };
-    let other = Snapshot { broadcast: BroadcastId::from_u128(4), ..at(9, 9, 9) };
+    let empty = StreamState { epoch: Epoch(9), ..apply::empty(AIRING) };
+    let other = StreamState { broadcast: BroadcastId::from_u128(4), ..at(9, 9, 9) };
     let found = newest([at(7, 1, 90), at(7, 2, 3), empty, other, at(10, 1, 1)], AIRING, Epoch(9)).unwrap();
     assert_eq!((found.epoch, found.generation), (Epoch(7), Generation(2)));
     assert!(newest([], AIRING, Epoch(9)).is_none());

@@ -1,7 +1,7 @@
 //! A livestream's record and its states.
 
-use millrace_wire::control_api::StreamSettings;
 use millrace_wire::ids::{BroadcastId, KeyHash, PlaybackId, StreamId, UnixMillis};
+use millrace_wire::message::control::StreamSettings;
 use serde::{Deserialize, Serialize};
 
 /// Where a livestream stands: `scheduled → live → ended → archived`, or `cancelled` before it began.

@@ -1,6 +1,6 @@
 //! What a request to create a livestream may say.
 
-use millrace_wire::control_api::{AwayPolicy, StreamSettings, Takeover};
+use millrace_wire::message::control::{AwayPolicy, StreamSettings, Takeover};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 

@@ -1,8 +1,8 @@
 //! What the API shows of a livestream.
 
 use jiff::Timestamp;
-use millrace_wire::control_api::{AwayPolicy, Takeover};
 use millrace_wire::ids::{BroadcastId, Epoch, NodeId, PlaybackId, StreamId, StreamKey, UnixMillis};
+use millrace_wire::message::control::{AwayPolicy, Takeover};
 use serde::Serialize;
 
 use crate::Config;

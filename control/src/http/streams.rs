@@ -3,8 +3,8 @@
 use actix_web::http::header;
 use actix_web::web::{self, Data, Json, Path, Query, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse};
+use millrace_wire::close_reason::CloseReason;
 use millrace_wire::ids::{PlaybackId, StreamId, StreamKey, UnixMillis};
-use millrace_wire::reasons::CloseReason;
 use serde::Deserialize;
 use tracing::info;
 

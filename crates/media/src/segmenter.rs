@@ -11,9 +11,11 @@
 
 use std::collections::VecDeque;
 
-use crate::door::DoorEvent;
-use crate::sample::{AccessUnit, AudioFrame, MediaEvent, Stamp, StampedUnit, TrackConfig, TrackKind, Unit};
+use crate::frame::{
+    AccessUnit, AudioFrame, MediaEvent, MediaFrame, SegmentTag, TaggedFrame, TrackConfig, TrackKind,
+};
 use crate::time::Timescale;
+use crate::timeline::TimelineEvent;
 
 /// Aimed segment duration in 90 kHz ticks (2 s).
 pub const SEGMENT_AIM: i64 = 180_000;
@@ -141,15 +143,15 @@ impl Segmenter {
         self.out.pop_front()
     }
 
-    /// Takes what the door gives.
-    pub fn push(&mut self, event: DoorEvent) {
+    /// Takes what the timeline gives.
+    pub fn push(&mut self, event: TimelineEvent) {
         match event {
-            DoorEvent::Config(config) => self.configure(config),
-            DoorEvent::Unit { unit, discontinuity } => {
+            TimelineEvent::Config(config) => self.configure(config),
+            TimelineEvent::Frame { unit, discontinuity } => {
                 self.pending |= discontinuity && self.open.is_some();
                 match unit {
-                    Unit::Video(unit) => self.video(unit),
-                    Unit::Audio(frame) => self.audio(frame),
+                    MediaFrame::Video(unit) => self.video(unit),
+                    MediaFrame::Audio(frame) => self.audio(frame),
                 }
             }
         }
@@ -202,7 +204,7 @@ impl Segmenter {
         let discontinuity = boundary && self.cut(unit.dts, independent);
         self.stats.synthetic_boundaries += u64::from(boundary && !independent);
         let first = self.held.len();
-        self.stamp(Unit::Video(unit), boundary, discontinuity, independent);
+        self.stamp(MediaFrame::Video(unit), boundary, discontinuity, independent);
         for _ in 0..first {
             if let Some(frame) = self.held.pop_front() {
                 self.audio(frame);
@@ -227,8 +229,7 @@ impl Segmenter {
     fn audio(&mut self, frame: AudioFrame) {
         let Some(TrackConfig::Audio(config)) = &self.audio.config else { return };
         let time = config.timescale().convert(frame.pts, Timescale::VIDEO);
-        let length =
-            config.timescale().convert(i64::from(crate::sample::AAC_FRAME_SAMPLES), Timescale::VIDEO);
+        let length = config.timescale().convert(i64::from(crate::frame::AAC_FRAME_SAMPLES), Timescale::VIDEO);
         let Some(open) = self.open else {
             self.hold(frame, time);
             return;
@@ -255,7 +256,7 @@ impl Segmenter {
         }
         self.audio.started = true;
         let independent = !boundary || !self.video.started;
-        self.stamp(Unit::Audio(frame), boundary, discontinuity, independent);
+        self.stamp(MediaFrame::Audio(frame), boundary, discontinuity, independent);
     }
 
     /// Audio waits for the first keyframe, or until it is clear that none comes.
@@ -273,7 +274,7 @@ impl Segmenter {
         let mut boundary = true;
         self.audio.started = true;
         while let Some(frame) = self.held.pop_front() {
-            self.stamp(Unit::Audio(frame), boundary, boundary && discontinuity, true);
+            self.stamp(MediaFrame::Audio(frame), boundary, boundary && discontinuity, true);
             boundary = false;
         }
     }
@@ -304,17 +305,17 @@ impl Segmenter {
         std::mem::take(&mut self.pending)
     }
 
-    fn stamp(&mut self, unit: Unit, boundary: bool, discontinuity: bool, independent: bool) {
+    fn stamp(&mut self, unit: MediaFrame, boundary: bool, discontinuity: bool, independent: bool) {
         let Some(open) = self.open else { return };
         let (msn, init_version) = match unit {
-            Unit::Video(_) => (open.msn, self.video.version),
-            Unit::Audio(_) if boundary => {
+            MediaFrame::Video(_) => (open.msn, self.video.version),
+            MediaFrame::Audio(_) if boundary => {
                 self.audio_msn = open.msn;
                 (open.msn, self.audio.version)
             }
-            Unit::Audio(_) => (self.audio_msn, self.audio.version),
+            MediaFrame::Audio(_) => (self.audio_msn, self.audio.version),
         };
-        let stamp = Stamp { msn, discontinuity, boundary, independent, init_version };
-        self.out.push_back(MediaEvent::Unit(StampedUnit { stamp, unit }));
+        let stamp = SegmentTag { msn, discontinuity, boundary, independent, init_version };
+        self.out.push_back(MediaEvent::Frame(TaggedFrame { stamp, unit }));
     }
 }

@@ -6,16 +6,16 @@ mod support;
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use millrace_media::cmaf::demux::{parse_fragments, parse_init};
-use millrace_media::packager::{Output, PartParams, PartSetup, SegmentEnd};
-use millrace_media::sample::{MediaEvent, TrackKind, Unit};
+use millrace_media::container::cmaf::demux::{parse_fragments, parse_init};
+use millrace_media::frame::{MediaEvent, MediaFrame, TrackKind};
+use millrace_media::packager::{Output, PartSetup, PartTiming, SegmentEnd};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use support::*;
 
 const TRACKS: [TrackKind; 2] = [TrackKind::Video, TrackKind::Audio];
 
-fn params(outputs: &[Output]) -> Vec<(u64, PartParams)> {
+fn params(outputs: &[Output]) -> Vec<(u64, PartTiming)> {
     outputs
         .iter()
         .filter_map(|output| match output {
@@ -49,13 +49,13 @@ fn check_media(outputs: &[Output], events: &[MediaEvent]) {
     }
 }
 
-fn video_units(events: &[MediaEvent]) -> Vec<millrace_media::sample::AccessUnit> {
+fn video_units(events: &[MediaEvent]) -> Vec<millrace_media::frame::AccessUnit> {
     events
         .iter()
         .filter_map(|event| match event {
-            MediaEvent::Unit(unit) => match &unit.unit {
-                Unit::Video(unit) => Some(unit.clone()),
-                Unit::Audio(_) => None,
+            MediaEvent::Frame(unit) => match &unit.unit {
+                MediaFrame::Video(unit) => Some(unit.clone()),
+                MediaFrame::Audio(_) => None,
             },
             MediaEvent::Init { .. } => None,
         })
@@ -152,7 +152,7 @@ fn a_part_closes_with_its_last_frame_in() {
     let mut closed = Vec::new();
     for event in events {
         frames +=
-            u32::from(matches!(&event, MediaEvent::Unit(unit) if unit.unit.track() == TrackKind::Video));
+            u32::from(matches!(&event, MediaEvent::Frame(unit) if unit.unit.track() == TrackKind::Video));
         packager.push(event);
         while let Some(output) = packager.poll() {
             if matches!(&output, Output::Part(part) if part.track == TrackKind::Video) {
@@ -193,7 +193,7 @@ fn check_replacements(events: &[MediaEvent]) {
     let (reference, _) = package(PartSetup::Measure, events.to_vec(), true);
     let names = named(&reference);
     for (at, event) in events.iter().enumerate() {
-        let MediaEvent::Unit(unit) = event else { continue };
+        let MediaEvent::Frame(unit) = event else { continue };
         if !unit.stamp.boundary {
             continue;
         }
@@ -264,14 +264,15 @@ fn lost_pictures_leave_holes_and_pauses_are_gaps() {
 
 /// The header of audio for which no silence is known.
 fn surround() -> Message {
-    let asc = millrace_media::aac::AudioSpecificConfig::aac_lc(48_000, 6).unwrap();
-    Message::Audio(0, millrace_media::flv::FlvAudio::SequenceHeader(asc))
+    let asc = millrace_media::codec::aac::AudioSpecificConfig::aac_lc(48_000, 6).unwrap();
+    Message::Audio(0, millrace_media::container::flv::FlvAudio::SequenceHeader(asc))
 }
 
 #[test]
 fn audio_that_stays_away_without_silence_is_a_gap() {
-    let is_header =
-        |m: &Message| matches!(m, Message::Audio(_, millrace_media::flv::FlvAudio::SequenceHeader(_)));
+    let is_header = |m: &Message| {
+        matches!(m, Message::Audio(_, millrace_media::container::flv::FlvAudio::SequenceHeader(_)))
+    };
     let messages: Vec<_> = Source { seconds: 20.0, ..Source::default() }
         .messages()
         .into_iter()
@@ -296,7 +297,7 @@ fn video_that_joins_running_audio_measures_with_the_same_target() {
         .into_iter()
         .filter(|m| {
             !matches!(m, Message::Video(ms, video) if *ms < 7_900
-            && !matches!(video, millrace_media::flv::FlvVideo::SequenceHeader(_)))
+            && !matches!(video, millrace_media::container::flv::FlvVideo::SequenceHeader(_)))
         })
         .collect();
     let header = messages.iter().position(|m| matches!(m, Message::Video(..))).unwrap();
@@ -354,8 +355,10 @@ fn a_new_epoch_keeps_part_target_at_another_frame_rate() {
 fn parameters_that_change_measure_again_with_the_same_target() {
     let mut messages = Source::default().messages();
     let at = messages.iter().position(|m| matches!(m, Message::Video(ms, _) if *ms >= 3_990)).unwrap();
-    messages
-        .insert(at, Message::Video(3_990, millrace_media::flv::FlvVideo::SequenceHeader(avcc(OTHER_PPS))));
+    messages.insert(
+        at,
+        Message::Video(3_990, millrace_media::container::flv::FlvVideo::SequenceHeader(avcc(OTHER_PPS))),
+    );
     let (events, _) = segment(messages, config());
     let (outputs, _) = package(PartSetup::Measure, events.clone(), true);
     check(&outputs, &events);
@@ -408,12 +411,12 @@ fn random_streams_keep_the_rules() {
         let mut messages = source.messages();
         let loss = rng.random_range(0..10);
         messages.retain(|m| {
-            matches!(m, Message::Video(_, millrace_media::flv::FlvVideo::SequenceHeader(_)))
-                || matches!(m, Message::Audio(_, millrace_media::flv::FlvAudio::SequenceHeader(_)))
+            matches!(m, Message::Video(_, millrace_media::container::flv::FlvVideo::SequenceHeader(_)))
+                || matches!(m, Message::Audio(_, millrace_media::container::flv::FlvAudio::SequenceHeader(_)))
                 || rng.random_range(0..100) >= loss
         });
         let (events, _) = segment(messages, config());
-        if !events.iter().any(|event| matches!(event, MediaEvent::Unit(_))) {
+        if !events.iter().any(|event| matches!(event, MediaEvent::Frame(_))) {
             continue;
         }
         let (outputs, packager) = package(PartSetup::Measure, events.clone(), true);
@@ -426,7 +429,7 @@ fn random_streams_keep_the_rules() {
 /// Messages with any timestamps, offsets and order; set `MILLRACE_SEED` to replay one.
 #[test]
 fn anything_a_publisher_sends_is_survived() {
-    use millrace_media::flv::{FlvAudio, FlvVideo};
+    use millrace_media::container::flv::{FlvAudio, FlvVideo};
     let seeds = match std::env::var("MILLRACE_SEED") {
         Ok(seed) => vec![seed.parse().unwrap()],
         Err(_) => (0..300).collect::<Vec<u64>>(),
@@ -448,7 +451,8 @@ fn anything_a_publisher_sends_is_survived() {
                 1 => {
                     let rate = [48_000, 44_100, 8_000][rng.random_range(0..3)];
                     let channels = rng.random_range(1..=6);
-                    let asc = millrace_media::aac::AudioSpecificConfig::aac_lc(rate, channels).unwrap();
+                    let asc =
+                        millrace_media::codec::aac::AudioSpecificConfig::aac_lc(rate, channels).unwrap();
                     Message::Audio(time, FlvAudio::SequenceHeader(asc))
                 }
                 2 => Message::Video(time, FlvVideo::EndOfSequence),
@@ -460,7 +464,7 @@ fn anything_a_publisher_sends_is_survived() {
             });
         }
         let (events, _) = segment(messages, config());
-        if !events.iter().any(|event| matches!(event, MediaEvent::Unit(_))) {
+        if !events.iter().any(|event| matches!(event, MediaEvent::Frame(_))) {
             continue;
         }
         let (outputs, packager) = package(PartSetup::Measure, events.clone(), true);

@@ -9,12 +9,12 @@ use std::process::Command;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use millrace_media::flv::file::{Reader, TagKind};
-use millrace_media::flv::{FlvAudio, FlvVideo};
+use millrace_media::container::flv::file::{Reader, TagKind};
+use millrace_media::container::flv::{FlvAudio, FlvVideo};
+use millrace_media::frame::{AudioConfig, MediaEvent, TrackConfig, TrackKind};
 use millrace_media::hls::checker::Checker;
 use millrace_media::hls::{Map, MediaPlaylist, Segment};
 use millrace_media::packager::{Output, PartSetup};
-use millrace_media::sample::{AudioConfig, MediaEvent, TrackConfig, TrackKind};
 use support::*;
 
 const SECONDS: u32 = 9;
@@ -139,7 +139,7 @@ fn check(name: &str, rate: &str, encoder: &[&str]) {
     let (events, ingest) = segment(messages.clone(), config());
     let (outputs, packager) = package(PartSetup::Measure, events.clone(), true);
     assert_eq!(packager.late_units(), 0);
-    assert_eq!(ingest.door.stats().silence_frames + ingest.door.stats().discontinuities, 0);
+    assert_eq!(ingest.timeline.stats().silence_frames + ingest.timeline.stats().discontinuities, 0);
     let mut starts = Vec::new();
     for (track, stream) in [(TrackKind::Video, "v:0"), (TrackKind::Audio, "a:0")] {
         let out: Vec<Bytes> = samples(&outputs, track).into_iter().map(|sample| sample.3).collect();
@@ -169,7 +169,7 @@ fn check(name: &str, rate: &str, encoder: &[&str]) {
 fn late_audio(name: &str, announced: AudioConfig) -> (Vec<MediaEvent>, Directory, PathBuf) {
     let directory = Directory::new(name);
     let (mut header, mut ingest) = (None, Ingest::new(config()));
-    ingest.door.expect_audio(announced);
+    ingest.timeline.expect_audio(announced);
     let mut events = Vec::new();
     for message in messages(clip("30", &["-bf", "2", "-g", "60", "-sc_threshold", "0"])) {
         match &message {
@@ -193,7 +193,7 @@ fn audio_announced_by_metadata_is_silence_and_then_itself() {
     let announced = AudioConfig::aac_lc(44_100, 2).unwrap();
     let (events, _directory, whole) = late_audio("late", announced);
     let discontinuous =
-        |event: &&MediaEvent| matches!(event, MediaEvent::Unit(unit) if unit.stamp.discontinuity);
+        |event: &&MediaEvent| matches!(event, MediaEvent::Frame(unit) if unit.stamp.discontinuity);
     assert_eq!(events.iter().filter(discontinuous).count(), 0);
     let inits = |event: &&MediaEvent| matches!(event, MediaEvent::Init { config: TrackConfig::Audio(_), .. });
     assert_eq!(events.iter().filter(inits).count(), 1, "the same decoder all along");
@@ -212,7 +212,7 @@ fn audio_other_than_announced_follows_a_discontinuity() {
     let announced = AudioConfig::aac_lc(48_000, 1).unwrap();
     let (events, ..) = late_audio("other", announced);
     let stamps = events.iter().filter_map(|event| match event {
-        MediaEvent::Unit(unit) if unit.unit.track() == TrackKind::Audio => Some(unit.stamp),
+        MediaEvent::Frame(unit) if unit.unit.track() == TrackKind::Audio => Some(unit.stamp),
         _ => None,
     });
     let stamps: Vec<_> = stamps.collect();
@@ -242,7 +242,7 @@ fn sixty_frames_without_b_frames() {
 fn silence_decodes() {
     let directory = Directory::new("silence");
     for channels in [1u8, 2] {
-        let frame = millrace_media::aac::silent_frame(channels).unwrap();
+        let frame = millrace_media::codec::aac::silent_frame(channels).unwrap();
         let length = frame.len() as u8 + 7;
         // ADTS: AAC-LC, 48 kHz.
         let header = [0xff, 0xf1, 0x4c, channels << 6, length >> 3, length << 5 | 0x1f, 0xfc];

@@ -4,27 +4,27 @@
 mod support;
 
 use bytes::Bytes;
-use millrace_media::sample::{MediaEvent, StampedUnit, TrackKind, Unit};
+use millrace_media::frame::{MediaEvent, MediaFrame, TaggedFrame, TrackKind};
 use millrace_media::segmenter::SEGMENT_AIM;
 use millrace_media::time::Timescale;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use support::*;
 
-fn units(events: &[MediaEvent]) -> Vec<&StampedUnit> {
+fn units(events: &[MediaEvent]) -> Vec<&TaggedFrame> {
     events
         .iter()
         .filter_map(|event| match event {
-            MediaEvent::Unit(unit) => Some(unit),
+            MediaEvent::Frame(unit) => Some(unit),
             MediaEvent::Init { .. } => None,
         })
         .collect()
 }
 
-fn time(unit: &Unit, rate: u32) -> i64 {
+fn time(unit: &MediaFrame, rate: u32) -> i64 {
     match unit {
-        Unit::Video(unit) => unit.dts,
-        Unit::Audio(frame) => Timescale::of_rate(rate).convert(frame.pts, Timescale::VIDEO),
+        MediaFrame::Video(unit) => unit.dts,
+        MediaFrame::Audio(frame) => Timescale::of_rate(rate).convert(frame.pts, Timescale::VIDEO),
     }
 }
 
@@ -51,8 +51,8 @@ fn check(events: &[MediaEvent], rate: u32, target: u32) {
         }
         let (open, slot) = (open.unwrap(), &mut last[usize::from(unit.unit.track() == TrackKind::Audio)]);
         let native = match &unit.unit {
-            Unit::Video(unit) => unit.dts,
-            Unit::Audio(frame) => frame.pts,
+            MediaFrame::Video(unit) => unit.dts,
+            MediaFrame::Audio(frame) => frame.pts,
         };
         assert!(unit.stamp.msn == open || unit.stamp.msn + 1 == open, "{unit:?} in {open}");
         assert!(unit.stamp.msn >= slot.0 && native > slot.1, "{unit:?} after {slot:?}");
@@ -128,7 +128,8 @@ fn long_gops_get_synthetic_boundaries_and_every_keyframe_starts_a_segment() {
     let boundaries = boundaries(&events, 48_000);
     assert!(boundaries.iter().any(|b| !b.2));
     assert!(ingest.segmenter.stats().synthetic_boundaries > 0);
-    let keyframes = units(&events).into_iter().filter(|u| matches!(&u.unit, Unit::Video(v) if v.keyframe));
+    let keyframes =
+        units(&events).into_iter().filter(|u| matches!(&u.unit, MediaFrame::Video(v) if v.keyframe));
     assert!(keyframes.into_iter().all(|unit| unit.stamp.boundary && unit.stamp.independent));
 }
 
@@ -156,12 +157,14 @@ fn video_only_and_late_unannounced_audio() {
     check(&events, 48_000, 4);
     all_data_passes(&source, &events);
     // Audio whose very configuration comes late.
-    let asc = millrace_media::aac::AudioSpecificConfig::aac_lc(48_000, 2).unwrap();
-    let header = millrace_media::flv::FlvAudio::SequenceHeader(asc);
+    let asc = millrace_media::codec::aac::AudioSpecificConfig::aac_lc(48_000, 2).unwrap();
+    let header = millrace_media::container::flv::FlvAudio::SequenceHeader(asc);
     let messages: Vec<_> = Source::default()
         .messages()
         .into_iter()
-        .filter(|m| !matches!(m, Message::Audio(_, millrace_media::flv::FlvAudio::SequenceHeader(_))))
+        .filter(|m| {
+            !matches!(m, Message::Audio(_, millrace_media::container::flv::FlvAudio::SequenceHeader(_)))
+        })
         .flat_map(|m| match m {
             Message::Audio(ms, _) if ms < 5_000 => vec![],
             Message::Audio(ms, _) if ms < 5_022 => vec![Message::Audio(ms, header.clone()), m],
@@ -180,14 +183,14 @@ fn announced_audio_that_stays_away_is_silent_until_it_comes() {
     let source = Source { audio_from_ms: 3_000, ..Source::default() };
     let (events, ingest) = segment(source.messages(), config());
     check(&events, 48_000, 4);
-    let silence = ingest.door.stats().silence_frames;
+    let silence = ingest.timeline.stats().silence_frames;
     assert!((138..=142).contains(&silence), "{silence}");
     let real: Vec<Bytes> = unit_data(&events, TrackKind::Audio).split_off(silence as usize);
     assert_eq!(real, message_data(&source.messages(), TrackKind::Audio));
     // No hole anywhere.
     let pts: Vec<i64> = units(&events)
         .into_iter()
-        .filter_map(|unit| if let Unit::Audio(frame) = &unit.unit { Some(frame.pts) } else { None })
+        .filter_map(|unit| if let MediaFrame::Audio(frame) = &unit.unit { Some(frame.pts) } else { None })
         .collect();
     assert!(pts.windows(2).all(|pair| pair[1] - pair[0] == 1024));
 }
@@ -204,7 +207,7 @@ fn audio_that_stops_for_good_goes_on_silent() {
     check(&events, 48_000, 4);
     let last = units(&events).into_iter().rfind(|u| u.unit.track() == TrackKind::Audio).unwrap();
     assert!(time(&last.unit, 48_000) > 19 * 90_000);
-    assert!(ingest.door.stats().silence_frames > 600);
+    assert!(ingest.timeline.stats().silence_frames > 600);
 }
 
 #[test]
@@ -237,7 +240,7 @@ fn a_clock_that_jumps_is_one_discontinuity_and_no_hole() {
         check(&events, 48_000, 4);
         let boundaries = boundaries(&events, 48_000);
         assert_eq!(boundaries.iter().filter(|b| b.3).count(), 1, "{jump}: {boundaries:?}");
-        assert_eq!(ingest.door.stats().discontinuities, 1);
+        assert_eq!(ingest.timeline.stats().discontinuities, 1);
         assert!((900_000 - 360_000..900_000).contains(&(boundaries.last().unwrap().1 - boundaries[0].1)));
     }
 }
@@ -246,10 +249,11 @@ fn a_clock_that_jumps_is_one_discontinuity_and_no_hole() {
 fn new_parameters_are_a_new_version_and_a_discontinuity() {
     let mut messages = Source::default().messages();
     let at = messages.iter().position(|m| matches!(m, Message::Video(ms, _) if *ms >= 3_900)).unwrap();
-    let header = millrace_media::flv::FlvVideo::SequenceHeader(avcc(OTHER_PPS));
+    let header = millrace_media::container::flv::FlvVideo::SequenceHeader(avcc(OTHER_PPS));
     messages.insert(at, Message::Video(3_900, header));
     // The same header again changes nothing.
-    messages.insert(40, Message::Video(500, millrace_media::flv::FlvVideo::SequenceHeader(avcc(PPS))));
+    messages
+        .insert(40, Message::Video(500, millrace_media::container::flv::FlvVideo::SequenceHeader(avcc(PPS))));
     let (events, ingest) = segment(messages, config());
     check(&events, 48_000, 4);
     let marked: Vec<_> = boundaries(&events, 48_000).into_iter().filter(|b| b.3).collect();
@@ -261,8 +265,9 @@ fn new_parameters_are_a_new_version_and_a_discontinuity() {
     assert!(ingest.segmenter.stats().undecodable_dropped <= 3);
     // New audio parameters cut at the next audio frame.
     let mut messages = Source::default().messages();
-    let asc = millrace_media::aac::AudioSpecificConfig::aac_lc(44_100, 1).unwrap();
-    messages.insert(200, Message::Audio(2_500, millrace_media::flv::FlvAudio::SequenceHeader(asc)));
+    let asc = millrace_media::codec::aac::AudioSpecificConfig::aac_lc(44_100, 1).unwrap();
+    messages
+        .insert(200, Message::Audio(2_500, millrace_media::container::flv::FlvAudio::SequenceHeader(asc)));
     let (events, _) = segment(messages, config());
     assert_eq!(boundaries(&events, 48_000).iter().filter(|b| b.3).count(), 1);
 }
@@ -283,11 +288,11 @@ fn a_stream_joined_mid_gop_starts_at_its_keyframe() {
 fn b_frames_keep_their_exact_presentation_times() {
     let source = Source { jitter: vec![0, 3, -2, 0, 1], ..Source::default() };
     let messages = source.messages();
-    let base = millrace_media::door::TIMELINE_START;
+    let base = millrace_media::timeline::TIMELINE_START;
     let expected: Vec<i64> = messages
         .iter()
         .filter_map(|message| match message {
-            Message::Video(ms, millrace_media::flv::FlvVideo::Nalus { cts_ms, .. }) => {
+            Message::Video(ms, millrace_media::container::flv::FlvVideo::Nalus { cts_ms, .. }) => {
                 Some(base + (i64::from(*ms) + i64::from(*cts_ms)) * 90)
             }
             _ => None,
@@ -296,7 +301,7 @@ fn b_frames_keep_their_exact_presentation_times() {
     let (events, _) = segment(messages, config());
     let actual: Vec<i64> = units(&events)
         .into_iter()
-        .filter_map(|unit| if let Unit::Video(video) = &unit.unit { Some(video.pts()) } else { None })
+        .filter_map(|unit| if let MediaFrame::Video(video) = &unit.unit { Some(video.pts()) } else { None })
         .collect();
     assert_eq!(actual, expected);
 }
@@ -325,8 +330,8 @@ fn random_streams_keep_the_rules() {
         let mut messages = source.messages();
         // Lose some, and let the clock jump now and then.
         messages.retain(|m| {
-            matches!(m, Message::Video(_, millrace_media::flv::FlvVideo::SequenceHeader(_)))
-                || matches!(m, Message::Audio(_, millrace_media::flv::FlvAudio::SequenceHeader(_)))
+            matches!(m, Message::Video(_, millrace_media::container::flv::FlvVideo::SequenceHeader(_)))
+                || matches!(m, Message::Audio(_, millrace_media::container::flv::FlvAudio::SequenceHeader(_)))
                 || rng.random_range(0..50) > 0
         });
         if rng.random_range(0..3) == 0 {

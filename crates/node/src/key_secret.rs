@@ -2,7 +2,7 @@
 
 use millrace_runtime::Secret;
 use millrace_state::{StateError, StateStore, Tx};
-use millrace_wire::keys;
+use millrace_wire::state_keys;
 use rand::RngCore;
 
 /// As long as the hash (RFC 2104 §3).
@@ -20,18 +20,18 @@ pub async fn key_secret(
         return Ok(Secret::new(configured.expose().as_bytes().to_vec()));
     }
     for _ in 0..MAX_ATTEMPTS {
-        if let Some(found) = state.get(keys::HASH_SECRET).await? {
+        if let Some(found) = state.get(state_keys::HASH_SECRET).await? {
             return Ok(Secret::new(found.value.to_vec()));
         }
         let mut secret = vec![0; BYTES];
         rand::rng().fill_bytes(&mut secret);
-        let tx = Tx::new().check(keys::HASH_SECRET, None).put(keys::HASH_SECRET, secret);
+        let tx = Tx::new().check(state_keys::HASH_SECRET, None).put(state_keys::HASH_SECRET, secret);
         match state.commit(tx).await {
             Ok(_) | Err(StateError::Conflict { .. }) => {}
             Err(error) => return Err(error),
         }
     }
-    Err(StateError::Conflict { key: keys::HASH_SECRET.to_owned() })
+    Err(StateError::Conflict { key: state_keys::HASH_SECRET.to_owned() })
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::{Buf, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
-use crate::frame::{self, Frame, FrameError, Kind, Position, Reassembler};
+use crate::fragment::{self, Fragment, FragmentError, Kind, Position, Reassembler};
 use crate::ids::{
     BroadcastId, DiscontinuitySeq, Epoch, FactSeq, Generation, InitVersion, Msn, PartIndex, Rendition,
     UnixMillis,
@@ -88,7 +88,7 @@ pub enum Fact {
     /// Number 0 of every log: the state this author builds on.
     Takeover {
         /// The state.
-        base: Box<Snapshot>,
+        base: Box<StreamState>,
     },
     /// The epoch's numbers, said by its first author.
     EpochOpen(EpochOpen),
@@ -113,7 +113,7 @@ pub enum Fact {
     /// A segment is complete. Its bytes are its parts' concatenated, unless the payload carries them.
     Segment(Segment),
     /// A segment's object is in the store under the author's generation.
-    Committed {
+    Stored {
         /// Rendition.
         rendition: Rendition,
         /// Segment.
@@ -217,7 +217,7 @@ pub struct Gap {
 
 /// The folded state of a log at one position: everything a playlist needs but the bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Snapshot {
+pub struct StreamState {
     /// Broadcast.
     pub broadcast: BroadcastId,
     /// Epoch of the log.
@@ -237,7 +237,7 @@ pub struct Snapshot {
     /// Media sequence number: nothing below it is or ever will be listed.
     pub first_msn: Msn,
     /// Segments of the window, complete or open, by number; shared with earlier states, from which they seldom differ.
-    pub slots: VecDeque<Arc<Slot>>,
+    pub slots: VecDeque<Arc<SegmentSlot>>,
     /// Renditions seen in the broadcast.
     pub renditions: BTreeMap<Rendition, RenditionState>,
 }
@@ -268,7 +268,7 @@ pub struct InitEntry {
 
 /// One media sequence number of the window.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Slot {
+pub struct SegmentSlot {
     /// Number.
     pub msn: Msn,
     /// Epoch it belongs to.
@@ -280,12 +280,12 @@ pub struct Slot {
     /// Set when it was declared missing: its stated duration.
     pub gap: Option<MediaDuration>,
     /// What each rendition has of it.
-    pub tracks: BTreeMap<Rendition, TrackSlot>,
+    pub tracks: BTreeMap<Rendition, RenditionSegment>,
 }
 
 /// A rendition's share of a slot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TrackSlot {
+pub struct RenditionSegment {
     /// Initialisation section.
     pub init_version: InitVersion,
     /// Parts by index; emptied when the segment is old enough to be listed without.
@@ -293,7 +293,7 @@ pub struct TrackSlot {
     /// Set when complete.
     pub segment: Option<SegmentEntry>,
     /// The object is in the store.
-    pub committed: bool,
+    pub stored: bool,
 }
 
 /// A part in the window.
@@ -358,25 +358,30 @@ pub struct EncodedFact {
 
 impl EncodedFact {
     /// Encodes a fact whose payload is `pieces` one after the other; they are copied once.
-    pub fn new(at: Position, fact: &Fact, pieces: &[Bytes], max_payload: usize) -> Result<Self, FrameError> {
-        let fact = serde_json::to_vec(fact).map_err(|_| FrameError::Body("not encodable"))?;
+    pub fn new(
+        at: Position,
+        fact: &Fact,
+        pieces: &[Bytes],
+        max_payload: usize,
+    ) -> Result<Self, FragmentError> {
+        let fact = serde_json::to_vec(fact).map_err(|_| FragmentError::Body("not encodable"))?;
         if fact.len() > MAX_FACT {
-            return Err(FrameError::Body("fact too long"));
+            return Err(FragmentError::Body("fact too long"));
         }
         let len = (fact.len() as u32).to_le_bytes();
         let head: [&[u8]; 2] = [&len, &fact];
         let body: Vec<&[u8]> = head.into_iter().chain(pieces.iter().map(|piece| &piece[..])).collect();
-        let frames = frame::encode(Kind::Fact, at, &body, max_payload, BytesMut::with_capacity)?;
+        let frames = fragment::encode(Kind::Fact, at, &body, max_payload, BytesMut::with_capacity)?;
         let has_payload = pieces.iter().any(|piece| !piece.is_empty());
         let digest = if has_payload {
-            frame::encode(Kind::Fact, at, &head, max_payload, BytesMut::with_capacity)?
+            fragment::encode(Kind::Fact, at, &head, max_payload, BytesMut::with_capacity)?
         } else {
             frames.clone()
         };
         let mut skip = len.len() + fact.len();
         let mut payload = Vec::with_capacity(frames.len());
         for frame in &frames {
-            let body = frame.slice(frame::HEADER..);
+            let body = frame.slice(fragment::HEADER..);
             let skipped = skip.min(body.len());
             skip -= skipped;
             if skipped < body.len() {
@@ -389,26 +394,26 @@ impl EncodedFact {
 
 impl FactMessage {
     /// Encodes into frames of at most `max_payload` bytes, copying the payload once.
-    pub fn encode(&self, max_payload: usize) -> Result<Vec<Bytes>, FrameError> {
+    pub fn encode(&self, max_payload: usize) -> Result<Vec<Bytes>, FragmentError> {
         let at = Position { epoch: self.epoch, generation: self.generation, seq: self.seq.0 };
         let pieces = std::slice::from_ref(&self.payload);
         EncodedFact::new(at, &self.fact, pieces, max_payload).map(|encoded| encoded.frames)
     }
 
     /// Reads a reassembled body; the payload is a slice of it.
-    pub fn decode(at: Position, mut body: Bytes) -> Result<Self, FrameError> {
+    pub fn decode(at: Position, mut body: Bytes) -> Result<Self, FragmentError> {
         if body.len() < 4 {
-            return Err(FrameError::Truncated { need: 4, have: body.len() });
+            return Err(FragmentError::Truncated { need: 4, have: body.len() });
         }
         let len = body.get_u32_le() as usize;
         if len > MAX_FACT {
-            return Err(FrameError::Body("fact too long"));
+            return Err(FragmentError::Body("fact too long"));
         }
         if len > body.len() {
-            return Err(FrameError::Truncated { need: len, have: body.len() });
+            return Err(FragmentError::Truncated { need: len, have: body.len() });
         }
         let fact: Fact =
-            serde_json::from_slice(&body.split_to(len)).map_err(|_| FrameError::Body("not a fact"))?;
+            serde_json::from_slice(&body.split_to(len)).map_err(|_| FragmentError::Body("not a fact"))?;
         let seq = FactSeq(at.seq);
         Ok(Self { epoch: at.epoch, generation: at.generation, seq, fact, payload: body })
     }
@@ -420,10 +425,10 @@ pub struct FactReader(Reassembler);
 
 impl FactReader {
     /// Takes one received frame; gives back a fact when one is whole.
-    pub fn push(&mut self, bytes: Bytes) -> Result<Option<FactMessage>, FrameError> {
-        let frame = Frame::decode(bytes)?;
+    pub fn push(&mut self, bytes: Bytes) -> Result<Option<FactMessage>, FragmentError> {
+        let frame = Fragment::decode(bytes)?;
         if frame.kind != Kind::Fact {
-            return Err(FrameError::Kind(1));
+            return Err(FragmentError::Kind(1));
         }
         self.0.push(frame).map(|(at, body)| FactMessage::decode(at, body)).transpose()
     }

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 fn facts() -> Vec<Fact> {
     let duration = MediaDuration { ticks: 90_000, timescale: 90_000 };
     let rendition = Rendition::video();
-    let base = Snapshot {
+    let base = StreamState {
         broadcast: BroadcastId::from_u128(9),
         epoch: Epoch(4),
         generation: Generation(2),
@@ -15,7 +15,7 @@ fn facts() -> Vec<Fact> {
         sealed: false,
         ended: false,
         first_msn: Msn(5),
-        slots: VecDeque::from([Arc::new(Slot {
+        slots: VecDeque::from([Arc::new(SegmentSlot {
             msn: Msn(5),
             epoch: Epoch(4),
             discontinuity_sequence: DiscontinuitySeq(1),
@@ -23,7 +23,12 @@ fn facts() -> Vec<Fact> {
             gap: None,
             tracks: BTreeMap::from([(
                 rendition.clone(),
-                TrackSlot { init_version: InitVersion(0), parts: vec![], segment: None, committed: false },
+                RenditionSegment {
+                    init_version: InitVersion(0),
+                    parts: vec![],
+                    segment: None,
+                    stored: false,
+                },
             )]),
         })]),
         renditions: BTreeMap::from([(rendition.clone(), RenditionState::default())]),
@@ -72,7 +77,7 @@ fn facts() -> Vec<Fact> {
             program_date_time: UnixMillis(3),
             init_version: InitVersion(1),
         }),
-        Fact::Committed { rendition, msn: Msn(1) },
+        Fact::Stored { rendition, msn: Msn(1) },
         Fact::Gap(Gap {
             msn: Msn(2),
             duration,
@@ -108,7 +113,7 @@ proptest! {
         let message = FactMessage {
             epoch: Epoch(4), generation: Generation(3), seq: FactSeq(1), fact, payload: Bytes::from_static(b"abc"),
         };
-        let mut body = message.encode(1 << 20).unwrap()[0].slice(frame::HEADER..).to_vec();
+        let mut body = message.encode(1 << 20).unwrap()[0].slice(fragment::HEADER..).to_vec();
         let i = usize::from(flip) % body.len();
         body[i] = to;
         body.truncate(body.len() - usize::from(cut) % body.len());

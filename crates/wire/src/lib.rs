@@ -5,19 +5,15 @@
 //! randomness on its own: the caller passes a random number generator where an id is made.
 #![forbid(unsafe_code)]
 
-pub mod announce;
 pub mod arena;
-pub mod control_api;
+pub mod close_reason;
 pub mod fact;
-pub mod frame;
+pub mod fragment;
 pub mod ids;
-pub mod job;
-pub mod keys;
-pub mod media_msg;
-pub mod objects;
-pub mod reasons;
-pub mod repair;
+pub mod message;
+pub mod object_names;
 pub mod secret_ids;
+pub mod state_keys;
 pub mod subjects;
 mod text;
 

@@ -34,7 +34,7 @@ pub fn repair_live(stream: StreamId, epoch: Epoch, generation: Generation) -> St
 pub fn snap(stream: StreamId) -> String {
     format!("snap.{stream}")
 }
-/// Snapshot requests for every stream.
+/// StreamState requests for every stream.
 pub const SNAP_ALL: &str = "snap.*";
 /// Queue group of those who speak for streams whose author is gone.
 pub const ARCHIVE_QUEUE: &str = "archive";

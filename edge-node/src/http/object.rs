@@ -2,9 +2,9 @@
 
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse};
-use millrace_media::cmaf::demux::part_of;
+use millrace_media::container::cmaf::demux::part_of;
 use millrace_wire::ids::PartIndex;
-use millrace_wire::objects::{ObjectKind, ObjectName};
+use millrace_wire::object_names::{ObjectKind, ObjectName};
 
 use super::pieces::Pieces;
 use super::{App, headers, range, refuse};
@@ -12,7 +12,7 @@ use crate::cache::Object;
 use crate::fetch::Outcome;
 use crate::registry::NoStream;
 use crate::stream::LiveStream;
-use crate::view::{Head, Phase, View};
+use crate::view::{Phase, PlaylistPosition, View};
 
 /// Segments below the open one whose bytes may still be on their way here.
 const RECENT: u64 = 4;
@@ -33,7 +33,7 @@ pub(super) async fn serve(app: &App, request: &HttpRequest, key: &str) -> HttpRe
     };
     if let ObjectKind::Part(msn, _, part) = name.kind {
         // The one a preload hint names is waited for (RFC 8216bis §6.2.6).
-        let open = |head: Head| msn.0 >= head.open_msn;
+        let open = |head: PlaylistPosition| msn.0 >= head.open_msn;
         if stream.view().rendition(name.rendition.as_str()).is_none_or(|m| !open(m.head))
             && let Some(object) = stored_part(app, key, &name, part).await
         {

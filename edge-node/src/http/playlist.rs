@@ -11,7 +11,7 @@ use super::{App, headers, refuse};
 use crate::registry::NoStream;
 use crate::stream::LiveStream;
 use crate::text::Text;
-use crate::view::{MediaView, Reach, View};
+use crate::view::{BlockingDecision, MediaView, View};
 
 /// A blocking reload waits at most three target durations (RFC 8216bis §6.2.5.2); of a stream whose target duration is
 /// unknown this.
@@ -85,21 +85,23 @@ async fn blocking(
     let Some(now) = media(&view) else { return refuse::missing() };
     match reach(&now) {
         // Behind its author, an edge cannot tell too far from not here yet: 503 lets the client come again.
-        Reach::TooFar if view.current => return refuse::malformed(),
-        Reach::TooFar => return refuse::busy(),
-        Reach::Now => return send(app, request, &now.playlist(), headers::BLOCKED),
-        Reach::Later => {}
+        BlockingDecision::TooFar if view.current => return refuse::malformed(),
+        BlockingDecision::TooFar => return refuse::busy(),
+        BlockingDecision::Now => return send(app, request, &now.playlist(), headers::BLOCKED),
+        BlockingDecision::Later => {}
     }
     let limit = Duration::from_secs(3 * view.target_duration_s().unwrap_or(UNKNOWN_TARGET_S));
     if app
-        .wait(stream, limit, |view| media(view).is_none_or(|media| reach(&media) != Reach::Later))
+        .wait(stream, limit, |view| media(view).is_none_or(|media| reach(&media) != BlockingDecision::Later))
         .await
         .is_err()
     {
         return refuse::busy();
     }
     match media(&stream.view()) {
-        Some(now) if reach(&now) == Reach::Now => send(app, request, &now.playlist(), headers::BLOCKED),
+        Some(now) if reach(&now) == BlockingDecision::Now => {
+            send(app, request, &now.playlist(), headers::BLOCKED)
+        }
         // A new broadcast may have begun below what was asked for.
         Some(_) => refuse::busy(),
         None => refuse::missing(),

@@ -4,17 +4,17 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use millrace_bus::SharedBus;
-use millrace_cluster::view;
-use millrace_wire::announce::{EpochAnnouncement, EpochPhase, SessionAnnouncement};
-use millrace_wire::control_api;
+use millrace_protocol::state::apply;
 use millrace_wire::fact::{
-    EpochOpen, Fact, FactMessage, Gap, MediaDuration, Part, Segment, Snapshot, TrackInfo, TrackMedia,
+    EpochOpen, Fact, FactMessage, Gap, MediaDuration, Part, Segment, StreamState, TrackInfo, TrackMedia,
 };
 use millrace_wire::ids::{
     BroadcastId, DiscontinuitySeq, Epoch, FactSeq, Generation, InitVersion, Msn, NodeId, PartIndex,
     PlaybackId, Rendition, SessionId, StreamId, UnixMillis,
 };
-use millrace_wire::repair::{RepairReply, RepairRequest};
+use millrace_wire::message::announce::{EpochAnnouncement, EpochPhase, SessionAnnouncement};
+use millrace_wire::message::control;
+use millrace_wire::message::repair::{RepairReply, RepairRequest};
 use millrace_wire::subjects;
 use tokio::task::JoinHandle;
 
@@ -26,13 +26,13 @@ pub(crate) const PDT_MS: u64 = 1_790_000_000_000;
 pub(crate) const TARGET_S: u32 = 4;
 
 struct Log {
-    view: Snapshot,
+    view: StreamState,
     facts: Vec<FactMessage>,
 }
 
 /// The author of one generation of one stream.
 #[derive(Clone)]
-pub(crate) struct Author {
+pub(crate) struct LogWriter {
     pub(crate) stream: StreamId,
     pub(crate) playback: PlaybackId,
     pub(crate) epoch: Epoch,
@@ -43,13 +43,13 @@ pub(crate) struct Author {
     answering: Arc<Mutex<Vec<JoinHandle<()>>>>,
 }
 
-impl Author {
+impl LogWriter {
     /// Takes over an empty log; nothing is announced yet.
     pub(crate) async fn new(bus: SharedBus, stream: StreamId, playback: PlaybackId) -> Self {
         let broadcast = BroadcastId::from_u128(77);
         let (epoch, generation) = (Epoch(PDT_MS), Generation(1));
-        let base = view::empty(broadcast);
-        let view = view::takeover(epoch, generation, &base);
+        let base = apply::empty(broadcast);
+        let view = apply::takeover(epoch, generation, &base);
         let log = Arc::new(Mutex::new(Log { view, facts: Vec::new() }));
         let answering = Arc::default();
         let author = Self { stream, playback, epoch, generation, broadcast, bus, log, answering };
@@ -103,14 +103,14 @@ impl Author {
 
     /// The log's folded state.
     #[allow(dead_code)]
-    pub(crate) fn view(&self) -> Snapshot {
+    pub(crate) fn view(&self) -> StreamState {
         self.log.lock().unwrap().view.clone()
     }
 
     /// A segment is in the store.
     #[allow(dead_code)]
-    pub(crate) fn committed(&self, rendition: Rendition, msn: u64) {
-        self.record(Fact::Committed { rendition, msn: Msn(msn) }, Bytes::new());
+    pub(crate) fn stored(&self, rendition: Rendition, msn: u64) {
+        self.record(Fact::Stored { rendition, msn: Msn(msn) }, Bytes::new());
     }
 
     fn send(&self, subject: &str, fact: &FactMessage) {
@@ -127,7 +127,7 @@ impl Author {
         let message = {
             let mut log = self.log.lock().unwrap();
             let seq = FactSeq(log.facts.len() as u64);
-            view::apply(&mut log.view, seq, &fact);
+            apply::apply(&mut log.view, seq, &fact);
             let (epoch, generation) = (self.epoch, self.generation);
             let message = FactMessage { epoch, generation, seq, fact, payload };
             log.facts.push(message.clone());
@@ -163,7 +163,7 @@ impl Author {
             session: Some(SessionId::from_u128(5)),
             phase: EpochPhase::Open,
         };
-        let epoch = control_api::encode(&epoch).unwrap();
+        let epoch = control::encode(&epoch).unwrap();
         self.bus.publish(&subjects::epoch(self.stream), epoch.into()).unwrap();
     }
 

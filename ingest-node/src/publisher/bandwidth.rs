@@ -4,7 +4,7 @@
 //! than the publisher may send, and corrected upwards when a segment turns out bigger, which reaches viewers who come
 //! later.
 
-use millrace_media::sample::{AudioConfig, TrackConfig, TrackKind, VideoConfig};
+use millrace_media::frame::{AudioConfig, TrackConfig, TrackKind, VideoConfig};
 use millrace_rtmp::StreamInfo;
 
 /// What is added to the publisher's word, in percent: rate control overshoots, and fragments have headers.

@@ -9,17 +9,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use millrace_bus::{BusError, SharedBus};
-use millrace_cluster::Millis;
-use millrace_cluster::repair::RepairLimits;
-use millrace_cluster::ring::RingLimits;
-use millrace_cluster::session::{Input, Output, Session, SessionConfig};
+use millrace_protocol::Millis;
+use millrace_protocol::log::repair::RepairLimits;
+use millrace_protocol::log::replay_buffer::ReplayLimits;
+use millrace_protocol::session::{Input, Output, Session, SessionConfig};
 use millrace_runtime::Clock;
-use millrace_wire::announce::Degraded;
-use millrace_wire::control_api::ClaimGrant;
-use millrace_wire::fact::Snapshot;
+use millrace_wire::fact::StreamState;
 use millrace_wire::ids::{SessionId, UnixMillis};
-use millrace_wire::job::COPY_COST;
-use millrace_wire::repair::{RepairReply, RepairRequest};
+use millrace_wire::message::announce::Degraded;
+use millrace_wire::message::control::ClaimGrant;
+use millrace_wire::message::job::COPY_COST;
+use millrace_wire::message::repair::{RepairReply, RepairRequest};
 use millrace_wire::subjects;
 use serde::Serialize;
 use tokio::sync::Notify;
@@ -64,7 +64,7 @@ impl Core {
             lead_gaps: LEAD_GAPS,
             cost: COPY_COST,
             max_payload: shared.bus.max_payload(),
-            ring: RingLimits {
+            ring: ReplayLimits {
                 bytes: shared.config.ring_bytes,
                 age_ms: u64::from(shared.config.ring_s) * 1_000,
             },
@@ -114,7 +114,7 @@ impl Core {
     }
 
     /// The newest state the session knows.
-    pub(crate) fn snapshot(&self) -> Snapshot {
+    pub(crate) fn snapshot(&self) -> StreamState {
         self.lock().session.snapshot().clone()
     }
 
@@ -160,7 +160,7 @@ impl Core {
                     self.metrics.messages.inc();
                     self.send(&self.media_subject, frames, |bytes| self.metrics.published.add(bytes));
                 }
-                Output::Repeat(frames) => {
+                Output::Retransmit(frames) => {
                     self.metrics.repair_messages.inc();
                     self.send(&self.repair_subject, frames, |bytes| self.metrics.repair_bytes.add(bytes));
                 }

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use millrace_cluster::session::Input;
 use millrace_media::pieces::Pieces;
+use millrace_protocol::session::Input;
 use millrace_rtmp::StreamInfo;
-use millrace_wire::control_api::ClaimGrant;
-use millrace_wire::reasons::CloseReason;
+use millrace_wire::close_reason::CloseReason;
+use millrace_wire::message::control::ClaimGrant;
 
 use super::core::Core;
 use super::mux::{MediaError, Mux};

@@ -5,18 +5,18 @@
 
 use std::collections::VecDeque;
 
-use millrace_media::aac::AacError;
-use millrace_media::door::Door;
-use millrace_media::flv::{FlvAudio, FlvError, FlvVideo};
-use millrace_media::h264::H264Error;
+use millrace_media::codec::aac::AacError;
+use millrace_media::codec::h264::H264Error;
+use millrace_media::container::flv::{FlvAudio, FlvError, FlvVideo};
+use millrace_media::frame::{AudioConfig, MediaEvent, MediaFrame, TaggedFrame, TrackConfig};
 use millrace_media::pieces::Pieces;
-use millrace_media::sample::{AudioConfig, MediaEvent, StampedUnit, TrackConfig, Unit};
 use millrace_media::segmenter::{Segmenter, SegmenterConfig, SegmenterStats};
 use millrace_media::time::Timescale;
+use millrace_media::timeline::Timeline;
 use millrace_rtmp::{AacInfo, StreamInfo};
-use millrace_wire::control_api::{ClaimGrant, PublishLimits};
 use millrace_wire::ids::{DiscontinuitySeq, InitVersion, Msn};
-use millrace_wire::media_msg::{MAX_UNITS, MediaUnit, Track, UnitKind};
+use millrace_wire::message::control::{ClaimGrant, PublishLimits};
+use millrace_wire::message::media::{MAX_UNITS, MediaUnit, Track, UnitKind};
 
 use super::bandwidth::Bandwidth;
 use crate::limits::AUDIO_FLUSH;
@@ -53,7 +53,7 @@ impl MediaError {
 pub(crate) struct Mux {
     limits: PublishLimits,
     bandwidth: Bandwidth,
-    door: Door,
+    timeline: Timeline,
     segmenter: Segmenter,
     pending: Vec<MediaUnit>,
     /// Presentation time of the oldest pending audio frame, and the rate, when there is one.
@@ -90,7 +90,7 @@ impl Mux {
         Self {
             limits: grant.limits.clone(),
             bandwidth: Bandwidth::new(max_bitrate, grant.settings.target_duration),
-            door: Door::new(),
+            timeline: Timeline::new(),
             segmenter: Segmenter::new(config),
             pending: Vec::new(),
             audio_since: None,
@@ -108,7 +108,7 @@ impl Mux {
     pub(crate) fn metadata(&mut self, info: &StreamInfo) -> Result<(), MediaError> {
         self.bandwidth.announce(info);
         if let Some(audio) = info.aac {
-            self.door.expect_audio(expected_audio(audio)?);
+            self.timeline.expect_audio(expected_audio(audio)?);
         }
         self.advance()
     }
@@ -116,7 +116,7 @@ impl Mux {
     /// An RTMP video message.
     pub(crate) fn video(&mut self, timestamp: u32, body: Pieces) -> Result<(), MediaError> {
         if let Some(video) = FlvVideo::parse(body)? {
-            self.door.push_flv_video(timestamp, video)?;
+            self.timeline.push_flv_video(timestamp, video)?;
             self.advance()?;
         }
         Ok(())
@@ -125,7 +125,7 @@ impl Mux {
     /// An RTMP audio message.
     pub(crate) fn audio(&mut self, timestamp: u32, body: Pieces) -> Result<(), MediaError> {
         if let Some(audio) = FlvAudio::parse(body)? {
-            self.door.push_flv_audio(timestamp, audio)?;
+            self.timeline.push_flv_audio(timestamp, audio)?;
             self.advance()?;
         }
         Ok(())
@@ -157,13 +157,13 @@ impl Mux {
     }
 
     fn advance(&mut self) -> Result<(), MediaError> {
-        while let Some(event) = self.door.poll() {
+        while let Some(event) = self.timeline.poll() {
             self.segmenter.push(event);
         }
         while let Some(event) = self.segmenter.poll() {
             match event {
                 MediaEvent::Init { version, config } => self.configure(version, &config)?,
-                MediaEvent::Unit(unit) => self.unit(unit),
+                MediaEvent::Frame(unit) => self.unit(unit),
             }
         }
         Ok(())
@@ -187,15 +187,15 @@ impl Mux {
         Ok(())
     }
 
-    fn unit(&mut self, StampedUnit { stamp, unit }: StampedUnit) {
+    fn unit(&mut self, TaggedFrame { stamp, unit }: TaggedFrame) {
         if stamp.boundary {
             self.bandwidth.boundary(self.start_of(&unit));
             self.boundary(stamp.msn, stamp.discontinuity);
         }
         self.bandwidth.count(unit.track(), unit.data().len());
         let (track, dts, cts, keyframe, data) = match unit {
-            Unit::Video(unit) => (Track::Video, unit.dts, unit.cts, unit.keyframe, unit.data),
-            Unit::Audio(frame) => (Track::Audio, frame.pts, 0, true, frame.data),
+            MediaFrame::Video(unit) => (Track::Video, unit.dts, unit.cts, unit.keyframe, unit.data),
+            MediaFrame::Audio(frame) => (Track::Audio, frame.pts, 0, true, frame.data),
         };
         self.pending.push(MediaUnit {
             track,
@@ -232,10 +232,10 @@ impl Mux {
     }
 
     /// In 90 kHz ticks.
-    fn start_of(&self, unit: &Unit) -> i64 {
+    fn start_of(&self, unit: &MediaFrame) -> i64 {
         match unit {
-            Unit::Video(unit) => unit.dts,
-            Unit::Audio(frame) => {
+            MediaFrame::Video(unit) => unit.dts,
+            MediaFrame::Audio(frame) => {
                 Timescale::of_rate(self.audio_rate as u32).convert(frame.pts, Timescale::VIDEO)
             }
         }
@@ -310,8 +310,8 @@ fn expected_audio(info: AacInfo) -> Result<AudioConfig, AacError> {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use millrace_wire::control_api::StreamSettings;
     use millrace_wire::ids::{BroadcastId, Epoch, StreamId};
+    use millrace_wire::message::control::StreamSettings;
 
     use super::*;
 

@@ -9,13 +9,13 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::{Map, SelectAll};
 use millrace_bus::{BusError, Message, QueueConfig, SharedBus, Subscription};
-use millrace_cluster::session::{BASE_MS, Input, Output};
+use millrace_protocol::session::{BASE_MS, Input, Output};
 use millrace_runtime::{Alarm, Backoff};
-use millrace_wire::control_api::{self, ClaimGrant, Kick, LeaseReply};
-use millrace_wire::fact::{FactReader, Snapshot};
+use millrace_wire::fact::{FactReader, StreamState};
 use millrace_wire::ids::{Epoch, Generation, SessionId, StreamId};
-use millrace_wire::job::{Bid, Heartbeat, Offer};
-use millrace_wire::repair::{RepairReply, RepairRequest};
+use millrace_wire::message::control::{self, ClaimGrant, Kick, LeaseReply};
+use millrace_wire::message::job::{Bid, Heartbeat, Offer};
+use millrace_wire::message::repair::{RepairReply, RepairRequest};
 use millrace_wire::subjects;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -152,7 +152,7 @@ impl SessionTask {
     }
 
     fn kicked(&self, payload: &[u8]) {
-        match control_api::decode::<Kick>(payload) {
+        match control::decode::<Kick>(payload) {
             Ok(kick) if kick.session == self.session => {
                 tracing::info!(reason = %kick.reason, "control ends the session");
                 self.core.handle(Input::Kick(kick.reason));
@@ -216,7 +216,7 @@ impl SessionTask {
             // Collected answers are handed in together, and must be there before the first grant.
             let wait = Duration::from_millis(BASE_MS / 3);
             for reply in bus.gather(&subject, Bytes::new(), wait, SNAPSHOTS).await.unwrap_or_default() {
-                if let Ok(snapshot) = serde_json::from_slice::<Snapshot>(&reply) {
+                if let Ok(snapshot) = serde_json::from_slice::<StreamState>(&reply) {
                     core.handle(Input::Snapshot(Box::new(snapshot)));
                 }
             }
@@ -225,13 +225,13 @@ impl SessionTask {
 
     /// Silence is no evidence: a stream goes on without control, and the machine asks again.
     fn ask_control(&mut self, subject: &'static str, request: &impl Serialize) {
-        let Ok(body) = control_api::encode(request) else { return };
+        let Ok(body) = control::encode(request) else { return };
         let (bus, core, metrics) = (self.bus.clone(), self.core.clone(), self.metrics.clone());
         self.errands.spawn(async move {
             let reply = bus.request(subject, Bytes::from(body), limits::CONTROL_ATTEMPT).await;
-            let read = reply.map_err(|error| error.to_string()).and_then(|reply| {
-                control_api::decode::<LeaseReply>(&reply).map_err(|error| error.to_string())
-            });
+            let read = reply
+                .map_err(|error| error.to_string())
+                .and_then(|reply| control::decode::<LeaseReply>(&reply).map_err(|error| error.to_string()));
             match read {
                 Ok(reply) => core.handle(Input::Lease(reply)),
                 Err(error) => {
@@ -281,11 +281,11 @@ async fn read_log(core: Arc<Core>, mut live: Subscription, mut repair: Subscript
     }
 }
 
-fn order_name(order: &millrace_wire::job::GrantOrder) -> &'static str {
+fn order_name(order: &millrace_wire::message::job::GrantOrder) -> &'static str {
     match order {
-        millrace_wire::job::GrantOrder::Grant(_) => "grant",
-        millrace_wire::job::GrantOrder::Yield { .. } => "yield",
-        millrace_wire::job::GrantOrder::Revoke { .. } => "revoke",
+        millrace_wire::message::job::GrantOrder::Grant(_) => "grant",
+        millrace_wire::message::job::GrantOrder::Yield { .. } => "yield",
+        millrace_wire::message::job::GrantOrder::Revoke { .. } => "revoke",
     }
 }
 

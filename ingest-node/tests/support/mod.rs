@@ -11,20 +11,20 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use millrace_bus::{Bus, MemBus, SharedBus, Subscription};
 use millrace_ingest::{Config, Deps, Node};
-use millrace_media::flv::file::{Reader, Tag, TagKind};
-use millrace_media::flv::{FlvAudio, FlvVideo};
+use millrace_media::container::flv::file::{Reader, Tag, TagKind};
+use millrace_media::container::flv::{FlvAudio, FlvVideo};
 use millrace_rtmp::{ClientConfig, ClientEvent, ClientSession, Value};
 use millrace_runtime::{Drain, Metrics, Readiness, Secret, SystemClock};
 use millrace_testkit::{Clip, ClipSpec};
-use millrace_wire::control_api::{
-    self, ClaimGrant, ClaimReply, ClaimRequest, Kick, LeaseReply, PublishLimits, ReleaseRequest,
-    RenewRequest, StreamSettings,
-};
+use millrace_wire::close_reason::CloseReason;
 use millrace_wire::ids::{
     BroadcastId, DiscontinuitySeq, Epoch, KeyHash, Msn, SessionId, StreamId, StreamKey,
 };
-use millrace_wire::media_msg::{MediaMessage, MediaReader, Track, UnitKind};
-use millrace_wire::reasons::CloseReason;
+use millrace_wire::message::control::{
+    self, ClaimGrant, ClaimReply, ClaimRequest, Kick, LeaseReply, PublishLimits, ReleaseRequest,
+    RenewRequest, StreamSettings,
+};
+use millrace_wire::message::media::{MediaMessage, MediaReader, Track, UnitKind};
 use millrace_wire::subjects;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -102,7 +102,7 @@ fn answer(bus: &SharedBus, state: &Mutex<Seen>, subject: &str, payload: &Bytes) 
     let mut seen = state.lock().unwrap();
     let encoded = match subject {
         subjects::CONTROL_CLAIM => {
-            let request: ClaimRequest = control_api::decode(payload).unwrap();
+            let request: ClaimRequest = control::decode(payload).unwrap();
             let found = seen.streams.get(&request.key_hash).cloned();
             let reply = match found {
                 None => ClaimReply::Refused { reason: CloseReason::UnknownKey },
@@ -110,7 +110,7 @@ fn answer(bus: &SharedBus, state: &Mutex<Seen>, subject: &str, payload: &Bytes) 
                 Some((stream, Ok(limits))) => {
                     if let Some(session) = seen.holders.insert(stream, request.session) {
                         let kick =
-                            control_api::encode(&Kick { session, reason: CloseReason::TakenOver }).unwrap();
+                            control::encode(&Kick { session, reason: CloseReason::TakenOver }).unwrap();
                         bus.publish(&subjects::control_kick(session), kick.into()).unwrap();
                     }
                     let epoch = Epoch(1_000 + seen.claims.len() as u64);
@@ -118,20 +118,20 @@ fn answer(bus: &SharedBus, state: &Mutex<Seen>, subject: &str, payload: &Bytes) 
                 }
             };
             seen.claims.push(request);
-            control_api::encode(&reply)
+            control::encode(&reply)
         }
         subjects::CONTROL_RENEW => {
-            let request: RenewRequest = control_api::decode(payload).unwrap();
+            let request: RenewRequest = control::decode(payload).unwrap();
             seen.renewals.push(request);
-            control_api::encode(&LeaseReply::Ok)
+            control::encode(&LeaseReply::Ok)
         }
         subjects::CONTROL_RELEASE => {
-            let request: ReleaseRequest = control_api::decode(payload).unwrap();
+            let request: ReleaseRequest = control::decode(payload).unwrap();
             if seen.holders.get(&request.stream) == Some(&request.session) {
                 seen.holders.remove(&request.stream);
             }
             seen.releases.push(request);
-            control_api::encode(&LeaseReply::Ok)
+            control::encode(&LeaseReply::Ok)
         }
         _ => return None,
     };

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use bytes::{Bytes, BytesMut};
-use millrace_media::flv::file::{Reader, TagKind};
+use millrace_media::container::flv::file::{Reader, TagKind};
 use millrace_rtmp::{ClientConfig, ClientEvent, ClientSession};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

@@ -2,10 +2,10 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use bytes::Bytes;
-use millrace_media::sample::AudioConfig;
+use millrace_media::frame::AudioConfig;
 use millrace_wire::fact::EpochOpen;
 use millrace_wire::ids::{BroadcastId, DiscontinuitySeq, Epoch, InitVersion, MediaSeq, Msn, UnixMillis};
-use millrace_wire::media_msg::{MediaMessage, MediaUnit, Track, UnitKind};
+use millrace_wire::message::media::{MediaMessage, MediaUnit, Track, UnitKind};
 
 /// Samples per second of the test's audio, and per frame.
 pub(crate) const RATE: i64 = 48_000;

@@ -8,23 +8,23 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use millrace_bus::{MemBus, ReaderConfig, SharedBus};
-use millrace_cluster::view;
+use millrace_protocol::state::apply;
 use millrace_runtime::{Drain, Metrics, Readiness, SystemClock};
 use millrace_state::{RedbState, SharedState, Tx, scan_all};
 use millrace_store::{DirStore, SharedStore, SyncPolicy};
 use millrace_transcode::{Config, Deps, Node, start};
-use millrace_wire::announce::{EpochAnnouncement, EpochPhase, IndexFact, SessionAnnouncement};
 use millrace_wire::arena::Arena;
-use millrace_wire::control_api::{self, LeaseReply, StreamSettings};
-use millrace_wire::fact::{Fact, FactMessage, FactReader, Snapshot};
+use millrace_wire::fact::{Fact, FactMessage, FactReader, StreamState};
 use millrace_wire::ids::{
     Epoch, Generation, MediaSeq, Msn, NodeId, PlaybackId, Rendition, SessionId, StreamId,
 };
-use millrace_wire::job::{Bid, COPY_COST, Grant, GrantOrder, Heartbeat, Offer};
-use millrace_wire::media_msg::MediaMessage;
-use millrace_wire::objects::{ObjectKind, ObjectName};
-use millrace_wire::repair::{RepairReply, RepairRequest};
-use millrace_wire::{keys, subjects};
+use millrace_wire::message::announce::{EpochAnnouncement, EpochPhase, IndexFact, SessionAnnouncement};
+use millrace_wire::message::control::{self, LeaseReply, StreamSettings};
+use millrace_wire::message::job::{Bid, COPY_COST, Grant, GrantOrder, Heartbeat, Offer};
+use millrace_wire::message::media::MediaMessage;
+use millrace_wire::message::repair::{RepairReply, RepairRequest};
+use millrace_wire::object_names::{ObjectKind, ObjectName};
+use millrace_wire::{state_keys, subjects};
 use serde::Serialize;
 
 use super::audio::open;
@@ -142,7 +142,7 @@ impl World {
                         }
                     }
                     Some(report) = sealed.recv() => {
-                        let reply = control_api::encode(&LeaseReply::Ok).unwrap();
+                        let reply = control::encode(&LeaseReply::Ok).unwrap();
                         bus.respond(report.reply.as_ref().unwrap(), reply.into()).unwrap();
                     }
                     else => return,
@@ -205,7 +205,7 @@ impl World {
         self.heard.lock().unwrap().bids.clone()
     }
 
-    pub(crate) fn grant(&self, node: &str, generation: u64, base: Snapshot, settings: StreamSettings) {
+    pub(crate) fn grant(&self, node: &str, generation: u64, base: StreamState, settings: StreamSettings) {
         let grant = Grant {
             stream: stream(),
             playback: playback(),
@@ -229,8 +229,8 @@ impl World {
         self.tell(&subjects::job_grant(&node), &revoke);
     }
 
-    pub(crate) fn first_base() -> Snapshot {
-        view::empty(open().broadcast)
+    pub(crate) fn first_base() -> StreamState {
+        apply::empty(open().broadcast)
     }
 
     /// Media of the session: kept for repair, and published.
@@ -274,9 +274,9 @@ impl World {
     }
 
     /// The segments that facts say are stored under a generation.
-    pub(crate) fn committed(&self, generation: u64) -> Vec<u64> {
+    pub(crate) fn stored(&self, generation: u64) -> Vec<u64> {
         let msn = |f: &FactMessage| match &f.fact {
-            Fact::Committed { msn, .. } if f.generation.0 == generation => Some(msn.0),
+            Fact::Stored { msn, .. } if f.generation.0 == generation => Some(msn.0),
             _ => None,
         };
         self.facts().iter().filter_map(msn).collect()
@@ -309,7 +309,7 @@ impl World {
     }
 
     pub(crate) async fn index(&self) -> Vec<IndexFact> {
-        let records = scan_all(&*self.state, &keys::all_segments(stream()), 1000).await.unwrap();
+        let records = scan_all(&*self.state, &state_keys::all_segments(stream()), 1000).await.unwrap();
         records.iter().map(|r| serde_json::from_slice(&r.value).unwrap()).collect()
     }
 
@@ -324,14 +324,14 @@ impl World {
     }
 
     /// The state kept for when everybody is gone.
-    pub(crate) async fn kept(&self) -> Option<Snapshot> {
-        let record = self.state.get(&keys::snapshot(stream())).await.unwrap()?;
+    pub(crate) async fn kept(&self) -> Option<StreamState> {
+        let record = self.state.get(&state_keys::snapshot(stream())).await.unwrap()?;
         serde_json::from_slice(&record.value).unwrap()
     }
 
     /// As if nobody had kept a state yet.
     pub(crate) async fn forget_kept(&self) {
-        self.state.commit(Tx::new().delete(keys::snapshot(stream()))).await.unwrap();
+        self.state.commit(Tx::new().delete(state_keys::snapshot(stream()))).await.unwrap();
     }
 }
 

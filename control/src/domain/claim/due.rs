@@ -1,7 +1,7 @@
 //! What time does to a claim.
 
-use millrace_wire::control_api::AwayPolicy;
 use millrace_wire::ids::{Msn, UnixMillis};
+use millrace_wire::message::control::AwayPolicy;
 
 use super::{AUTHOR_LOOK_MS, Claim, END_ANNOUNCED_MS, END_REPORTED_MS, Presence};
 

@@ -1,11 +1,11 @@
 //! Stamped units in, CMAF parts out: the same units give the same bytes, whoever packages them.
 //!
 //! The bytes of segment M depend on three things only: the events from M's boundary unit on, the init configurations,
-//! and [`PartParams`]. Part names, `mfhd` sequence numbers and decoding times come from (MSN, part) and from the
+//! and [`PartTiming`]. Part names, `mfhd` sequence numbers and decoding times come from (MSN, part) and from the
 //! segment's own units, never from what was packaged before. So a replacement that is given the params and starts at any
 //! boundary goes on byte for byte.
 //!
-//! - Video parts span [`PartParams::part_ticks`]: `frames` frames of `frame_ticks`. A part closes as soon as its last
+//! - Video parts span [`PartTiming::part_ticks`]: `frames` frames of `frame_ticks`. A part closes as soon as its last
 //!   frame is in; the duration of that frame is predicted. The next decoding time is snapped to the prediction when it
 //!   is within half a frame (the composition offset keeps the presentation time exact); otherwise a hole stays between
 //!   the parts and `tfdt` tells it. No part is longer than `part_target`, even when the frame rate varies.
@@ -14,18 +14,18 @@
 //! - The params are measured on the first part ([`Output::Params`]). When later video has another init version, the
 //!   frame time is measured anew and `part_target` stays: players give up when PART-TARGET changes.
 
-mod params;
+mod timing;
 mod track;
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-pub use params::{PART_AIM, PartParams};
+pub use timing::{PART_AIM, PartTiming};
 use track::Track;
 
-use crate::cmaf::{Body, init_segment};
-use crate::sample::{MediaEvent, Stamp, StampedUnit, TrackConfig, TrackKind, Unit};
+use crate::container::cmaf::{Body, init_segment};
+use crate::frame::{MediaEvent, MediaFrame, SegmentTag, TaggedFrame, TrackConfig, TrackKind};
 use crate::time::Timescale;
 
 /// The frame time is taken from what came when this many pictures were not enough for a part: a bound on memory.
@@ -43,7 +43,7 @@ pub enum Output {
         /// First segment they hold for.
         from_msn: u64,
         /// To be handed over as they are.
-        params: PartParams,
+        params: PartTiming,
     },
     /// A segment's first part is being collected (or it is a gap): what a playlist writes above it.
     SegmentStart(SegmentStart),
@@ -135,7 +135,7 @@ pub enum PartSetup {
         part_target: u32,
     },
     /// A replacement: everything stays.
-    Resume(PartParams),
+    Resume(PartTiming),
 }
 
 /// A boundary that ingest decided.
@@ -151,7 +151,7 @@ struct Boundary {
 #[derive(Debug)]
 pub struct Packager {
     setup: PartSetup,
-    params: Option<PartParams>,
+    params: Option<PartTiming>,
     video: Option<Track>,
     audio: Option<Track>,
     /// The open segment's boundary and the few before it that a track may still be in.
@@ -181,7 +181,7 @@ impl Packager {
     }
 
     /// The params in use, once known.
-    pub const fn params(&self) -> Option<PartParams> {
+    pub const fn params(&self) -> Option<PartTiming> {
         self.params
     }
 
@@ -210,7 +210,7 @@ impl Packager {
     fn take(&mut self, event: MediaEvent) {
         match event {
             MediaEvent::Init { version, config } => self.init(version, config),
-            MediaEvent::Unit(unit) => self.package(unit),
+            MediaEvent::Frame(unit) => self.package(unit),
         }
     }
 
@@ -249,11 +249,11 @@ impl Packager {
 
     /// Without params, and at the first picture of a new init version.
     fn must_measure(&self, event: &MediaEvent) -> bool {
-        let MediaEvent::Unit(unit) = event else { return false };
+        let MediaEvent::Frame(unit) = event else { return false };
         match (&self.params, &unit.unit) {
             (None, _) => true,
-            (Some(params), Unit::Video(_)) => params.init_version != Some(unit.stamp.init_version),
-            (Some(_), Unit::Audio(_)) => false,
+            (Some(params), MediaFrame::Video(_)) => params.init_version != Some(unit.stamp.init_version),
+            (Some(_), MediaFrame::Audio(_)) => false,
         }
     }
 
@@ -266,20 +266,20 @@ impl Packager {
         let frame = self.audio.as_ref().map_or(0, Track::audio_frame_ticks);
         pictures.len() >= MAX_MEASURED_PICTURES
             || audio_units * u64::from(frame) >= MAX_MEASURED_AUDIO
-            || params::spans_a_part(&pictures)
+            || timing::spans_a_part(&pictures)
     }
 
-    fn measured_units(&self) -> impl Iterator<Item = &StampedUnit> {
+    fn measured_units(&self) -> impl Iterator<Item = &TaggedFrame> {
         self.measuring.iter().filter_map(|event| match event {
-            MediaEvent::Unit(unit) => Some(unit),
+            MediaEvent::Frame(unit) => Some(unit),
             MediaEvent::Init { .. } => None,
         })
     }
 
     fn measured(&mut self) {
-        let of_video = |unit: &&StampedUnit| unit.unit.track() == TrackKind::Video;
+        let of_video = |unit: &&TaggedFrame| unit.unit.track() == TrackKind::Video;
         let init_version = self.measured_units().find(of_video).map(|unit| unit.stamp.init_version);
-        let same = |unit: &&StampedUnit| Some(unit.stamp.init_version) == init_version;
+        let same = |unit: &&TaggedFrame| Some(unit.stamp.init_version) == init_version;
         let pictures: Vec<i64> = self.measured_units().filter(same).filter_map(picture).collect();
         let target = match (self.params, self.setup) {
             (Some(params), _) => Some(params.part_target),
@@ -288,7 +288,7 @@ impl Packager {
         };
         let video = self.video.as_ref().and_then(|track| track.video_config(init_version?));
         let audio_frame = self.audio.as_ref().map(Track::audio_frame_ticks);
-        let params = PartParams::measure(init_version, &pictures, video, audio_frame, target);
+        let params = PartTiming::measure(init_version, &pictures, video, audio_frame, target);
         let from_msn = self.measured_units().next().map_or(0, |unit| unit.stamp.msn);
         self.params = Some(params);
         self.out.push_back(Output::Params { from_msn, params });
@@ -306,8 +306,8 @@ impl Packager {
         }
     }
 
-    fn package(&mut self, unit: StampedUnit) {
-        let StampedUnit { stamp, unit } = unit;
+    fn package(&mut self, unit: TaggedFrame) {
+        let TaggedFrame { stamp, unit } = unit;
         let Some(params) = self.params else { return };
         if stamp.boundary {
             self.boundary(stamp, &unit);
@@ -316,8 +316,8 @@ impl Packager {
         let known = boundaries.front().is_some_and(|first| stamp.msn >= first.msn)
             && boundaries.back().is_some_and(|last| stamp.msn <= last.msn);
         let track = match unit {
-            Unit::Video(_) => video,
-            Unit::Audio(_) => audio,
+            MediaFrame::Video(_) => video,
+            MediaFrame::Audio(_) => audio,
         };
         let taken = match track {
             Some(track) if known => track.push(stamp, unit, &params, boundaries, out),
@@ -330,17 +330,17 @@ impl Packager {
         self.forget_boundaries();
     }
 
-    fn boundary(&mut self, stamp: Stamp, unit: &Unit) {
-        let Stamp { msn, discontinuity, init_version, .. } = stamp;
+    fn boundary(&mut self, stamp: SegmentTag, unit: &MediaFrame) {
+        let SegmentTag { msn, discontinuity, init_version, .. } = stamp;
         if self.boundaries.back().is_some_and(|last| last.msn >= msn) {
             return;
         }
         let start = match (unit, &self.audio) {
-            (Unit::Video(unit), _) => unit.dts,
-            (Unit::Audio(frame), Some(audio)) => {
+            (MediaFrame::Video(unit), _) => unit.dts,
+            (MediaFrame::Audio(frame), Some(audio)) => {
                 audio.timescale_of(init_version).convert(frame.pts, Timescale::VIDEO)
             }
-            (Unit::Audio(_), None) => return,
+            (MediaFrame::Audio(_), None) => return,
         };
         self.boundaries.push_back(Boundary { msn, start, discontinuity });
         let Self { video, audio, boundaries, out, .. } = self;
@@ -362,9 +362,9 @@ impl Packager {
 }
 
 /// The decoding time of a picture.
-const fn picture(unit: &StampedUnit) -> Option<i64> {
+const fn picture(unit: &TaggedFrame) -> Option<i64> {
     match &unit.unit {
-        Unit::Video(unit) => Some(unit.dts),
-        Unit::Audio(_) => None,
+        MediaFrame::Video(unit) => Some(unit.dts),
+        MediaFrame::Audio(_) => None,
     }
 }

@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use super::params::audio_frame_ticks;
-use super::{Boundary, Output, Part, PartParams, SegmentEnd, SegmentStart};
-use crate::cmaf::{Body, Sample, fragment_header};
+use super::timing::audio_frame_ticks;
+use super::{Boundary, Output, Part, PartTiming, SegmentEnd, SegmentStart};
+use crate::container::cmaf::{Body, Sample, fragment_header};
+use crate::frame::{AAC_FRAME_SAMPLES, MediaFrame, SegmentTag, TrackConfig, TrackKind, VideoConfig};
 use crate::pieces::Pieces;
-use crate::sample::{AAC_FRAME_SAMPLES, Stamp, TrackConfig, TrackKind, Unit, VideoConfig};
 use crate::time::Timescale;
 
 /// Init versions remembered: the newest and the one still in use, and room for a hurried publisher.
@@ -109,9 +109,9 @@ impl Track {
     /// False when the unit's segment is closed already.
     pub(super) fn push(
         &mut self,
-        stamp: Stamp,
-        unit: Unit,
-        params: &PartParams,
+        stamp: SegmentTag,
+        unit: MediaFrame,
+        params: &PartTiming,
         boundaries: &VecDeque<Boundary>,
         out: &mut VecDeque<Output>,
     ) -> bool {
@@ -120,14 +120,14 @@ impl Track {
         }
         let timescale = self.timescale_of(stamp.init_version);
         let mut incoming = match unit {
-            Unit::Video(unit) => Incoming {
+            MediaFrame::Video(unit) => Incoming {
                 dts: unit.dts,
                 pts: unit.pts(),
                 duration: params.frame_ticks.min(params.part_target),
                 sync: unit.keyframe,
                 data: unit.data,
             },
-            Unit::Audio(frame) => Incoming {
+            MediaFrame::Audio(frame) => Incoming {
                 dts: frame.pts,
                 pts: frame.pts,
                 duration: AAC_FRAME_SAMPLES,
@@ -158,7 +158,7 @@ impl Track {
 
     fn start_segment(
         &mut self,
-        stamp: Stamp,
+        stamp: SegmentTag,
         first: &Incoming,
         timescale: Timescale,
         boundaries: &VecDeque<Boundary>,
@@ -181,7 +181,7 @@ impl Track {
     }
 
     /// Puts a sample's decoding time on the grid of its segment.
-    fn place(&self, incoming: &mut Incoming, params: &PartParams) {
+    fn place(&self, incoming: &mut Incoming, params: &PartTiming) {
         let Some(open) = self.open.as_ref().filter(|open| open.parts > 0 || !self.part.samples.is_empty())
         else {
             return; // the first sample of a segment is exact
@@ -220,7 +220,7 @@ impl Track {
         }
     }
 
-    fn part_is_full(&self, params: &PartParams, boundaries: &VecDeque<Boundary>) -> bool {
+    fn part_is_full(&self, params: &PartTiming, boundaries: &VecDeque<Boundary>) -> bool {
         match (self.kind, &self.open) {
             (TrackKind::Video, _) => {
                 let half = i64::from(params.frame_ticks) / 2;
@@ -363,7 +363,7 @@ impl OpenPart {
 }
 
 /// PART-TARGET in the track's timescale, rounded down.
-fn limit(timescale: Timescale, params: &PartParams) -> i64 {
+fn limit(timescale: Timescale, params: &PartTiming) -> i64 {
     i64::from(params.part_target) * i64::from(timescale.ticks_per_second()) / 90_000
 }
 

@@ -2,12 +2,12 @@
 #![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
 use bytes::Bytes;
-use millrace_media::door::{Door, DoorEvent};
-use millrace_media::flv::{FlvAudio, FlvVideo};
-use millrace_media::h264::AvcConfig;
+use millrace_media::codec::h264::AvcConfig;
+use millrace_media::container::flv::{FlvAudio, FlvVideo};
+use millrace_media::frame::{MediaEvent, TrackKind};
 use millrace_media::packager::{Output, Packager, PartSetup};
-use millrace_media::sample::{MediaEvent, TrackKind};
 use millrace_media::segmenter::{Segmenter, SegmenterConfig};
+use millrace_media::timeline::{Timeline, TimelineEvent};
 
 /// x264 High 3.1, 1280x720, 30 fps, and 1920x1080 would differ in its first bytes only.
 pub const SPS: &[u8] = &[
@@ -101,7 +101,7 @@ impl Source {
             }
         }
         if let Some(rate) = self.rate {
-            let asc = millrace_media::aac::AudioSpecificConfig::aac_lc(rate, 2).unwrap();
+            let asc = millrace_media::codec::aac::AudioSpecificConfig::aac_lc(rate, 2).unwrap();
             timed.push((-1.0, Message::Audio(first, FlvAudio::SequenceHeader(asc))));
             let frame = 1024.0 * 1000.0 / f64::from(rate);
             let skip = (self.audio_from_ms as f64 / frame).ceil() as u32;
@@ -119,24 +119,24 @@ pub fn config() -> SegmenterConfig {
     SegmenterConfig { first_msn: 100, discontinuity: false, target_duration: 4 }
 }
 
-/// Door and segmenter.
+/// Timeline and segmenter.
 pub struct Ingest {
-    pub door: Door,
+    pub timeline: Timeline,
     pub segmenter: Segmenter,
-    pub door_events: Vec<DoorEvent>,
+    pub door_events: Vec<TimelineEvent>,
 }
 
 impl Ingest {
     pub fn new(config: SegmenterConfig) -> Self {
-        Self { door: Door::new(), segmenter: Segmenter::new(config), door_events: Vec::new() }
+        Self { timeline: Timeline::new(), segmenter: Segmenter::new(config), door_events: Vec::new() }
     }
 
     pub fn push(&mut self, message: Message) -> Vec<MediaEvent> {
         match message {
-            Message::Video(ms, video) => self.door.push_flv_video(ms, video).unwrap(),
-            Message::Audio(ms, audio) => self.door.push_flv_audio(ms, audio).unwrap(),
+            Message::Video(ms, video) => self.timeline.push_flv_video(ms, video).unwrap(),
+            Message::Audio(ms, audio) => self.timeline.push_flv_audio(ms, audio).unwrap(),
         }
-        while let Some(event) = self.door.poll() {
+        while let Some(event) = self.timeline.poll() {
             self.door_events.push(event.clone());
             self.segmenter.push(event);
         }
@@ -193,7 +193,9 @@ pub fn ends(outputs: &[Output], track: TrackKind) -> Vec<millrace_media::package
 pub fn samples(outputs: &[Output], track: TrackKind) -> Vec<(i64, i64, bool, Bytes)> {
     parts(outputs, track)
         .into_iter()
-        .flat_map(|part| millrace_media::cmaf::demux::parse_fragments(&part.body.to_contiguous()).unwrap())
+        .flat_map(|part| {
+            millrace_media::container::cmaf::demux::parse_fragments(&part.body.to_contiguous()).unwrap()
+        })
         .flat_map(|fragment| fragment.samples)
         .map(|sample| (sample.dts, sample.dts + i64::from(sample.cts), sample.sync, sample.data))
         .collect()
@@ -204,7 +206,7 @@ pub fn unit_data(events: &[MediaEvent], track: TrackKind) -> Vec<Bytes> {
     events
         .iter()
         .filter_map(|event| match event {
-            MediaEvent::Unit(unit) if unit.unit.track() == track => Some(unit.unit.data().contiguous()),
+            MediaEvent::Frame(unit) if unit.unit.track() == track => Some(unit.unit.data().contiguous()),
             _ => None,
         })
         .collect()

@@ -3,7 +3,7 @@
 use bytes::{Buf, Bytes};
 use millrace_wire::arena::Arena;
 use millrace_wire::fact::FactReader;
-use millrace_wire::media_msg::MediaReader;
+use millrace_wire::message::media::MediaReader;
 
 /// Small, so that what is written again takes several frames.
 const MAX_PAYLOAD: usize = 256;

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
-use millrace_media::cmaf::demux::parse_fragments;
-use millrace_media::flv::FlvVideo;
-use millrace_media::flv::file::TagKind;
+use millrace_media::container::cmaf::demux::parse_fragments;
+use millrace_media::container::flv::FlvVideo;
+use millrace_media::container::flv::file::TagKind;
 use millrace_tests::cluster::{Cluster, Node};
 use millrace_tests::load::publisher::{Shot, Tally, publish};
 use millrace_tests::load::viewer::{self, follow, media_playlists};

@@ -1,0 +1,354 @@
+//! The rules of the claim, one by one.
+
+use millrace_wire::message::control::AwayPolicy;
+
+use super::super::stream::tests::sample;
+use super::*;
+
+const LEASE: u64 = LEASE_MS as u64;
+const T0: UnixMillis = UnixMillis(1_700_000_000_500);
+
+fn at(ms: u64) -> UnixMillis {
+    UnixMillis(T0.0 + ms)
+}
+
+fn request(session: u128) -> ClaimRequest {
+    ClaimRequest {
+        key_hash: sample().key_hash,
+        session: SessionId::from_u128(session),
+        node: "ingest-1".parse().unwrap(),
+        addr: Some([192, 0, 2, 1].into()),
+        protocol: "rtmp".to_owned(),
+    }
+}
+
+fn grant(
+    now: UnixMillis,
+    stream: &Stream,
+    claim: Option<&Claim>,
+    session: u128,
+) -> Result<Decision, CloseReason> {
+    decide(now, stream, claim, &request(session), BroadcastId::from_u128(session))
+}
+
+fn renewal(claim: &Claim, open: Option<u64>) -> RenewRequest {
+    RenewRequest {
+        stream: claim.stream,
+        session: claim.session,
+        epoch: claim.epoch,
+        open_msn: open.map(Msn),
+        discontinuity_sequence: claim.discontinuity,
+        degraded: None,
+    }
+}
+
+fn release(claim: &Claim, open: Option<u64>) -> ReleaseRequest {
+    ReleaseRequest {
+        stream: claim.stream,
+        session: claim.session,
+        epoch: claim.epoch,
+        open_msn: open.map(Msn),
+        discontinuity_sequence: claim.discontinuity,
+        reason: CloseReason::ConnectionLost,
+    }
+}
+
+fn seal(claim: &Claim, last: Option<u64>, ended: bool) -> SealReport {
+    SealReport {
+        stream: claim.stream,
+        epoch: claim.epoch,
+        generation: millrace_wire::ids::Generation(1),
+        last: last.map(Msn),
+        discontinuity_sequence: claim.discontinuity,
+        ended,
+    }
+}
+
+#[test]
+fn the_first_publisher_makes_the_stream_live() {
+    let grant = grant(T0, &sample(), None, 1).unwrap();
+    assert_eq!(grant.stream.status, Status::Live);
+    assert_eq!(grant.stream.started_at, Some(T0));
+    assert_eq!(grant.stream.broadcast, Some(BroadcastId::from_u128(1)));
+    assert_eq!(grant.claim.epoch, Epoch(T0.0));
+    assert_eq!(grant.claim.first_msn, Msn(1_700_000_000));
+    assert_eq!(grant.claim.discontinuity, DiscontinuitySeq(0));
+    assert_eq!(grant.kick, None);
+}
+
+#[test]
+fn a_repeated_request_gets_the_same_answer() {
+    let first = grant(T0, &sample(), None, 1).unwrap();
+    let again = grant(at(900), &first.stream, Some(&first.claim), 1).unwrap();
+    assert!(again.repeated);
+    assert_eq!(again.claim, first.claim);
+}
+
+#[test]
+fn a_second_publisher_takes_over_and_the_first_is_kicked() {
+    let first = grant(T0, &sample(), None, 1).unwrap();
+    let second = grant(at(2_000), &first.stream, Some(&first.claim), 2).unwrap();
+    assert_eq!(second.kick, Some(SessionId::from_u128(1)));
+    assert_eq!(second.claim.epoch, Epoch(at(2_000).0));
+    assert_eq!(second.claim.broadcast, first.claim.broadcast);
+    assert_eq!(second.claim.discontinuity, DiscontinuitySeq(1));
+    assert_eq!(second.claim.first_msn, first.claim.first_msn.plus(4), "the first one may still be stamping");
+    assert!(second.claim.continues && !first.claim.continues);
+    assert_eq!((second.claim.follows, first.claim.follows), (Some(first.claim.epoch), None));
+}
+
+#[test]
+fn a_second_publisher_is_refused_where_the_stream_says_so() {
+    let mut stream = sample();
+    stream.settings.takeover = Takeover::Refuse;
+    let first = grant(T0, &stream, None, 1).unwrap();
+    assert_eq!(grant(at(LEASE - 1), &first.stream, Some(&first.claim), 2), Err(CloseReason::AlreadyLive));
+    assert!(grant(at(LEASE), &first.stream, Some(&first.claim), 2).is_ok(), "the lease ran out");
+    let away = first.claim.released(at(10), &release(&first.claim, None)).unwrap();
+    assert!(grant(at(20), &first.stream, Some(&away), 2).is_ok(), "the first one left");
+}
+
+#[test]
+fn over_is_over() {
+    for status in [Status::Ended, Status::Archived, Status::Cancelled] {
+        let stream = Stream { status, ..sample() };
+        assert_eq!(grant(T0, &stream, None, 1), Err(CloseReason::StreamEnded));
+    }
+}
+
+#[test]
+fn epochs_grow_though_the_clock_goes_back() {
+    let first = grant(T0, &sample(), None, 1).unwrap();
+    let back = UnixMillis(T0.0 - 3_600_000);
+    let second = grant(back, &first.stream, Some(&first.claim), 2).unwrap();
+    assert_eq!(second.claim.epoch, first.claim.epoch.next());
+    assert!(second.claim.first_msn > first.claim.first_msn);
+}
+
+/// A claim renewed one second after the grant with 1 700 000 007 open.
+fn renewed() -> (Stream, Claim) {
+    let first = grant(T0, &sample(), None, 1).unwrap();
+    let request = renewal(&first.claim, Some(1_700_000_007));
+    let Lease::Kept(Some(claim)) = renew(at(1_000), &first.claim, &request) else { panic!("renewed") };
+    (first.stream, *claim)
+}
+
+fn sealed_at(claim: &Claim, last: u64) -> Claim {
+    claim.sealed(&seal(claim, Some(last), false)).unwrap()
+}
+
+#[test]
+fn a_released_session_s_word_is_exact() {
+    let (stream, claim) = renewed();
+    let away = claim.released(at(1_500), &release(&claim, Some(1_700_000_008))).unwrap();
+    assert!(away.released);
+    assert_eq!(away.used_through(at(60_000)), Msn(1_700_000_008), "time adds nothing");
+    assert_eq!(sealed_at(&away, 1_700_000_005).used_through(at(2_000)), Msn(1_700_000_008));
+    assert_eq!(sealed_at(&away, 1_700_000_009).used_through(at(2_000)), Msn(1_700_000_009));
+    let next = grant(at(2_000), &stream, Some(&away), 2).unwrap().claim;
+    assert_eq!(next.first_msn, Msn(1_700_000_009));
+    assert!(next.continues && !next.released, "the next session has not left");
+}
+
+#[test]
+fn a_seal_without_the_session_s_word_may_be_a_boundary_low() {
+    let (stream, claim) = renewed();
+    for (last, used) in [(5, 8), (8, 8), (9, 9)] {
+        let sealed = sealed_at(&claim, 1_700_000_000 + last);
+        assert_eq!(sealed.used_through(at(60_000)), Msn(1_700_000_000 + used));
+        let next = grant(at(2_000), &stream, Some(&sealed), 2).unwrap();
+        assert_eq!(next.claim.first_msn, Msn(1_700_000_001 + used));
+        assert_eq!(next.kick, None, "a sealed epoch has nobody left to disconnect");
+    }
+    let unused = claim.sealed(&seal(&claim, None, false)).unwrap();
+    assert_eq!(unused.used_through(at(2_000)), Msn(1_700_000_008), "the session has stamped more");
+}
+
+#[test]
+fn a_silent_session_may_still_be_stamping() {
+    let (stream, claim) = renewed();
+    for (ms, used) in [(0, 9), (1_000, 9), (2_999, 9), (3_000, 10), (9_000, 13)] {
+        assert_eq!(claim.used_through(at(ms)), Msn(1_700_000_000 + used), "{ms}");
+    }
+    let next = grant(at(9_000), &stream, Some(&claim), 2).unwrap().claim;
+    assert_eq!(next.first_msn, Msn(1_700_000_014));
+}
+
+#[test]
+fn a_sealed_epoch_is_not_taken_up_again() {
+    let (_, claim) = renewed();
+    let Due::Lapsed(away) = due(at(1_000 + LEASE), &claim) else { panic!("lapsed") };
+    for claim in [claim, *away] {
+        let sealed = sealed_at(&claim, 1_700_000_007);
+        let lease = renew(at(5_000), &sealed, &renewal(&claim, Some(1_700_000_009)));
+        assert_eq!(lease, Lease::Lost(CloseReason::ConnectionLost));
+    }
+    assert!(!CloseReason::ConnectionLost.is_final(), "the publisher may come back");
+}
+
+#[test]
+fn a_new_broadcast_begins_at_the_time_or_above_what_was_used() {
+    let (stream, claim) = renewed();
+    let other = Stream { broadcast: Some(BroadcastId::from_u128(9)), ..stream };
+    let soon = grant(at(1_000), &other, Some(&claim), 2).unwrap().claim;
+    assert_eq!((soon.first_msn, soon.continues), (Msn(1_700_000_010), false));
+    let away = claim.released(at(1_500), &release(&claim, None)).unwrap();
+    let later = grant(at(100_000), &other, Some(&away), 2).unwrap().claim;
+    assert_eq!((later.first_msn, later.continues), (Msn(1_700_000_100), false));
+}
+
+#[test]
+fn a_claim_stored_before_releases_were_kept_is_read() {
+    let (_, claim) = renewed();
+    let mut stored = serde_json::to_value(&claim).unwrap();
+    assert!(stored.as_object_mut().unwrap().remove("released").is_some());
+    assert_eq!(serde_json::from_value::<Claim>(stored).unwrap(), claim);
+}
+
+#[test]
+fn numbers_lent_for_gaps_are_never_given_again() {
+    let first = grant(T0, &sample(), None, 1).unwrap();
+    let away = first.claim.released(T0, &release(&first.claim, Some(1_700_000_010))).unwrap();
+    assert_eq!(due(at(3_999), &away), Due::Nothing);
+    let Due::Gaps(lent) = due(at(8_000), &away) else { panic!("two target durations passed") };
+    assert_eq!(lent.gaps_through, Some(Msn(1_700_000_013)));
+    assert_eq!(due(at(8_000), &lent), Due::Close, "its author may be gone");
+    let sealed = lent.sealed(&seal(&lent, Some(1_700_000_010), false)).unwrap();
+    assert_eq!(sealed.used_through(at(8_000)), Msn(1_700_000_013));
+    let next = grant(at(9_000), &first.stream, Some(&sealed), 2).unwrap();
+    assert_eq!(next.claim.first_msn, Msn(1_700_000_014));
+    let mut hold = away.clone();
+    hold.settings.away = AwayPolicy::Hold;
+    assert_eq!(due(at(AUTHOR_LOOK_MS - 1), &hold), Due::Nothing);
+    assert_eq!(due(at(AUTHOR_LOOK_MS), &hold), Due::Close);
+}
+
+#[test]
+fn an_unchanged_lease_is_written_now_and_then() {
+    let first = grant(T0, &sample(), None, 1).unwrap();
+    let same = renewal(&first.claim, None);
+    assert_eq!(renew(at(1_000), &first.claim, &same), Lease::Kept(None));
+    let Lease::Kept(Some(claim)) = renew(at(2_000), &first.claim, &same) else { panic!("due") };
+    assert_eq!(claim.renewed_at, at(2_000));
+    let degraded = RenewRequest { degraded: Some(Degraded::NoCapacity), ..same };
+    let Lease::Kept(Some(claim)) = renew(at(2_100), &claim, &degraded) else { panic!("changed") };
+    assert_eq!(claim.degraded, Some(Degraded::NoCapacity));
+}
+
+#[test]
+fn a_superseded_session_is_told() {
+    let first = grant(T0, &sample(), None, 1).unwrap();
+    let second = grant(at(2_000), &first.stream, Some(&first.claim), 2).unwrap();
+    let lease = renew(at(2_100), &second.claim, &renewal(&first.claim, None));
+    assert_eq!(lease, Lease::Lost(CloseReason::TakenOver));
+    let ended = first.claim.ended(at(5));
+    assert_eq!(renew(at(6), &ended, &renewal(&first.claim, None)), Lease::Lost(CloseReason::StreamEnded));
+}
+
+#[test]
+fn a_newer_epoch_than_ours_stops_nobody() {
+    let first = grant(T0, &sample(), None, 1).unwrap();
+    let newer = RenewRequest { epoch: first.claim.epoch.next(), ..renewal(&first.claim, None) };
+    assert_eq!(renew(at(1), &first.claim, &newer), Lease::Unknown);
+}
+
+#[test]
+fn a_lease_runs_out_then_the_window_then_the_claim() {
+    let first = grant(T0, &sample(), None, 1).unwrap();
+    assert_eq!(due(at(LEASE - 1), &first.claim), Due::Nothing);
+    let Due::Lapsed(away) = due(at(LEASE), &first.claim) else { panic!("lapsed") };
+    assert_eq!(away.presence, Presence::Away { since: at(LEASE) });
+    assert!(matches!(due(at(LEASE + 59_999), &away), Due::Gaps(_)));
+    assert_eq!(due(at(LEASE + 60_000), &away), Due::Over);
+    let ended = away.ended(at(70_000));
+    assert_eq!(due(at(70_001), &ended), Due::Nothing);
+    assert_eq!(due(at(70_000 + END_REPORTED_MS), &ended), Due::Close);
+    let confirmed = ended.sealed(&seal(&ended, Some(1_700_000_020), true)).unwrap();
+    assert_eq!(due(at(70_001), &confirmed), Due::Forget);
+}
+
+#[test]
+fn a_session_that_was_cut_off_takes_its_lease_up_again() {
+    let first = grant(T0, &sample(), None, 1).unwrap();
+    let Due::Lapsed(away) = due(at(LEASE), &first.claim) else { panic!("lapsed") };
+    let Lease::Kept(Some(back)) = renew(at(9_000), &away, &renewal(&first.claim, Some(0))) else {
+        panic!("kept")
+    };
+    assert_eq!(back.presence, Presence::Publishing);
+    assert_eq!(back.open_msn, first.claim.open_msn, "the open number never goes back");
+}
+
+#[test]
+fn only_the_holder_can_release() {
+    let first = grant(T0, &sample(), None, 1).unwrap();
+    let other = ReleaseRequest { session: SessionId::from_u128(9), ..release(&first.claim, None) };
+    assert_eq!(first.claim.released(at(1), &other), None);
+    let away = first.claim.released(at(1), &release(&first.claim, Some(1_700_000_005))).unwrap();
+    assert_eq!((away.presence, away.open_msn), (Presence::Away { since: at(1) }, Msn(1_700_000_005)));
+    assert_eq!(
+        away.released(at(2), &release(&first.claim, None)),
+        None,
+        "the window counts from the first release"
+    );
+}
+
+#[test]
+fn while_the_publisher_is_away_controls_own_epoch_lends_itself_numbers() {
+    let first = grant(T0, &sample(), None, 1).unwrap();
+    let away = first.claim.released(T0, &release(&first.claim, Some(1_700_000_010))).unwrap();
+    let Due::Gaps(lent) = due(at(6_000), &away) else { panic!("a target duration passed") };
+    let own = lent.taken_up(at(6_000));
+    assert_eq!(own.used_through(at(60_000)), Msn(1_700_000_012), "control's own numbers are exact");
+    assert!(
+        matches!(own.announcement().phase, EpochPhase::Away { .. }) && own.announcement().session.is_none()
+    );
+    assert_eq!(due(at(9_999), &own), Due::Close, "whoever leads makes sure that somebody says it");
+    let Due::Gaps(more) = due(at(10_000), &own) else { panic!("a target duration since") };
+    assert_eq!(more.gaps_through, Some(Msn(1_700_000_013)));
+    assert_eq!(due(at(60_000), &more), Due::Over, "the window counts from when the publisher left");
+    // It is back, or never knew that it was away.
+    let lease = renew(at(7_000), &more, &renewal(&first.claim, None));
+    assert_eq!(lease, Lease::Lost(CloseReason::ConnectionLost));
+    for session in [1, 2] {
+        let next = grant(at(11_000), &first.stream, Some(&more), session).unwrap();
+        assert!(!next.repeated && next.kick.is_none() && !next.claim.by_control);
+        assert_eq!((next.claim.first_msn, next.claim.continues), (Msn(1_700_000_014), true));
+        assert!(next.claim.epoch > own.epoch);
+    }
+}
+
+#[test]
+fn an_end_nobody_reports_is_said_in_an_epoch_of_controls_own() {
+    let first = grant(T0, &sample(), None, 1).unwrap();
+    let ended = first.claim.ended(at(10));
+    assert_eq!(ended.announcement().session, Some(SessionId::from_u128(1)));
+    let own = ended.taken_up(at(6_000));
+    assert_eq!(own.epoch, Epoch(at(6_000).0));
+    assert_eq!((own.announcement().session, own.announcement().phase), (None, EpochPhase::Ended));
+    assert_eq!(own.sealed(&seal(&ended, None, true)), None, "the dead author's word comes too late");
+    assert_eq!(renew(at(6_100), &own, &renewal(&first.claim, None)), Lease::Lost(CloseReason::StreamEnded));
+    assert_eq!(due(at(6_001), &own), Due::Close, "whoever leads makes sure that somebody says it");
+    assert_eq!(due(at(6_000 + END_ANNOUNCED_MS), &own), Due::Forget);
+    assert!(own.taken_up(T0).epoch > own.epoch, "epochs grow though the clock goes back");
+}
+
+#[test]
+fn every_change_of_presence_leaves_its_event() {
+    let event = |claim: &Claim| claim.event.clone().map(|event| (event.at, event.kind));
+    let Decision { stream, claim, .. } = grant(T0, &sample(), None, 1).unwrap();
+    let broadcast = claim.broadcast;
+    assert_eq!(event(&claim), Some((T0, LifecycleKind::Started { broadcast })));
+    let Lease::Kept(Some(kept)) = renew(at(2_000), &claim, &renewal(&claim, Some(7))) else { panic!("kept") };
+    assert_eq!(event(&kept), event(&claim), "a renewal is no event");
+    let Due::Lapsed(away) = due(at(9_000), &kept) else { panic!("lapsed") };
+    assert_eq!(event(&away), Some((at(9_000), LifecycleKind::Interrupted)));
+    let Lease::Kept(Some(back)) = renew(at(9_500), &away, &renewal(&away, Some(8))) else { panic!("back") };
+    assert_eq!(event(&back), Some((at(9_500), LifecycleKind::Resumed)));
+    let left = back.released(at(10_000), &release(&back, Some(9))).unwrap();
+    assert_eq!(event(&left), Some((at(10_000), LifecycleKind::Interrupted)));
+    let next = grant(at(11_000), &stream, Some(&left), 2).unwrap().claim;
+    assert_eq!(event(&next), Some((at(11_000), LifecycleKind::Resumed)));
+    let over = next.ended(at(12_000));
+    assert_eq!(event(&over), Some((at(12_000), LifecycleKind::Ended { broadcast })));
+    assert_eq!(event(&over.taken_up(at(20_000))), event(&over));
+}

@@ -1,0 +1,137 @@
+//! The REST API under `/api/v1`, its description, and the dashboard.
+
+mod auth;
+mod dto;
+mod problem;
+mod streams;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::body::MessageBody;
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::header;
+use actix_web::middleware::{Next, from_fn};
+use actix_web::web::{self, Data, JsonConfig, QueryConfig, ServiceConfig};
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer};
+use millrace_runtime::http::{HttpHandle, Observability, bind, routes as observability_routes};
+
+use self::auth::Token;
+use self::dto::Urls;
+use self::problem::Problem;
+use crate::Config;
+use crate::service::Core;
+
+/// A livestream's fields fit many times.
+const MAX_BODY_BYTES: usize = 64 * 1024;
+
+/// A client that does not send its request's head in this time is cut off.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A whole request, body and store included.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Seconds a stop waits for open requests.
+const SHUTDOWN_S: u64 = 10;
+
+/// Connections at a time: an operator's tools, not an audience.
+const MAX_CONNECTIONS: usize = 1_024;
+
+/// Worker threads: the API waits for the store, it does not compute.
+const WORKERS: usize = 1;
+
+const DASHBOARD: &str = include_str!("../../web/index.html");
+const OPENAPI: &str = include_str!("../../web/openapi.json");
+
+/// The dashboard needs its own script and style, and talks to its own origin.
+const DASHBOARD_CSP: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
+    connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// Starts the server on the configured address.
+pub(crate) fn serve(
+    config: &Config,
+    core: Arc<Core>,
+    observability: Observability,
+) -> io::Result<HttpHandle> {
+    let (listener, addr) = bind(config.listen)?;
+    let (token, urls) = (Token::new(&config.admin_token), Urls::new(config));
+    let server = HttpServer::new(move || {
+        let (core, token, urls) = (core.clone(), token.clone(), urls.clone());
+        let observability = observability.clone();
+        App::new()
+            .app_data(Data::from(core))
+            .app_data(Data::new(token))
+            .app_data(Data::new(urls))
+            .wrap(from_fn(limit_time))
+            .configure(move |config| observability_routes(config, &observability))
+            .configure(routes)
+            .default_service(web::to(not_found))
+    })
+    .workers(WORKERS)
+    .max_connections(MAX_CONNECTIONS)
+    .client_request_timeout(HEAD_TIMEOUT)
+    .shutdown_timeout(SHUTDOWN_S)
+    .disable_signals()
+    .listen(listener)?
+    .run();
+    Ok(HttpHandle::spawn(addr, server))
+}
+
+fn routes(config: &mut ServiceConfig) {
+    let json =
+        JsonConfig::default().limit(MAX_BODY_BYTES).error_handler(|error, _| Problem::json(&error).into());
+    let query =
+        QueryConfig::default().error_handler(|error, _| Problem::bad_request(&error.to_string()).into());
+    config
+        .app_data(json)
+        .app_data(query)
+        .service(
+            web::resource("/")
+                .route(web::get().to(dashboard))
+                .route(web::head().to(dashboard))
+                .default_service(web::to(|| problem::method_not_allowed("GET, HEAD"))),
+        )
+        .service(
+            web::resource("/api/openapi.json")
+                .route(web::get().to(openapi))
+                .route(web::head().to(openapi))
+                .default_service(web::to(|| problem::method_not_allowed("GET, HEAD"))),
+        )
+        .service(
+            web::scope("/api/v1")
+                .wrap(from_fn(auth::require_token))
+                .configure(streams::routes)
+                .default_service(web::to(not_found)),
+        );
+}
+
+async fn not_found(request: HttpRequest) -> Result<HttpResponse, Problem> {
+    Err(Problem::not_found(&format!("there is nothing at {}", request.path())))
+}
+
+async fn dashboard() -> HttpResponse {
+    HttpResponse::Ok()
+        .content_type("text/html; charset=utf-8")
+        .insert_header((header::CONTENT_SECURITY_POLICY, DASHBOARD_CSP))
+        .insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
+        .insert_header((header::REFERRER_POLICY, "no-referrer"))
+        .insert_header((header::CACHE_CONTROL, "no-cache"))
+        .body(DASHBOARD)
+}
+
+async fn openapi() -> HttpResponse {
+    HttpResponse::Ok().content_type("application/json").body(OPENAPI)
+}
+
+/// No request holds a connection for longer than its time. The request itself must not be cloned here:
+/// routing needs it alone.
+async fn limit_time(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<impl MessageBody + 'static>, actix_web::Error> {
+    match tokio::time::timeout(REQUEST_TIMEOUT, next.call(request)).await {
+        Ok(response) => response,
+        Err(_) => Err(Problem::timeout().into()),
+    }
+}

@@ -1,0 +1,6 @@
+//! A stream's log of facts: its writer, its followers, the replay buffer behind both, and gap repair.
+
+pub mod follower;
+pub mod repair;
+pub mod replay_buffer;
+pub mod writer;

@@ -1,0 +1,374 @@
+//! Requests of ingest nodes and authors to control, and control's orders to sessions. JSON over the bus.
+
+use std::net::IpAddr;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::WIRE_VERSION;
+use crate::close_reason::CloseReason;
+use crate::ids::{
+    BroadcastId, DiscontinuitySeq, Epoch, Generation, KeyHash, Msn, NodeId, PlaybackId, SessionId, StreamId,
+    UnixMillis,
+};
+
+/// Longest message accepted.
+pub const MAX_MESSAGE: usize = 64 << 10;
+
+/// A message that cannot be read.
+#[derive(Debug, Error)]
+pub enum ApiError {
+    /// Longer than [`MAX_MESSAGE`].
+    #[error("message of {0} bytes")]
+    TooLong(usize),
+    /// Another version than this build speaks.
+    #[error("version {0}, this node speaks {WIRE_VERSION}")]
+    Version(u8),
+    /// Not the expected JSON.
+    #[error("malformed: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+#[derive(Serialize, Deserialize)]
+struct Envelope<T> {
+    v: u8,
+    #[serde(flatten)]
+    body: T,
+}
+
+#[derive(Deserialize)]
+struct VersionOnly {
+    v: u8,
+}
+
+/// Encodes a control message with its version.
+pub fn encode<T: Serialize>(body: &T) -> Result<Vec<u8>, ApiError> {
+    Ok(serde_json::to_vec(&Envelope { v: crate::WIRE_VERSION, body })?)
+}
+
+/// Reads a control message; its version is checked first, so that a newer form is named as such.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    if bytes.len() > MAX_MESSAGE {
+        return Err(ApiError::TooLong(bytes.len()));
+    }
+    let VersionOnly { v } = serde_json::from_slice(bytes)?;
+    if v != crate::WIRE_VERSION {
+        return Err(ApiError::Version(v));
+    }
+    Ok(serde_json::from_slice::<Envelope<T>>(bytes)?.body)
+}
+
+/// On `control.claim`: may this publisher go live?
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClaimRequest {
+    /// Hash of the presented key.
+    pub key_hash: KeyHash,
+    /// The publisher's session.
+    pub session: SessionId,
+    /// Ingest node.
+    pub node: NodeId,
+    /// The publisher's address, for audit.
+    pub addr: Option<IpAddr>,
+    /// Protocol (`rtmp`, `rtmps`, …), for status.
+    pub protocol: String,
+}
+
+/// Control's answer to a claim.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "claim", rename_all = "snake_case")]
+pub enum ClaimReply {
+    /// Go ahead.
+    Granted(Box<ClaimGrant>),
+    /// No.
+    Refused {
+        /// Why.
+        reason: CloseReason,
+    },
+}
+
+/// An epoch for one session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClaimGrant {
+    /// Stream.
+    pub stream: StreamId,
+    /// Its public id.
+    pub playback: PlaybackId,
+    /// Broadcast.
+    pub broadcast: BroadcastId,
+    /// Epoch.
+    pub epoch: Epoch,
+    /// Number of its first segment.
+    pub first_msn: Msn,
+    /// That segment's discontinuity sequence number.
+    pub discontinuity_sequence: DiscontinuitySeq,
+    /// The broadcast has earlier epochs: their state is to be asked for before the first grant.
+    pub continues: bool,
+    /// The newest of those: its sealed state is the one to build on.
+    #[serde(default)]
+    pub follows: Option<Epoch>,
+    /// Lease: renew every third of it.
+    pub lease_ms: u32,
+    /// Limits of the publisher.
+    pub limits: PublishLimits,
+    /// Settings of the stream.
+    pub settings: StreamSettings,
+}
+
+/// What a publisher may send.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishLimits {
+    /// Bits per second over 10 s.
+    pub max_bitrate: u64,
+    /// Video width, pixels.
+    pub max_width: u32,
+    /// Video height, pixels.
+    pub max_height: u32,
+}
+
+impl Default for PublishLimits {
+    fn default() -> Self {
+        // 50 Mb/s and 4096 lines cover 2160p60 from any live encoder.
+        Self { max_bitrate: 50_000_000, max_width: 4096, max_height: 4096 }
+    }
+}
+
+/// A second publisher on a live key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum Takeover {
+    /// The newer one wins: an encoder reconnecting after a broken link is not locked out by its own ghost.
+    #[default]
+    Replace,
+    /// The older one wins.
+    Refuse,
+}
+
+/// What viewers get while the publisher is away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum AwayPolicy {
+    /// GAP segments keep the playlist growing.
+    #[default]
+    Gap,
+    /// The playlist stands still.
+    Hold,
+}
+
+/// A stream's settings as sessions and authors need them. Missing fields take the default.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StreamSettings {
+    /// TARGETDURATION in seconds, 2–10.
+    pub target_duration: u32,
+    /// Length of the live window in seconds.
+    pub window: u32,
+    /// Keep segments past the window.
+    pub record: bool,
+    /// Publish playlists into the bucket too.
+    pub publish_playlist: bool,
+    /// Second publisher.
+    pub takeover: Takeover,
+    /// How long a publisher may be away before the broadcast ends, in seconds.
+    pub reconnect_window: u32,
+    /// What viewers get meanwhile.
+    pub away: AwayPolicy,
+    /// Aim for a part's duration, milliseconds.
+    pub part_ms: u32,
+}
+
+impl Default for StreamSettings {
+    fn default() -> Self {
+        Self {
+            target_duration: 4,
+            window: 60,
+            record: false,
+            publish_playlist: false,
+            takeover: Takeover::default(),
+            reconnect_window: 60,
+            away: AwayPolicy::default(),
+            part_ms: 200,
+        }
+    }
+}
+
+/// On `control.renew`: the session still publishes. Also the source of a stream's live status.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RenewRequest {
+    /// Stream.
+    pub stream: StreamId,
+    /// Session.
+    pub session: SessionId,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// Highest segment number stamped so far; `None` before the first unit.
+    pub open_msn: Option<Msn>,
+    /// Highest discontinuity sequence number stamped so far.
+    pub discontinuity_sequence: DiscontinuitySeq,
+    /// Health, as one of the `announce::Degraded` codes.
+    pub degraded: Option<crate::message::announce::Degraded>,
+}
+
+/// Control's answer to a renewal, a release and a seal report.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "lease", rename_all = "snake_case")]
+pub enum LeaseReply {
+    /// Recorded.
+    Ok,
+    /// Positive evidence: the session is to stop. Errors and time-outs never are.
+    Superseded {
+        /// Why.
+        reason: CloseReason,
+    },
+}
+
+/// On `control.release`: the publisher is gone. The open segment closes as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseRequest {
+    /// Stream.
+    pub stream: StreamId,
+    /// Session.
+    pub session: SessionId,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// Highest segment number stamped.
+    pub open_msn: Option<Msn>,
+    /// Highest discontinuity sequence number stamped.
+    pub discontinuity_sequence: DiscontinuitySeq,
+    /// Why it is gone.
+    pub reason: CloseReason,
+}
+
+/// On `control.sealed`: an author has sealed or ended an epoch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealReport {
+    /// Stream.
+    pub stream: StreamId,
+    /// Epoch.
+    pub epoch: Epoch,
+    /// Author.
+    pub generation: Generation,
+    /// Last segment number used, if any.
+    pub last: Option<Msn>,
+    /// Highest discontinuity sequence number used.
+    pub discontinuity_sequence: DiscontinuitySeq,
+    /// ENDLIST has been announced.
+    pub ended: bool,
+}
+
+/// On `control.kick.{session}`: stop, tell the publisher why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kick {
+    /// Session.
+    pub session: SessionId,
+    /// Why.
+    pub reason: CloseReason,
+}
+
+/// A lifecycle event, kept on `events.{stream}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LifecycleEvent {
+    /// Stream.
+    pub stream: StreamId,
+    /// When.
+    pub at: UnixMillis,
+    /// What.
+    pub kind: LifecycleKind,
+}
+
+/// What happened to a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum LifecycleKind {
+    /// A publisher went live in a new broadcast.
+    Started {
+        /// Broadcast.
+        broadcast: BroadcastId,
+    },
+    /// The publisher is away.
+    Interrupted,
+    /// The publisher is back.
+    Resumed,
+    /// The broadcast is over.
+    Ended {
+        /// Broadcast.
+        broadcast: BroadcastId,
+    },
+}
+
+impl LifecycleEvent {
+    /// What tells this event from every other: said twice it is kept once.
+    pub fn id(&self) -> String {
+        let name = match self.kind {
+            LifecycleKind::Started { .. } => "started",
+            LifecycleKind::Interrupted => "interrupted",
+            LifecycleKind::Resumed => "resumed",
+            LifecycleKind::Ended { .. } => "ended",
+        };
+        format!("{}-{}-{name}", self.stream, self.at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn claim() -> ClaimRequest {
+        ClaimRequest {
+            key_hash: KeyHash::of(b"x", &"000102030405060708090a0b0c0d0e0f".parse().unwrap()),
+            session: SessionId::from_u128(5),
+            node: "ingest-1".parse().unwrap(),
+            addr: Some([127, 0, 0, 1].into()),
+            protocol: "rtmp".into(),
+        }
+    }
+
+    #[test]
+    fn messages_carry_a_version_and_round_trip() {
+        let bytes = encode(&claim()).unwrap();
+        assert!(String::from_utf8_lossy(&bytes).starts_with("{\"v\":1"));
+        assert_eq!(decode::<ClaimRequest>(&bytes).unwrap(), claim());
+        let newer = String::from_utf8(bytes).unwrap().replacen("\"v\":1", "\"v\":2", 1);
+        assert!(matches!(decode::<ClaimRequest>(newer.as_bytes()), Err(ApiError::Version(2))));
+        let refused = ClaimReply::Refused { reason: CloseReason::UnknownKey };
+        assert_eq!(decode::<ClaimReply>(&encode(&refused).unwrap()).unwrap(), refused);
+        let granted = ClaimReply::Granted(Box::new(ClaimGrant {
+            stream: StreamId::from_u128(1),
+            playback: "00112233445566778899aabbccddeeff".parse().unwrap(),
+            broadcast: BroadcastId::from_u128(2),
+            epoch: Epoch(u64::MAX),
+            first_msn: Msn(4),
+            discontinuity_sequence: DiscontinuitySeq(5),
+            continues: true,
+            follows: Some(Epoch(1)),
+            lease_ms: 3000,
+            limits: PublishLimits::default(),
+            settings: StreamSettings::default(),
+        }));
+        assert_eq!(decode::<ClaimReply>(&encode(&granted).unwrap()).unwrap(), granted);
+        assert_eq!(decode::<LeaseReply>(&encode(&LeaseReply::Ok).unwrap()).unwrap(), LeaseReply::Ok);
+    }
+
+    #[test]
+    fn missing_settings_take_the_default() {
+        let s: StreamSettings = serde_json::from_str("{\"window\": 30}").unwrap();
+        assert_eq!(s, StreamSettings { window: 30, ..StreamSettings::default() });
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_is_refused(text in "\\PC{0,200}") {
+            let _ = decode::<ClaimRequest>(text.as_bytes());
+            let _ = decode::<RenewRequest>(text.as_bytes());
+            let _ = decode::<ClaimReply>(text.as_bytes());
+        }
+        #[test]
+        fn damaged_requests_do_not_panic(flip: u16, to: u8) {
+            let mut bytes = encode(&claim()).unwrap();
+            let i = usize::from(flip) % bytes.len();
+            bytes[i] = to;
+            let _ = decode::<ClaimRequest>(&bytes);
+        }
+    }
+}

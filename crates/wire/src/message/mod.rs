@@ -1,0 +1,7 @@
+//! The messages that nodes exchange over the bus, one module for each pair of parties.
+
+pub mod announce;
+pub mod control;
+pub mod job;
+pub mod media;
+pub mod repair;

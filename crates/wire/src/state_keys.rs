@@ -1,0 +1,101 @@
+//! Keys of the state store. `{ms}` is one Redis hash tag: every key of a transaction lives in one slot.
+
+use crate::ids::{BroadcastId, Epoch, KeyHash, Msn, NodeId, PlaybackId, Rendition, StreamId};
+
+/// Common prefix of all keys.
+pub const PREFIX: &str = "{ms}:";
+
+/// A stream's record.
+pub fn stream(id: StreamId) -> String {
+    format!("{PREFIX}stream:{id}")
+}
+/// Prefix of all stream records, for scans in creation order.
+pub const STREAMS: &str = "{ms}:stream:";
+/// A stream's claim: epoch, holder, lease.
+pub fn claim(id: StreamId) -> String {
+    format!("{PREFIX}claim:{id}")
+}
+/// Prefix of all claims.
+pub const CLAIMS: &str = "{ms}:claim:";
+/// Stream id by key hash.
+pub fn key_hash(hash: &KeyHash) -> String {
+    format!("{PREFIX}key:{hash}")
+}
+/// Stream id by playback id.
+pub fn playback(id: PlaybackId) -> String {
+    format!("{PREFIX}playback:{id}")
+}
+/// A broadcast's record.
+pub fn broadcast(stream: StreamId, id: BroadcastId) -> String {
+    format!("{PREFIX}broadcast:{stream}:{id}")
+}
+/// Prefix of a stream's broadcasts.
+pub fn broadcasts(stream: StreamId) -> String {
+    format!("{PREFIX}broadcast:{stream}:")
+}
+/// One stored segment in the index. Numbers are zero-padded, so a scan is in order.
+pub fn segment(stream: StreamId, rendition: &Rendition, epoch: Epoch, msn: Msn) -> String {
+    format!("{PREFIX}segment:{stream}:{rendition}:{:020}:{:020}", epoch.0, msn.0)
+}
+/// Prefix of a rendition's stored segments.
+pub fn segments(stream: StreamId, rendition: &Rendition) -> String {
+    format!("{PREFIX}segment:{stream}:{rendition}:")
+}
+/// Prefix of all stored segments of a stream.
+pub fn all_segments(stream: StreamId) -> String {
+    format!("{PREFIX}segment:{stream}:")
+}
+/// A stream's folded state without parts, as its newest author last wrote it.
+pub fn snapshot(stream: StreamId) -> String {
+    format!("{PREFIX}snapshot:{stream}")
+}
+/// A deleted stream whose objects are still to be deleted.
+pub fn purge(id: PlaybackId) -> String {
+    format!("{PREFIX}purge:{id}")
+}
+/// Prefix of all deleted streams with objects.
+pub const PURGES: &str = "{ms}:purge:";
+/// Expiring set of a stream's viewers.
+pub fn viewers(stream: StreamId) -> String {
+    format!("{PREFIX}viewers:{stream}")
+}
+/// A node's heartbeat (with a time to live).
+pub fn node(id: &NodeId) -> String {
+    format!("{PREFIX}node:{id}")
+}
+/// Prefix of all node heartbeats.
+pub const NODES: &str = "{ms}:node:";
+/// Lease of control's leader.
+pub const LEADER: &str = "{ms}:leader";
+/// The cluster's random secret for key hashes, when none is configured.
+pub const HASH_SECRET: &str = "{ms}:secret:key-hash";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segments_scan_in_order() {
+        let (s, r) = (StreamId::from_u128(7), Rendition::video());
+        assert!(segment(s, &r, Epoch(9), Msn(9)) < segment(s, &r, Epoch(9), Msn(10)));
+        assert!(segment(s, &r, Epoch(9), Msn(10)) < segment(s, &r, Epoch(10), Msn(1)));
+        assert!(segment(s, &r, Epoch(9), Msn(9)).starts_with(&segments(s, &r)));
+    }
+
+    #[test]
+    fn every_key_is_in_one_slot() {
+        let (s, b) = (StreamId::from_u128(7), BroadcastId::from_u128(8));
+        for key in [
+            stream(s),
+            claim(s),
+            broadcast(s, b),
+            viewers(s),
+            snapshot(s),
+            LEADER.into(),
+            HASH_SECRET.into(),
+            NODES.into(),
+        ] {
+            assert!(key.starts_with(PREFIX), "{key}");
+        }
+    }
+}
