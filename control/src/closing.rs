@@ -9,11 +9,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use millrace_bus::{BusError, Message, Subscription};
 use millrace_media::container::cmaf::demux::parse_config;
-use millrace_protocol::Millis;
 use millrace_protocol::job;
 use millrace_protocol::log::writer::EncodedMessage;
 use millrace_protocol::state::checkpoint::at_rest;
-use millrace_protocol::takeover::{Closing as Taken, GENERATION, OrphanLog};
+use millrace_protocol::takeover::{self, Closing as Taken, GENERATION, OrphanLog};
+use millrace_protocol::{Machine, Millis};
 use millrace_runtime::Alarm;
 use millrace_state::StateError;
 use millrace_store::StoreError;
@@ -278,7 +278,7 @@ impl<'a> Log<'a> {
                     Some(message) => self.announced(&message)?,
                     None => return Ok(()),
                 },
-                () = alarm.ring() => self.closer.tick(Millis(self.core.clock.now_ms())),
+                () = alarm.ring() => self.closer.handle_timeout(Millis(self.core.clock.now_ms()))?,
                 () = over(until) => return Ok(()),
             }
         }
@@ -294,7 +294,7 @@ impl<'a> Log<'a> {
         if told.epoch == self.claim.epoch && told.phase == EpochPhase::Ended {
             self.until.get_or_insert_with(|| Instant::now() + LINGER);
         }
-        Ok(self.closer.announced(Millis(self.core.clock.now_ms()), &told)?)
+        Ok(self.closer.handle(Millis(self.core.clock.now_ms()), takeover::Input::Epoch(told))?)
     }
 
     /// Has the state kept before it is told, so that whoever goes on from it begins above what was shown. A state store

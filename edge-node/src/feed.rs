@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use millrace_bus::{BusError, SharedBus, Subscription};
-use millrace_protocol::Millis;
 use millrace_protocol::reader::{Input, MediaKind, Output, StreamReader};
 use millrace_protocol::state::checkpoint;
+use millrace_protocol::{Machine, Millis};
 use millrace_runtime::{Alarm, Clock};
 use millrace_state::SharedState;
 use millrace_wire::fact::{FactReader, StreamState};
@@ -172,7 +172,9 @@ impl Shell {
         for message in batch.drain(..) {
             let reader = if repaired { &mut self.readers.1 } else { &mut self.readers.0 };
             match reader.push(message.payload) {
-                Ok(Some(fact)) => self.feed.handle(now, Input::Fact(fact)),
+                Ok(Some(fact)) => {
+                    let Ok(()) = self.feed.handle(now, Input::Fact(fact));
+                }
                 Ok(None) => {}
                 Err(error) => tracing::warn!(stream = %self.stream.id, %error, "fact could not be read"),
             }
@@ -181,7 +183,7 @@ impl Shell {
     }
 
     async fn turn(&mut self, input: Input) -> anyhow::Result<()> {
-        self.feed.handle(Millis(self.deps.clock.now_ms()), input);
+        let Ok(()) = self.feed.handle(Millis(self.deps.clock.now_ms()), input);
         self.outputs().await
     }
 

@@ -10,6 +10,7 @@
 pub mod admission;
 pub mod job;
 pub mod log;
+mod machine;
 pub mod playlist;
 pub mod reader;
 pub mod session;
@@ -17,4 +18,5 @@ pub mod state;
 pub mod takeover;
 pub mod time;
 
+pub use machine::Machine;
 pub use time::Millis;

@@ -2,6 +2,7 @@
 //! already shown with what the newest author says, so that nothing shown goes backwards.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,11 +11,11 @@ use millrace_wire::ids::{Epoch, FactSeq, Generation, InitVersion, Msn, PartIndex
 use millrace_wire::message::announce::{EpochAnnouncement, EpochPhase, SessionAnnouncement};
 use millrace_wire::message::repair::{MAX_RANGES, RepairReply, RepairRequest};
 
-use crate::Millis;
 use crate::log::follower::LogFollower;
 use crate::state::apply::end_of;
 use crate::state::checkpoint::is_closed;
 use crate::time::earlier;
+use crate::{Machine, Millis};
 
 /// A snapshot is asked for again after this time while one is needed.
 pub const SNAPSHOT_RETRY_MS: u64 = 300;
@@ -105,6 +106,51 @@ pub struct StreamReader {
     out: VecDeque<Output>,
 }
 
+impl Machine for StreamReader {
+    type Input = Input;
+    type Output = Output;
+    /// A reader ignores inputs that contradict what it has adopted; none of them is an error.
+    type Error = Infallible;
+
+    fn handle(&mut self, now: Millis, input: Input) -> Result<(), Infallible> {
+        if !matches!(input, Input::Fact(_)) {
+            self.merge();
+        }
+        match input {
+            Input::Epoch(a) => self.on_epoch(now, &a),
+            Input::Session(a) => self.on_session(now, a),
+            Input::Fact(message) => self.unmerged |= self.on_fact(now, message),
+            Input::Snapshot(s) => self.unmerged |= self.on_snapshot(now, &s),
+            Input::RepairReply(epoch, generation, reply) => {
+                if let Some(f) = self.follower.as_mut().filter(|f| f.log() == (epoch, generation)) {
+                    f.reply(now, &reply);
+                }
+            }
+            Input::Tick => {}
+        }
+        self.drive(now);
+        Ok(())
+    }
+
+    fn handle_timeout(&mut self, now: Millis) -> Result<(), Infallible> {
+        self.handle(now, Input::Tick)
+    }
+
+    fn poll_output(&mut self) -> Option<Output> {
+        self.merge();
+        self.out.pop_front()
+    }
+
+    fn next_timeout(&self) -> Option<Millis> {
+        earlier(self.follower.as_ref().map(LogFollower::next_timeout), self.snapshot_at)
+    }
+
+    /// A reader follows its stream until its owner drops it.
+    fn is_done(&self) -> bool {
+        false
+    }
+}
+
 impl StreamReader {
     /// A feed that knows nothing yet; it asks for a snapshot at once.
     pub fn new(now: Millis, seed: u64) -> Self {
@@ -146,36 +192,6 @@ impl StreamReader {
     pub fn is_ending(&self) -> bool {
         self.ended_epoch.is_some() && self.ended_epoch == self.epoch
     }
-    /// Next thing to do.
-    pub fn poll_output(&mut self) -> Option<Output> {
-        self.merge();
-        self.out.pop_front()
-    }
-    /// When to hand in [`Input::Tick`].
-    pub fn next_timeout(&self) -> Option<Millis> {
-        earlier(self.follower.as_ref().map(LogFollower::next_timeout), self.snapshot_at)
-    }
-
-    /// Takes one input.
-    pub fn handle(&mut self, now: Millis, input: Input) {
-        if !matches!(input, Input::Fact(_)) {
-            self.merge();
-        }
-        match input {
-            Input::Epoch(a) => self.on_epoch(now, &a),
-            Input::Session(a) => self.on_session(now, a),
-            Input::Fact(message) => self.unmerged |= self.on_fact(now, message),
-            Input::Snapshot(s) => self.unmerged |= self.on_snapshot(now, &s),
-            Input::RepairReply(epoch, generation, reply) => {
-                if let Some(f) = self.follower.as_mut().filter(|f| f.log() == (epoch, generation)) {
-                    f.reply(now, &reply);
-                }
-            }
-            Input::Tick => {}
-        }
-        self.drive(now);
-    }
-
     fn on_epoch(&mut self, now: Millis, a: &EpochAnnouncement) {
         if self.epoch.is_some_and(|e| a.epoch < e) {
             return;

@@ -10,10 +10,10 @@ use millrace_wire::ids::{Epoch, Generation, Msn, UnixMillis};
 use millrace_wire::message::announce::{EpochAnnouncement, EpochPhase};
 use millrace_wire::message::repair::{RepairReply, RepairRequest};
 
-use crate::Millis;
 use crate::log::writer::{EncodedMessage, LogWriter};
 use crate::state::apply::{self, slot_length};
 use crate::state::checkpoint::is_closed;
+use crate::{Machine, Millis};
 
 /// Control's epochs have one author.
 pub const GENERATION: Generation = Generation(1);
@@ -44,6 +44,47 @@ pub struct OrphanLog {
     author: LogWriter,
 }
 
+/// What control hands to the machine of an orphaned log.
+#[derive(Debug)]
+pub enum Input {
+    /// An announcement on `epoch.{stream}`, which any leading control may have published.
+    Epoch(EpochAnnouncement),
+    /// Nothing but time.
+    Tick,
+}
+
+impl Machine for OrphanLog {
+    type Input = Input;
+    type Output = EncodedMessage;
+    /// A fact could not be encoded: the log cannot go on.
+    type Error = FragmentError;
+
+    fn handle(&mut self, now: Millis, input: Input) -> Result<(), FragmentError> {
+        if let Input::Epoch(announcement) = input {
+            self.on_epoch(now, &announcement)?;
+        }
+        self.author.tick(now);
+        Ok(())
+    }
+
+    fn handle_timeout(&mut self, now: Millis) -> Result<(), FragmentError> {
+        self.handle(now, Input::Tick)
+    }
+
+    fn poll_output(&mut self) -> Option<EncodedMessage> {
+        self.author.poll_output()
+    }
+
+    fn next_timeout(&self) -> Option<Millis> {
+        self.author.next_timeout()
+    }
+
+    /// An orphaned log answers requests until its owner drops it: only control knows how long its epoch is announced.
+    fn is_done(&self) -> bool {
+        false
+    }
+}
+
 impl OrphanLog {
     /// Opens the log on `base` and closes what is open there. Nothing is published before the epoch is recorded.
     pub fn open(
@@ -70,8 +111,7 @@ impl OrphanLog {
         Ok(closer)
     }
 
-    /// Follows what is announced on `epoch.{stream}`, as an author does.
-    pub fn announced(&mut self, now: Millis, told: &EpochAnnouncement) -> Result<(), FragmentError> {
+    fn on_epoch(&mut self, now: Millis, told: &EpochAnnouncement) -> Result<(), FragmentError> {
         if told.epoch != self.epoch {
             return Ok(());
         }
@@ -97,21 +137,6 @@ impl OrphanLog {
     /// Takes a repair request from `ring.live`; gives the reply.
     pub fn repair(&mut self, now: Millis, request: &RepairRequest) -> RepairReply {
         self.author.repair(now, request)
-    }
-
-    /// Repeats what the budget allows.
-    pub fn tick(&mut self, now: Millis) {
-        self.author.tick(now);
-    }
-
-    /// Next frames to publish.
-    pub fn poll_output(&mut self) -> Option<EncodedMessage> {
-        self.author.poll_output()
-    }
-
-    /// When to call [`OrphanLog::tick`].
-    pub fn next_timeout(&self) -> Option<Millis> {
-        self.author.next_timeout()
     }
 }
 
@@ -270,15 +295,15 @@ mod tests {
             },
         };
         for _ in 0..2 {
-            closer.announced(Millis(1), &told).unwrap();
+            closer.handle(Millis(1), Input::Epoch(told.clone())).unwrap();
             let listed = [(9, 16_000, 4_000), (10, 20_000, 4_000), (11, 24_000, 4_000)];
             assert_eq!(gaps(closer.view())[4..], listed);
         }
         assert!(closer.view().first_msn > Msn(0), "the window moves");
         told.phase = EpochPhase::Ended;
-        closer.announced(Millis(2), &told).unwrap();
+        closer.handle(Millis(2), Input::Epoch(told.clone())).unwrap();
         let seq = closer.view().seq;
-        closer.announced(Millis(3), &told).unwrap();
+        closer.handle(Millis(3), Input::Epoch(told)).unwrap();
         assert!(closer.view().ended && closer.view().seq == seq, "said once");
     }
 

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use millrace_bus::{BusError, SharedBus};
-use millrace_protocol::Millis;
 use millrace_protocol::log::repair::RepairLimits;
 use millrace_protocol::log::replay_buffer::ReplayLimits;
 use millrace_protocol::session::{Input, Output, Session, SessionConfig};
+use millrace_protocol::{Machine, Millis};
 use millrace_runtime::Clock;
 use millrace_wire::fact::StreamState;
 use millrace_wire::ids::{SessionId, UnixMillis};

@@ -20,10 +20,10 @@ use self::completion::{Ending, FIRST_GENERATION};
 use self::handover::Yielding;
 use self::intake::Intake;
 use self::objects::Objects;
-use crate::Millis;
 use crate::log::writer::LogWriter;
 use crate::state::apply::{self, end_of};
 use crate::time::earlier;
+use crate::{Machine, Millis};
 
 pub use self::completion::{LINGER_MS, REPORT_MS};
 pub use self::handover::YIELD_MS;
@@ -48,6 +48,60 @@ pub struct WorkerJob {
     yielding: Yielding,
     heartbeat_at: Millis,
     out: VecDeque<Output>,
+}
+
+impl Machine for WorkerJob {
+    type Input = Input;
+    type Output = Output;
+    /// A fact could not be encoded: the job cannot go on.
+    type Error = FragmentError;
+
+    fn handle(&mut self, now: Millis, input: Input) -> Result<(), FragmentError> {
+        match input {
+            Input::Media(m) if m.epoch == self.grant.epoch => self.intake.receive(now, m),
+            Input::MediaReply(reply) => self.on_reply(now, &reply),
+            Input::Packaged(p) => self.on_packaged(now, p)?,
+            Input::Stored(rendition, msn) => self.on_stored(now, rendition, msn)?,
+            Input::Epoch(a) => self.on_epoch(&a),
+            Input::Session(a)
+                if a.epoch == self.grant.epoch && a.generation.is_some_and(|g| g > self.grant.generation) =>
+            {
+                self.supersede();
+            }
+            Input::Session(a) if a.epoch == self.grant.epoch => {
+                self.intake.hear(now);
+                self.announced |= a.generation == Some(self.grant.generation);
+            }
+            Input::Revoked => self.supersede(),
+            Input::Leave => {
+                self.leaving = true;
+                self.heartbeat_at = now;
+            }
+            Input::Yield => self.on_yield(now),
+            Input::Reported => self.on_reported(),
+            Input::Tick | Input::Media(_) | Input::Session(_) => {}
+        }
+        self.drive(now)
+    }
+
+    fn handle_timeout(&mut self, now: Millis) -> Result<(), FragmentError> {
+        self.handle(now, Input::Tick)
+    }
+
+    fn poll_output(&mut self) -> Option<Output> {
+        self.out.pop_front()
+    }
+
+    fn next_timeout(&self) -> Option<Millis> {
+        let own = Some(self.heartbeat_at.min(self.intake.next_timeout()));
+        let report = self.ending.report_due().filter(|_| self.active);
+        let own = earlier(earlier(own, report), self.yielding.next_timeout());
+        earlier(own, self.author.next_timeout())
+    }
+
+    fn is_done(&self) -> bool {
+        self.ending.is_done()
+    }
 }
 
 impl WorkerJob {
@@ -101,51 +155,6 @@ impl WorkerJob {
         self.collect();
         reply
     }
-    /// Next thing to do.
-    pub fn poll_output(&mut self) -> Option<Output> {
-        self.out.pop_front()
-    }
-    /// When to hand in [`Input::Tick`].
-    pub fn next_timeout(&self) -> Option<Millis> {
-        let own = Some(self.heartbeat_at.min(self.intake.next_timeout()));
-        let report = self.ending.report_due().filter(|_| self.active);
-        let own = earlier(earlier(own, report), self.yielding.next_timeout());
-        earlier(own, self.author.next_timeout())
-    }
-    /// Everything is stored and reported, or the job was superseded and has stored what it had.
-    pub fn is_done(&self) -> bool {
-        self.ending.is_done()
-    }
-
-    /// Takes one input. An error means that a fact could not be encoded: the job cannot go on.
-    pub fn handle(&mut self, now: Millis, input: Input) -> Result<(), FragmentError> {
-        match input {
-            Input::Media(m) if m.epoch == self.grant.epoch => self.intake.receive(now, m),
-            Input::MediaReply(reply) => self.on_reply(now, &reply),
-            Input::Packaged(p) => self.on_packaged(now, p)?,
-            Input::Stored(rendition, msn) => self.on_stored(now, rendition, msn)?,
-            Input::Epoch(a) => self.on_epoch(&a),
-            Input::Session(a)
-                if a.epoch == self.grant.epoch && a.generation.is_some_and(|g| g > self.grant.generation) =>
-            {
-                self.supersede();
-            }
-            Input::Session(a) if a.epoch == self.grant.epoch => {
-                self.intake.hear(now);
-                self.announced |= a.generation == Some(self.grant.generation);
-            }
-            Input::Revoked => self.supersede(),
-            Input::Leave => {
-                self.leaving = true;
-                self.heartbeat_at = now;
-            }
-            Input::Yield => self.on_yield(now),
-            Input::Reported => self.on_reported(),
-            Input::Tick | Input::Media(_) | Input::Session(_) => {}
-        }
-        self.drive(now)
-    }
-
     /// What the ring has lost becomes GAPs, with the segments that it touches.
     fn on_reply(&mut self, now: Millis, reply: &RepairReply) {
         if self.intake.on_reply(now, reply) {

@@ -26,11 +26,11 @@ use self::dispatch::Successor;
 use self::failure_detector::Pulse;
 use self::initial_state::Base;
 use self::lease::Lease;
-use crate::Millis;
 use crate::log::repair::Retransmitter;
 use crate::log::replay_buffer::ReplayBuffer;
 use crate::state::apply;
 use crate::time::earlier;
+use crate::{Machine, Millis};
 
 pub use self::assignment::{REGRANT_MS, SILENCE_MS, TAKE_UP_MS};
 pub use self::bidding::{BID_MS, NO_BID_MS, REOFFER_MS};
@@ -68,6 +68,66 @@ pub struct Session {
     pulse: Pulse,
     done: bool,
     out: VecDeque<Output>,
+}
+
+impl Machine for Session {
+    type Input = Input;
+    type Output = Output;
+    /// Units could not be encoded; they are not published.
+    type Error = FragmentError;
+
+    fn handle(&mut self, now: Millis, input: Input) -> Result<(), FragmentError> {
+        match input {
+            Input::Media(units) => self.push(now, units, false)?,
+            Input::PublisherGone(reason) => self.leave(now, reason)?,
+            Input::Bid(bid) => self.on_bid(now, bid),
+            Input::Heartbeat(h) => self.seats.on_heartbeat(now, &h),
+            Input::WorkerFree => self.offers.on_worker_free(now),
+            Input::Fact(message) => self.on_fact(now, &message),
+            Input::Snapshot(s) => self.on_snapshot(*s),
+            Input::FactReply(epoch, generation, reply) => {
+                self.seats.on_reply(now, (epoch, generation), &reply);
+            }
+            Input::Loopback => self.pulse.on_loopback(now),
+            Input::Lease(LeaseReply::Ok) => self.lease.on_ok(),
+            Input::Lease(LeaseReply::Superseded { reason }) | Input::Kick(reason) => {
+                self.lease.on_end();
+                if self.lease.gone_since().is_none() {
+                    self.out.push_back(Output::Close(reason));
+                }
+                self.leave(now, reason)?;
+            }
+            Input::Tick => {}
+        }
+        self.drive(now);
+        Ok(())
+    }
+
+    fn handle_timeout(&mut self, now: Millis) -> Result<(), FragmentError> {
+        self.handle(now, Input::Tick)
+    }
+
+    fn poll_output(&mut self) -> Option<Output> {
+        self.out.pop_front()
+    }
+
+    fn next_timeout(&self) -> Option<Millis> {
+        let own = Some(self.pulse.next_timeout().min(self.announce_at));
+        [
+            self.lease.next_timeout(),
+            self.offers.next_timeout(),
+            self.successor.as_ref().map(Successor::due),
+            self.seats.next_timeout(),
+            self.base.next_timeout(),
+            self.repairer.next_timeout(),
+        ]
+        .into_iter()
+        .fold(own, earlier)
+    }
+
+    fn is_done(&self) -> bool {
+        self.done
+    }
 }
 
 impl Session {
@@ -113,61 +173,11 @@ impl Session {
     pub fn ring_bytes(&self) -> usize {
         self.ring.bytes()
     }
-    /// Everything is stored, or the session waited long enough.
-    pub fn is_done(&self) -> bool {
-        self.done
-    }
-    /// Next thing to do.
-    pub fn poll_output(&mut self) -> Option<Output> {
-        self.out.pop_front()
-    }
-    /// When to hand in [`Input::Tick`].
-    pub fn next_timeout(&self) -> Option<Millis> {
-        let own = Some(self.pulse.next_timeout().min(self.announce_at));
-        [
-            self.lease.next_timeout(),
-            self.offers.next_timeout(),
-            self.successor.as_ref().map(Successor::due),
-            self.seats.next_timeout(),
-            self.base.next_timeout(),
-            self.repairer.next_timeout(),
-        ]
-        .into_iter()
-        .fold(own, earlier)
-    }
     /// Takes a repair request from `ring.media`; gives the reply.
     pub fn repair(&mut self, now: Millis, request: &RepairRequest) -> RepairReply {
         self.repairer.request(now, request, self.ring.oldest(), self.ring.next_seq());
         self.repeat(now);
         RepairReply { oldest: self.ring.oldest(), next: self.ring.next_seq() }
-    }
-
-    /// Takes one input. An error means that units could not be encoded; they are not published.
-    pub fn handle(&mut self, now: Millis, input: Input) -> Result<(), FragmentError> {
-        match input {
-            Input::Media(units) => self.push(now, units, false)?,
-            Input::PublisherGone(reason) => self.leave(now, reason)?,
-            Input::Bid(bid) => self.on_bid(now, bid),
-            Input::Heartbeat(h) => self.seats.on_heartbeat(now, &h),
-            Input::WorkerFree => self.offers.on_worker_free(now),
-            Input::Fact(message) => self.on_fact(now, &message),
-            Input::Snapshot(s) => self.on_snapshot(*s),
-            Input::FactReply(epoch, generation, reply) => {
-                self.seats.on_reply(now, (epoch, generation), &reply);
-            }
-            Input::Loopback => self.pulse.on_loopback(now),
-            Input::Lease(LeaseReply::Ok) => self.lease.on_ok(),
-            Input::Lease(LeaseReply::Superseded { reason }) | Input::Kick(reason) => {
-                self.lease.on_end();
-                if self.lease.gone_since().is_none() {
-                    self.out.push_back(Output::Close(reason));
-                }
-                self.leave(now, reason)?;
-            }
-            Input::Tick => {}
-        }
-        self.drive(now);
-        Ok(())
     }
 
     fn push(&mut self, now: Millis, units: Vec<MediaUnit>, end: bool) -> Result<(), FragmentError> {

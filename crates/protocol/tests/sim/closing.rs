@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use millrace_protocol::Millis;
 use millrace_protocol::job;
 use millrace_protocol::log::writer::EncodedMessage;
 use millrace_protocol::reader::StreamReader;
 use millrace_protocol::state::checkpoint::{at_rest, base, may_replace};
-use millrace_protocol::takeover::{GENERATION, OrphanLog};
+use millrace_protocol::takeover::{self, GENERATION, OrphanLog};
+use millrace_protocol::{Machine, Millis};
 use millrace_wire::fact::{FactReader, StreamState};
 use millrace_wire::ids::*;
 use rand::Rng;
@@ -113,7 +113,7 @@ impl World {
             self.closing.closer = None;
         }
         if let Some((_, closer)) = &mut self.closing.closer {
-            closer.tick(Millis(self.now));
+            closer.handle_timeout(Millis(self.now)).unwrap();
             self.drain_closer();
         }
     }
@@ -126,7 +126,7 @@ impl World {
         }
         let Some((epoch, closer)) = &mut self.closing.closer else { return };
         match msg {
-            Msg::Epoch(a) => closer.announced(now, &a).unwrap(),
+            Msg::Epoch(a) => closer.handle(now, takeover::Input::Epoch(a)).unwrap(),
             Msg::AskFacts(log, request, from) if log == (*epoch, GENERATION) => {
                 let reply = closer.repair(now, &request);
                 self.send(from, Msg::FactReply(log, reply));

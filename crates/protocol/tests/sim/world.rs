@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use millrace_protocol::Millis;
 use millrace_protocol::job::{self, Packaged, WorkerJob};
 use millrace_protocol::log::repair::RepairLimits;
 use millrace_protocol::log::replay_buffer::ReplayLimits;
@@ -11,6 +10,7 @@ use millrace_protocol::log::writer::EncodedMessage;
 use millrace_protocol::reader::{self, MediaKind, StreamReader};
 use millrace_protocol::session::{self, Session, SessionConfig};
 use millrace_protocol::state::apply::end_of;
+use millrace_protocol::{Machine, Millis};
 use millrace_wire::close_reason::CloseReason;
 use millrace_wire::fact::{FactReader, StreamState};
 use millrace_wire::ids::*;
@@ -627,7 +627,7 @@ impl World {
     }
 
     fn to_edge(&mut self, i: usize, input: reader::Input) {
-        self.edges[i].feed.handle(Millis(self.now), input);
+        let Ok(()) = self.edges[i].feed.handle(Millis(self.now), input);
         self.drain_edge(i);
     }
 
