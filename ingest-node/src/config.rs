@@ -1,4 +1,4 @@
-//! `[ingest]` of the configuration.
+//! The section `[ingest]` of the configuration.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -9,21 +9,21 @@ use serde::Deserialize;
 
 use crate::limits;
 
-/// `[ingest]`: where publishers come in and what they may cost.
+/// Addresses of the listeners and limits of publishers.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Where RTMP is listened for; port 0 lets the system choose.
+    /// Address that accepts RTMP; port 0 lets the system choose.
     pub rtmp: SocketAddr,
-    /// Where RTMPS is listened for; needs `tls_cert` and `tls_key`.
+    /// Address that accepts RTMPS; needs `tls_cert` and `tls_key`.
     pub rtmps: Option<SocketAddr>,
     /// PEM file with the certificate chain, leaf first.
     pub tls_cert: Option<PathBuf>,
     /// PEM file with the private key.
     pub tls_key: Option<PathBuf>,
-    /// The cluster's secret for key hashes: the same here and at control.
+    /// The cluster's secret for key hashes: the same at ingest and control.
     pub stream_key_secret: Secret<String>,
-    /// RTMP application publishers connect to.
+    /// RTMP application that publishers connect to.
     pub app: String,
     /// Open connections of the node, publishing or not.
     pub max_connections: usize,
@@ -41,9 +41,9 @@ pub struct Config {
     pub max_bitrate: u64,
     /// Seconds between keyframes beyond which a publisher is closed.
     pub max_keyframe_interval_s: u32,
-    /// Bytes of media the ring of one publisher may keep for repairs and for a worker's successor.
+    /// Bytes of media the replay buffer of one publisher may keep, for repairs and for a worker's successor.
     pub ring_bytes: usize,
-    /// Seconds of media the ring keeps beyond what is stored.
+    /// Seconds of media the replay buffer keeps after they are stored.
     pub ring_s: u32,
     /// Seconds running publishers may go on after a drain began.
     pub drain_s: u32,
@@ -74,7 +74,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The bounds of one RTMP connection.
+    /// Returns the limits of one RTMP connection.
     pub(crate) fn rtmp_limits(&self) -> millrace_rtmp::Limits {
         millrace_rtmp::Limits {
             handshake: Duration::from_secs(u64::from(self.handshake_timeout_s)),
@@ -82,6 +82,11 @@ impl Config {
             idle: Duration::from_secs(u64::from(self.idle_timeout_s)),
             ..millrace_rtmp::Limits::default()
         }
+    }
+
+    /// Returns the time that running publishers may go on after a drain began.
+    pub(crate) fn drain_time(&self) -> Duration {
+        Duration::from_secs(u64::from(self.drain_s))
     }
 }
 
@@ -137,14 +142,14 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults_are_valid() {
+    fn default_config_is_valid() {
         let config = load("").unwrap();
         assert_eq!(config.rtmp.port(), 1935);
         assert_eq!(config.rtmp_limits().handshake, Duration::from_secs(5));
     }
 
     #[test]
-    fn mistakes_are_named() {
+    fn config_error_names_the_key_at_fault() {
         for (text, key) in [
             ("[ingest]\nrtmps = '0.0.0.0:1936'", "ingest.tls_cert"),
             ("[ingest]\nrtmps = '0.0.0.0:1936'\ntls_cert = 'c'", "ingest.tls_key"),
@@ -160,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn the_secret_is_masked() {
+    fn config_debug_output_masks_the_secret() {
         let config = load("[ingest]\nstream_key_secret = 'hush'").unwrap();
         assert_eq!(config.stream_key_secret.expose(), "hush");
         assert!(!format!("{config:?}").contains("hush"));

@@ -1,4 +1,4 @@
-//! What an ingest node measures: `millrace_ingest_…`.
+//! The metrics of an ingest node: `millrace_ingest_…`.
 
 use millrace_runtime::Metrics;
 use millrace_runtime::metrics::{Counter, Counters, Gauge, Histogram, LATENCY_BUCKETS_S, Unit};
@@ -32,38 +32,38 @@ pub(crate) struct IngestMetrics {
 }
 
 impl IngestMetrics {
+    /// Adds the node's metrics to the registry.
     pub(crate) fn register(metrics: &Metrics) -> Self {
         let m = metrics.scope("ingest");
         let count = |name, help| m.counter(name, Unit::Count, help);
         let bytes = |name, help| m.counter(name, Unit::Bytes, help);
         let gauge = |name, help| m.gauge(name, Unit::Count, help);
-        let frames = m.counters("frames", Unit::Count, "Frames sent on, by track", &["track"]);
+        let frames = m.counters("frames", Unit::Count, "FrameCounts sent on, by track", &["track"]);
         let label = |name, help, labels| m.counters(name, Unit::Count, help, labels);
         Self {
             connections: gauge("connections", "Open RTMP connections"),
             accepted: count("accepted_connections", "Connections accepted"),
             turned_away: label("turned_away_connections", "Connections closed unread, by limit", &["limit"]),
-            publishers: gauge("publishers", "Publishers on the air"),
-            sessions: gauge("sessions", "Publisher sessions, those whose worker still finishes included"),
+            publishers: gauge("publishers", "Publishers whose publish was accepted"),
+            sessions: gauge(
+                "sessions",
+                "Publisher sessions, including those whose media are not all stored yet",
+            ),
             refused: label("refused", "Publish requests refused, by reason", &["reason"]),
             closed: label("closed", "Connections ended, by reason", &["reason"]),
             panics: count("panics", "Connections closed by a panic"),
             received: bytes("received", "Bytes received from publishers"),
             video_frames: frames.with(&["video"]),
             audio_frames: frames.with(&["audio"]),
-            bad_media: count("bad_media", "Media messages that could not be used"),
+            bad_media: count("bad_media", "Media messages dropped because they could not be used"),
             synthetic_boundaries: count("synthetic_boundaries", "Segments begun without a keyframe"),
             messages: count("media_messages", "Media messages published on the bus"),
             published: bytes("published", "Bytes of media published on the bus"),
-            publish_errors: label(
-                "publish_errors",
-                "Media frames the bus did not take, by error",
-                &["error"],
-            ),
-            ring: m.gauge("ring", Unit::Bytes, "Bytes of media kept for repairs, over all sessions"),
+            publish_errors: label("publish_errors", "Messages the bus did not take, by error", &["error"]),
+            ring: m.gauge("ring", Unit::Bytes, "Bytes in the replay buffers of all sessions"),
             repair_requests: count("repair_requests", "Repair requests received"),
-            repair_messages: count("repair_messages", "Media messages published again"),
-            repair_bytes: bytes("repaired", "Bytes of media published again"),
+            repair_messages: count("repair_messages", "Media messages retransmitted"),
+            repair_bytes: bytes("repaired", "Bytes of media retransmitted"),
             claim: m.histogram(
                 "claim",
                 Unit::Seconds,
@@ -76,18 +76,19 @@ impl IngestMetrics {
     }
 }
 
-/// One more for as long as it lives.
+/// Adds one to a gauge for as long as it lives.
 #[derive(Debug)]
-pub(crate) struct Held(Gauge);
+pub(crate) struct GaugeGuard(Gauge);
 
-impl Held {
+impl GaugeGuard {
+    /// Adds one to `gauge`.
     pub(crate) fn new(gauge: &Gauge) -> Self {
         gauge.add(1);
         Self(gauge.clone())
     }
 }
 
-impl Drop for Held {
+impl Drop for GaugeGuard {
     fn drop(&mut self) {
         self.0.add(-1);
     }

@@ -1,12 +1,13 @@
-//! This node as a role of a cluster: on NATS, Redis and S3.
+//! The ingest node as a role of a cluster: on NATS and Redis.
 
 use millrace_node::{Process, Role, key_secret};
 use millrace_runtime::ConfigTree;
 use millrace_runtime::http::HttpHandle;
 
-use crate::{Config, Deps, Node, start};
+use crate::config::Config;
+use crate::node::{Deps, Node, start};
 
-/// The role.
+/// The role `ingest`.
 #[derive(Debug)]
 pub struct Ingest;
 
@@ -19,7 +20,7 @@ impl Role for Ingest {
     type Node = Node;
 
     async fn connect(config: &Config, tree: &ConfigTree, process: &Process) -> anyhow::Result<Deps> {
-        // Where the secret is given, nothing else is wanted of the state store.
+        // Only the secret is read from the state store: with a configured one the store is not needed.
         let key_secret = if config.stream_key_secret.expose().is_empty() {
             let state = millrace_node::state(tree).await?;
             Some(key_secret(&config.stream_key_secret, &*state).await?)

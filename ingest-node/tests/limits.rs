@@ -1,4 +1,4 @@
-//! Each limit of a node: what goes beyond it is closed with its reason, and the place is free again.
+//! Each limit of a node: a connection beyond it is closed with the limit's reason, and its permit is free again.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a helper fails its test by panicking")]
 
 mod support;
@@ -19,18 +19,18 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 const DENIED: Option<&str> = Some("NetStream.Publish.Denied");
-/// A deadline that no test lives to see.
+/// A deadline far beyond the end of every test.
 const NEVER_S: u32 = 3_600;
 
 async fn world(config: Config) -> World {
     World::with(config, Arc::new(MemBus::new())).await
 }
 
-/// S0, S1 and S2 (RTMP 5.2).
+/// Length of S0, S1 and S2 in bytes (RTMP 5.2).
 const HANDSHAKE: usize = 1 + 2 * 1536;
 
-/// A client that goes on only while `goes_on` of the bytes it has heard, and then listens until it is closed; how many it
-/// heard.
+/// Runs a client that sends only while `goes_on` holds for the bytes it has received, and then reads until it is closed;
+/// returns the bytes received.
 async fn stalled(addr: SocketAddr, goes_on: impl Fn(usize) -> bool) -> usize {
     let url = format!("rtmp://{addr}/live/00112233445566778899aabbccddeeff");
     let mut session = ClientSession::new(ClientConfig::from_url(&url).unwrap(), Duration::ZERO).unwrap();
@@ -53,7 +53,7 @@ async fn stalled(addr: SocketAddr, goes_on: impl Fn(usize) -> bool) -> usize {
     }
 }
 
-async fn closed(world: &World, reason: CloseReason, count: i64) {
+async fn expect_closed(world: &World, reason: CloseReason, count: i64) {
     let name = format!("millrace_ingest_closed_total{{reason=\"{reason}\"}}");
     eventually("the connections' end", async || (world.metric(&name) == count).then_some(())).await;
     eventually("their places", async || (world.metric("millrace_ingest_connections") == 0).then_some(()))
@@ -61,42 +61,42 @@ async fn closed(world: &World, reason: CloseReason, count: i64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_handshake_has_its_deadline() {
+async fn a_connection_without_handshake_is_closed_with_timeout() {
     let world = world(Config { handshake_timeout_s: 1, publish_timeout_s: NEVER_S, ..config() }).await;
     let addr = world.node.rtmp_addr();
     let (silent, halfway) = tokio::join!(stalled(addr, |_| false), stalled(addr, |got| got == 0));
     assert_eq!(silent, 0);
     assert_eq!(halfway, HANDSHAKE);
-    closed(&world, CloseReason::Timeout, 2).await;
+    expect_closed(&world, CloseReason::Timeout, 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn publish_has_its_deadline() {
+async fn a_connection_without_publish_is_closed_with_timeout() {
     let world = world(Config { handshake_timeout_s: NEVER_S, publish_timeout_s: 1, ..config() }).await;
-    let heard = stalled(world.node.rtmp_addr(), |got| got <= HANDSHAKE).await;
-    assert!(heard > HANDSHAKE, "its connect is answered: {heard}");
-    closed(&world, CloseReason::Timeout, 1).await;
+    let received = stalled(world.node.rtmp_addr(), |got| got <= HANDSHAKE).await;
+    assert!(received > HANDSHAKE, "its connect is answered: {received}");
+    expect_closed(&world, CloseReason::Timeout, 1).await;
     assert!(world.control.seen.lock().unwrap().claims.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_publisher_without_media_is_idle() {
+async fn a_publisher_without_media_is_closed_with_idle() {
     let world = world(Config { idle_timeout_s: 1, ..config() }).await;
     let (_clip, tags) = tags(ClipSpec { frames: 30, ..ClipSpec::default() }).await;
     for sent in [&tags[..0], &tags[..]] {
         let (stream, key) = world.control.stream();
         let mut pusher = Pusher::publish(&world.url(&key), 0).await.unwrap();
         pusher.push(sent).await.unwrap();
-        // Words about media are none.
+        // Metadata is no media.
         pusher.metadata(&[("width", 640.0.into())]).await;
         assert_eq!(pusher.refusal().await.as_deref(), DENIED);
         assert_eq!(world.control.released(stream).await.reason, CloseReason::Idle);
     }
-    closed(&world, CloseReason::Idle, 2).await;
+    expect_closed(&world, CloseReason::Idle, 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keyframes_must_come() {
+async fn a_publisher_without_keyframes_is_closed_after_the_longest_interval() {
     let world = world(Config { max_keyframe_interval_s: 10, ..config() }).await;
     // 12 s, and one keyframe.
     let (_clip, tags) = tags(ClipSpec { frames: 360, gop: 360, audio: false, ..ClipSpec::default() }).await;
@@ -107,7 +107,7 @@ async fn keyframes_must_come() {
     let _ = pusher.push(&tags).await;
     assert_eq!(pusher.refusal().await.as_deref(), DENIED);
     assert_eq!(world.control.released(stream).await.reason, CloseReason::UnsupportedCodec);
-    // Ten seconds are allowed: this one ends by itself.
+    // Ten seconds are allowed: this publisher leaves in order.
     let (stream, key) = world.control.stream();
     let mut pusher = Pusher::publish(&world.url(&key), 60_000).await.unwrap();
     pusher.push(&until(10_000)).await.unwrap();
@@ -116,7 +116,7 @@ async fn keyframes_must_come() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_nodes_bitrate_limit_holds_for_every_stream() {
+async fn the_nodes_bitrate_limit_closes_a_publisher_with_bitrate_exceeded() {
     let world = world(Config { max_bitrate: 8_000, ..config() }).await;
     let (_clip, tags) = tags(ClipSpec { frames: 150, ..ClipSpec::default() }).await;
     let (stream, key) = world.control.stream();
@@ -126,8 +126,8 @@ async fn the_nodes_bitrate_limit_holds_for_every_stream() {
     assert_eq!(world.control.released(stream).await.reason, CloseReason::BitrateExceeded);
 }
 
-/// Turned away before a byte is read or sent.
-async fn turned_away(world: &World, limit: &str) {
+/// Expects a new connection to be closed before a byte is read or sent.
+async fn expect_turned_away(world: &World, limit: &str) {
     let mut socket = TcpStream::connect(world.node.rtmp_addr()).await.unwrap();
     let read = tokio::time::timeout(LIMIT, socket.read(&mut [0; 1])).await.expect("still open");
     assert!(!matches!(read, Ok(1..)), "answered");
@@ -136,7 +136,7 @@ async fn turned_away(world: &World, limit: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn so_many_connections_and_so_many_that_do_not_publish() {
+async fn connections_beyond_the_total_or_pending_limit_are_closed_unanswered() {
     for (limit, config) in [
         ("connections", Config { max_connections: 2, ..config() }),
         ("pending_connections", Config { max_pending: 1, ..config() }),
@@ -149,9 +149,9 @@ async fn so_many_connections_and_so_many_that_do_not_publish() {
             (world.metric("millrace_ingest_connections") == 2).then_some(())
         })
         .await;
-        turned_away(&world, limit).await;
+        expect_turned_away(&world, limit).await;
         drop(idle);
-        // The publisher has its place; the other's is free again.
+        // The publisher keeps its permit; the other connection's is free again.
         let (_, other) = world.control.stream();
         eventually("room", async || Pusher::publish(&world.url(&other), 0).await.ok()).await;
         drop(publisher);

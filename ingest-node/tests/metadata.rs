@@ -1,4 +1,4 @@
-//! What a publisher says of its stream, and what is made of it.
+//! The metadata a publisher declares, and the configurations and bandwidths that follow from it.
 #![allow(clippy::unwrap_used, reason = "a helper fails its test by panicking")]
 
 mod support;
@@ -14,7 +14,7 @@ use millrace_testkit::ffmpeg::{ffmpeg, output};
 use millrace_wire::message::media::{MediaMessage, MediaUnit, Track, UnitKind};
 use support::{Consumer, Pusher, World, check_order, frames, pushed, tags};
 
-/// 5 s; its audio is AAC-LC of 48 kHz.
+/// A clip of 5 s with AAC-LC audio at 48 kHz.
 fn clip() -> ClipSpec {
     ClipSpec { frames: 150, ..ClipSpec::default() }
 }
@@ -23,12 +23,12 @@ fn units(messages: &[MediaMessage], track: Track) -> impl Iterator<Item = &Media
     messages.iter().flat_map(|message| &message.units).filter(move |unit| unit.track == track)
 }
 
-async fn publish(said: &[(&str, millrace_rtmp::Value)], tags: &[Tag]) -> Vec<MediaMessage> {
+async fn publish(declared: &[(&str, millrace_rtmp::Value)], tags: &[Tag]) -> Vec<MediaMessage> {
     let world = World::start().await;
     let (stream, key) = world.control.stream();
     let mut consumer = Consumer::of(&world.bus, stream).await;
     let mut pusher = Pusher::publish(&world.url(&key), 60_000).await.unwrap();
-    pusher.metadata(said).await;
+    pusher.metadata(declared).await;
     pusher.push(tags).await.unwrap();
     pusher.unpublish().await;
     consumer.read_to_end().await;
@@ -36,7 +36,7 @@ async fn publish(said: &[(&str, millrace_rtmp::Value)], tags: &[Tag]) -> Vec<Med
     consumer.messages
 }
 
-/// The audio of messages as a worker packages it, in one file.
+/// Packages the audio of messages as a worker does, into one file.
 fn packaged(messages: &[MediaMessage]) -> Vec<u8> {
     let mut packager = Packager::new(PartSetup::Measure);
     let mut file = Vec::new();
@@ -67,17 +67,17 @@ fn packaged(messages: &[MediaMessage]) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn announced_audio_that_never_comes_is_silence_a_decoder_takes() {
+async fn declared_audio_that_never_arrives_is_replaced_by_decodable_silence() {
     let (_clip, tags) = tags(clip()).await;
     let video: Vec<Tag> = tags.into_iter().filter(|tag| tag.kind == TagKind::Video).collect();
-    let said = [
+    let declared = [
         ("audiocodecid", 10.0.into()),
         ("audiosamplerate", 44_100.0.into()),
         ("stereo", true.into()),
         ("audiodatarate", 96.0.into()),
         ("videodatarate", 1_000.0.into()),
     ];
-    let messages = publish(&said, &video).await;
+    let messages = publish(&declared, &video).await;
     assert_eq!(frames(&messages, Track::Video), pushed(&video, Track::Video));
     let first = &messages[0].units;
     assert!(first[0].kind.is_config() && first[1].kind.is_config(), "both tracks from the first message on");
@@ -103,7 +103,7 @@ async fn announced_audio_that_never_comes_is_silence_a_decoder_takes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn announced_audio_that_comes_late_is_all_there_under_one_configuration() {
+async fn declared_audio_that_arrives_late_follows_silence_under_one_configuration() {
     let (_clip, tags) = tags(clip()).await;
     let late: Vec<Tag> = {
         let (mut header, mut late) = (None, Vec::new());
@@ -120,8 +120,9 @@ async fn announced_audio_that_comes_late_is_all_there_under_one_configuration() 
         }
         late
     };
-    let said = [("audiocodecid", 10.0.into()), ("audiosamplerate", 48_000.0.into()), ("stereo", true.into())];
-    let messages = publish(&said, &late).await;
+    let declared =
+        [("audiocodecid", 10.0.into()), ("audiosamplerate", 48_000.0.into()), ("stereo", true.into())];
+    let messages = publish(&declared, &late).await;
     let real = pushed(&late, Track::Audio);
     let all = frames(&messages, Track::Audio);
     assert!(real.len() > 100 && all.ends_with(&real), "{} of {} frames", real.len(), all.len());
@@ -133,9 +134,9 @@ async fn announced_audio_that_comes_late_is_all_there_under_one_configuration() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn metadata_that_lies_costs_nothing() {
+async fn untrue_metadata_changes_neither_frames_nor_configurations() {
     let (_clip, tags) = tags(clip()).await;
-    let said = [
+    let declared = [
         ("audiocodecid", 10.0.into()),
         ("audiosamplerate", 22_050.0.into()),
         ("audiochannels", 1.0.into()),
@@ -144,11 +145,11 @@ async fn metadata_that_lies_costs_nothing() {
         ("width", (-1.0).into()),
         ("framerate", f64::NAN.into()),
     ];
-    let messages = publish(&said, &tags).await;
+    let messages = publish(&declared, &tags).await;
     for track in [Track::Video, Track::Audio] {
         assert_eq!(frames(&messages, track), pushed(&tags, track), "{track:?}");
     }
-    // The header came in time: what was announced instead is nowhere.
+    // The header arrived in time: the declared configuration is never used.
     assert!(units(&messages, Track::Audio).all(|unit| unit.init_version.0 == 0));
     for config in units(&messages, Track::Audio).filter(|unit| unit.kind.is_config()) {
         let UnitKind::Config { bandwidth } = config.kind else { continue };

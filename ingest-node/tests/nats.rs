@@ -1,4 +1,4 @@
-//! The same over a real nats-server: frames split below its `max_payload`, a server that goes and comes back.
+//! Publishers over a real nats-server: messages split below its `max_payload`, a server that restarts.
 
 #![allow(clippy::unwrap_used, reason = "a test helper fails its test by panicking")]
 
@@ -16,7 +16,7 @@ async fn bus(server: &NatsServer) -> SharedBus {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_frame_crosses_nats_once() {
+async fn every_frame_crosses_nats_exactly_once() {
     let server = NatsServer::start_any().await;
     let world = World::with(config(), bus(&server).await).await;
     let (_clip, tags) = tags(ClipSpec::default()).await;
@@ -33,7 +33,7 @@ async fn every_frame_crosses_nats_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restarted_server_does_not_end_a_publisher() {
+async fn a_publisher_survives_a_restart_of_nats() {
     let mut server = NatsServer::start_any().await;
     let world = World::with(config(), bus(&server).await).await;
     let (_clip, tags) = tags(ClipSpec::default()).await;

@@ -1,4 +1,4 @@
-//! Publishers against a node on the in-process bus: what goes in comes out, in order, once.
+//! Publishers of a node on the in-process bus: every frame is published in order, exactly once.
 
 mod support;
 
@@ -20,7 +20,7 @@ fn short() -> ClipSpec {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_frame_comes_out_once_byte_for_byte() {
+async fn every_frame_is_published_exactly_once_byte_for_byte() {
     let world = World::start().await;
     let (_clip, tags) = tags(short()).await;
     for chunk_bytes in [0, 4_096, 60_000, 1_000_000] {
@@ -44,7 +44,7 @@ async fn every_frame_comes_out_once_byte_for_byte() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn stamps_follow_the_media() {
+async fn messages_carry_segment_tags_that_follow_the_keyframes() {
     let world = World::start().await;
     let (_clip, tags) = tags(short()).await;
     let (stream, key) = world.control.stream();
@@ -69,7 +69,7 @@ async fn stamps_follow_the_media() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ffmpeg_is_taken() {
+async fn ffmpeg_publishes_every_frame() {
     let world = World::start().await;
     let clip = Clip::flv(short()).await.unwrap();
     let (_, tags) = tags(short()).await;
@@ -85,7 +85,7 @@ async fn ffmpeg_is_taken() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn audio_alone_and_video_alone_are_streams() {
+async fn a_publisher_of_one_track_alone_is_published() {
     let world = World::start().await;
     let (_clip, tags) = tags(short()).await;
     for track in [Track::Video, Track::Audio] {
@@ -107,7 +107,7 @@ async fn audio_alone_and_video_alone_are_streams() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn big_messages_are_split_and_come_back_whole() {
+async fn messages_beyond_the_payload_limit_are_fragmented_and_reassembled() {
     let bus = Arc::new(MemBus::with_max_payload(2_048));
     let world = World::with(config(), bus).await;
     let (_clip, tags) = tags(short()).await;
@@ -122,7 +122,7 @@ async fn big_messages_are_split_and_come_back_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_ring_repairs_what_was_lost() {
+async fn a_repair_request_gets_exactly_the_lost_messages_again() {
     let world = World::start().await;
     let (_clip, tags) = tags(short()).await;
     let (stream, key) = world.control.stream();
@@ -147,7 +147,7 @@ async fn the_ring_repairs_what_was_lost() {
     }
     let original: Vec<_> = [3, 4, 5, 9].map(|seq: usize| consumer.messages[seq].clone()).to_vec();
     assert_eq!(again, original);
-    // Garbage on the subject changes nothing.
+    // An unreadable request changes nothing.
     world.bus.publish(&subject, "{".into()).unwrap();
     eventually("two requests", async || {
         (world.metric("millrace_ingest_repair_requests_total") == 2).then_some(())
@@ -157,7 +157,7 @@ async fn the_ring_repairs_what_was_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_publishers_do_not_disturb_each_other() {
+async fn publishers_side_by_side_lose_no_frame() {
     let world = World::start().await;
     let (_clip, tags) = tags(short()).await;
     let mut tasks = tokio::task::JoinSet::new();
@@ -179,7 +179,7 @@ async fn two_publishers_do_not_disturb_each_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_publisher_may_publish_again_on_its_connection() {
+async fn a_publisher_whose_connection_broke_may_publish_again() {
     let world = World::start().await;
     let (_clip, tags) = tags(short()).await;
     let (stream, key) = world.control.stream();
@@ -201,7 +201,7 @@ async fn a_publisher_may_publish_again_on_its_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn renewals_carry_the_open_segment() {
+async fn lease_renewals_carry_the_open_media_sequence_number() {
     let world = World::start().await;
     let (_clip, tags) = tags(short()).await;
     let (stream, key) = world.control.stream();
@@ -215,7 +215,7 @@ async fn renewals_carry_the_open_segment() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_bitrate_limit_ends_a_publisher() {
+async fn the_streams_bitrate_limit_ends_a_publisher() {
     let world = World::start().await;
     let (_clip, tags) = tags(short()).await;
     let limits = PublishLimits { max_bitrate: 8_000, ..PublishLimits::default() };
@@ -227,7 +227,7 @@ async fn the_bitrate_limit_ends_a_publisher() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn control_away_is_waited_for_and_then_the_publisher_is_refused() {
+async fn a_claim_waits_for_control_and_is_refused_after_the_timeout() {
     let bus: millrace_bus::SharedBus = std::sync::Arc::new(millrace_bus::MemBus::new());
     let control = FakeControl::start(&bus).await;
     let (stream, key) = control.stream();
@@ -236,14 +236,14 @@ async fn control_away_is_waited_for_and_then_the_publisher_is_refused() {
     let (node, _metrics, _drain) = node(&bus, config).await;
     let url = format!("rtmp://{}/live/{}", node.rtmp_addr(), key.reveal());
     assert_eq!(Pusher::publish(&url, 0).await.err().as_deref(), Some("NetStream.Failed"));
-    // It comes back while a publisher waits: a claim was asked for once, and nobody answered.
+    // Control returns while a publisher waits: its first claim request got no answer.
     let mut asked = bus.subscribe(subjects::CONTROL_CLAIM, 16).await.unwrap();
     let waiting = tokio::spawn(async move { Pusher::publish(&url, 0).await });
     tokio::time::timeout(LIMIT, asked.recv()).await.expect("a claim").unwrap();
     drop(asked);
     let control = FakeControl::with(&bus, seen).await;
     let pusher = waiting.await.unwrap().unwrap();
-    // It goes again: the stream does not.
+    // Control stops again: the stream goes on.
     let seen = control.stop();
     let (_clip, tags) = tags(short()).await;
     let mut pusher = pusher;

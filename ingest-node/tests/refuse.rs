@@ -1,12 +1,14 @@
-//! Who is turned away, how, and that it costs nobody else.
+//! Refused publishers and connections: their status, and that other streams lose nothing.
 
 mod support;
 
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use millrace_bus::MemBus;
 use millrace_ingest::Config;
+use millrace_media::container::flv::file::{Tag, TagKind};
 use millrace_testkit::ClipSpec;
 use millrace_wire::close_reason::CloseReason;
 use millrace_wire::message::control::PublishLimits;
@@ -20,7 +22,7 @@ fn short() -> ClipSpec {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_are_refused_with_the_status_encoders_show() {
+async fn a_refused_key_gets_the_status_of_its_reason() {
     let world = World::start().await;
     let base = format!("rtmp://{}", world.node.rtmp_addr());
     let (_, revoked) = world.control.stream_with(Err(CloseReason::RevokedKey));
@@ -37,12 +39,12 @@ async fn keys_are_refused_with_the_status_encoders_show() {
         assert_eq!(refused.as_deref(), Some(code), "{path}");
     }
     assert_eq!(world.metric("millrace_ingest_refused_total{reason=\"unknown_key\"}"), 2);
-    // What is no key at all never reached control.
+    // A text that is no stream key never reaches control.
     assert_eq!(world.control.seen.lock().unwrap().claims.len(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn guessing_keys_gets_slower() {
+async fn each_refused_key_delays_the_next_answer() {
     let world = World::start().await;
     let url = format!("rtmp://{}/live/ffffffffffffffffffffffffffffffff", world.node.rtmp_addr());
     let mut times = Vec::new();
@@ -52,13 +54,13 @@ async fn guessing_keys_gets_slower() {
         times.push(began.elapsed().as_millis());
     }
     assert!(times[0] >= 250 && times[1] >= 500 && times[2] >= 1_000, "{times:?}");
-    // A good key still comes in.
+    // A good key is accepted all the same.
     let (_, key) = world.control.stream();
     assert!(Pusher::publish(&world.url(&key), 0).await.is_ok());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_newer_publisher_takes_over() {
+async fn a_newer_publisher_disconnects_the_older_one() {
     let world = World::start().await;
     let (_clip, tags) = tags(short()).await;
     let (stream, key) = world.control.stream();
@@ -76,13 +78,13 @@ async fn the_newer_publisher_takes_over() {
     let epoch = consumer.messages.iter().map(|message| message.epoch).max().unwrap();
     let of_newer: Vec<_> = consumer.messages.iter().filter(|m| m.epoch == epoch).cloned().collect();
     assert_eq!(frames(&of_newer, Track::Video), pushed(&tags, Track::Video));
-    // Control took the older one's lease itself: only the newer one gives its own back.
+    // Control ended the older lease itself: the newer publisher alone releases one.
     let release = world.control.released(stream).await;
     assert_eq!((release.epoch, release.reason), (epoch, CloseReason::PublisherLeft));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn garbage_costs_its_sender_only() {
+async fn garbage_closes_its_sender_alone() {
     let world = World::with(
         Config { handshake_timeout_s: 1, publish_timeout_s: 1, ..config() },
         Arc::new(MemBus::new()),
@@ -127,7 +129,7 @@ async fn garbage_costs_its_sender_only() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_address_has_so_many_connections_and_gets_them_back() {
+async fn connections_beyond_the_limit_of_an_address_are_closed_until_one_ends() {
     let world =
         World::with(Config { max_connections_per_address: 2, ..config() }, Arc::new(MemBus::new())).await;
     let (_, key) = world.control.stream();
@@ -141,7 +143,7 @@ async fn an_address_has_so_many_connections_and_gets_them_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pictures_over_the_size_limit_are_refused() {
+async fn a_picture_beyond_the_size_limit_ends_the_publish() {
     let world = World::start().await;
     let (_clip, tags) = tags(short()).await;
     let limits = PublishLimits { max_width: 160, max_height: 90, ..PublishLimits::default() };
@@ -153,7 +155,25 @@ async fn pictures_over_the_size_limit_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_drain_keeps_publishers_for_its_time_and_takes_no_new_ones() {
+async fn a_codec_that_is_not_accepted_ends_the_publish_and_is_named() {
+    let world = World::start().await;
+    for (kind, body, name) in [
+        (TagKind::Video, &b"\x90hvc1...."[..], "HEVC (hvc1)"),
+        (TagKind::Video, b"\x90av01....", "AV1 (av01)"),
+        (TagKind::Audio, &[0x2f, 1, 2, 3], "MP3"),
+    ] {
+        let (stream, key) = world.control.stream();
+        let mut pusher = Pusher::publish(&world.url(&key), 0).await.unwrap();
+        pusher.tag(&Tag { kind, timestamp_ms: 0, body: Bytes::from_static(body) }).await.unwrap();
+        let (code, description) = pusher.refused().await.unwrap();
+        assert_eq!(code, "NetStream.Publish.Denied");
+        assert!(description.contains(name), "{description}");
+        assert_eq!(world.control.released(stream).await.reason, CloseReason::CodecNotAccepted);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_refuses_new_publishers_and_ends_running_ones_after_its_time() {
     let world = World::start().await;
     let (_clip, tags) = tags(short()).await;
     let (stream, key) = world.control.stream();
@@ -163,7 +183,7 @@ async fn a_drain_keeps_publishers_for_its_time_and_takes_no_new_ones() {
     world.drain.start("test");
     let (_, other) = world.control.stream();
     eventually("new publishers refused", async || Pusher::publish(&world.url(&other), 0).await.err()).await;
-    // The running one is still heard.
+    // The running publisher's media are still published.
     pusher.push(&tags[40..]).await.unwrap();
     consumer.until(|messages| frames(messages, Track::Video).len() >= 90).await;
     world.node.drain().await;

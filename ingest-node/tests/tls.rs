@@ -1,4 +1,4 @@
-//! RTMPS with a real encoder.
+//! RTMPS with ffmpeg as the encoder.
 
 mod support;
 
@@ -36,7 +36,7 @@ async fn ffmpeg_publishes_over_tls() {
     }
     assert!(ffmpeg.process().wait(LIMIT).await.unwrap().success());
     assert_eq!(world.control.seen.lock().unwrap().claims[0].protocol, "rtmps");
-    // A plain connection to the TLS port costs itself only.
+    // A plain connection to the TLS port is closed.
     let mut plain = tokio::net::TcpStream::connect(addr).await.unwrap();
     plain.write_all(&[3; 1537]).await.unwrap();
     let mut answer = Vec::new();

@@ -24,7 +24,7 @@ fn short() -> ClipSpec {
     ClipSpec { frames: 90, ..ClipSpec::default() }
 }
 
-/// A worker that takes what it is offered and says it is well.
+/// A worker that bids for every offer and sends heartbeats.
 struct FakeWorker {
     grant: watch::Receiver<Option<Grant>>,
     done: watch::Sender<bool>,
@@ -104,7 +104,7 @@ fn tell(bus: &SharedBus, subject: &str, body: &impl serde::Serialize) {
     bus.publish(subject, serde_json::to_vec(body).unwrap().into()).unwrap();
 }
 
-/// The log of a worker that has nothing but two missing segments, and has sealed the epoch.
+/// Publishes the log of a worker that reports two missing segments and seals the epoch.
 fn seal(bus: &SharedBus, grant: &Grant) {
     let log = (grant.epoch, grant.generation);
     let mut author = LogWriter::open(Millis(0), log, grant.base.clone(), bus.max_payload()).unwrap();
@@ -132,7 +132,7 @@ fn seal(bus: &SharedBus, grant: &Grant) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_is_over_once_its_worker_has_stored_everything() {
+async fn a_session_ends_once_its_worker_has_stored_every_segment() {
     let world = World::start().await;
     let mut worker = FakeWorker::start(&world.bus, "worker-1").await;
     let (_clip, tags) = tags(short()).await;
@@ -147,7 +147,7 @@ async fn a_session_is_over_once_its_worker_has_stored_everything() {
     let told = tokio::time::timeout(LIMIT, announcements.recv()).await.unwrap().unwrap();
     let told: SessionAnnouncement = serde_json::from_slice(&told.payload).unwrap();
     assert_eq!((told.generation, told.epoch), (Some(grant.generation), grant.epoch));
-    // Whoever comes cold is told the state.
+    // A reader that starts without state gets the newest one.
     let snapshot = world.bus.request(&subjects::snap(stream), Bytes::new(), LIMIT).await.unwrap();
     serde_json::from_slice::<StreamState>(&snapshot).unwrap();
     pusher.unpublish().await;
@@ -162,7 +162,7 @@ async fn a_session_is_over_once_its_worker_has_stored_everything() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dead_worker_is_replaced() {
+async fn a_session_grants_a_standby_when_its_worker_dies() {
     let world = World::start().await;
     let mut first = FakeWorker::start(&world.bus, "worker-1").await;
     let (_clip, tags) = tags(short()).await;
@@ -178,7 +178,7 @@ async fn a_dead_worker_is_replaced() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_worker_the_job_waits_in_the_backlog() {
+async fn a_session_without_worker_puts_its_job_into_the_backlog() {
     let world = World::start().await;
     let (_clip, tags) = tags(short()).await;
     let (stream, key) = world.control.stream();
@@ -190,12 +190,12 @@ async fn without_a_worker_the_job_waits_in_the_backlog() {
     let offer: Offer = serde_json::from_slice(&job.payload).unwrap();
     assert_eq!(offer.stream, stream);
     assert_eq!(world.metric("millrace_ingest_sessions_without_worker"), 1);
-    eventually("control to be told", async || {
+    eventually("a renewal that reports the missing capacity", async || {
         let seen = world.control.seen.lock().unwrap();
         seen.renewals.iter().any(|r| r.degraded == Some(Degraded::NoCapacity)).then_some(())
     })
     .await;
-    // It starts by itself when a worker comes.
+    // The job starts by itself when a worker registers.
     let mut worker = FakeWorker::start(&world.bus, "worker-1").await;
     assert_eq!(worker.granted().await.resume_from.0, 0);
     assert_eq!(world.metric("millrace_ingest_sessions_without_worker"), 0);

@@ -66,7 +66,9 @@ reasons! {
     Timeout = "timeout", None, "The client was too slow.";
     /// Bytes that break the protocol.
     ProtocolError = "protocol_error", Some("NetStream.Publish.Denied"), "The client broke the protocol.";
-    /// A codec this server does not take.
+    /// A codec that this service does not carry: only H.264 video and AAC audio are accepted.
+    CodecNotAccepted = "codec_not_accepted", Some("NetStream.Publish.Denied"), "The codec is not accepted: send H.264 video and AAC audio.";
+    /// Media that cannot be served: pictures too large, keyframes too far apart, too many unreadable messages.
     UnsupportedCodec = "unsupported_codec", Some("NetStream.Publish.Denied"), "The codec is not supported.";
     /// More bits per second than allowed.
     BitrateExceeded = "bitrate_exceeded", Some("NetStream.Publish.Denied"), "The bitrate limit is exceeded.";

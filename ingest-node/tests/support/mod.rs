@@ -1,4 +1,4 @@
-//! A control that answers on the bus, publishers, and a consumer of media, for the node under test.
+//! The surroundings of the node under test: a control that answers on the bus, publishers, and a consumer of media.
 #![allow(dead_code, unused_imports, unreachable_pub, reason = "each test file uses its part")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test helper fails its test by panicking")]
 
@@ -31,10 +31,10 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 pub const SECRET: &[u8] = b"a secret of the cluster";
-/// The longest anything may take on a busy machine.
+/// Longest wait for an expected event on a busy machine.
 pub const LIMIT: Duration = Duration::from_secs(30);
 
-/// What the control of a test knows and has heard.
+/// The records of a test's control, and the requests it has received.
 #[derive(Default)]
 pub struct Seen {
     pub claims: Vec<ClaimRequest>,
@@ -71,7 +71,7 @@ impl FakeControl {
         Self { seen, task }
     }
 
-    /// A fresh stream; its key.
+    /// Creates a stream; returns its id and key.
     pub fn stream(&self) -> (StreamId, StreamKey) {
         self.stream_with(Ok(PublishLimits::default()))
     }
@@ -196,7 +196,7 @@ impl World {
         format!("rtmp://{}/live/{}", self.node.rtmp_addr(), key.reveal())
     }
 
-    /// The value of a metric without labels, or with exactly these.
+    /// Returns the value of a metric, named with its labels; 0 if it is not there.
     pub fn metric(&self, name: &str) -> i64 {
         let text = self.metrics.render();
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
@@ -216,7 +216,7 @@ pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>)
     }
 }
 
-/// A clip's tags.
+/// Makes a clip; returns it with its audio and video tags.
 pub async fn tags(spec: ClipSpec) -> (Clip, Vec<Tag>) {
     let clip = Clip::flv(spec).await.unwrap();
     let bytes = Bytes::from(std::fs::read(&clip.path).unwrap());
@@ -224,7 +224,7 @@ pub async fn tags(spec: ClipSpec) -> (Clip, Vec<Tag>) {
     (clip, tags.collect())
 }
 
-/// A publisher driven by hand.
+/// A publisher whose every message the test sends.
 pub struct Pusher {
     socket: TcpStream,
     session: ClientSession,
@@ -233,7 +233,7 @@ pub struct Pusher {
 }
 
 impl Pusher {
-    /// Connects and publishes; the server's code when it refuses.
+    /// Connects and publishes; an error is the status code of the refusal.
     pub async fn publish(url: &str, chunk_bytes: u32) -> Result<Self, String> {
         let mut config = ClientConfig::from_url(url).unwrap();
         config.chunk_bytes = chunk_bytes;
@@ -251,7 +251,7 @@ impl Pusher {
         }
     }
 
-    /// The next thing the server says; `None` once it has closed.
+    /// Returns the server's next event; `None` once it has closed.
     pub async fn event(&mut self) -> Option<ClientEvent> {
         loop {
             let event = self.session.next_event(self.started.elapsed(), &mut self.buf).unwrap();
@@ -261,17 +261,22 @@ impl Pusher {
             }
             self.session.prepare_read(&mut self.buf);
             let read = tokio::time::timeout(LIMIT, self.socket.read_buf(&mut self.buf)).await;
-            if !matches!(read.expect("the server says nothing"), Ok(count) if count > 0) {
+            if !matches!(read.expect("the server sends nothing"), Ok(count) if count > 0) {
                 return None;
             }
         }
     }
 
-    /// What the server refused or ended the stream with.
+    /// Returns the status code that the server refused or ended the publish with.
     pub async fn refusal(&mut self) -> Option<String> {
+        Some(self.refused().await?.0)
+    }
+
+    /// Returns the status code and the description that the server refused or ended the publish with.
+    pub async fn refused(&mut self) -> Option<(String, String)> {
         loop {
-            if let ClientEvent::Refused { code, .. } = self.event().await? {
-                return Some(code);
+            if let ClientEvent::Refused { code, description } = self.event().await? {
+                return Some((code, description));
             }
         }
     }
@@ -306,7 +311,7 @@ impl Pusher {
         Ok(())
     }
 
-    /// Unpublishes in order.
+    /// Unpublishes and keeps the connection.
     pub async fn unpublish(&mut self) {
         self.session.unpublish().unwrap();
         self.flush().await.unwrap();
@@ -326,7 +331,7 @@ impl Consumer {
         Self { subscription, reader: MediaReader::default(), messages: Vec::new() }
     }
 
-    /// Reads until `enough`.
+    /// Reads until `enough` holds for the messages.
     pub async fn until(&mut self, enough: impl Fn(&[MediaMessage]) -> bool) {
         while !enough(&self.messages) {
             let message = tokio::time::timeout(LIMIT, self.subscription.recv()).await.expect("media stopped");
@@ -342,14 +347,14 @@ impl Consumer {
     }
 }
 
-/// The coded bytes of a track, in order.
+/// Returns the coded bytes of a track's frames in order.
 pub fn frames(messages: &[MediaMessage], track: Track) -> Vec<Bytes> {
     let units = messages.iter().flat_map(|message| &message.units);
     let units = units.filter(|unit| unit.track == track && unit.kind == UnitKind::Frame);
     units.map(|unit| unit.data.contiguous()).collect()
 }
 
-/// What was pushed, as it must come out.
+/// Returns the frames of a track in pushed tags, as they must be published.
 pub fn pushed(tags: &[Tag], track: Track) -> Vec<Bytes> {
     let bodies = tags.iter().filter_map(|tag| match (tag.kind, track) {
         (TagKind::Video, Track::Video) => match FlvVideo::parse(tag.body.clone()).unwrap() {
@@ -365,7 +370,7 @@ pub fn pushed(tags: &[Tag], track: Track) -> Vec<Bytes> {
     bodies.collect()
 }
 
-/// Numbers without a hole, segments that only grow, configurations ahead of every segment.
+/// Checks that numbers have no hole, segments only grow, and every segment begins with its configurations.
 pub fn check_order(messages: &[MediaMessage]) {
     let mut msn = None;
     for (number, message) in messages.iter().enumerate() {

@@ -23,9 +23,9 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::core::Core;
+use crate::context::Context;
 use crate::limits;
 use crate::metrics::IngestMetrics;
-use crate::node::Shared;
 
 /// Snapshots taken into account: a stream's worker, its session and a few edges.
 const SNAPSHOTS: usize = 16;
@@ -80,13 +80,13 @@ pub(crate) struct SessionTask {
 impl SessionTask {
     /// Listens from here on. `kicks` was subscribed before the claim.
     pub(crate) async fn new(
-        shared: &Shared,
+        context: &Context,
         grant: &ClaimGrant,
         session: SessionId,
         core: Arc<Core>,
         kicks: Subscription,
     ) -> Result<Self, BusError> {
-        let bus = shared.bus.clone();
+        let bus = context.bus.clone();
         let mut ears = Ears::new();
         ears.push(kicks.map(Heard::Kick));
         for (subject, heard) in [
@@ -101,7 +101,7 @@ impl SessionTask {
         Ok(Self {
             core,
             bus,
-            metrics: shared.metrics.clone(),
+            metrics: context.metrics.clone(),
             stream: grant.stream,
             session,
             ears,

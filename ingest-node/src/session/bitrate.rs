@@ -1,4 +1,4 @@
-//! A publisher's bitrate over a sliding window. Knows no clock.
+//! The average bitrate of a publisher over a sliding window. Knows no clock: the caller passes the time.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::limits::BITRATE_WINDOW;
 /// Slots of the window: its resolution is a second.
 const SLOTS: usize = BITRATE_WINDOW.as_secs() as usize;
 
-/// Bytes per second of the last window.
+/// Counts received bytes and compares their average over the window with a limit.
 #[derive(Debug)]
 pub(crate) struct BitrateMeter {
     limit_bytes: u64,
@@ -17,13 +17,13 @@ pub(crate) struct BitrateMeter {
 }
 
 impl BitrateMeter {
-    /// A meter for at most `bits` per second on average.
+    /// Creates a meter that allows `bits` per second on average.
     pub(crate) fn new(bits: u64) -> Self {
         let limit_bytes = (bits / 8).saturating_mul(SLOTS as u64);
         Self { limit_bytes, slots: [0; SLOTS], second: 0, sum: 0 }
     }
 
-    /// Counts `bytes` received at `now`; false: over the limit.
+    /// Counts `bytes` received at `now`; returns false if they exceed the limit.
     pub(crate) fn add(&mut self, now: Duration, bytes: usize) -> bool {
         let second = now.as_secs();
         let passed = second.saturating_sub(self.second).min(SLOTS as u64);
@@ -37,7 +37,7 @@ impl BitrateMeter {
         self.sum <= self.limit_bytes
     }
 
-    /// Bits per second over the window.
+    /// Returns the average over the window in bits per second.
     pub(crate) fn bits_per_second(&self) -> u64 {
         self.sum * 8 / SLOTS as u64
     }
@@ -48,9 +48,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn averages_over_the_window() {
+    fn meter_averages_over_ten_seconds() {
         let mut meter = BitrateMeter::new(8_000);
-        // A burst of nine seconds' worth is fine, eleven are not.
+        // A burst of nine seconds' worth is within the limit, eleven are not.
         assert!(meter.add(Duration::from_secs(100), 9_000));
         assert!(!meter.add(Duration::from_secs(101), 2_000));
         // Ten seconds later the burst has left the window.
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn a_steady_stream_at_the_limit_passes_for_ever() {
+    fn meter_allows_a_steady_stream_at_the_limit() {
         let mut meter = BitrateMeter::new(80_000);
         for ms in (0..60_000).step_by(20) {
             assert!(meter.add(Duration::from_millis(ms), 200), "at {ms} ms");

@@ -1,15 +1,15 @@
-//! RTMPS: certificate and key from PEM files.
+//! TLS for RTMPS: certificate and key from PEM files.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use rustls::ServerConfig;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
-/// Reads a certificate chain (leaf first) and its key.
+/// Reads a certificate chain (leaf first) and its private key. An error names the setting at fault.
 pub(crate) fn acceptor(cert: &Path, key: &Path) -> Result<TlsAcceptor> {
     let chain = CertificateDer::pem_file_iter(cert)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
@@ -23,6 +23,6 @@ pub(crate) fn acceptor(cert: &Path, key: &Path) -> Result<TlsAcceptor> {
         .context("TLS versions")?
         .with_no_client_auth()
         .with_single_cert(chain, key_der)
-        .context("ingest.tls_cert and ingest.tls_key do not fit together")?;
+        .context("ingest.tls_cert and ingest.tls_key do not belong together")?;
     Ok(TlsAcceptor::from(Arc::new(config)))
 }

@@ -1,11 +1,11 @@
-//! Accepting connections: one task per connection, whose panic ends that connection alone.
+//! The RTMP and RTMPS listeners: one task per connection, whose panic ends that connection alone.
 
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context as _, Result};
 use futures::FutureExt;
 use millrace_runtime::metrics::Counter;
 use millrace_runtime::supervisor::panic_message;
@@ -14,10 +14,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use crate::connection;
-use crate::gate::Place;
+use super::connection;
+use crate::admission::ConnectionPermit;
+use crate::context::Context;
 use crate::limits;
-use crate::node::Shared;
 
 /// A bound listener.
 pub(crate) struct Listener {
@@ -26,7 +26,8 @@ pub(crate) struct Listener {
     tls: Option<TlsAcceptor>,
 }
 
-/// Probes of a silent peer's host: a pulled cable is noticed by the idle time-out, a half-open handshake by these.
+/// Time without traffic after which the kernel probes the peer's host. A lost publisher is noticed earlier, by the idle
+/// time-out; a half-open handshake by these probes.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
 impl Listener {
@@ -37,7 +38,7 @@ impl Listener {
         Ok(Self { addr: socket.local_addr()?, socket, tls })
     }
 
-    /// The address, with the port the system chose for port 0.
+    /// Returns the address, with the port the system chose for port 0.
     pub(crate) fn addr(&self) -> SocketAddr {
         self.addr
     }
@@ -46,31 +47,31 @@ impl Listener {
         if self.tls.is_some() { "rtmps" } else { "rtmp" }
     }
 
-    /// Accepts until the node drains.
-    pub(crate) async fn run(self: Arc<Self>, shared: Arc<Shared>, stop: CancellationToken) -> Result<()> {
+    /// Accepts connections until the node drains.
+    pub(crate) async fn run(self: Arc<Self>, context: Arc<Context>, stop: CancellationToken) -> Result<()> {
         loop {
             let accepted = tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                () = shared.drain.draining() => return Ok(()),
+                () = context.drain.draining() => return Ok(()),
                 accepted = self.socket.accept() => accepted,
             };
             match accepted {
-                Ok((socket, peer)) => self.accepted(socket, peer, &shared),
+                Ok((socket, peer)) => self.accept(socket, peer, &context),
                 Err(error) => {
-                    tracing::warn!(%error, "accept failed");
+                    tracing::warn!(%error, pause = ?limits::ACCEPT_PAUSE, "accept failed; the listener pauses");
                     tokio::time::sleep(limits::ACCEPT_PAUSE).await;
                 }
             }
         }
     }
 
-    fn accepted(&self, socket: TcpStream, peer: SocketAddr, shared: &Arc<Shared>) {
-        shared.metrics.accepted.inc();
-        let place = match shared.gate.enter(peer.ip()) {
-            Ok(place) => place,
-            Err(full) => {
-                shared.metrics.turned_away.with(&[full.as_str()]).inc();
-                tracing::debug!(%peer, limit = full.as_str(), "connection turned away");
+    fn accept(&self, socket: TcpStream, peer: SocketAddr, context: &Arc<Context>) {
+        context.metrics.accepted.inc();
+        let permit = match context.limiter.admit(peer.ip()) {
+            Ok(permit) => permit,
+            Err(limit) => {
+                context.metrics.turned_away.with(&[limit.as_str()]).inc();
+                tracing::debug!(%peer, limit = limit.as_str(), "connection limit reached; connection closed");
                 return;
             }
         };
@@ -78,16 +79,16 @@ impl Listener {
             SockRef::from(&socket).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))
         });
         if let Err(error) = options {
-            tracing::debug!(%peer, %error, "socket options");
+            tracing::debug!(%peer, %error, "socket options cannot be set; the connection goes on without");
         }
-        let work = serve(socket, peer, self.tls.clone(), place, shared.clone());
+        let work = serve(socket, peer, self.tls.clone(), permit, context.clone());
         let work = connection::spanned(work, peer, self.protocol());
-        tokio::spawn(contained(work, peer, shared.metrics.panics.clone()));
+        tokio::spawn(contain_panic(work, peer, context.metrics.panics.clone()));
     }
 }
 
-/// A panic ends its connection alone, and is counted. Everything a connection holds is freed by unwinding.
-async fn contained(work: impl Future<Output = ()>, peer: SocketAddr, panics: Counter) {
+/// Counts a panic and lets it end its connection alone. Everything the connection holds is freed by unwinding.
+async fn contain_panic(work: impl Future<Output = ()>, peer: SocketAddr, panics: Counter) {
     if let Err(panic) = AssertUnwindSafe(work).catch_unwind().await {
         panics.inc();
         tracing::error!(%peer, panic = panic_message(&*panic), "a connection panicked and was closed");
@@ -98,17 +99,17 @@ async fn serve(
     socket: TcpStream,
     peer: SocketAddr,
     tls: Option<TlsAcceptor>,
-    place: Place,
-    shared: Arc<Shared>,
+    permit: ConnectionPermit,
+    context: Arc<Context>,
 ) {
     let Some(tls) = tls else {
-        return connection::serve(socket, peer, "rtmp", place, shared).await;
+        return connection::serve(socket, peer, "rtmp", permit, context).await;
     };
-    let limit = shared.config.rtmp_limits().handshake;
+    let limit = context.config.rtmp_limits().handshake;
     match tokio::time::timeout(limit, tls.accept(socket)).await {
-        Ok(Ok(socket)) => connection::serve(socket, peer, "rtmps", place, shared).await,
-        Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
-        Err(_) => tracing::debug!("TLS handshake timed out"),
+        Ok(Ok(socket)) => connection::serve(socket, peer, "rtmps", permit, context).await,
+        Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed; connection closed"),
+        Err(_) => tracing::debug!(?limit, "TLS handshake timed out; connection closed"),
     }
 }
 
@@ -130,16 +131,16 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_panic_is_counted_and_goes_no_further() {
+    async fn a_connections_panic_is_counted_and_contained() {
         let panics = Metrics::new().counter("panics", Unit::Count, "Panics");
         let peer = SocketAddr::from(([127, 0, 0, 1], 1));
-        contained(async { panic!("on purpose") }, peer, panics.clone()).await;
-        contained(async {}, peer, panics.clone()).await;
+        contain_panic(async { panic!("on purpose") }, peer, panics.clone()).await;
+        contain_panic(async {}, peer, panics.clone()).await;
         assert_eq!(panics.get(), 1);
     }
 
     #[tokio::test]
-    async fn an_address_in_use_is_named() {
+    async fn listener_names_the_address_it_cannot_bind() {
         let first = Listener::bind(([127, 0, 0, 1], 0).into(), None).unwrap();
         let error = Listener::bind(first.addr(), None).err().map(|error| format!("{error:#}"));
         assert!(error.is_some_and(|error| error.contains(&first.addr().to_string())));

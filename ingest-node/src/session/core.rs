@@ -24,10 +24,10 @@ use millrace_wire::subjects;
 use serde::Serialize;
 use tokio::sync::Notify;
 
-use crate::closing::Closing;
+use crate::context::Context;
 use crate::limits;
 use crate::metrics::IngestMetrics;
-use crate::node::Shared;
+use crate::session::disconnect::DisconnectSignal;
 
 /// GAP segments below a fresh window's first (`docs/adr/0002`).
 const LEAD_GAPS: u32 = 1;
@@ -45,7 +45,7 @@ struct State {
 pub(crate) struct Core {
     state: Mutex<State>,
     wake: Notify,
-    closing: Closing,
+    disconnect: DisconnectSignal,
     media_subject: String,
     repair_subject: String,
     session_subject: String,
@@ -56,26 +56,31 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    pub(crate) fn new(shared: &Shared, grant: &ClaimGrant, session: SessionId, closing: Closing) -> Self {
+    pub(crate) fn new(
+        context: &Context,
+        grant: &ClaimGrant,
+        session: SessionId,
+        disconnect: DisconnectSignal,
+    ) -> Self {
         let config = SessionConfig {
             claim: grant.clone(),
             session,
-            program_date_time: UnixMillis(shared.clock.unix_ms()),
+            program_date_time: UnixMillis(context.clock.unix_ms()),
             lead_gaps: LEAD_GAPS,
             cost: COPY_COST,
-            max_payload: shared.bus.max_payload(),
+            max_payload: context.bus.max_payload(),
             ring: ReplayLimits {
-                bytes: shared.config.ring_bytes,
-                age_ms: u64::from(shared.config.ring_s) * 1_000,
+                bytes: context.config.ring_bytes,
+                age_ms: u64::from(context.config.ring_s) * 1_000,
             },
             // Twice the stream's rate; the whole ring at once, for a successor that begins with nothing.
             repair: RepairLimits {
                 rate: grant.limits.max_bitrate / 8 * 2,
-                burst: shared.config.ring_bytes as u64,
+                burst: context.config.ring_bytes as u64,
             },
             seed: rand::random(),
         };
-        let session_machine = Session::new(Millis(shared.clock.now_ms()), config);
+        let session_machine = Session::new(Millis(context.clock.now_ms()), config);
         Self {
             state: Mutex::new(State {
                 session: session_machine,
@@ -84,14 +89,14 @@ impl Core {
                 no_worker: false,
             }),
             wake: Notify::new(),
-            closing,
+            disconnect,
             media_subject: subjects::media(grant.stream, grant.epoch),
             repair_subject: subjects::repair_media(grant.stream, grant.epoch),
             session_subject: subjects::session(grant.stream),
             loop_subject: subjects::loopback(session),
-            bus: shared.bus.clone(),
-            clock: shared.clock.clone(),
-            metrics: shared.metrics.clone(),
+            bus: context.bus.clone(),
+            clock: context.clock.clone(),
+            metrics: context.metrics.clone(),
         }
     }
 
@@ -167,7 +172,7 @@ impl Core {
                 Output::Announce(announcement) => self.tell(&self.session_subject, &announcement),
                 Output::Offer(offer) => self.tell(subjects::JOBS_OFFER, &offer),
                 Output::Loopback => self.count(self.bus.publish(&self.loop_subject, Bytes::new())),
-                Output::Close(reason) => self.closing.close(reason),
+                Output::Close(reason) => self.disconnect.close(reason),
                 other if state.later.len() < limits::CONTROL_QUEUE => {
                     state.later.push_back(other);
                     woken = true;

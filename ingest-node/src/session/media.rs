@@ -1,0 +1,108 @@
+//! The media path of a session: source events go through the message builder into the session's machine, and so onto
+//! the bus, without waiting.
+
+use std::sync::Arc;
+
+use millrace_media::frame::TrackKind;
+use millrace_protocol::session::Input;
+use millrace_wire::close_reason::CloseReason;
+use millrace_wire::message::control::ClaimGrant;
+
+use super::core::Core;
+use super::message_builder::{FrameCounts, MessageBuilder};
+use super::source::{MediaError, SourceEvent};
+use crate::context::Context;
+use crate::metrics::{GaugeGuard, IngestMetrics};
+
+/// The media of one epoch on their way to the bus. Dropping it ends the epoch's media.
+pub(crate) struct MediaPath {
+    builder: MessageBuilder,
+    core: Arc<Core>,
+    metrics: IngestMetrics,
+    ended: bool,
+    synthetic_boundaries: u64,
+    _publishing: GaugeGuard,
+}
+
+impl MediaPath {
+    /// Begins the media of the granted epoch.
+    pub(crate) fn new(context: &Context, grant: &ClaimGrant, core: Arc<Core>) -> Self {
+        Self {
+            builder: MessageBuilder::new(grant, grant.limits.max_bitrate.min(context.config.max_bitrate)),
+            core,
+            metrics: context.metrics.clone(),
+            ended: false,
+            synthetic_boundaries: 0,
+            _publishing: GaugeGuard::new(&context.metrics.publishers),
+        }
+    }
+
+    /// Returns the frames sent so far.
+    pub(crate) fn frames(&self) -> FrameCounts {
+        self.builder.frames()
+    }
+
+    /// Returns the seconds of video since the last keyframe; `None` without video.
+    pub(crate) fn since_keyframe_s(&self) -> Option<i64> {
+        self.builder.since_keyframe_s()
+    }
+
+    /// Takes one event of the source and publishes the messages it completes.
+    pub(crate) fn push(&mut self, event: SourceEvent) -> Result<(), MediaError> {
+        let result = match event {
+            SourceEvent::Frame(frame) => {
+                let before = self.builder.frames();
+                let track = frame.position.track;
+                self.builder.frame(frame);
+                let after = self.builder.frames();
+                // Repair may drop a frame, or add silence.
+                match track {
+                    TrackKind::Video => self.metrics.video_frames.add(after.video - before.video),
+                    TrackKind::Audio => self.metrics.audio_frames.add(after.audio - before.audio),
+                }
+                Ok(())
+            }
+            SourceEvent::Config { position, config } => {
+                self.builder.config(config).map_err(|fault| MediaError { position, fault })
+            }
+            SourceEvent::Metadata(metadata) => {
+                self.builder.metadata(&metadata);
+                Ok(())
+            }
+            SourceEvent::End(end) => {
+                self.end(end.reason);
+                Ok(())
+            }
+        };
+        self.publish();
+        result
+    }
+
+    /// Ends the epoch's media: the last message is published.
+    pub(crate) fn end(&mut self, reason: CloseReason) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
+        self.builder.finish();
+        self.publish();
+        self.core.handle(Input::PublisherGone(reason));
+    }
+
+    fn publish(&mut self) {
+        while let Some(units) = self.builder.poll() {
+            self.core.handle(Input::Media(units));
+        }
+        let synthetic = self.builder.segments().synthetic_boundaries;
+        if synthetic != self.synthetic_boundaries {
+            self.metrics.synthetic_boundaries.add(synthetic - self.synthetic_boundaries);
+            self.synthetic_boundaries = synthetic;
+        }
+    }
+}
+
+impl Drop for MediaPath {
+    fn drop(&mut self) {
+        // Only a panic drops the media of a session that has not ended.
+        self.end(CloseReason::Internal);
+    }
+}

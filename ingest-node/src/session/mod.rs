@@ -1,0 +1,71 @@
+//! A publisher's session: the claim of its key, its media on their way to the bus, and the supervision of the worker
+//! that packages them. It knows no protocol: the publisher is a [`source::Source`].
+//!
+//! The session outlives its publisher: until all that was received is stored, it answers repairs and supervises workers.
+
+mod bandwidth;
+mod bitrate;
+mod claim;
+mod core;
+mod disconnect;
+mod discontinuities;
+mod media;
+mod message_builder;
+mod publisher;
+mod relay;
+pub(crate) mod source;
+mod tasks;
+
+use std::sync::Arc;
+
+use millrace_wire::close_reason::CloseReason;
+
+use crate::admission::ConnectionPermit;
+use crate::context::Context;
+use publisher::Publisher;
+use relay::Relay;
+use source::{PublishEnd, Source};
+
+/// Runs one publish from its claim to its end; returns how it ended. The source has been closed then.
+pub(crate) async fn publish<S: Source>(
+    context: &Arc<Context>,
+    source: &mut S,
+    permit: &mut ConnectionPermit,
+) -> PublishEnd {
+    let identity = source.identity();
+    let opened = if context.drain.is_draining() {
+        Err(CloseReason::Draining)
+    } else {
+        Publisher::open(context, &identity).await
+    };
+    let end = match opened {
+        Ok(publisher) => {
+            let grant = publisher.grant();
+            publisher.span().in_scope(|| {
+                let (address, protocol) = (identity.address, identity.protocol);
+                tracing::info!(%address, protocol, first_msn = grant.first_msn.0, "publish started");
+            });
+            permit.set_publishing(true);
+            let mut relay = Relay::new(context, publisher);
+            let end = relay.run(source).await;
+            permit.set_publishing(false);
+            relay.end(&end);
+            end
+        }
+        Err(reason) => {
+            if reason.is_guess() {
+                tokio::time::sleep(permit.refusal_delay(context.now())).await;
+            }
+            refused(context, reason)
+        }
+    };
+    source.close(&end).await;
+    end
+}
+
+/// Counts and logs a publisher that is refused for `reason`.
+pub(crate) fn refused(context: &Context, reason: CloseReason) -> PublishEnd {
+    context.metrics.refused.with(&[reason.code()]).inc();
+    tracing::info!(reason = reason.code(), "publisher refused");
+    reason.into()
+}

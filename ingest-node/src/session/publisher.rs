@@ -1,0 +1,179 @@
+//! A publisher with an epoch: its claim, its media path, and beside it, each in a task of its own, the session's machine
+//! (lease, kicks, workers' supervision) and the repairs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use millrace_bus::{BusError, Subscription};
+use millrace_runtime::supervisor::Policy;
+use millrace_wire::close_reason::CloseReason;
+use millrace_wire::ids::{SessionId, UnixMillis};
+use millrace_wire::message::control::{ClaimGrant, ClaimRequest};
+use millrace_wire::subjects;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+use super::claim::claim;
+use super::core::Core;
+use super::disconnect::DisconnectSignal;
+use super::media::MediaPath;
+use super::message_builder::FrameCounts;
+use super::source::{Identity, MediaError, SourceEvent};
+use super::tasks::{self, SessionTask};
+use crate::context::Context;
+use crate::limits;
+use crate::metrics::GaugeGuard;
+
+/// A publisher whose key was granted.
+pub(crate) struct Publisher {
+    grant: ClaimGrant,
+    media: MediaPath,
+    disconnect: DisconnectSignal,
+    span: tracing::Span,
+}
+
+impl Publisher {
+    /// Claims the key and starts the session's tasks.
+    pub(crate) async fn open(context: &Arc<Context>, identity: &Identity) -> Result<Self, CloseReason> {
+        let Some(key_hash) = identity.credential.key_hash(context.key_secret.expose()) else {
+            return Err(CloseReason::UnknownKey);
+        };
+        let session = SessionId::generate(UnixMillis(context.clock.unix_ms()), &mut rand::rng());
+        let unavailable = |error: BusError| {
+            tracing::warn!(%error, "the bus is not available; the publisher is refused");
+            CloseReason::Unavailable
+        };
+        // Before the claim: control may kick as soon as it has granted.
+        let kicks = context.bus.subscribe(&subjects::control_kick(session), 16).await.map_err(unavailable)?;
+        let request = ClaimRequest {
+            key_hash,
+            session,
+            node: context.node.clone(),
+            addr: Some(identity.address),
+            protocol: identity.protocol.to_owned(),
+        };
+        let limit = Duration::from_secs(u64::from(context.config.publish_timeout_s));
+        let asked = tokio::time::Instant::now();
+        let grant = claim(&context.bus, &request, limit).await?;
+        context.metrics.claim.observe(asked.elapsed().as_secs_f64());
+        let span = tracing::info_span!("session", stream = %grant.stream, epoch = grant.epoch.0, %session);
+        Self::begin(context, grant, session, kicks, span.clone()).instrument(span).await.map_err(unavailable)
+    }
+
+    async fn begin(
+        context: &Arc<Context>,
+        grant: ClaimGrant,
+        session: SessionId,
+        kicks: Subscription,
+        span: tracing::Span,
+    ) -> Result<Self, BusError> {
+        // Before the first message: a worker may ask as soon as it is granted.
+        let ring_subject = subjects::ring_media(grant.stream, grant.epoch);
+        let requests = context.bus.subscribe(&ring_subject, limits::REPAIR_QUEUE).await?;
+        let disconnect = DisconnectSignal::new(&context.cutoff);
+        let core = Arc::new(Core::new(context, &grant, session, disconnect.clone()));
+        let task = SessionTask::new(context, &grant, session, core.clone(), kicks).await?;
+        let tasks = Tasks { context: context.clone(), disconnect: disconnect.clone(), span: span.clone() };
+        let open = (GaugeGuard::new(&context.metrics.sessions), context.drain.guard());
+        let over = CancellationToken::new();
+        let repairs = tasks::answer_repairs(
+            core.clone(),
+            context.bus.clone(),
+            context.metrics.clone(),
+            requests,
+            over.clone(),
+        );
+        tasks.start("repair", |_| repairs).await;
+        tasks
+            .start("session", |stop| async move {
+                // After the session no reader asks for repairs any more.
+                let _over = over.drop_guard();
+                task.run(stop).await;
+                drop(open);
+            })
+            .await;
+        let media = MediaPath::new(context, &grant, core);
+        Ok(Self { grant, media, disconnect, span })
+    }
+
+    /// Returns control's grant: the epoch, its first numbers, limits and settings.
+    pub(crate) fn grant(&self) -> &ClaimGrant {
+        &self.grant
+    }
+
+    /// Returns the span that log lines of the session belong to.
+    pub(crate) fn span(&self) -> &tracing::Span {
+        &self.span
+    }
+
+    /// Returns the signal that ends the publish for another reason than the publisher's will.
+    pub(crate) fn disconnect(&self) -> &DisconnectSignal {
+        &self.disconnect
+    }
+
+    /// Returns the frames sent so far.
+    pub(crate) fn frames(&self) -> FrameCounts {
+        self.media.frames()
+    }
+
+    /// Returns the seconds of video since the last keyframe; `None` without video.
+    pub(crate) fn since_keyframe_s(&self) -> Option<i64> {
+        self.media.since_keyframe_s()
+    }
+
+    /// Takes one event of the source. An error costs that message alone.
+    pub(crate) fn push(&mut self, event: SourceEvent) -> Result<(), MediaError> {
+        self.media.push(event)
+    }
+
+    /// Ends the media of the epoch.
+    pub(crate) fn end(mut self, reason: CloseReason) {
+        let span = self.span.clone();
+        let _entered = span.enter();
+        self.media.end(reason);
+    }
+}
+
+/// Starts the tasks of a session; a panic in one of them disconnects the publisher.
+struct Tasks {
+    context: Arc<Context>,
+    disconnect: DisconnectSignal,
+    span: tracing::Span,
+}
+
+impl Tasks {
+    async fn start<W: Future<Output = ()> + Send + 'static>(
+        &self,
+        kind: &'static str,
+        make: impl FnOnce(CancellationToken) -> W + Send + 'static,
+    ) {
+        let (mut make, span) = (Some(make), self.span.clone());
+        let disconnect = self.disconnect.clone();
+        let child = self.context.supervisor.spawn(kind, Policy::once(), move |stop| {
+            let work = make.take().map(|make| make(stop).instrument(span.clone()));
+            let guard = DisconnectOnPanic(disconnect.clone());
+            async move {
+                let _guard = guard;
+                if let Some(work) = work {
+                    work.await;
+                }
+                Ok(())
+            }
+        });
+        if let Err(error) = child.await {
+            tracing::error!(%error, kind, "a task of the session cannot be started; the publisher is disconnected");
+            self.disconnect.close(CloseReason::Internal);
+        }
+    }
+}
+
+/// Disconnects the publisher when the task that holds it unwinds.
+struct DisconnectOnPanic(DisconnectSignal);
+
+impl Drop for DisconnectOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.close(CloseReason::Internal);
+        }
+    }
+}

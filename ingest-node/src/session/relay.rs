@@ -1,0 +1,154 @@
+//! The loop between a source and its session, and the limits that hold for every protocol: bitrate, unusable
+//! messages in a row, distance of keyframes.
+
+use std::time::Duration;
+
+use millrace_wire::close_reason::CloseReason;
+
+use super::bitrate::BitrateMeter;
+use super::disconnect::Disconnected;
+use super::publisher::Publisher;
+use super::source::{MediaError, PublishEnd, Source, SourceEvent};
+use crate::context::Context;
+use crate::limits;
+
+/// One accepted publish.
+pub(crate) struct Relay<'a> {
+    context: &'a Context,
+    publisher: Publisher,
+    disconnected: Disconnected,
+    meter: BitrateMeter,
+    started: Duration,
+    received_bytes: u64,
+    bad_media: u32,
+    keyframe_requested: bool,
+}
+
+impl<'a> Relay<'a> {
+    /// Begins to relay for `publisher`.
+    pub(crate) fn new(context: &'a Context, publisher: Publisher) -> Self {
+        let limit = publisher.grant().limits.max_bitrate.min(context.config.max_bitrate);
+        Self {
+            context,
+            disconnected: publisher.disconnect().fired(),
+            publisher,
+            meter: BitrateMeter::new(limit),
+            started: context.now(),
+            received_bytes: 0,
+            bad_media: 0,
+            keyframe_requested: false,
+        }
+    }
+
+    /// Relays until the source, a limit or the session ends the publish.
+    pub(crate) async fn run<S: Source>(&mut self, source: &mut S) -> PublishEnd {
+        if let Err(end) = source.accept() {
+            return end;
+        }
+        loop {
+            while let Some(event) = source.next_event() {
+                if let Err(end) = self.on_event(event, source) {
+                    return end;
+                }
+            }
+            let received = tokio::select! {
+                // A source that has data needs no look at the signal; tokio's budget ends a run of reads.
+                biased;
+                received = source.receive() => received,
+                () = &mut self.disconnected => return self.publisher.disconnect().reason().into(),
+            };
+            if let Err(end) = self.on_received(received) {
+                return end;
+            }
+        }
+    }
+
+    /// Ends the media of the epoch. The session goes on until they are stored.
+    pub(crate) fn end(self, end: &PublishEnd) {
+        let frames = self.publisher.frames();
+        let seconds = self.context.now().saturating_sub(self.started).as_secs();
+        self.publisher.span().in_scope(|| {
+            tracing::info!(
+                reason = %end.reason,
+                detail = end.text,
+                seconds,
+                bytes = self.received_bytes,
+                video = frames.video,
+                audio = frames.audio,
+                "publish ended; the session waits until its media are stored"
+            );
+        });
+        self.publisher.end(end.reason);
+    }
+
+    fn on_event<S: Source>(
+        &mut self,
+        event: Result<SourceEvent, MediaError>,
+        source: &mut S,
+    ) -> Result<(), PublishEnd> {
+        match event {
+            Ok(SourceEvent::End(end)) => Err(end),
+            Ok(SourceEvent::Metadata(metadata)) => {
+                self.publisher.span().in_scope(|| tracing::debug!(?metadata, "metadata"));
+                self.publisher
+                    .push(SourceEvent::Metadata(metadata))
+                    .or_else(|error| self.on_bad_media(&error))
+            }
+            Ok(event) => match self.publisher.push(event) {
+                Ok(()) => {
+                    self.bad_media = 0;
+                    self.check_keyframes(source)
+                }
+                Err(error) => self.on_bad_media(&error),
+            },
+            Err(error) => self.on_bad_media(&error),
+        }
+    }
+
+    fn on_received(&mut self, bytes: usize) -> Result<(), PublishEnd> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        self.context.metrics.received.add(bytes as u64);
+        self.received_bytes += bytes as u64;
+        if self.meter.add(self.context.now(), bytes) {
+            return Ok(());
+        }
+        let rate = self.meter.bits_per_second() / 1_000;
+        let text = format!("{rate} kb/s over ten seconds exceed the stream's bitrate limit");
+        Err(PublishEnd { reason: CloseReason::BitrateExceeded, text })
+    }
+
+    /// Counts an unusable message. One is the encoder's hiccup; many in a row, or a fault that no later message can
+    /// make good, end the publish.
+    fn on_bad_media(&mut self, error: &MediaError) -> Result<(), PublishEnd> {
+        self.context.metrics.bad_media.inc();
+        self.bad_media += 1;
+        tracing::debug!(%error, "media message dropped");
+        let too_many = (self.bad_media > limits::MAX_BAD_MEDIA).then_some(CloseReason::UnsupportedCodec);
+        match error.fault.ends_publish().or(too_many) {
+            Some(reason) => Err(PublishEnd { reason, text: error.to_string() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Asks for a keyframe after half the longest distance, and ends the publish after the whole one.
+    fn check_keyframes<S: Source>(&mut self, source: &mut S) -> Result<(), PublishEnd> {
+        let limit = self.context.config.max_keyframe_interval_s;
+        let since = self.publisher.since_keyframe_s().unwrap_or_default();
+        if since > i64::from(limit) {
+            let text = format!("no keyframe for {limit} s: set the encoder's keyframe interval to 2 s");
+            return Err(PublishEnd { reason: CloseReason::UnsupportedCodec, text });
+        }
+        if since < i64::from(limit / 2) {
+            self.keyframe_requested = false;
+        } else if !self.keyframe_requested {
+            self.keyframe_requested = true;
+            let sent = source.request_keyframe();
+            self.publisher
+                .span()
+                .in_scope(|| tracing::debug!(since, sent, "no keyframe for long; one is requested"));
+        }
+        Ok(())
+    }
+}
