@@ -1,4 +1,4 @@
-//! `[transcode]` of the configuration.
+//! The section `[transcode]` of the configuration.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -8,16 +8,17 @@ use millrace_runtime::Section;
 use millrace_store::UploaderConfig;
 use serde::Deserialize;
 
-/// One unit in so many is kept for copied streams: a node full of encoders still takes in a whole event's streams.
+/// The share of the capacity that is reserved for copied streams is one in this many: a node full of encoders can still
+/// take all streams of an event.
 const COPY_SHARE: u64 = 4;
 
-/// `[transcode]`: how much this worker takes on and how it stores.
+/// The settings of `[transcode]`: how many jobs the worker takes and how it uploads.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Where `/metrics`, `/healthz` and `/readyz` are served; nowhere when absent.
+    /// The address that `/metrics`, `/healthz` and `/readyz` are served on; they are not served when it is absent.
     pub metrics_listen: Option<SocketAddr>,
-    /// Streams packaged at once; beyond them the worker does not bid.
+    /// Streams that are packaged at once; a worker that has as many does not bid.
     pub max_jobs: u32,
     /// Cost units of all jobs together; a copied stream costs one. As many as `max_jobs` when absent.
     pub capacity: Option<u64>,
@@ -27,7 +28,7 @@ pub struct Config {
     pub spill_bytes: usize,
     /// Objects sent to the store at the same time.
     pub parallel_uploads: usize,
-    /// Seconds running jobs have to move to other workers after a drain began.
+    /// Seconds that running jobs have to move to other workers after a drain began.
     pub drain_s: u32,
 }
 
@@ -48,7 +49,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Bounds of the upload queue.
+    /// Returns the bounds of the upload queue.
     pub(crate) fn uploads(&self) -> UploaderConfig {
         UploaderConfig {
             max_bytes: self.spill_bytes,
@@ -57,14 +58,14 @@ impl Config {
         }
     }
 
-    /// What the worker may take on.
+    /// Returns the limits on the worker's jobs.
     pub(crate) fn admission(&self) -> AdmissionLimits {
         let capacity = self.capacity.unwrap_or_else(|| u64::from(self.max_jobs));
         let copy_reserve = self.copy_reserve.unwrap_or(capacity / COPY_SHARE);
         AdmissionLimits { jobs: self.max_jobs as usize, capacity, copy_reserve }
     }
 
-    /// How long a drain may take.
+    /// Returns the longest time a drain may take.
     pub(crate) fn drain(&self) -> Duration {
         Duration::from_secs(u64::from(self.drain_s))
     }
@@ -96,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn capacity_follows_the_jobs_unless_it_is_given() {
+    fn config_derives_capacity_from_max_jobs_unless_it_is_set() {
         let limits = |config: Config| {
             let AdmissionLimits { jobs, capacity, copy_reserve } = config.admission();
             (jobs, capacity, copy_reserve)

@@ -1,24 +1,21 @@
-//! The transcode node: bids for jobs, packages media, uploads segments and announces them.
+//! The transcode node: a worker that bids for jobs, packages their media, stores segments and announces them.
 //!
-//! One task per job drives `millrace_protocol`'s author, which decides what is said when, and the copy rung's
-//! [`pipeline`], which makes it; uploads and the index happen behind its back.
+//! Each job is one task. It drives `millrace_protocol`'s job machine, which decides when media are packaged and which
+//! facts are announced, and the job's [`rungs`], which make parts and segments. Uploads, the segment index, checkpoints
+//! and playlists are written by the tasks of `output`; the live path never waits for them.
 #![forbid(unsafe_code)]
 
-mod archive;
 mod config;
-mod convert;
-mod index;
+mod context;
 mod job;
-mod keeper;
 mod metrics;
 mod node;
-pub mod pipeline;
-mod playlists;
-mod rest;
+mod output;
 mod role;
-mod storage;
+pub mod rungs;
 mod worker;
 
 pub use config::Config;
-pub use node::{Deps, Node, start};
+pub use context::Deps;
+pub use node::{Node, start, start_with_rungs};
 pub use role::Transcode;

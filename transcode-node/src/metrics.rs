@@ -1,31 +1,31 @@
-//! What a worker measures.
+//! The metrics of a worker node.
 
 use millrace_runtime::metrics::{Counter, Counters, Gauge, Unit};
 
-/// `millrace_transcode_…`
+/// The worker's metrics, each named `millrace_transcode_` and its field's name.
 #[derive(Debug)]
 pub(crate) struct Metrics {
-    /// Jobs running.
+    /// Jobs that are running.
     pub(crate) jobs: Gauge,
-    /// Jobs granted since the start.
+    /// Jobs granted since the process started.
     pub(crate) grants: Counter,
-    /// Offers not bid for: no room.
+    /// Offers that the worker did not bid for, because it has no room.
     pub(crate) offers_declined: Counter,
     /// Jobs that ended with an error.
     pub(crate) failures: Counter,
-    /// Parts announced.
+    /// Parts that rungs made.
     pub(crate) parts: Counter,
-    /// Segments stored.
+    /// Segments whose objects are in the store.
     pub(crate) segments_stored: Counter,
-    /// Segments that did not get into the store.
+    /// Segments whose uploads failed for good.
     pub(crate) segments_lost: Counter,
-    /// Index facts by what became of them.
+    /// Index facts by the journal's outcome.
     pub(crate) index_facts: Counters,
-    /// Frames of facts that the bus dropped.
+    /// Fragments of facts that the bus dropped; readers ask for them again.
     pub(crate) facts_dropped: Counter,
-    /// Requests of readers for facts they missed.
+    /// Repair requests from readers that missed facts.
     pub(crate) repair_requests: Counter,
-    /// Bytes waiting for the store.
+    /// Bytes that wait for the object store.
     pub(crate) spill: Gauge,
 }
 
@@ -42,7 +42,7 @@ impl Metrics {
             segments_stored: count("segments_stored", "Segments stored"),
             segments_lost: count("segments_lost", "Segments that did not get into the store"),
             index_facts: scope.counters("index_facts", Unit::Count, "Index facts by outcome", &["outcome"]),
-            facts_dropped: count("facts_dropped", "Frames of facts the bus dropped"),
+            facts_dropped: count("facts_dropped", "Fragments of facts the bus dropped"),
             repair_requests: count("repair_requests", "Requests for facts that readers missed"),
             spill: scope.gauge("spill", Unit::Bytes, "Objects waiting for the store"),
         }

@@ -1,47 +1,28 @@
-//! Starting and draining a worker node.
+//! Starts and drains a worker node.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
-use millrace_bus::{JournalConfig, JournalWriter, Outcome, SharedBus};
+use millrace_bus::{JournalConfig, JournalWriter, Outcome};
+use millrace_runtime::Drain;
 use millrace_runtime::supervisor::{Policy, Supervisor};
-use millrace_runtime::{Clock, Drain, Metrics, Readiness};
-use millrace_state::SharedState;
-use millrace_store::{SharedStore, Uploader};
+use millrace_store::Uploader;
 use millrace_wire::ids::NodeId;
 use millrace_wire::subjects;
 
-use crate::archive;
 use crate::config::Config;
-use crate::job;
+use crate::context::{Deps, NodeContext};
+use crate::metrics::Metrics;
+use crate::output::checkpoint::responder;
+use crate::rungs::{BuiltInRungs, RungFactory};
 use crate::worker::Worker;
 
-/// After the jobs have moved on, what waits for the store has this long.
-const SPILL_LIMIT: Duration = Duration::from_secs(30);
+/// The longest time that objects which wait for the store have after the jobs have moved to other workers.
+const UPLOAD_LIMIT: Duration = Duration::from_secs(30);
 
-/// And the index facts of what was stored have this long to be kept.
-const FACTS_LIMIT: Duration = Duration::from_secs(5);
-
-/// What a worker node stands on.
-pub struct Deps {
-    /// Bus for media, offers, grants, heartbeats and repairs.
-    pub bus: SharedBus,
-    /// Where segments go. One attempt per call: the upload queue retries.
-    pub store: SharedStore,
-    /// Where the segment index is kept.
-    pub state: SharedState,
-    /// This process; generated when `None`.
-    pub node: Option<NodeId>,
-    /// Where metrics go.
-    pub metrics: Metrics,
-    /// Where the node says whether it may take jobs.
-    pub readiness: Readiness,
-    /// Time.
-    pub clock: Arc<dyn Clock>,
-    /// Begins when the process is to leave.
-    pub drain: Drain,
-}
+/// The longest time that index facts which wait for the journal have after that.
+const JOURNAL_LIMIT: Duration = Duration::from_secs(5);
 
 /// A running worker node.
 pub struct Node {
@@ -49,7 +30,7 @@ pub struct Node {
     config: Arc<Config>,
     worker: Worker,
     uploader: Arc<Uploader>,
-    facts: Arc<JournalWriter>,
+    index_journal: Arc<JournalWriter>,
     supervisor: Supervisor,
     drain: Drain,
 }
@@ -60,11 +41,20 @@ impl std::fmt::Debug for Node {
     }
 }
 
-/// Starts the node: when this returns it bids for jobs and answers for streams whose author is gone.
+/// Starts the node. When this returns, the node bids for jobs and answers snapshot requests for streams that have no
+/// author.
 ///
 /// # Errors
-/// When the actor system or the name of the node cannot be had.
+/// Fails if the actor system does not start, a subscription is refused, or no node name can be made.
 pub async fn start(config: Config, deps: Deps) -> Result<Node> {
+    start_with_rungs(config, deps, Arc::new(BuiltInRungs)).await
+}
+
+/// As [`start`], with jobs whose rungs `rungs` starts.
+///
+/// # Errors
+/// As [`start`].
+pub async fn start_with_rungs(config: Config, deps: Deps, rungs: Arc<dyn RungFactory>) -> Result<Node> {
     let config = Arc::new(config);
     let id = match deps.node {
         Some(node) => node,
@@ -73,43 +63,46 @@ pub async fn start(config: Config, deps: Deps) -> Result<Node> {
     let drain = deps.drain.child();
     let supervisor = Supervisor::start("transcode", &deps.metrics, &drain)?;
     let uploader = Arc::new(Uploader::start(&deps.store, config.uploads()));
-    let metrics = Arc::new(crate::metrics::Metrics::new(&deps.metrics));
+    let metrics = Arc::new(Metrics::new(&deps.metrics));
     deps.readiness.follow("transcode.bus", deps.bus.connected(), "not connected to the bus");
     watch_spill(&uploader, &metrics);
     let journal = JournalConfig::new(subjects::INDEX_STREAM, subjects::INDEX_SUBJECTS);
     let counted = metrics.clone();
-    let told = move |outcome: Outcome| counted.index_facts.with(&[outcome.name()]).inc();
-    let facts = Arc::new(JournalWriter::start(deps.bus.clone(), journal, told));
-    let archived = (deps.bus.clone(), deps.state.clone());
-    let job_deps = job::Deps {
+    let on_outcome = move |outcome: Outcome| counted.index_facts.with(&[outcome.name()]).inc();
+    let index_journal = Arc::new(JournalWriter::start(deps.bus.clone(), journal, on_outcome));
+    let context = NodeContext {
         node: id.clone(),
         bus: deps.bus,
         store: deps.store,
         state: deps.state,
         uploader: uploader.clone(),
-        facts: facts.clone(),
+        index_journal: index_journal.clone(),
         clock: deps.clock,
         metrics,
     };
-    let worker = Worker::new(&config, job_deps, drain.clone(), supervisor.clone());
+    let worker = Worker::new(&config, context.clone(), rungs, drain.clone(), supervisor.clone());
+    spawn_services(&supervisor, &worker, context).await?;
+    leave_when_drained(&worker, &drain);
+    tracing::info!(node = %id, limits = ?config.admission(), "transcode node started; bidding for jobs");
+    Ok(Node { id, config, worker, uploader, index_journal, supervisor, drain })
+}
+
+async fn spawn_services(supervisor: &Supervisor, worker: &Worker, context: NodeContext) -> Result<()> {
     let bidding = worker.clone();
     supervisor
         .spawn_ready("worker", Policy::vital(), move |stop, ready| bidding.clone().run(stop, ready))
         .await?;
     let backlog = worker.clone();
     supervisor.spawn("backlog", Policy::vital(), move |stop| backlog.clone().serve_backlog(stop)).await?;
-    let (bus, state) = archived;
     supervisor
-        .spawn_ready("archive", Policy::vital(), move |stop, ready| {
-            archive::run(bus.clone(), state.clone(), stop, ready)
+        .spawn_ready("checkpoint_responder", Policy::vital(), move |stop, ready| {
+            responder::run(context.bus.clone(), context.state.clone(), stop, ready)
         })
         .await?;
-    leave_when_drained(&worker, &drain);
-    tracing::info!(node = %id, limits = ?config.admission(), "transcode node bids for jobs");
-    Ok(Node { id, config, worker, uploader, facts, supervisor, drain })
+    Ok(())
 }
 
-fn watch_spill(uploader: &Uploader, metrics: &Arc<crate::metrics::Metrics>) {
+fn watch_spill(uploader: &Uploader, metrics: &Arc<Metrics>) {
     let (mut stats, metrics) = (uploader.watch(), metrics.clone());
     tokio::spawn(async move {
         while stats.changed().await.is_ok() {
@@ -127,25 +120,26 @@ fn leave_when_drained(worker: &Worker, drain: &Drain) {
 }
 
 impl Node {
-    /// The name this process goes by in the cluster.
+    /// Returns this process's name in the cluster.
     pub fn id(&self) -> &NodeId {
         &self.id
     }
 
-    /// Takes no new jobs, hands the running ones to other workers, and returns when everything is stored (or the
-    /// configured time is over).
+    /// Takes no new jobs and hands the running ones to other workers. Returns when everything is stored, or when the
+    /// configured time is over.
     pub async fn drain(&self) {
         self.drain.start("node is drained");
         self.worker.leave();
         if !self.drain.finished(self.config.drain()).await {
-            tracing::warn!("jobs were still running at the end of the drain");
+            tracing::warn!("drain time is over with jobs still running; their sessions grant them anew");
         }
-        if !self.uploader.drain(SPILL_LIMIT).await {
-            tracing::warn!(objects = self.uploader.stats().objects, "objects were not stored before leaving");
+        if !self.uploader.drain(UPLOAD_LIMIT).await {
+            let objects = self.uploader.stats().objects;
+            tracing::warn!(objects, "objects not stored before the node left");
         }
         self.supervisor.stop().await;
-        if !self.facts.flush(FACTS_LIMIT).await {
-            tracing::warn!("index facts were not kept before leaving");
+        if !self.index_journal.flush(JOURNAL_LIMIT).await {
+            tracing::warn!("index facts not written to the journal before the node left");
         }
     }
 }

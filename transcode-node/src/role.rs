@@ -1,4 +1,4 @@
-//! This node as a role of a cluster: on NATS, Redis and S3.
+//! The transcode node as a role of a cluster, on NATS, Redis and S3.
 
 use millrace_node::{Process, Role};
 use millrace_runtime::ConfigTree;
@@ -6,7 +6,7 @@ use millrace_runtime::http::HttpHandle;
 
 use crate::{Config, Deps, Node, start};
 
-/// The role.
+/// The transcode role.
 #[derive(Debug)]
 pub struct Transcode;
 

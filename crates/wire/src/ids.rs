@@ -210,6 +210,18 @@ token!(
     Rendition, false
 );
 
+token!(
+    /// The name of a rung of a stream's ladder: lower-case letters, digits, `-`, `_`. A rung makes one or more renditions.
+    RungId, false
+);
+
+impl RungId {
+    /// Returns the id of the rung that packages the publisher's bits without encoding.
+    pub fn copy() -> Self {
+        Self("copy".into())
+    }
+}
+
 impl Rendition {
     /// The copy rung's video track.
     pub fn video() -> Self {

@@ -36,8 +36,8 @@ pub fn snap(stream: StreamId) -> String {
 }
 /// StreamState requests for every stream.
 pub const SNAP_ALL: &str = "snap.*";
-/// Queue group of those who speak for streams whose author is gone.
-pub const ARCHIVE_QUEUE: &str = "archive";
+/// The queue group of workers that answer snapshot requests from checkpoints, for streams that have no author.
+pub const CHECKPOINT_QUEUE: &str = "checkpoint";
 /// The stream that a snapshot request is about.
 pub fn snap_stream(subject: &str) -> Option<StreamId> {
     subject.strip_prefix("snap.")?.parse().ok()

@@ -1,10 +1,12 @@
 //! How a job ends: the packager is flushed, the epoch sealed and reported to control; while the publisher is away the
 //! author goes on with GAPs, until the end or a newer epoch. A superseded author only finishes its uploads.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use millrace_wire::fact::Fact;
 use millrace_wire::fragment::FragmentError;
-use millrace_wire::ids::{DiscontinuitySeq, Generation, Msn};
+use millrace_wire::ids::{DiscontinuitySeq, Generation, Msn, RungId};
 use millrace_wire::message::announce::{EpochAnnouncement, EpochPhase};
 use millrace_wire::message::control::SealReport;
 
@@ -31,6 +33,8 @@ enum Stage {
 #[derive(Debug)]
 pub(super) struct Ending {
     stage: Stage,
+    /// Rungs that have not handed in everything yet.
+    flushing: BTreeSet<RungId>,
     away: Option<EpochPhase>,
     epoch_over: bool,
     report_at: Option<Millis>,
@@ -44,6 +48,7 @@ impl Ending {
     pub(super) fn new(now: Millis, stored: bool) -> Self {
         Self {
             stage: if stored { Stage::Sealed } else { Stage::Running },
+            flushing: BTreeSet::new(),
             away: None,
             epoch_over: false,
             report_at: stored.then_some(now),
@@ -97,10 +102,17 @@ impl WorkerJob {
     pub(super) fn flush(&mut self) {
         self.ending.stage = Stage::Flushing;
         self.intake.finish();
-        self.out.push_back(Output::Flush);
+        self.ending.flushing.clone_from(&self.rungs);
+        self.out.extend(self.rungs.iter().cloned().map(Output::Flush));
     }
 
-    pub(super) fn seal(&mut self, now: Millis) -> Result<(), FragmentError> {
+    /// Seals the epoch once every rung has handed in everything.
+    pub(super) fn on_flushed(&mut self, now: Millis, rung: &RungId) -> Result<(), FragmentError> {
+        self.ending.flushing.remove(rung);
+        if self.ending.flushing.is_empty() { self.seal(now) } else { Ok(()) }
+    }
+
+    fn seal(&mut self, now: Millis) -> Result<(), FragmentError> {
         if self.ending.stage != Stage::Flushing {
             return Ok(());
         }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use millrace_wire::fact::{MediaDuration, Part, Segment, TrackInfo};
-use millrace_wire::ids::{InitVersion, Msn, Rendition};
+use millrace_wire::ids::{InitVersion, Msn, Rendition, RungId};
 use millrace_wire::message::announce::{EpochAnnouncement, IndexFact, SessionAnnouncement};
 use millrace_wire::message::control::SealReport;
 use millrace_wire::message::job::Heartbeat;
@@ -11,7 +11,7 @@ use millrace_wire::message::repair::{RepairReply, RepairRequest};
 
 use crate::log::writer::EncodedMessage;
 
-/// What the packager made.
+/// The result of a rung's work: one item of what it made of the media.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Packaged {
     /// An initialisation section.
@@ -36,7 +36,7 @@ pub enum Packaged {
     Part(Part, Vec<Bytes>),
     /// A segment is complete; its bytes are its parts'.
     Segment(Segment),
-    /// All that [`Output::Flush`] asked for has been handed in.
+    /// The rung has handed in everything that [`Output::Flush`] asked it for.
     Flushed,
 }
 
@@ -47,8 +47,8 @@ pub enum Input {
     Media(MediaMessage),
     /// The session's reply to [`Output::AskMedia`].
     MediaReply(RepairReply),
-    /// From the packager.
-    Packaged(Packaged),
+    /// A rung made this, at once or later.
+    Packaged(RungId, Packaged),
     /// The object of an [`Output::Upload`] is stored.
     Stored(Rendition, Msn),
     /// From `epoch.{stream}`.
@@ -72,12 +72,12 @@ pub enum Input {
 pub enum Output {
     /// Publish on `live` or `repair.live`.
     Publish(EncodedMessage),
-    /// Hand to the packager, in this order.
+    /// Hand the message to every rung, in this order.
     Package(MediaMessage),
-    /// Media are lost for good: drop the open segments, start again with the next message.
-    ResetPackager,
-    /// Close the open segments as they are, hand everything in, then [`Packaged::Flushed`].
-    Flush,
+    /// Media are lost for good: the rung drops its open segments and starts again with the next message.
+    RestartRung(RungId),
+    /// The rung closes its open segments as they are, hands everything in, then [`Packaged::Flushed`], at once or later.
+    Flush(RungId),
     /// Request on `ring.media`; hand the reply in.
     AskMedia(RepairRequest),
     /// Publish on the heartbeat subject.

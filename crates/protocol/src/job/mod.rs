@@ -7,12 +7,12 @@ mod intake;
 mod io;
 mod objects;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use millrace_wire::fact::{Fact, Gap, MediaDuration, StreamState};
 use millrace_wire::fragment::FragmentError;
-use millrace_wire::ids::{Msn, NodeId, PartIndex, UnixMillis};
+use millrace_wire::ids::{Msn, NodeId, PartIndex, RungId, UnixMillis};
 use millrace_wire::message::job::{Grant, Heartbeat};
 use millrace_wire::message::repair::{RepairReply, RepairRequest};
 
@@ -42,6 +42,7 @@ pub struct WorkerJob {
     intake: Intake,
     objects: Objects,
     ending: Ending,
+    rungs: BTreeSet<RungId>,
     active: bool,
     announced: bool,
     leaving: bool,
@@ -60,7 +61,7 @@ impl Machine for WorkerJob {
         match input {
             Input::Media(m) if m.epoch == self.grant.epoch => self.intake.receive(now, m),
             Input::MediaReply(reply) => self.on_reply(now, &reply),
-            Input::Packaged(p) => self.on_packaged(now, p)?,
+            Input::Packaged(rung, packaged) => self.on_packaged(now, &rung, packaged)?,
             Input::Stored(rendition, msn) => self.on_stored(now, rendition, msn)?,
             Input::Epoch(a) => self.on_epoch(&a),
             Input::Session(a)
@@ -105,11 +106,12 @@ impl Machine for WorkerJob {
 }
 
 impl WorkerJob {
-    /// Starts the job of `grant` on `node`; `seed` spreads its repair requests.
+    /// Starts the job of `grant` on `node` with the rungs that package its media; `seed` spreads its repair requests.
     pub fn new(
         now: Millis,
         grant: Grant,
         node: NodeId,
+        rungs: BTreeSet<RungId>,
         max_payload: usize,
         seed: u64,
     ) -> Result<Self, FragmentError> {
@@ -127,6 +129,7 @@ impl WorkerJob {
             author,
             objects: Objects::default(),
             ending: Ending::new(now, stored),
+            rungs,
             active: true,
             // Its session announces it as it grants it.
             announced: grant.generation == FIRST_GENERATION,
@@ -149,6 +152,12 @@ impl WorkerJob {
     pub fn snapshot(&self) -> Option<&StreamState> {
         (self.active && self.announced).then(|| self.author.view())
     }
+    /// Returns true while the job announces nothing because its successor is ready. What rungs make meanwhile must wait:
+    /// the successor builds on what readers were shown.
+    pub fn is_quiescing(&self) -> bool {
+        self.yielding.is_silent()
+    }
+
     /// Takes a repair request from `ring.live`; gives the reply.
     pub fn repair(&mut self, now: Millis, request: &RepairRequest) -> RepairReply {
         let reply = self.author.repair(now, request);
@@ -158,7 +167,7 @@ impl WorkerJob {
     /// What the ring has lost becomes GAPs, with the segments that it touches.
     fn on_reply(&mut self, now: Millis, reply: &RepairReply) {
         if self.intake.on_reply(now, reply) {
-            self.out.push_back(Output::ResetPackager);
+            self.out.extend(self.rungs.iter().cloned().map(Output::RestartRung));
             self.objects.drop_open();
         }
     }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use millrace_wire::fact::{Fact, Part, Segment, TrackInfo};
 use millrace_wire::fragment::FragmentError;
-use millrace_wire::ids::{InitVersion, Msn, Rendition};
+use millrace_wire::ids::{InitVersion, Msn, Rendition, RungId};
 use millrace_wire::message::announce::IndexFact;
 use millrace_wire::message::job::Grant;
 
@@ -39,7 +39,12 @@ impl Objects {
 }
 
 impl WorkerJob {
-    pub(super) fn on_packaged(&mut self, now: Millis, packaged: Packaged) -> Result<(), FragmentError> {
+    pub(super) fn on_packaged(
+        &mut self,
+        now: Millis,
+        rung: &RungId,
+        packaged: Packaged,
+    ) -> Result<(), FragmentError> {
         match packaged {
             Packaged::Init { rendition, version, info, bytes } => {
                 self.on_init(now, rendition, version, info, bytes)
@@ -55,7 +60,7 @@ impl WorkerJob {
             }
             Packaged::Part(part, pieces) => self.on_part(now, part, pieces),
             Packaged::Segment(segment) => self.on_segment(now, segment),
-            Packaged::Flushed => self.seal(now),
+            Packaged::Flushed => self.on_flushed(now, rung),
         }
     }
 

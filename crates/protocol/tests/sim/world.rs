@@ -515,7 +515,8 @@ impl World {
                     return;
                 }
                 let (node, seed) = (self.workers[i].node.clone(), self.rng.random());
-                let job = WorkerJob::new(Millis(self.now), *grant, node, 1 << 16, seed).unwrap();
+                let rungs = [RungId::copy()].into();
+                let job = WorkerJob::new(Millis(self.now), *grant, node, rungs, 1 << 16, seed).unwrap();
                 self.workers[i].jobs.insert(key, Job { job, packager: ToyPackager::default() });
                 self.drain_job(i, key);
             }
@@ -546,8 +547,8 @@ impl World {
             let Some(out) = j.job.poll_output() else { return };
             match out {
                 O::Package(m) => j.packager.push(&m.units, &mut made),
-                O::ResetPackager => j.packager = ToyPackager::default(),
-                O::Flush => {
+                O::RestartRung(_) => j.packager = ToyPackager::default(),
+                O::Flush(_) => {
                     j.packager.flush(&mut made);
                     made.push(Packaged::Flushed);
                 }
@@ -571,7 +572,7 @@ impl World {
                     .get_mut(&key)
                     .unwrap()
                     .job
-                    .handle(Millis(self.now), job::Input::Packaged(p))
+                    .handle(Millis(self.now), job::Input::Packaged(RungId::copy(), p))
                     .unwrap();
             }
         }

@@ -1,4 +1,4 @@
-//! Media units of the bus to the events the packager takes.
+//! Media units as they come over the bus to the events that the packager takes.
 
 use millrace_media::frame::{
     AccessUnit, AudioConfig, AudioFrame, MediaEvent, MediaFrame, SegmentTag, TaggedFrame, TrackConfig,
@@ -7,30 +7,36 @@ use millrace_media::frame::{
 use millrace_wire::message::media::{MediaUnit, Track, UnitKind};
 use thiserror::Error;
 
-/// A unit that cannot be packaged: its sender's fault, and only that unit is lost.
+/// A media unit that cannot be packaged. Only that unit is lost; the fault is its sender's.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("segment {msn}: unreadable {what}: {reason}")]
-pub(crate) struct BadUnit {
-    /// Segment the unit was stamped with.
-    pub(crate) msn: u64,
-    /// Which configuration record.
-    pub(crate) what: &'static str,
-    /// The parser's words.
-    pub(crate) reason: String,
+#[error("segment {msn}, {track:?}: {record} with {length} bytes is malformed: {reason}")]
+pub(super) struct BadUnit {
+    /// Media sequence number of the segment that the unit is tagged with.
+    pub(super) msn: u64,
+    /// The track that the unit belongs to.
+    pub(super) track: Track,
+    /// Name of the configuration record.
+    pub(super) record: &'static str,
+    /// Length of the record in bytes.
+    pub(super) length: usize,
+    /// The parser's error.
+    pub(super) reason: String,
 }
 
-/// What the packager takes for `unit`; media bytes are shared.
+/// Converts a unit to the event that the packager takes; media bytes are shared.
 ///
 /// # Errors
-/// When a configuration record cannot be read.
-pub(crate) fn media_event(unit: MediaUnit) -> Result<MediaEvent, BadUnit> {
+/// Fails if the unit is a configuration record that cannot be read.
+pub(super) fn media_event(unit: MediaUnit) -> Result<MediaEvent, BadUnit> {
     match unit.kind {
         UnitKind::Config { .. } => config_event(&unit),
-        UnitKind::Frame => Ok(MediaEvent::Frame(TaggedFrame { stamp: stamp(&unit), unit: media_unit(unit) })),
+        UnitKind::Frame => {
+            Ok(MediaEvent::Frame(TaggedFrame { stamp: segment_tag(&unit), unit: media_frame(unit) }))
+        }
     }
 }
 
-const fn stamp(unit: &MediaUnit) -> SegmentTag {
+const fn segment_tag(unit: &MediaUnit) -> SegmentTag {
     SegmentTag {
         msn: unit.msn.0,
         discontinuity: unit.discontinuity,
@@ -40,7 +46,7 @@ const fn stamp(unit: &MediaUnit) -> SegmentTag {
     }
 }
 
-fn media_unit(unit: MediaUnit) -> MediaFrame {
+fn media_frame(unit: MediaUnit) -> MediaFrame {
     match unit.track {
         Track::Video => MediaFrame::Video(AccessUnit {
             dts: unit.dts,
@@ -54,8 +60,9 @@ fn media_unit(unit: MediaUnit) -> MediaFrame {
 
 fn config_event(unit: &MediaUnit) -> Result<MediaEvent, BadUnit> {
     let msn = unit.msn.0;
-    let bad = |what, reason: String| BadUnit { msn, what, reason };
-    let data = unit.data.contiguous();
+    let (track, data) = (unit.track, unit.data.contiguous());
+    let length = data.len();
+    let bad = |record, reason: String| BadUnit { msn, track, record, length, reason };
     let config = match unit.track {
         Track::Video => VideoConfig::from_avcc(data)
             .map(TrackConfig::Video)

@@ -1,48 +1,59 @@
-//! The copy rung's pipeline on media as ingest stamps it.
+//! The copy rung, fed with media messages as an ingest node publishes them.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 #[path = "support/audio.rs"]
 mod audio;
 
+use std::task::{Context, Poll, Waker};
+
 use audio::{FIRST, FRAME, RATE, messages, open, unit};
 use bytes::Bytes;
 use millrace_media::packager::PartSetup;
 use millrace_protocol::job::Packaged;
-use millrace_transcode::pipeline::Pipeline;
+use millrace_transcode::rungs::Rung;
+use millrace_transcode::rungs::copy::CopyRung;
 use millrace_wire::ids::{DiscontinuitySeq, Msn};
 use millrace_wire::message::media::{MediaMessage, UnitKind};
 
-fn make(pipeline: &mut Pipeline, messages: &[MediaMessage]) -> Vec<Packaged> {
-    messages.iter().cloned().for_each(|message| pipeline.push(message));
-    if messages.last().is_some_and(|message| message.end) {
-        pipeline.finish();
+/// Returns what the rung makes of the messages. The last message of an epoch closes its open segments.
+fn package(rung: &mut CopyRung, messages: &[MediaMessage]) -> Vec<Packaged> {
+    messages.iter().cloned().for_each(|message| rung.push(message));
+    let ends = messages.last().is_some_and(|message| message.end);
+    if ends {
+        rung.finish();
     }
-    std::iter::from_fn(|| pipeline.poll()).collect()
+    let mut made = Vec::new();
+    while let Poll::Ready(packaged) = rung.poll(&mut Context::from_waker(Waker::noop())) {
+        made.push(packaged);
+    }
+    let flushed = made.iter().filter(|packaged| **packaged == Packaged::Flushed).count();
+    assert_eq!(flushed, usize::from(ends), "flushed once, if it was asked to");
+    assert_eq!(made.last() == Some(&Packaged::Flushed), ends, "nothing comes after it");
+    made
 }
 
 #[test]
-fn segments_are_their_parts_and_follow_the_wall_clock() {
-    let mut pipeline = Pipeline::new(&open(), PartSetup::Measure);
-    let made = make(&mut pipeline, &messages(9));
+fn copy_rung_makes_segments_of_their_parts_on_the_wall_clock() {
+    let mut rung = CopyRung::new(&open(), PartSetup::Measure);
+    let made = package(&mut rung, &messages(9));
     assert!(matches!(made[0], Packaged::Init { .. }), "{:?}", made[0]);
     let (mut parts, mut segments) = (Vec::new(), Vec::new());
     for item in made {
         match item {
-            Packaged::Part(part, pieces) => {
-                let bytes = pieces.concat();
+            Packaged::Part(part, body) => {
+                let bytes = body.concat();
                 assert_eq!(part.bytes, bytes.len() as u64);
                 assert_eq!(part.part.0 as usize, parts.len());
                 parts.push(bytes);
             }
             Packaged::Segment(segment) => {
-                let pieces = std::mem::take(&mut parts);
-                assert_eq!(segment.parts as usize, pieces.len());
-                assert_eq!(segment.bytes, pieces.iter().map(|piece| piece.len() as u64).sum::<u64>());
+                let parts = std::mem::take(&mut parts);
+                assert_eq!(segment.parts as usize, parts.len());
+                assert_eq!(segment.bytes, parts.iter().map(|part| part.len() as u64).sum::<u64>());
                 assert_eq!(segment.discontinuity_sequence, DiscontinuitySeq(3));
                 segments.push(segment);
             }
-            Packaged::Init { .. } | Packaged::PartTarget { .. } => {}
-            Packaged::Flushed => panic!("nobody asked for a flush"),
+            Packaged::Init { .. } | Packaged::PartTarget { .. } | Packaged::Flushed => {}
         }
     }
     let numbers: Vec<u64> = segments.iter().map(|segment| segment.msn.0).collect();
@@ -53,21 +64,21 @@ fn segments_are_their_parts_and_follow_the_wall_clock() {
         let step = pair[1].program_date_time.0 - pair[0].program_date_time.0;
         assert!(step.abs_diff(pair[0].duration.as_millis()) <= 1, "{step}");
     }
-    assert_eq!(pipeline.lost_units(), 0);
+    assert_eq!(rung.lost_units(), 0);
 }
 
 #[test]
-fn a_successor_makes_the_same_of_the_same_segment() {
+fn copy_rung_of_a_successor_makes_the_same_facts_of_the_same_segments() {
     let all = messages(9);
-    let mut first = Pipeline::new(&open(), PartSetup::Measure);
-    let made = make(&mut first, &all);
+    let mut first = CopyRung::new(&open(), PartSetup::Measure);
+    let made = package(&mut first, &all);
     let target = made.iter().find_map(|item| match item {
         Packaged::PartTarget { target, .. } => Some(target.ticks as u32),
         _ => None,
     });
     let from = all.iter().position(|message| message.first_msn() == Some(Msn(FIRST + 2))).unwrap();
-    let mut second = Pipeline::new(&open(), PartSetup::Frozen { part_target: target.unwrap() });
-    let again = make(&mut second, &all[from..]);
+    let mut second = CopyRung::new(&open(), PartSetup::Frozen { part_target: target.unwrap() });
+    let again = package(&mut second, &all[from..]);
     let after = |made: Vec<Packaged>| -> Vec<Packaged> {
         made.into_iter()
             .filter(|item| match item {
@@ -81,26 +92,26 @@ fn a_successor_makes_the_same_of_the_same_segment() {
 }
 
 #[test]
-fn an_unreadable_configuration_costs_its_unit_only() {
+fn copy_rung_leaves_out_only_the_unit_of_a_malformed_configuration() {
     let mut all = messages(3);
     all[5]
         .units
         .insert(0, unit(UnitKind::Config { bandwidth: 128_000 }, 5 * FRAME, Bytes::from_static(&[0xFF])));
-    let mut pipeline = Pipeline::new(&open(), PartSetup::Measure);
-    let made = make(&mut pipeline, &all);
-    assert_eq!(pipeline.lost_units(), 1);
+    let mut rung = CopyRung::new(&open(), PartSetup::Measure);
+    let made = package(&mut rung, &all);
+    assert_eq!(rung.lost_units(), 1);
     assert_eq!(made.iter().filter(|item| matches!(item, Packaged::Segment(..))).count(), 2);
 }
 
 #[test]
-fn bandwidth_is_what_ingest_declares_and_is_corrected_upwards_once() {
+fn copy_rung_announces_the_declared_bandwidth_again_only_when_it_grows() {
     let mut all = messages(9);
     let configs = all.iter_mut().flat_map(|message| &mut message.units).filter(|unit| unit.kind.is_config());
     for (config, bandwidth) in configs.zip([100_000, 100_000, 150_000, 140_000, 150_000]) {
         config.kind = UnitKind::Config { bandwidth };
     }
-    let mut pipeline = Pipeline::new(&open(), PartSetup::Measure);
-    let made = make(&mut pipeline, &all);
+    let mut rung = CopyRung::new(&open(), PartSetup::Measure);
+    let made = package(&mut rung, &all);
     let inits = made.iter().filter_map(|item| match item {
         Packaged::Init { version, info, bytes, .. } => Some((version.0, info.bandwidth, bytes.clone())),
         _ => None,

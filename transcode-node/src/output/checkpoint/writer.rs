@@ -1,5 +1,5 @@
-//! The stream's last state in the state store: what a cold edge shows and a returning publisher's session builds on when
-//! nobody who folded the log is there any more.
+//! Writes a stream's newest checkpoint into the state store. Edges that start without a log show it, and a returning
+//! publisher's session builds on it, when no node that followed the log is running any more.
 
 use std::time::Duration;
 
@@ -13,45 +13,47 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// Renditions close their segments within moments of each other: one write is enough for all. What is stored and not yet
-/// written here is listed as missing after a crash, so it is not longer.
-const KEEP_AFTER: Duration = Duration::from_millis(100);
-/// Pauses between attempts while the state store is away.
+/// The pause before a write. Renditions close their segments within moments of each other, so one write serves all. It
+/// is no longer than that: a segment that is stored but not yet in the checkpoint is listed as missing after a crash.
+const COALESCE: Duration = Duration::from_millis(100);
+/// Shortest and longest pause between attempts while the state store is away.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-/// A job that ends waits this long for its last state to be written.
+/// The longest time a job that ends waits for its last checkpoint to be written.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
-/// Writes the newest state, one write at a time, behind the caller's back.
-pub(crate) struct Keeper {
+/// The task that writes one stream's newest checkpoint, one write at a time.
+pub(crate) struct CheckpointWriter {
     latest: watch::Sender<Option<StreamState>>,
     closing: CancellationToken,
-    writer: JoinHandle<()>,
+    task: JoinHandle<()>,
 }
 
-impl Keeper {
+impl CheckpointWriter {
     pub(crate) fn start(state: SharedState, stream: StreamId) -> Self {
         let (latest, reader) = watch::channel(None);
         let closing = CancellationToken::new();
-        let writer = tokio::spawn(write(state, state_keys::snapshot(stream), reader, closing.clone()));
-        Self { latest, closing, writer }
+        let task = tokio::spawn(run(state, state_keys::snapshot(stream), reader, closing.clone()));
+        Self { latest, closing, task }
     }
 
-    /// Has `rest` written; an older one still waiting is not.
-    pub(crate) fn keep(&self, rest: StreamState) {
-        self.latest.send_replace(Some(newest(rest, MAX_SLOTS_AT_REST)));
+    /// Hands `checkpoint` to the task and returns at once. It replaces an older one that still waits.
+    pub(crate) fn write(&self, checkpoint: StreamState) {
+        self.latest.send_replace(Some(newest(checkpoint, MAX_SLOTS_AT_REST)));
     }
 
-    /// Returns when the newest state is written, or not in time.
+    /// Waits until the newest checkpoint is written, at most [`CLOSE_LIMIT`].
     pub(crate) async fn close(self) {
         drop(self.latest);
         self.closing.cancel();
-        if tokio::time::timeout(CLOSE_LIMIT, self.writer).await.is_err() {
-            tracing::warn!("the stream's last state is not written yet");
+        if tokio::time::timeout(CLOSE_LIMIT, self.task).await.is_err() {
+            tracing::warn!(
+                "last checkpoint not written in time; an edge that starts now shows an older state"
+            );
         }
     }
 }
 
-async fn write(
+async fn run(
     state: SharedState,
     key: String,
     mut latest: watch::Receiver<Option<StreamState>>,
@@ -60,18 +62,18 @@ async fn write(
     let mut pause = Backoff::new(RETRY.0, RETRY.1);
     let mut own = None;
     while latest.changed().await.is_ok() {
-        let _ = closing.run_until_cancelled(tokio::time::sleep(KEEP_AFTER)).await;
+        let _ = closing.run_until_cancelled(tokio::time::sleep(COALESCE)).await;
         loop {
             let Some(newest) = latest.borrow_and_update().clone() else { break };
             match put_newer(&state, &key, &newest, &mut own).await {
                 Ok(()) => break,
                 Err(StateError::Conflict { .. }) => {}
                 Err(error @ StateError::Unavailable { .. }) => {
-                    tracing::debug!(%error, "state store away, the last state is written later");
+                    tracing::debug!(%error, "state store unavailable; checkpoint will be written later");
                     pause.wait().await;
                 }
                 Err(error) => {
-                    tracing::error!(%error, "the stream's last state cannot be written");
+                    tracing::error!(%error, "state store refused the checkpoint; the next one is tried");
                     break;
                 }
             }
@@ -80,8 +82,8 @@ async fn write(
     }
 }
 
-/// Writes `new` unless a newer author's state is there. `own` is the version of this author's last write: nothing is read
-/// as long as nobody else writes.
+/// Writes `new` unless the record holds a newer author's checkpoint. `own` is the version of this author's last write:
+/// while it is current nothing needs to be read first.
 async fn put_newer(
     state: &SharedState,
     key: &str,
@@ -92,8 +94,9 @@ async fn put_newer(
     let mut version = own.take();
     if version.is_none() {
         let old = state.get(key).await?;
-        let newer = |value: &[u8]| serde_json::from_slice(value).map_or(true, |old| may_replace(new, &old));
-        if old.as_ref().is_some_and(|old| !newer(&old.value)) {
+        let replaceable =
+            |value: &[u8]| serde_json::from_slice(value).map_or(true, |old| may_replace(new, &old));
+        if old.as_ref().is_some_and(|old| !replaceable(&old.value)) {
             return Ok(());
         }
         version = old.map(|old| old.version);

@@ -11,7 +11,7 @@ use millrace_wire::message::announce::IndexFact;
 use millrace_wire::{state_keys, subjects};
 use tokio::sync::Mutex;
 
-use crate::storage::Storage;
+use super::objects::ObjectRemover;
 
 /// How long segments stay beyond the window: players and edges behind by a window still find them.
 const KEEP_WINDOWS: u32 = 2;
@@ -26,14 +26,19 @@ const ATTEMPTS: u32 = 360;
 pub(crate) struct Index {
     state: SharedState,
     facts: Arc<JournalWriter>,
-    storage: Storage,
+    remover: ObjectRemover,
     record: bool,
     kept: Arc<Mutex<VecDeque<IndexFact>>>,
 }
 
 impl Index {
-    pub(crate) fn new(state: SharedState, facts: Arc<JournalWriter>, storage: Storage, record: bool) -> Self {
-        Self { state, facts, storage, record, kept: Arc::default() }
+    pub(crate) fn new(
+        state: SharedState,
+        facts: Arc<JournalWriter>,
+        remover: ObjectRemover,
+        record: bool,
+    ) -> Self {
+        Self { state, facts, remover, record, kept: Arc::default() }
     }
 
     /// Has the fact kept, writes the entry, and deletes what has left the window, all behind the caller's back.
@@ -41,7 +46,7 @@ impl Index {
         let Ok(value) = serde_json::to_vec(&fact) else { return };
         // Whatever becomes of the entry: the two are in different places, and neither waits for the other's.
         self.facts.append(subjects::index(fact.stream), fact.id(), value.clone().into());
-        let (state, storage) = (self.state.clone(), self.storage.clone());
+        let (state, remover) = (self.state.clone(), self.remover.clone());
         let (kept, record) = (self.kept.clone(), self.record);
         tokio::spawn(async move {
             let key = state_keys::segment(fact.stream, &fact.segment.rendition, fact.epoch, fact.segment.msn);
@@ -51,7 +56,7 @@ impl Index {
                 return;
             }
             if !record {
-                sweep(&state, &storage, &mut *kept.lock().await, fact, window).await;
+                sweep(&state, &remover, &mut *kept.lock().await, fact, window).await;
             }
         });
     }
@@ -59,7 +64,7 @@ impl Index {
 
 async fn sweep(
     state: &SharedState,
-    storage: &Storage,
+    remover: &ObjectRemover,
     kept: &mut VecDeque<IndexFact>,
     newest: IndexFact,
     window: Duration,
@@ -72,7 +77,7 @@ async fn sweep(
         let key = state_keys::segment(stream, &segment.rendition, epoch, segment.msn);
         // The entry goes first: an index never names what is not there.
         if commit(state, Tx::new().delete(key)).await.is_ok() {
-            storage.delete(&segment.rendition, epoch, segment.msn, generation);
+            remover.delete(&segment.rendition, epoch, segment.msn, generation);
         }
     }
 }

@@ -1,0 +1,140 @@
+//! A job's objects: their names and metadata, and their uploads, for which the live path does not wait.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use millrace_store::{Meta, PutBody, SharedStore, UploadError, Uploader};
+use millrace_wire::fact::{self, TrackInfo, TrackMedia};
+use millrace_wire::ids::{Epoch, Generation, InitVersion, Msn, PlaybackId, Rendition};
+use millrace_wire::object_names::{ObjectKind, ObjectName};
+use tokio::sync::mpsc;
+
+/// The Cache-Control of every media object: its name is never used for other bytes, so any cache may keep it for ever.
+const CACHE_CONTROL: &str = "public, max-age=31536000, immutable";
+
+/// The result of one upload.
+#[derive(Debug)]
+pub(crate) struct UploadReport {
+    /// The segment that was uploaded; `None` for an init segment.
+    pub(crate) segment: Option<fact::Segment>,
+    /// `Ok` if the object is in the store.
+    pub(crate) result: Result<(), UploadError>,
+}
+
+/// The objects of one generation of a stream's epoch.
+pub(crate) struct Objects {
+    uploader: Arc<Uploader>,
+    playback: PlaybackId,
+    epoch: Epoch,
+    generation: Generation,
+    content_types: HashMap<Rendition, &'static str>,
+    reports: mpsc::UnboundedSender<UploadReport>,
+}
+
+impl Objects {
+    /// Returns the objects, and the channel on which the result of each upload arrives. The upload queue bounds how many
+    /// can wait on it.
+    pub(crate) fn new(
+        uploader: Arc<Uploader>,
+        playback: PlaybackId,
+        epoch: Epoch,
+        generation: Generation,
+    ) -> (Self, mpsc::UnboundedReceiver<UploadReport>) {
+        let (reports, results) = mpsc::unbounded_channel();
+        let content_types = HashMap::new();
+        (Self { uploader, playback, epoch, generation, content_types, reports }, results)
+    }
+
+    /// Takes a rendition's description, from which the content type of its objects follows.
+    pub(crate) fn describe(&mut self, rendition: &Rendition, info: &TrackInfo) {
+        self.content_types.insert(rendition.clone(), content_type(&info.media));
+    }
+
+    /// Uploads an init segment. The upload queue never drops it for room: no segment of its epoch plays without it.
+    pub(crate) fn upload_init(&self, rendition: &Rendition, version: InitVersion, bytes: Bytes) {
+        let name = self.name(rendition, ObjectKind::Init(version));
+        self.submit(&name, vec![bytes], self.meta(rendition), true, None);
+    }
+
+    /// Uploads a complete segment. Its metadata holds what its index entry says, so that the index can be rebuilt from a
+    /// listing of the bucket.
+    pub(crate) fn upload_segment(&self, segment: fact::Segment, body: Vec<Bytes>) {
+        let name = self.name(&segment.rendition, ObjectKind::Segment(segment.msn, self.generation));
+        let meta = self
+            .meta(&segment.rendition)
+            .with("msn", segment.msn.to_string())
+            .with("duration", format!("{}/{}", segment.duration.ticks, segment.duration.timescale))
+            .with("discontinuity-sequence", segment.discontinuity_sequence.to_string())
+            .with("program-date-time", segment.program_date_time.to_string())
+            .with("init-version", segment.init_version.to_string());
+        self.submit(&name, body, meta, false, Some(segment));
+    }
+
+    fn name(&self, rendition: &Rendition, kind: ObjectKind) -> ObjectName {
+        ObjectName { playback: self.playback, rendition: rendition.clone(), epoch: self.epoch, kind }
+    }
+
+    fn meta(&self, rendition: &Rendition) -> Meta {
+        let meta = self.content_types.get(rendition).map_or_else(Meta::default, |kind| Meta::of_type(*kind));
+        meta.cache(CACHE_CONTROL)
+    }
+
+    fn submit(
+        &self,
+        name: &ObjectName,
+        body: Vec<Bytes>,
+        meta: Meta,
+        essential: bool,
+        segment: Option<fact::Segment>,
+    ) {
+        let ticket = self.uploader.submit(name.key(), PutBody(body), meta, essential);
+        let reports = self.reports.clone();
+        let key = name.key();
+        tokio::spawn(async move {
+            let result = match ticket {
+                Ok(ticket) => ticket.done().await.map(|_| ()),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = &result {
+                tracing::error!(%key, %error, "object not stored; it is served from memory while live and then missing");
+            }
+            // The job may have ended before its upload did: then the result is of no use any more.
+            let _ = reports.send(UploadReport { segment, result });
+        });
+    }
+}
+
+/// Returns the registered content type of an ISO/IEC 14496-12 file with this track (RFC 4337, RFC 8216 §3.3).
+const fn content_type(media: &TrackMedia) -> &'static str {
+    match media {
+        TrackMedia::Video { .. } => "video/mp4",
+        TrackMedia::Audio { .. } => "audio/mp4",
+    }
+}
+
+/// Deletes the objects of one stream's segments.
+#[derive(Clone)]
+pub(crate) struct ObjectRemover {
+    store: SharedStore,
+    playback: PlaybackId,
+}
+
+impl ObjectRemover {
+    pub(crate) const fn new(store: SharedStore, playback: PlaybackId) -> Self {
+        Self { store, playback }
+    }
+
+    /// Deletes a segment that left the window, in a task of its own. An object that cannot be deleted stays until its
+    /// livestream is deleted.
+    pub(crate) fn delete(&self, rendition: &Rendition, epoch: Epoch, msn: Msn, generation: Generation) {
+        let kind = ObjectKind::Segment(msn, generation);
+        let name = ObjectName { playback: self.playback, rendition: rendition.clone(), epoch, kind };
+        let store = self.store.clone();
+        tokio::spawn(async move {
+            if let Err(error) = store.delete(&name.key()).await {
+                tracing::warn!(key = %name, %error, "segment past the window not deleted");
+            }
+        });
+    }
+}

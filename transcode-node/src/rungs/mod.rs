@@ -1,0 +1,64 @@
+//! The rungs of a job's ladder: each turns the published media into the parts and segments of its own renditions.
+//!
+//! A job hands every media message to each of its rungs and announces what they make. It does not know how a rung works:
+//! the [`copy`] rung packages the publisher's bits at once, in the job's own task; a rung that encodes in a child process
+//! answers later, and wakes the job when it does.
+
+pub mod copy;
+mod facts;
+mod media_units;
+mod set;
+
+use std::fmt::Debug;
+use std::task::{Context, Poll};
+
+use millrace_protocol::job::Packaged;
+use millrace_wire::fact::{EpochOpen, StreamState};
+use millrace_wire::ids::RungId;
+use millrace_wire::message::control::StreamSettings;
+use millrace_wire::message::media::MediaMessage;
+
+use self::copy::CopyRung;
+pub(crate) use self::set::RungSet;
+
+/// One rung at work on one epoch.
+pub trait Rung: Debug + Send {
+    /// The rung's name within its job.
+    fn id(&self) -> &RungId;
+
+    /// Takes the next media message in order; media bytes are shared with the other rungs. Never waits: a rung that
+    /// cannot keep up leaves a segment out and reports it as a gap of its renditions.
+    fn push(&mut self, message: MediaMessage);
+
+    /// Closes the open segments as they are. The rung gives [`Packaged::Flushed`] after everything that was pushed
+    /// before, at once or later.
+    fn finish(&mut self);
+
+    /// Gives the next thing made. When there is none yet it arranges for `context`'s waker to be woken, unless the rung
+    /// makes things only within `push` and `finish`, after which the job polls anyway.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Packaged>;
+}
+
+/// Starts the rungs that a stream's settings ask for.
+pub trait RungFactory: Debug + Send + Sync {
+    /// Returns the ids of the rungs that a stream with these settings has; they do not change during a job.
+    fn rungs(&self, settings: &StreamSettings) -> Vec<RungId>;
+
+    /// Starts a rung for the epoch that `open` describes. `base` is the stream's state so far, whose PART-TARGETs the
+    /// rung must keep.
+    fn start(&self, id: &RungId, open: &EpochOpen, base: &StreamState) -> Box<dyn Rung>;
+}
+
+/// The rungs that this build can run.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct BuiltInRungs;
+
+impl RungFactory for BuiltInRungs {
+    fn rungs(&self, _: &StreamSettings) -> Vec<RungId> {
+        vec![RungId::copy()]
+    }
+
+    fn start(&self, _: &RungId, open: &EpochOpen, base: &StreamState) -> Box<dyn Rung> {
+        Box::new(CopyRung::new(open, copy::part_setup(base)))
+    }
+}

@@ -1,0 +1,83 @@
+//! The rungs of one job as one.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use millrace_protocol::job::Packaged;
+use millrace_wire::fact::{EpochOpen, StreamState};
+use millrace_wire::ids::RungId;
+use millrace_wire::message::control::StreamSettings;
+use millrace_wire::message::media::MediaMessage;
+
+use super::{Rung, RungFactory};
+
+/// The rungs of one job.
+#[derive(Debug)]
+pub(crate) struct RungSet {
+    factory: Arc<dyn RungFactory>,
+    rungs: Vec<Box<dyn Rung>>,
+}
+
+impl RungSet {
+    /// Starts the rungs that `settings` ask for.
+    pub(crate) fn start(
+        factory: Arc<dyn RungFactory>,
+        settings: &StreamSettings,
+        open: &EpochOpen,
+        base: &StreamState,
+    ) -> Self {
+        let rungs = factory.rungs(settings).iter().map(|id| factory.start(id, open, base)).collect();
+        Self { factory, rungs }
+    }
+
+    /// Returns the rungs' ids.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = RungId> {
+        self.rungs.iter().map(|rung| rung.id().clone())
+    }
+
+    /// Hands a message to every rung. Media bytes are shared, not copied.
+    pub(crate) fn push(&mut self, message: MediaMessage) {
+        let Some((last, others)) = self.rungs.split_last_mut() else { return };
+        for rung in others {
+            rung.push(message.clone());
+        }
+        last.push(message);
+    }
+
+    /// Asks the rung to close its open segments.
+    pub(crate) fn finish(&mut self, id: &RungId) {
+        if let Some(rung) = self.rungs.iter_mut().find(|rung| rung.id() == id) {
+            rung.finish();
+        }
+    }
+
+    /// Replaces the rung by a new one that starts with the next message; whatever the old one had begun is dropped.
+    pub(crate) fn restart(&mut self, id: &RungId, open: &EpochOpen, base: &StreamState) {
+        if let Some(rung) = self.rungs.iter_mut().find(|rung| rung.id() == id) {
+            *rung = self.factory.start(id, open, base);
+        }
+    }
+
+    /// Returns the next thing that a rung has made already.
+    pub(crate) fn try_next(&mut self) -> Option<(RungId, Packaged)> {
+        match self.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(made) => Some(made),
+            Poll::Pending => None,
+        }
+    }
+
+    /// Waits for the next thing that a rung makes. Cancel safe.
+    pub(crate) async fn next(&mut self) -> (RungId, Packaged) {
+        poll_fn(|context| self.poll(context)).await
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<(RungId, Packaged)> {
+        for rung in &mut self.rungs {
+            if let Poll::Ready(made) = rung.poll(context) {
+                return Poll::Ready((rung.id().clone(), made));
+            }
+        }
+        Poll::Pending
+    }
+}

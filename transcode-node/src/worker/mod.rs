@@ -1,0 +1,198 @@
+//! The worker bids on offered jobs while it has room, takes grants, and runs one task for each granted job.
+
+mod backlog;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use anyhow::Context;
+use bytes::Bytes;
+use millrace_bus::Message;
+use millrace_protocol::admission::{Admission, JobKey};
+use millrace_runtime::supervisor::{Policy, Supervisor};
+use millrace_runtime::{Drain, Exit, Ready};
+use millrace_wire::message::job::{Bid, Grant, GrantOrder, Offer};
+use millrace_wire::subjects;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+use crate::config::Config;
+use crate::context::NodeContext;
+use crate::job::{self, Order};
+use crate::rungs::RungFactory;
+
+/// Offers, and grants, that may wait: every stream of a large cluster may be offered again at the same moment.
+const CAPACITY: usize = 4096;
+/// Orders that may wait for one job.
+const ORDER_CAPACITY: usize = 8;
+
+/// The jobs that run, and their cost.
+struct RunningJobs {
+    orders: HashMap<JobKey, mpsc::Sender<Order>>,
+    admission: Admission,
+}
+
+/// The worker of a node; clones share the same jobs.
+#[derive(Clone)]
+pub(crate) struct Worker {
+    context: NodeContext,
+    rungs: Arc<dyn RungFactory>,
+    drain: Drain,
+    supervisor: Supervisor,
+    running: Arc<watch::Sender<RunningJobs>>,
+}
+
+impl Worker {
+    pub(crate) fn new(
+        config: &Config,
+        context: NodeContext,
+        rungs: Arc<dyn RungFactory>,
+        drain: Drain,
+        supervisor: Supervisor,
+    ) -> Self {
+        let admission = Admission::new(config.admission());
+        let running = Arc::new(watch::Sender::new(RunningJobs { orders: HashMap::new(), admission }));
+        Self { context, rungs, drain, supervisor, running }
+    }
+
+    /// Bids and takes grants until `stop` is cancelled.
+    pub(crate) async fn run(self, stop: CancellationToken, ready: Ready) -> anyhow::Result<()> {
+        let bus = &self.context.bus;
+        let mut offers = bus.subscribe(subjects::JOBS_OFFER, CAPACITY).await.context("offers")?;
+        let grants = subjects::job_grant(&self.context.node);
+        let mut grants = bus.subscribe(&grants, CAPACITY).await.context("grants")?;
+        ready.tell();
+        self.announce_free_capacity();
+        loop {
+            tokio::select! {
+                offer = offers.recv() => self.on_offer(&offer.context("the bus closed the offers")?),
+                order = grants.recv() => self.on_order(order.context("the bus closed the grants")?).await,
+                () = stop.cancelled() => return Ok(()),
+            }
+        }
+    }
+
+    /// Makes sessions that lack a worker offer their jobs again.
+    fn announce_free_capacity(&self) {
+        if !self.drain.is_draining() {
+            let _ = self.context.bus.publish(subjects::JOBS_FREE, Bytes::new());
+        }
+    }
+
+    fn on_offer(&self, message: &Message) {
+        if self.drain.is_draining() {
+            return;
+        }
+        let Ok(offer) = serde_json::from_slice::<Offer>(&message.payload) else {
+            tracing::warn!("malformed job offer dropped");
+            return;
+        };
+        let running = self.running.borrow();
+        let Some(free) = running.admission.bid(offer.cost) else {
+            self.context.metrics.offers_declined.inc();
+            return;
+        };
+        let bid = Bid {
+            round: offer.round,
+            node: self.context.node.clone(),
+            free,
+            continuing: running.orders.keys().any(|(stream, ..)| *stream == offer.stream),
+        };
+        if let Ok(bid) = serde_json::to_vec(&bid) {
+            // A lost bid costs the session one more round of offers.
+            let _ = self.context.bus.publish(&subjects::jobs_bid(offer.session), bid.into());
+        }
+    }
+
+    async fn on_order(&self, message: Message) {
+        match serde_json::from_slice(&message.payload) {
+            Ok(GrantOrder::Grant(grant)) => self.start(*grant).await,
+            Ok(GrantOrder::Yield { stream, epoch, generation }) => {
+                self.order((stream, epoch, generation), Order::Quiesce);
+            }
+            Ok(GrantOrder::Revoke { stream, epoch, generation }) => {
+                self.order((stream, epoch, generation), Order::Revoke);
+            }
+            Err(error) => tracing::warn!(%error, "malformed grant dropped; its session repeats it"),
+        }
+    }
+
+    /// Hands an order to a running job. Sessions repeat their orders, so one that finds no room is not lost.
+    fn order(&self, job: JobKey, order: Order) {
+        let orders = self.running.borrow().orders.get(&job).cloned();
+        if let Some(orders) = orders {
+            let _ = orders.try_send(order);
+        }
+    }
+
+    /// Starts the job of a grant. A session repeats its grant until heartbeats show the job; a repeated one does nothing.
+    async fn start(&self, grant: Grant) {
+        let key = (grant.stream, grant.epoch, grant.generation);
+        let (orders, receiver) = mpsc::channel(ORDER_CAPACITY);
+        let new = self.running.send_if_modified(|running| {
+            let new = running.admission.take(key, grant.cost);
+            if new {
+                running.orders.insert(key, orders);
+            }
+            new
+        });
+        if !new {
+            return;
+        }
+        let span = tracing::info_span!("job", stream = %key.0, epoch = %key.1, generation = %key.2);
+        tracing::info!(parent: &span, resume_from = %grant.resume_from, "job granted; packaging starts");
+        self.context.metrics.grants.inc();
+        let (context, rungs) = (self.context.clone(), self.rungs.clone());
+        let mut once = Some((grant, receiver));
+        let child = self.supervisor.spawn("job", Policy::once(), move |stop| {
+            let work = once.take();
+            let work = work.map(|(grant, orders)| job::run(context.clone(), rungs.clone(), grant, orders));
+            let span = span.clone();
+            async move {
+                let Some(work) = work else { return Ok(()) };
+                match stop.run_until_cancelled(Box::pin(work.instrument(span))).await {
+                    Some(result) => Ok(result?),
+                    None => Ok(()),
+                }
+            }
+        });
+        let (worker, guard) = (self.clone(), self.drain.guard());
+        let child = child.await;
+        self.update_gauge();
+        tokio::spawn(async move {
+            match child {
+                Ok(mut child) => {
+                    if child.ended().await != Exit::Finished {
+                        worker.context.metrics.failures.inc();
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(%error, "job not started; its session grants it to another worker")
+                }
+            }
+            worker.remove(key);
+            drop(guard);
+            worker.announce_free_capacity();
+        });
+    }
+
+    fn remove(&self, job: JobKey) {
+        self.running.send_modify(|running| {
+            running.orders.remove(&job);
+            running.admission.give_back(&job);
+        });
+        self.update_gauge();
+    }
+
+    fn update_gauge(&self) {
+        self.context.metrics.jobs.set(self.running.borrow().orders.len() as i64);
+    }
+
+    /// Asks the sessions of all running jobs for successors.
+    pub(crate) fn leave(&self) {
+        for orders in self.running.borrow().orders.values() {
+            let _ = orders.try_send(Order::Leave);
+        }
+    }
+}
