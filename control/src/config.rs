@@ -1,33 +1,33 @@
-//! `[control]` of the configuration.
+//! The section `[control]` of the configuration.
 
 use std::net::SocketAddr;
 
 use millrace_runtime::{Secret, Section};
 use serde::Deserialize;
 
-/// A token shorter than this can be guessed.
+/// Shortest admin token: a shorter one can be guessed.
 pub const MIN_TOKEN_CHARS: usize = 16;
 
-/// How control is reached and what it tells publishers and viewers to connect to.
+/// The addresses of control and the URLs that its API shows for publishers and viewers.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Where the API and the dashboard listen.
+    /// The address on which the API and the dashboard listen.
     pub listen: SocketAddr,
-    /// Bearer token of the API.
+    /// The bearer token of the API.
     pub admin_token: Secret<String>,
-    /// Secret for the hashes of stream keys: the same here and at every ingest node. Without it, the first
-    /// control makes one and keeps it in the state store, where ingest nodes find it.
+    /// The secret of the hashes of stream keys: the same here and at every ingest node. Without it, the first control draws
+    /// one and stores it in the state store, where ingest nodes find it.
     pub stream_key_secret: Secret<String>,
-    /// What publishers are told, e.g. `rtmp://ingest.example.com/live`. Without it: the host the API was
-    /// asked at, with `rtmp_port`.
+    /// The URL shown for publishers, e.g. `rtmp://ingest.example.com/live`. Without it: the host of the API request, with
+    /// `rtmp_port`.
     pub rtmp_url: Option<String>,
-    /// Base of playback URLs, e.g. `https://cdn.example.com`. Without it: the host the API was asked at,
-    /// with `edge_port`.
+    /// The base of playback URLs, e.g. `https://cdn.example.com`. Without it: the host of the API request, with
+    /// `edge_port`.
     pub edge_url: Option<String>,
-    /// RTMP port for URLs made from the API's host.
+    /// The RTMP port for URLs made from the host of the API request.
     pub rtmp_port: u16,
-    /// Edge port for URLs made from the API's host.
+    /// The edge port for URLs made from the host of the API request.
     pub edge_port: u16,
 }
 
@@ -51,7 +51,7 @@ impl Section for Config {
 
     fn check(&self) -> Result<(), (&'static str, String)> {
         let token = self.admin_token.expose();
-        // An absent token is checked at start: standalone makes one.
+        // An absent token is refused at start: standalone draws one.
         if !token.is_empty() && token.chars().count() < MIN_TOKEN_CHARS {
             return Err(("admin_token", format!("must have at least {MIN_TOKEN_CHARS} characters")));
         }

@@ -1,4 +1,4 @@
-//! `millrace-control`: this node as a program of its own.
+//! The program `millrace-control`: the control node as a process of its own.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;

@@ -1,5 +1,5 @@
-//! Livestreams, keys and claims in the state store: every change of two records is one transaction, so that
-//! several controls may serve at once.
+//! The records of livestreams, keys and claims in the state store. Every change of two records is one transaction, so
+//! that several controls may serve at once.
 
 use std::time::Duration;
 
@@ -8,8 +8,9 @@ use millrace_node::key_secret;
 use millrace_protocol::state::checkpoint::may_replace;
 use millrace_runtime::Secret;
 use millrace_state::{Record, SCAN_PAGE, SharedState, StateError, StateStore, Tx, Version, scan_all};
+use millrace_wire::catalog::PlaybackRecord;
 use millrace_wire::fact::StreamState;
-use millrace_wire::ids::{KeyHash, PlaybackId, StreamId, StreamKey};
+use millrace_wire::ids::{KeyHash, Rendition, StreamId, StreamKey, UnixMillis};
 use millrace_wire::message::announce::IndexFact;
 use millrace_wire::state_keys;
 use serde::de::DeserializeOwned;
@@ -17,20 +18,21 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use crate::domain::claim::Claim;
-use crate::domain::stream::{IllegalMove, Move, Stream};
-use crate::purge::Purge;
+use crate::domain::purge::Purge;
+use crate::domain::retention::Retention;
+use crate::domain::stream::{InvalidTransition, Stream, Transition};
 
-/// Writers that meet at one record try again; so many times only meet a bug.
+/// A transaction that conflicts with another writer's is tried again this often; more conflicts than that are a bug.
 pub(crate) const MAX_ATTEMPTS: usize = 16;
 
-/// A replaced key is remembered this long, to be refused as revoked rather than as unknown.
+/// A revoked key is remembered this long, so that it is refused as revoked rather than as unknown.
 const REVOKED_KEY_TTL: Duration = Duration::from_hours(30 * 24);
 
-/// Keys deleted in one transaction when a stream's index goes; below the store's limit.
+/// Records deleted in one transaction; below the state store's limit for a transaction.
 const DELETE_BATCH: usize = 200;
 
-/// Runs a read-decide-commit until nobody came in between. A macro, since an async closure's future is not
-/// known to be `Send`.
+/// Repeats a read-decide-commit while its commit conflicts with another writer's. It is a macro, since an async
+/// closure's future is not known to be `Send`.
 macro_rules! retry {
     ($attempt:block) => {{
         let mut attempts = 0;
@@ -47,54 +49,61 @@ macro_rules! retry {
 }
 pub(crate) use retry;
 
-/// Why a change was not made.
+/// The reason a change of the records was not made.
 #[derive(Debug, thiserror::Error)]
-pub enum RepoError {
-    /// There is no such livestream.
+pub(crate) enum RepoError {
+    /// The livestream does not exist.
     #[error("there is no such livestream")]
     NotFound,
-    /// The state does not allow it.
+    /// The livestream's status does not allow the transition.
     #[error(transparent)]
-    Illegal(#[from] IllegalMove),
-    /// The store failed.
+    InvalidTransition(#[from] InvalidTransition),
+    /// The state store failed, or another writer kept winning.
     #[error(transparent)]
     State(#[from] StateError),
-    /// The store holds a record this version cannot read.
+    /// The state store holds a record that this version cannot read.
     #[error("record {key} cannot be read: {error}")]
     Corrupt {
-        /// The record.
+        /// The record's key.
         key: String,
-        /// What is wrong with it.
+        /// The error of the JSON parser.
         error: serde_json::Error,
     },
 }
 
-/// What a key hash leads to.
+/// The record under the hash of a stream key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct KeyRecord {
-    /// The stream it opens, or opened.
+    /// The stream the key publishes, or published before it was revoked.
     pub(crate) stream: StreamId,
-    /// It was replaced, or its stream deleted.
+    /// True if the key was replaced or its stream deleted.
     pub(crate) revoked: bool,
 }
 
-/// A record with the version to check when it is changed.
+/// A record with the version that a change of it has to check.
 #[derive(Debug, Clone)]
-pub(crate) struct Loaded<T> {
+pub(crate) struct Versioned<T> {
     pub(crate) value: T,
     pub(crate) version: Version,
 }
 
-/// A stream and its claim, as one change left them.
+/// A stream and its claim as a command left them.
 #[derive(Debug, Clone)]
 pub(crate) struct Changed {
     pub(crate) stream: Stream,
     pub(crate) claim: Option<Claim>,
 }
 
-/// Access to the records; cheap to clone.
+/// A page of a rendition's segment index.
+pub(crate) struct IndexPage {
+    pub(crate) entries: Vec<IndexFact>,
+    /// The key after which the next page begins; `None` on the last one.
+    pub(crate) next: Option<String>,
+}
+
+/// Reads and writes control's records; cheap to clone.
 #[derive(Clone)]
-pub struct Repo {
+pub(crate) struct Repo {
     state: SharedState,
     hash_secret: Secret<Vec<u8>>,
 }
@@ -106,14 +115,14 @@ impl std::fmt::Debug for Repo {
 }
 
 impl Repo {
-    /// Opens the records; without a configured secret for key hashes it is the one kept in the store.
-    pub async fn open(state: SharedState, configured: &Secret<String>) -> Result<Self, RepoError> {
+    /// Opens the records. Without a configured secret for key hashes, the secret kept in the state store is used.
+    pub(crate) async fn open(state: SharedState, configured: &Secret<String>) -> Result<Self, RepoError> {
         let hash_secret = key_secret(configured, &*state).await?;
         Ok(Self { state, hash_secret })
     }
 
-    /// The store itself.
-    pub fn state(&self) -> &dyn StateStore {
+    /// Returns the state store itself.
+    pub(crate) fn state(&self) -> &dyn StateStore {
         &*self.state
     }
 
@@ -121,20 +130,23 @@ impl Repo {
         KeyHash::of(self.hash_secret.expose(), key)
     }
 
-    pub(crate) async fn load<T: DeserializeOwned>(&self, key: &str) -> Result<Option<Loaded<T>>, RepoError> {
+    pub(crate) async fn load<T: DeserializeOwned>(
+        &self,
+        key: &str,
+    ) -> Result<Option<Versioned<T>>, RepoError> {
         let Some(found) = self.state.get(key).await? else { return Ok(None) };
-        Ok(Some(Loaded { value: read(key, &found.value)?, version: found.version }))
+        Ok(Some(Versioned { value: read(key, &found.value)?, version: found.version }))
     }
 
-    pub(crate) async fn stream(&self, id: StreamId) -> Result<Loaded<Stream>, RepoError> {
+    pub(crate) async fn stream(&self, id: StreamId) -> Result<Versioned<Stream>, RepoError> {
         self.load(&state_keys::stream(id)).await?.ok_or(RepoError::NotFound)
     }
 
-    pub(crate) async fn claim(&self, id: StreamId) -> Result<Option<Loaded<Claim>>, RepoError> {
+    pub(crate) async fn claim(&self, id: StreamId) -> Result<Option<Versioned<Claim>>, RepoError> {
         self.load(&state_keys::claim(id)).await
     }
 
-    /// Stores a new livestream with its two indexes.
+    /// Stores a new livestream with its records by key hash and by playback id.
     pub(crate) async fn create(&self, stream: &Stream) -> Result<(), RepoError> {
         let (key, playback) =
             (state_keys::key_hash(&stream.key_hash), state_keys::playback(stream.playback_id));
@@ -143,43 +155,43 @@ impl Repo {
             .check(playback.clone(), None)
             .put(state_keys::stream(stream.id), json(stream))
             .put(key, json(&KeyRecord { stream: stream.id, revoked: false }))
-            .put(playback, stream.id.to_string());
+            .put(playback, json(&PlaybackRecord::public(stream.id)));
         self.state.commit(tx).await?;
         Ok(())
     }
 
-    /// A page of livestreams in the order of their creation.
+    /// Returns up to `limit` livestreams created after `after`, in the order of their creation.
     pub(crate) async fn page(&self, after: Option<StreamId>, limit: usize) -> Result<Vec<Stream>, RepoError> {
         let after = after.map(state_keys::stream);
         let records = self.state.scan(state_keys::STREAMS, after.as_deref(), limit).await?;
         records.iter().map(|record| read(&record.key, &record.value)).collect()
     }
 
-    /// All claims, at most `limit`.
-    pub(crate) async fn claims(&self, limit: usize) -> Result<Vec<Loaded<Claim>>, RepoError> {
+    /// Returns all claims, at most `limit`.
+    pub(crate) async fn claims(&self, limit: usize) -> Result<Vec<Versioned<Claim>>, RepoError> {
         let records = scan_all(&*self.state, state_keys::CLAIMS, limit).await?;
         let load =
-            |Record { key, value, version }: Record| Ok(Loaded { value: read(&key, &value)?, version });
+            |Record { key, value, version }: Record| Ok(Versioned { value: read(&key, &value)?, version });
         records.into_iter().map(load).collect()
     }
 
-    /// Moves a livestream; a stop also ends its claim, in the same transaction.
+    /// Makes a transition of a livestream; a stop also ends its claim, in the same transaction.
     pub(crate) async fn apply(
         &self,
         id: StreamId,
-        asked: Move,
+        transition: Transition,
         clock: &dyn millrace_runtime::Clock,
     ) -> Result<Changed, RepoError> {
         retry!({
-            let now = crate::unix(clock);
-            let Loaded { value: mut stream, version } = self.stream(id).await?;
+            let now = UnixMillis(clock.unix_ms());
+            let Versioned { value: mut stream, version } = self.stream(id).await?;
             let claim = self.claim(id).await?;
-            stream.apply(asked, now)?;
+            stream.apply(transition, now)?;
             let mut tx = Tx::new()
                 .check(state_keys::stream(id), Some(version))
                 .put(state_keys::stream(id), json(&stream));
             let mut changed = None;
-            if let (Move::Stop, Some(claim)) = (asked, claim) {
+            if let (Transition::Stop, Some(claim)) = (transition, claim) {
                 let ended = claim.value.ended(now);
                 tx = tx
                     .check(state_keys::claim(id), Some(claim.version))
@@ -191,10 +203,10 @@ impl Repo {
         })
     }
 
-    /// Gives a livestream a new key; the old one is refused from now on.
+    /// Gives a livestream a new key and revokes the old one.
     pub(crate) async fn rotate(&self, id: StreamId, hash: KeyHash) -> Result<Changed, RepoError> {
         retry!({
-            let Loaded { value: mut stream, version } = self.stream(id).await?;
+            let Versioned { value: mut stream, version } = self.stream(id).await?;
             let old = std::mem::replace(&mut stream.key_hash, hash);
             let tx = Tx::new()
                 .check(state_keys::stream(id), Some(version))
@@ -211,22 +223,19 @@ impl Repo {
         })
     }
 
-    /// Removes a livestream, its indexes and its segment index; leaves word that its objects are to go.
-    pub(crate) async fn delete(
-        &self,
-        id: StreamId,
-        clock: &dyn millrace_runtime::Clock,
-    ) -> Result<Stream, RepoError> {
+    /// Deletes a livestream, the records that lead to it and its segment index; leaves a purge record, by which its
+    /// objects are deleted.
+    pub(crate) async fn delete(&self, id: StreamId, now: UnixMillis) -> Result<Stream, RepoError> {
         let stream: Stream = retry!({
-            let Loaded { value: mut stream, version } = self.stream(id).await?;
-            let now = crate::unix(clock);
-            stream.apply(Move::Delete, now)?;
+            let Versioned { value: mut stream, version } = self.stream(id).await?;
+            stream.apply(Transition::Delete, now)?;
             let purge = Purge { stream: id, playback: stream.playback_id, since: now };
             let revoked = json(&KeyRecord { stream: id, revoked: true });
             let tx = Tx::new()
                 .check(state_keys::stream(id), Some(version))
                 .delete(state_keys::stream(id))
                 .delete(state_keys::claim(id))
+                .delete(state_keys::retention(id))
                 .delete(state_keys::playback(stream.playback_id))
                 .put(state_keys::purge(stream.playback_id), json(&purge))
                 .delete(state_keys::snapshot(id))
@@ -240,7 +249,7 @@ impl Repo {
         Ok(stream)
     }
 
-    /// Forgets a deleted livestream for good, with what a late worker still wrote about it.
+    /// Deletes the purge record of a livestream, and records that a late worker wrote after the livestream was deleted.
     pub(crate) async fn purged(&self, purge: &Purge) -> Result<(), RepoError> {
         self.delete_prefix(&state_keys::all_segments(purge.stream)).await?;
         let tx =
@@ -256,45 +265,56 @@ impl Repo {
         Ok(())
     }
 
-    /// Writes a stream's state at rest, unless a newer author's is there.
-    pub(crate) async fn put_rest(&self, id: StreamId, rest: &StreamState) -> Result<(), RepoError> {
+    /// Writes a stream's checkpoint, unless the stored one is of a newer log position.
+    pub(crate) async fn put_checkpoint(
+        &self,
+        id: StreamId,
+        checkpoint: &StreamState,
+    ) -> Result<(), RepoError> {
         let key = state_keys::snapshot(id);
         retry!({
             let old = self.state.get(&key).await?;
-            let newer =
-                |value: &[u8]| serde_json::from_slice(value).map_or(true, |old| may_replace(rest, &old));
-            if old.as_ref().is_some_and(|old| !newer(&old.value)) {
+            let replaceable = |value: &[u8]| {
+                serde_json::from_slice(value).map_or(true, |old| may_replace(checkpoint, &old))
+            };
+            if old.as_ref().is_some_and(|old| !replaceable(&old.value)) {
                 return Ok(());
             }
             let version = old.map(|old| old.version);
-            self.state.commit(Tx::new().check(key.clone(), version).put(key.clone(), json(rest))).await?;
+            let tx = Tx::new().check(key.clone(), version).put(key.clone(), json(checkpoint));
+            self.state.commit(tx).await?;
             Ok(())
         })
     }
 
-    /// Writes a granted claim and its stream over the versions they were decided on.
+    /// Writes a granted claim and its stream over the versions they were decided on. A stream that is not recorded also
+    /// gets a retention record, by which its segments past the window are deleted.
     pub(crate) async fn put_grant(
         &self,
         (stream, stream_version): (&Stream, Version),
         (claim, claim_version): (&Claim, Option<Version>),
     ) -> Result<(), RepoError> {
-        let tx = Tx::new()
+        let mut tx = Tx::new()
             .check(state_keys::stream(stream.id), Some(stream_version))
             .check(state_keys::claim(stream.id), claim_version)
             .put(state_keys::stream(stream.id), json(stream))
             .put(state_keys::claim(stream.id), json(claim));
+        if !stream.settings.record {
+            let retention = Retention { stream: stream.id, since: claim.granted_at };
+            tx = tx.put(state_keys::retention(stream.id), json(&retention));
+        }
         self.state.commit(tx).await?;
         Ok(())
     }
 
-    /// Removes the claim of a broadcast whose end is known.
+    /// Deletes the claim of a broadcast whose end every reader knows.
     pub(crate) async fn forget_claim(&self, id: StreamId, version: Version) -> Result<(), RepoError> {
         let key = state_keys::claim(id);
         self.state.commit(Tx::new().check(key.clone(), Some(version)).delete(key)).await?;
         Ok(())
     }
 
-    /// Every readable entry of a stream's segment index, page by page.
+    /// Passes every readable entry of a stream's segment index to `each`, page by page in the order of the keys.
     pub(crate) async fn index(&self, id: StreamId, mut each: impl FnMut(IndexFact)) -> Result<(), RepoError> {
         let (prefix, mut after) = (state_keys::all_segments(id), None::<String>);
         loop {
@@ -303,7 +323,7 @@ impl Repo {
             for record in &page {
                 match read(&record.key, &record.value) {
                     Ok(fact) => each(fact),
-                    Err(error) => warn!(%error, "an index entry is left out"),
+                    Err(error) => warn!(%error, "segment index entry left out of the rebuilt state"),
                 }
             }
             after = page.into_iter().next_back().map(|record| record.key);
@@ -311,6 +331,69 @@ impl Repo {
                 return Ok(());
             }
         }
+    }
+
+    /// Returns up to `limit` retention records after the key `after`, with their keys.
+    pub(crate) async fn retentions(
+        &self,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(String, Retention)>, RepoError> {
+        let records = self.state.scan(state_keys::RETENTIONS, after, limit).await?;
+        records
+            .into_iter()
+            .map(|record| {
+                let retention = read(&record.key, &record.value)?;
+                Ok((record.key, retention))
+            })
+            .collect()
+    }
+
+    /// Returns the stream's checkpoint.
+    pub(crate) async fn checkpoint(&self, id: StreamId) -> Result<Option<StreamState>, RepoError> {
+        Ok(self.load(&state_keys::snapshot(id)).await?.map(|checkpoint| checkpoint.value))
+    }
+
+    /// Returns the rendition of the first index entry of a stream after the key `after`.
+    pub(crate) async fn next_rendition(
+        &self,
+        id: StreamId,
+        after: Option<&str>,
+    ) -> Result<Option<Rendition>, RepoError> {
+        let records = self.state.scan(&state_keys::all_segments(id), after, 1).await?;
+        let Some(record) = records.first() else { return Ok(None) };
+        let fact: IndexFact = read(&record.key, &record.value)?;
+        Ok(Some(fact.segment.rendition))
+    }
+
+    /// Returns up to `limit` entries of a rendition's segment index after the key `after`, oldest first. An entry that
+    /// cannot be read is left out.
+    pub(crate) async fn index_page(
+        &self,
+        id: StreamId,
+        rendition: &Rendition,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<IndexPage, RepoError> {
+        let records = self.state.scan(&state_keys::segments(id, rendition), after, limit).await?;
+        let next = records.last().filter(|_| records.len() == limit).map(|record| record.key.clone());
+        let mut entries = Vec::with_capacity(records.len());
+        for record in &records {
+            match read(&record.key, &record.value) {
+                Ok(fact) => entries.push(fact),
+                Err(error) => warn!(%error, "segment index entry cannot be read; its object is kept"),
+            }
+        }
+        Ok(IndexPage { entries, next })
+    }
+
+    /// Deletes the records under `keys`, in bounded transactions; those that are absent are no error.
+    pub(crate) async fn delete_records(&self, keys: &[String]) -> Result<(), RepoError> {
+        for batch in keys.chunks(DELETE_BATCH) {
+            let tx = batch.iter().fold(Tx::new(), |tx, key| tx.delete(key.clone()));
+            self.state.commit(tx).await?;
+        }
+        Ok(())
     }
 
     async fn delete_prefix(&self, prefix: &str) -> Result<(), RepoError> {
@@ -324,23 +407,18 @@ impl Repo {
         }
     }
 
-    /// How many viewers a stream has.
+    /// Returns the number of viewers of a stream.
     pub(crate) async fn viewers(&self, id: StreamId) -> Result<u64, RepoError> {
         Ok(self.state.set_count(&state_keys::viewers(id)).await?)
     }
-
-    /// The stream behind a public id.
-    pub async fn by_playback(&self, id: PlaybackId) -> Result<Option<StreamId>, RepoError> {
-        let found = self.state.get(&state_keys::playback(id)).await?;
-        Ok(found.and_then(|record| std::str::from_utf8(&record.value).ok()?.parse().ok()))
-    }
 }
 
-fn read<T: DeserializeOwned>(key: &str, value: &[u8]) -> Result<T, RepoError> {
+/// Parses the value of the record under `key`.
+pub(crate) fn read<T: DeserializeOwned>(key: &str, value: &[u8]) -> Result<T, RepoError> {
     serde_json::from_slice(value).map_err(|error| RepoError::Corrupt { key: key.to_owned(), error })
 }
 
-/// Our own records have no maps with non-text keys and no failing serializers.
+/// Encodes a record. Control's records have no maps with non-text keys and no failing serializers.
 fn json<T: Serialize>(value: &T) -> Bytes {
     serde_json::to_vec(value).map(Bytes::from).unwrap_or_default()
 }

@@ -1,11 +1,12 @@
-//! This node as a role of a cluster: on NATS, Redis and S3.
+//! Control as a role of a cluster, connected to NATS, Redis and S3.
 
 use millrace_node::{Process, Role};
 use millrace_runtime::ConfigTree;
 
-use crate::{Config, Deps, Node, start};
+use crate::node::{Node, start};
+use crate::{Config, Deps};
 
-/// The role.
+/// The role `control`.
 #[derive(Debug)]
 pub struct Control;
 

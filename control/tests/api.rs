@@ -22,7 +22,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// Long enough for a fact that is there to come.
 const QUIET: Duration = Duration::from_millis(500);
 
-async fn whole_life(backends: &Backends) {
+async fn create_to_delete(backends: &Backends) {
     let control = Control::start(backends).await;
     let created = control.create(json!({"title": " Match ", "scheduled_at": "2030-01-01T10:00:00Z"})).await;
     let id = created["id"].as_str().unwrap();
@@ -107,27 +107,27 @@ async fn futures_join<T: Send + 'static>(futures: impl Iterator<Item = impl Futu
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whole_life_embedded() {
-    whole_life(&Backends::embedded().await).await;
+async fn livestream_goes_from_create_to_delete_embedded() {
+    create_to_delete(&Backends::embedded().await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whole_life_on_nats_and_redis() {
-    whole_life(&Backends::real().await).await;
+async fn livestream_goes_from_create_to_delete_on_nats_and_redis() {
+    create_to_delete(&Backends::real().await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_controls_one_key_embedded() {
+async fn two_controls_grant_one_key_once_embedded() {
     two_controls_one_key(&Backends::embedded().await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_controls_one_key_on_nats_and_redis() {
+async fn two_controls_grant_one_key_once_on_nats_and_redis() {
     two_controls_one_key(&Backends::real().await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_publisher_takes_over_and_the_first_is_told() {
+async fn claim_of_a_second_publisher_supersedes_and_kicks_the_first() {
     let backends = Backends::embedded().await;
     let control = Control::start(&backends).await;
     let created = control.create(json!({"title": "Takeover"})).await;
@@ -162,7 +162,7 @@ async fn a_second_publisher_takes_over_and_the_first_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_whose_epoch_is_sealed_is_told_to_stop() {
+async fn renewal_of_a_sealed_epoch_is_superseded() {
     let backends = Backends::embedded().await;
     let control = Control::start(&backends).await;
     let created = control.create(json!({"title": "Sealed"})).await;
@@ -193,7 +193,7 @@ async fn a_session_whose_epoch_is_sealed_is_told_to_stop() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rotated_key_is_refused_and_its_publisher_disconnected() {
+async fn rotate_key_revokes_the_old_key_and_kicks_its_publisher() {
     let backends = Backends::embedded().await;
     let control = Control::start(&backends).await;
     let created = control.create(json!({"title": "Rotate"})).await;
@@ -214,7 +214,7 @@ async fn a_rotated_key_is_refused_and_its_publisher_disconnected() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restart_loses_nothing() {
+async fn restart_keeps_livestreams_and_claims() {
     let mut backends = Backends::embedded().await;
     let control = Control::start(&backends).await;
     let created = control.create(json!({"title": "Durable"})).await;
@@ -231,7 +231,7 @@ async fn a_restart_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_publisher_that_stays_away_ends_the_stream() {
+async fn reconciler_ends_a_stream_whose_publisher_stays_away() {
     let backends = Backends::embedded().await;
     let control = Control::start(&backends).await;
     let created = control.create(json!({"title": "Gone", "reconnect_window_s": 0})).await;
@@ -245,7 +245,7 @@ async fn a_publisher_that_stays_away_ends_the_stream() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deleted_stream_takes_its_objects_along() {
+async fn purge_deletes_the_objects_of_a_deleted_stream_after_a_store_outage() {
     let mut backends = Backends::embedded().await;
     let faulty = Arc::new(FaultyStore::new(backends.store.clone(), 1));
     let store = std::mem::replace(&mut backends.store, faulty.clone());
@@ -280,7 +280,7 @@ async fn a_deleted_stream_takes_its_objects_along() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn lists_are_paged_and_filtered() {
+async fn list_pages_and_filters_livestreams() {
     let control = Control::start(&Backends::embedded().await).await;
     let mut ids = Vec::new();
     for n in 0..5 {
@@ -312,7 +312,7 @@ async fn lists_are_paged_and_filtered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_error_is_a_problem_document() {
+async fn every_error_of_the_api_is_a_problem_document() {
     let control = Control::start(&Backends::embedded().await).await;
     let base = "/api/v1/livestreams";
     let big = format!("{{\"title\": \"{}\"}}", "x".repeat(70_000));
@@ -354,7 +354,7 @@ async fn every_error_is_a_problem_document() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_dashboard_and_the_description_need_no_token() {
+async fn dashboard_and_openapi_need_no_token() {
     let control = Control::start(&Backends::embedded().await).await;
     for (path, kind) in [("/", "text/html; charset=utf-8"), ("/api/openapi.json", "application/json")] {
         let answer = control.raw(Method::GET, path, None, None).await;
@@ -374,7 +374,7 @@ async fn the_dashboard_and_the_description_need_no_token() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_event_outlives_the_control_that_was_to_say_it() {
+async fn leader_republishes_an_event_its_writer_could_not_publish() {
     let mut backends = Backends::embedded().await;
     let bus = backends.bus.clone();
     let faulty = FaultyBus::new(bus.clone(), 1);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use millrace_runtime::Clock;
 use millrace_state::SharedState;
+use millrace_wire::catalog::PlaybackRecord;
 use millrace_wire::ids::{PlaybackId, StreamId};
 use millrace_wire::state_keys;
 use tokio::sync::mpsc;
@@ -160,7 +161,7 @@ impl Registry {
     }
 }
 
-/// The record under a playback id: the stream's id as text, bare or as a JSON string.
+/// Returns the stream of the record under a playback id; `None` if the record cannot be read.
 fn stream_id(value: &[u8]) -> Option<StreamId> {
-    std::str::from_utf8(value).ok()?.trim().trim_matches('"').parse().ok()
+    PlaybackRecord::parse(value).ok().map(|record| record.stream)
 }

@@ -1,6 +1,8 @@
-//! What a livestream is and which moves it allows: pure rules, no I/O and no clock.
+//! The rules of livestreams and claims, and the records control keeps: no I/O and no clock.
 
 pub mod claim;
 pub mod ending;
+pub mod purge;
+pub mod retention;
 pub mod stream;
 pub mod validate;

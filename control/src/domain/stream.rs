@@ -1,27 +1,27 @@
-//! A livestream's record and its states.
+//! The record of a livestream, its status and the transitions between them.
 
 use millrace_wire::ids::{BroadcastId, KeyHash, PlaybackId, StreamId, UnixMillis};
 use millrace_wire::message::control::StreamSettings;
 use serde::{Deserialize, Serialize};
 
-/// Where a livestream stands: `scheduled → live → ended → archived`, or `cancelled` before it began.
+/// The status of a livestream: `scheduled → live → ended → archived`, or `cancelled` before it began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
-    /// Not begun; its key is accepted, and the first publisher makes it live.
+    /// The broadcast has not begun; its key is accepted, and the first publisher makes it live.
     Scheduled,
-    /// On the air, also while its publisher is away within the reconnect window.
+    /// The broadcast is on, also while its publisher is away within the reconnect window.
     Live,
-    /// Over; the playlist carries ENDLIST and the key is refused.
+    /// The broadcast is over: the playlist carries ENDLIST and the key is refused.
     Ended,
-    /// Over and put away.
+    /// The broadcast is over and the operator filed it.
     Archived,
-    /// Called off before it began.
+    /// The broadcast was cancelled before it began.
     Cancelled,
 }
 
 impl Status {
-    /// The name used by the API.
+    /// Returns the name that the API uses.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Scheduled => "scheduled",
@@ -33,9 +33,9 @@ impl Status {
     }
 }
 
-/// A move an operator asks for, or that the reconciler makes.
+/// A change of the status, by an operator or by the reconciler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Move {
+pub enum Transition {
     /// `scheduled → live`: by the operator or by the first publisher.
     Start,
     /// `live → ended`: by the operator or because the reconnect window passed.
@@ -44,12 +44,12 @@ pub enum Move {
     Cancel,
     /// `ended → archived`.
     Archive,
-    /// The record is removed; not while live.
+    /// The record is deleted, in any status but live.
     Delete,
 }
 
-impl Move {
-    /// The verb used in messages.
+impl Transition {
+    /// Returns the verb that messages use.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Start => "start",
@@ -61,64 +61,65 @@ impl Move {
     }
 }
 
-/// A move that the state does not allow.
+/// A transition that the status does not allow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("cannot {} a livestream that is {}", asked.as_str(), status.as_str())]
-pub struct IllegalMove {
-    /// What was asked for.
-    pub asked: Move,
-    /// The state it was in.
+#[error("cannot {} a livestream that is {}", transition.as_str(), status.as_str())]
+pub struct InvalidTransition {
+    /// The requested transition.
+    pub transition: Transition,
+    /// The status that does not allow it.
     pub status: Status,
 }
 
-/// A livestream as it is stored.
+/// The stored record of a livestream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stream {
-    /// Internal id; sorts by creation.
+    /// The internal id; ids sort by creation.
     pub id: StreamId,
-    /// Public id in playback URLs.
+    /// The public id in playback URLs.
     pub playback_id: PlaybackId,
-    /// Keyed hash of the stream key; the key itself is not stored.
+    /// The keyed hash of the stream key; the key itself is not stored.
     pub key_hash: KeyHash,
-    /// Shown to viewers and operators.
+    /// The title shown to viewers and operators.
     pub title: String,
-    /// Free text.
+    /// Free text shown to viewers and operators.
     pub description: String,
-    /// When it is planned to begin.
+    /// The time at which it is planned to begin.
     pub scheduled_at: Option<UnixMillis>,
-    /// The owner's choices.
+    /// The settings chosen at its creation.
     pub settings: StreamSettings,
-    /// Where it stands.
+    /// The status of the livestream.
     pub status: Status,
-    /// The airing it is in, or was in last.
+    /// The current or last broadcast.
     pub broadcast: Option<BroadcastId>,
-    /// When the record was made.
+    /// The time the record was created.
     pub created_at: UnixMillis,
-    /// When it went live.
+    /// The time the livestream went live.
     pub started_at: Option<UnixMillis>,
-    /// When it ended or was cancelled.
+    /// The time it ended or was cancelled.
     pub ended_at: Option<UnixMillis>,
 }
 
 impl Stream {
-    /// Makes a move, or says why not. Deleting leaves the record as it is: the caller removes it.
-    pub fn apply(&mut self, asked: Move, now: UnixMillis) -> Result<(), IllegalMove> {
-        match (asked, self.status) {
-            (Move::Start, Status::Scheduled) => {
+    /// Makes a transition, or returns the reason why the status does not allow it. `Delete` leaves the record as it is: the
+    /// caller deletes it.
+    pub fn apply(&mut self, transition: Transition, now: UnixMillis) -> Result<(), InvalidTransition> {
+        match (transition, self.status) {
+            (Transition::Start, Status::Scheduled) => {
                 self.status = Status::Live;
                 self.started_at = Some(now);
             }
-            (Move::Stop, Status::Live) => {
+            (Transition::Stop, Status::Live) => {
                 self.status = Status::Ended;
                 self.ended_at = Some(now);
             }
-            (Move::Cancel, Status::Scheduled) => {
+            (Transition::Cancel, Status::Scheduled) => {
                 self.status = Status::Cancelled;
                 self.ended_at = Some(now);
             }
-            (Move::Archive, Status::Ended) => self.status = Status::Archived,
-            (Move::Delete, status) if status != Status::Live => {}
-            (asked, status) => return Err(IllegalMove { asked, status }),
+            (Transition::Archive, Status::Ended) => self.status = Status::Archived,
+            (Transition::Delete, status) if status != Status::Live => {}
+            (transition, status) => return Err(InvalidTransition { transition, status }),
         }
         Ok(())
     }
@@ -146,9 +147,9 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn every_move_in_every_state() {
-        use Move::{Archive, Cancel, Delete, Start, Stop};
+    fn apply_makes_the_allowed_transitions_of_every_status_and_refuses_the_others() {
         use Status::{Archived, Cancelled, Ended, Live, Scheduled};
+        use Transition::{Archive, Cancel, Delete, Start, Stop};
         let allowed = [
             (Scheduled, Start, Live),
             (Live, Stop, Ended),
@@ -160,15 +161,18 @@ pub(crate) mod tests {
             (Cancelled, Delete, Cancelled),
         ];
         for from in [Scheduled, Live, Ended, Archived, Cancelled] {
-            for asked in [Start, Stop, Cancel, Archive, Delete] {
+            for transition in [Start, Stop, Cancel, Archive, Delete] {
                 let mut stream = Stream { status: from, ..sample() };
-                let expected = allowed.iter().find(|(state, verb, _)| (*state, *verb) == (from, asked));
+                let expected = allowed.iter().find(|(state, verb, _)| (*state, *verb) == (from, transition));
                 if let Some((_, _, to)) = expected {
-                    stream.apply(asked, UnixMillis(9)).unwrap();
+                    stream.apply(transition, UnixMillis(9)).unwrap();
                     assert_eq!(stream.status, *to);
                 } else {
                     let before = stream.clone();
-                    assert_eq!(stream.apply(asked, UnixMillis(9)), Err(IllegalMove { asked, status: from }));
+                    assert_eq!(
+                        stream.apply(transition, UnixMillis(9)),
+                        Err(InvalidTransition { transition, status: from })
+                    );
                     assert_eq!(stream, before);
                 }
             }
@@ -176,10 +180,10 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn moves_leave_their_times() {
+    fn apply_sets_the_times_of_start_and_stop() {
         let mut stream = sample();
-        stream.apply(Move::Start, UnixMillis(5)).unwrap();
-        stream.apply(Move::Stop, UnixMillis(8)).unwrap();
+        stream.apply(Transition::Start, UnixMillis(5)).unwrap();
+        stream.apply(Transition::Stop, UnixMillis(8)).unwrap();
         assert_eq!((stream.started_at, stream.ended_at), (Some(UnixMillis(5)), Some(UnixMillis(8))));
     }
 }

@@ -1,65 +1,90 @@
-//! What a request to create a livestream may say.
+//! The fields of a request to create a livestream, and the rules they must keep.
 
+use millrace_wire::ids::UnixMillis;
 use millrace_wire::message::control::{AwayPolicy, StreamSettings, Takeover};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// A title fits one line of any player.
+/// Longest title: one line of any player.
 pub const MAX_TITLE_CHARS: usize = 200;
-/// A description is a text, not a document.
+/// Longest description.
 pub const MAX_DESCRIPTION_CHARS: usize = 5_000;
-/// A day: longer absences are another broadcast.
+/// Longest reconnect window, one day: a publisher that is away longer begins another broadcast.
 pub const MAX_RECONNECT_WINDOW_S: u32 = 86_400;
-/// Long enough for an encoder to be restarted by hand.
+/// Default reconnect window: long enough to restart an encoder by hand.
 pub const DEFAULT_RECONNECT_WINDOW_S: u32 = 60;
-/// TARGETDURATION bounds: below 2 s segments outgrow it at once, above 10 s joining takes too long.
+/// Bounds of EXT-X-TARGETDURATION: segments of 2 s outgrow a lower value at once; with a higher one joining takes too
+/// long.
 pub const TARGET_DURATION_S: std::ops::RangeInclusive<u32> = 2..=10;
-/// Segments aim at 2 s; twice that leaves room for irregular keyframes.
+/// Default EXT-X-TARGETDURATION: segments aim at 2 s, and twice that leaves room for irregular keyframes.
 pub const DEFAULT_TARGET_DURATION_S: u32 = 4;
 
-/// Body of `POST /api/v1/livestreams`.
+/// Bounds of the part duration in milliseconds: shorter parts cost more requests than they save delay, longer ones are
+/// segments.
+pub const PART_MS: std::ops::RangeInclusive<u32> = 200..=1_000;
+
+/// The body of `POST /api/v1/livestreams`.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Create {
-    /// Shown to viewers.
+    /// The title shown to viewers.
     pub title: String,
-    /// Free text.
+    /// Free text shown to viewers.
     #[serde(default)]
     pub description: String,
-    /// RFC 3339.
+    /// The planned beginning, an RFC 3339 time.
     pub scheduled_at: Option<jiff::Timestamp>,
-    /// Keep all segments.
+    /// True to keep segments that leave the live window.
     #[serde(default)]
     pub record: bool,
-    /// Publish playlists into the bucket.
+    /// True to write the playlists into the bucket as well.
     #[serde(default)]
     pub publish_playlist: bool,
-    /// What a second publisher gets.
+    /// The policy for a second publisher with the same key.
     #[serde(default)]
     pub takeover: Takeover,
-    /// What viewers get while the publisher is away.
+    /// The policy for the playlist while the publisher is away.
     #[serde(default)]
     pub away: AwayPolicy,
-    /// Seconds.
+    /// The reconnect window in seconds.
     pub reconnect_window_s: Option<u32>,
-    /// Seconds.
+    /// EXT-X-TARGETDURATION in seconds.
     pub target_duration_s: Option<u32>,
-    /// `"copy"`.
+    /// The aimed duration of a part in milliseconds.
+    pub part_ms: Option<u32>,
+    /// The ladder of renditions; only `"copy"` is available.
     pub ladder: Option<Value>,
 }
 
-/// A field that breaks a rule.
+/// An error of one field of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FieldError {
-    /// The field's name.
+    /// The name of the field that breaks a rule.
     pub field: &'static str,
-    /// What is wrong with it.
+    /// The rule, to be read after the field's name.
     pub message: String,
 }
 
+impl FieldError {
+    /// Returns the errors as one sentence, separated by semicolons.
+    pub fn list(errors: &[Self]) -> String {
+        let list: Vec<String> = errors.iter().map(|e| format!("{} {}", e.field, e.message)).collect();
+        list.join("; ")
+    }
+}
+
+/// The checked values of a [`Create`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checked {
+    /// The livestream's settings, defaults filled in.
+    pub settings: StreamSettings,
+    /// The time the livestream is planned to begin at.
+    pub scheduled_at: Option<UnixMillis>,
+}
+
 impl Create {
-    /// The settings it asks for, or everything that is wrong with it.
-    pub fn settings(&self) -> Result<StreamSettings, Vec<FieldError>> {
+    /// Returns the checked values, or an error for every field that breaks a rule.
+    pub fn check(&self) -> Result<Checked, Vec<FieldError>> {
         let mut errors = Vec::new();
         let mut refuse = |field, message: String| errors.push(FieldError { field, message });
         let title = self.title.trim();
@@ -79,22 +104,34 @@ impl Create {
         if reconnect_window_s > MAX_RECONNECT_WINDOW_S {
             refuse("reconnect_window_s", format!("must be at most {MAX_RECONNECT_WINDOW_S} seconds"));
         }
+        let defaults = StreamSettings::default();
+        let part_ms = self.part_ms.unwrap_or(defaults.part_ms);
+        if !PART_MS.contains(&part_ms) {
+            refuse("part_ms", format!("must be from {} to {} milliseconds", PART_MS.start(), PART_MS.end()));
+        }
         if self.ladder.as_ref().is_some_and(|ladder| ladder.as_str() != Some("copy")) {
             let message = "must be \"copy\": streams are delivered as they are pushed, encoded ladders are not available";
             refuse("ladder", message.to_owned());
         }
+        let scheduled_at = self.scheduled_at.map(|at| u64::try_from(at.as_millisecond()).map(UnixMillis));
+        if matches!(scheduled_at, Some(Err(_))) {
+            refuse("scheduled_at", "must not be before 1970".to_owned());
+        }
         if !errors.is_empty() {
             return Err(errors);
         }
-        Ok(StreamSettings {
+        let scheduled_at = scheduled_at.and_then(Result::ok);
+        let settings = StreamSettings {
             target_duration: target_duration_s,
             record: self.record,
             publish_playlist: self.publish_playlist,
             takeover: self.takeover,
             reconnect_window: reconnect_window_s,
             away: self.away,
-            ..StreamSettings::default()
-        })
+            part_ms,
+            ..defaults
+        };
+        Ok(Checked { settings, scheduled_at })
     }
 }
 
@@ -106,11 +143,14 @@ mod tests {
 
     fn check(body: Value) -> Result<StreamSettings, Vec<&'static str>> {
         let create: Create = serde_json::from_value(body).unwrap();
-        create.settings().map_err(|errors| errors.into_iter().map(|error| error.field).collect())
+        let checked = create.check();
+        checked
+            .map(|checked| checked.settings)
+            .map_err(|errors| errors.into_iter().map(|e| e.field).collect())
     }
 
     #[test]
-    fn a_title_is_enough() {
+    fn check_fills_in_defaults_for_a_title_alone() {
         let settings = check(json!({"title": "A"})).unwrap();
         assert_eq!((settings.target_duration, settings.reconnect_window), (4, 60));
         assert_eq!(settings.takeover, Takeover::Replace);
@@ -118,27 +158,31 @@ mod tests {
     }
 
     #[test]
-    fn every_broken_rule_is_named() {
+    fn check_names_every_field_that_breaks_a_rule() {
         let body = json!({
             "title": " ", "description": "x".repeat(5_001), "target_duration_s": 1,
-            "reconnect_window_s": 86_401, "ladder": [{"height": 720, "bitrate": 2_500_000}],
+            "reconnect_window_s": 86_401, "part_ms": 199, "ladder": [{"height": 720, "bitrate": 2_500_000}],
         });
-        let fields = ["title", "description", "target_duration_s", "reconnect_window_s", "ladder"];
+        let fields = ["title", "description", "target_duration_s", "reconnect_window_s", "part_ms", "ladder"];
         assert_eq!(check(body), Err(fields.to_vec()));
     }
 
     #[test]
-    fn limits_are_inclusive() {
+    fn check_accepts_values_at_the_limits() {
         for duration in [2, 10] {
             assert!(check(json!({"title": "A", "target_duration_s": duration, "ladder": "copy"})).is_ok());
         }
         assert_eq!(check(json!({"title": "A", "target_duration_s": 11})), Err(vec!["target_duration_s"]));
+        for part_ms in [200, 1_000] {
+            assert_eq!(check(json!({"title": "A", "part_ms": part_ms})).unwrap().part_ms, part_ms);
+        }
+        assert_eq!(check(json!({"title": "A", "part_ms": 1_001})), Err(vec!["part_ms"]));
         assert!(check(json!({"title": "x".repeat(200)})).is_ok());
         assert_eq!(check(json!({"title": "x".repeat(201)})), Err(vec!["title"]));
     }
 
     #[test]
-    fn unknown_fields_are_refused() {
+    fn parse_refuses_unknown_fields() {
         assert!(serde_json::from_value::<Create>(json!({"title": "A", "ladr": "copy"})).is_err());
     }
 }

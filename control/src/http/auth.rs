@@ -1,4 +1,4 @@
-//! The bearer token of the API (RFC 6750 §2.1).
+//! Authorization of API requests by a bearer token (RFC 6750 §2.1).
 
 use actix_web::body::{EitherBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
@@ -11,7 +11,7 @@ use subtle::ConstantTimeEq;
 
 use super::problem::Problem;
 
-/// Digest of the admin token: equal lengths, so that comparing takes the same time for any guess.
+/// The digest of the admin token. Digests have equal lengths, so comparing them takes the same time for any guess.
 #[derive(Clone)]
 pub(crate) struct Token([u8; 32]);
 

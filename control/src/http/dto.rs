@@ -1,4 +1,4 @@
-//! What the API shows of a livestream.
+//! The JSON that the API returns for livestreams.
 
 use jiff::Timestamp;
 use millrace_wire::ids::{BroadcastId, Epoch, NodeId, PlaybackId, StreamId, StreamKey, UnixMillis};
@@ -9,7 +9,7 @@ use crate::Config;
 use crate::domain::claim::{Claim, Presence};
 use crate::domain::stream::{Status, Stream};
 
-/// Where publishers and viewers connect, given or made from the host the API was asked at.
+/// The URLs for publishers and viewers: configured, or made from the host of the API request.
 #[derive(Debug, Clone)]
 pub(crate) struct Urls {
     rtmp_url: Option<String>,
@@ -38,7 +38,7 @@ impl Urls {
     }
 }
 
-/// The host of `host:port` or `[v6]:port`.
+/// Returns the host of `host:port` or `[v6]:port`.
 fn host(authority: &str) -> &str {
     match authority.rsplit_once(':') {
         Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
@@ -63,11 +63,12 @@ pub(crate) struct StreamView {
     away: AwayPolicy,
     reconnect_window_s: u32,
     target_duration_s: u32,
+    part_ms: u32,
     ladder: &'static str,
     rtmp_url: String,
     hls_url: String,
     watch_url: String,
-    /// Shown when it is made, never again.
+    /// The stream key, in the answer that creates or replaces it and in no other.
     #[serde(skip_serializing_if = "Option::is_none")]
     stream_key: Option<String>,
 }
@@ -91,6 +92,7 @@ impl StreamView {
             away: stream.settings.away,
             reconnect_window_s: stream.settings.reconnect_window,
             target_duration_s: stream.settings.target_duration,
+            part_ms: stream.settings.part_ms,
             ladder: "copy",
             rtmp_url: urls.rtmp(authority),
             hls_url: format!("{edge}/live/{playback}/index.m3u8"),
@@ -107,7 +109,7 @@ impl StreamView {
 #[derive(Debug, Serialize)]
 pub(crate) struct Page {
     pub(crate) livestreams: Vec<StreamView>,
-    /// Give it as `cursor` for the next page; absent on the last one.
+    /// The value of `cursor` for the next page; null on the last one.
     pub(crate) next_cursor: Option<StreamId>,
 }
 
@@ -123,9 +125,9 @@ pub(crate) struct StatusView {
 
 #[derive(Debug, Serialize)]
 struct Health {
-    /// `idle`, `waiting_for_publisher`, `reconnecting`, `degraded` or `ok`.
+    /// One of `idle`, `waiting_for_publisher`, `reconnecting`, `degraded` and `ok`.
     state: &'static str,
-    /// One sentence; for a degraded stream e.g. `degraded: no capacity`.
+    /// The state in words for operators, e.g. `degraded: no capacity`.
     message: String,
     publisher: Option<Publisher>,
 }
@@ -188,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn urls_come_from_the_configuration_or_the_host_asked() {
+    fn urls_are_configured_or_made_from_the_host_of_the_request() {
         let urls = Urls::new(&Config::default());
         assert_eq!(urls.rtmp("example.com:8080"), "rtmp://example.com:1935/live");
         assert_eq!(urls.edge("[::1]:8080"), "http://[::1]:8000");

@@ -3,7 +3,10 @@
 mod auth;
 mod dto;
 mod problem;
+mod resource;
 mod streams;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::sync::Arc;
@@ -11,7 +14,7 @@ use std::time::Duration;
 
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::http::header;
+use actix_web::http::{Method, header};
 use actix_web::middleware::{Next, from_fn};
 use actix_web::web::{self, Data, JsonConfig, QueryConfig, ServiceConfig};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer};
@@ -20,47 +23,48 @@ use millrace_runtime::http::{HttpHandle, Observability, bind, routes as observab
 use self::auth::Token;
 use self::dto::Urls;
 use self::problem::Problem;
+use self::resource::Resource;
 use crate::Config;
-use crate::service::Core;
+use crate::livestreams::Livestreams;
 
-/// A livestream's fields fit many times.
+/// Largest body of a request; the fields of a livestream fit many times.
 const MAX_BODY_BYTES: usize = 64 * 1024;
 
-/// A client that does not send its request's head in this time is cut off.
+/// Time for a client to send the head of its request; a slower one is disconnected.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A whole request, body and store included.
+/// Time for a whole request, from its head to the answer of the state store.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Seconds a stop waits for open requests.
+/// Seconds for which a stop waits for open requests.
 const SHUTDOWN_S: u64 = 10;
 
-/// Connections at a time: an operator's tools, not an audience.
+/// Connections at once: the API serves the tools of operators, not viewers.
 const MAX_CONNECTIONS: usize = 1_024;
 
-/// Worker threads: the API waits for the store, it does not compute.
+/// Worker threads: requests wait for the state store and compute little.
 const WORKERS: usize = 1;
 
 const DASHBOARD: &str = include_str!("../../web/index.html");
 const OPENAPI: &str = include_str!("../../web/openapi.json");
 
-/// The dashboard needs its own script and style, and talks to its own origin.
+/// The content security policy of the dashboard: inline script and style, requests to its own origin only.
 const DASHBOARD_CSP: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
     connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// Starts the server on the configured address.
+/// Starts the HTTP server on the configured address.
 pub(crate) fn serve(
     config: &Config,
-    core: Arc<Core>,
+    livestreams: Arc<Livestreams>,
     observability: Observability,
 ) -> io::Result<HttpHandle> {
     let (listener, addr) = bind(config.listen)?;
     let (token, urls) = (Token::new(&config.admin_token), Urls::new(config));
     let server = HttpServer::new(move || {
-        let (core, token, urls) = (core.clone(), token.clone(), urls.clone());
+        let (livestreams, token, urls) = (livestreams.clone(), token.clone(), urls.clone());
         let observability = observability.clone();
         App::new()
-            .app_data(Data::from(core))
+            .app_data(Data::from(livestreams))
             .app_data(Data::new(token))
             .app_data(Data::new(urls))
             .wrap(from_fn(limit_time))
@@ -83,27 +87,27 @@ fn routes(config: &mut ServiceConfig) {
         JsonConfig::default().limit(MAX_BODY_BYTES).error_handler(|error, _| Problem::json(&error).into());
     let query =
         QueryConfig::default().error_handler(|error, _| Problem::bad_request(&error.to_string()).into());
-    config
-        .app_data(json)
-        .app_data(query)
-        .service(
-            web::resource("/")
-                .route(web::get().to(dashboard))
-                .route(web::head().to(dashboard))
-                .default_service(web::to(|| problem::method_not_allowed("GET, HEAD"))),
-        )
-        .service(
-            web::resource("/api/openapi.json")
-                .route(web::get().to(openapi))
-                .route(web::head().to(openapi))
-                .default_service(web::to(|| problem::method_not_allowed("GET, HEAD"))),
-        )
-        .service(
-            web::scope("/api/v1")
-                .wrap(from_fn(auth::require_token))
-                .configure(streams::routes)
-                .default_service(web::to(not_found)),
-        );
+    config.app_data(json).app_data(query);
+    for resource in [
+        Resource::new("/", [(Method::GET, web::to(dashboard)), (Method::HEAD, web::to(dashboard))]),
+        Resource::new(
+            "/api/openapi.json",
+            [(Method::GET, web::to(openapi)), (Method::HEAD, web::to(openapi))],
+        ),
+    ] {
+        resource.register(config);
+    }
+    config.service(
+        web::scope("/api/v1")
+            .wrap(from_fn(auth::require_token))
+            .configure(|config| api_resources().into_iter().for_each(|resource| resource.register(config)))
+            .default_service(web::to(not_found)),
+    );
+}
+
+/// Returns every resource under `/api/v1`.
+fn api_resources() -> Vec<Resource> {
+    streams::resources()
 }
 
 async fn not_found(request: HttpRequest) -> Result<HttpResponse, Problem> {
@@ -124,8 +128,8 @@ async fn openapi() -> HttpResponse {
     HttpResponse::Ok().content_type("application/json").body(OPENAPI)
 }
 
-/// No request holds a connection for longer than its time. The request itself must not be cloned here:
-/// routing needs it alone.
+/// Answers a request that takes longer than its time limit with 503. The request must not be cloned here: routing needs
+/// the only handle to it.
 async fn limit_time(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,

@@ -1,4 +1,4 @@
-//! Errors as problem documents (RFC 9457).
+//! Errors of the API as problem documents (RFC 9457).
 
 use std::fmt;
 
@@ -8,12 +8,13 @@ use actix_web::{HttpResponse, ResponseError};
 use serde::Serialize;
 
 use crate::domain::validate::FieldError;
+use crate::livestreams::CommandError;
 use crate::repo::RepoError;
 
-/// Media type of a problem document (RFC 9457 §6.1).
+/// The media type of a problem document (RFC 9457 §6.1).
 const PROBLEM_TYPE: &str = "application/problem+json";
 
-/// A problem document.
+/// A problem document (RFC 9457 §3).
 #[derive(Debug, Serialize)]
 pub(crate) struct Problem {
     #[serde(rename = "type")]
@@ -24,7 +25,7 @@ pub(crate) struct Problem {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<FieldError>,
     #[serde(skip)]
-    allow: Option<&'static str>,
+    allow: Option<String>,
 }
 
 impl Problem {
@@ -52,8 +53,7 @@ impl Problem {
     }
 
     pub(crate) fn invalid(errors: Vec<FieldError>) -> Self {
-        let list: Vec<String> = errors.iter().map(|e| format!("{} {}", e.field, e.message)).collect();
-        let detail = list.join("; ");
+        let detail = FieldError::list(&errors);
         Self {
             errors,
             ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", "Invalid livestream", &detail)
@@ -75,7 +75,7 @@ impl Problem {
                 let detail = "the body must be application/json";
                 Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media-type", "Unsupported media type", detail)
             }
-            // Well-formed JSON that is not what was asked for.
+            // The JSON is well-formed and does not match the schema of the request.
             JsonPayloadError::Deserialize(error) if error.is_data() => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", "Invalid body", &error.to_string())
             }
@@ -88,30 +88,39 @@ impl Problem {
     }
 }
 
-/// 405 with the methods that are allowed.
-pub(crate) async fn method_not_allowed(allow: &'static str) -> Result<HttpResponse, Problem> {
+/// Returns 405 with the methods that the resource allows.
+pub(crate) fn method_not_allowed(allow: &str) -> Result<HttpResponse, Problem> {
     let detail = format!("allowed here: {allow}");
     let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method", "Method not allowed", &detail);
-    Err(Problem { allow: Some(allow), ..problem })
+    Err(Problem { allow: Some(allow.to_owned()), ..problem })
+}
+
+impl From<CommandError> for Problem {
+    fn from(error: CommandError) -> Self {
+        match error {
+            CommandError::Invalid(errors) => Self::invalid(errors),
+            CommandError::Repo(error) => error.into(),
+        }
+    }
 }
 
 impl From<RepoError> for Problem {
     fn from(error: RepoError) -> Self {
         match error {
             RepoError::NotFound => Self::not_found(&error.to_string()),
-            RepoError::Illegal(_) => Self::new(
+            RepoError::InvalidTransition(_) => Self::new(
                 StatusCode::CONFLICT,
                 "illegal-move",
                 "Not possible in this state",
                 &error.to_string(),
             ),
             RepoError::State(_) => {
-                tracing::warn!(%error, "a request failed at the store");
+                tracing::warn!(%error, "request failed at the state store; answered with 503");
                 let detail = "the state store did not answer; try again";
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Unavailable", detail)
             }
             RepoError::Corrupt { .. } => {
-                tracing::error!(%error, "a request met a record that cannot be read");
+                tracing::error!(%error, "stored record cannot be read; request answered with 500");
                 let detail = "a stored record cannot be read";
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal error", detail)
             }
@@ -136,8 +145,8 @@ impl ResponseError for Problem {
         if self.status_code() == StatusCode::UNAUTHORIZED {
             response.insert_header((header::WWW_AUTHENTICATE, "Bearer realm=\"millrace\""));
         }
-        if let Some(allow) = self.allow {
-            response.insert_header((header::ALLOW, allow));
+        if let Some(allow) = &self.allow {
+            response.insert_header((header::ALLOW, allow.as_str()));
         }
         response.content_type(PROBLEM_TYPE).body(serde_json::to_string(self).unwrap_or_default())
     }

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod arena;
+pub mod catalog;
 pub mod close_reason;
 pub mod fact;
 pub mod fragment;

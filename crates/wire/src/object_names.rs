@@ -104,6 +104,10 @@ pub fn media_playlist(playback: PlaybackId, rendition: &Rendition) -> String {
 pub fn stream_prefix(playback: PlaybackId) -> String {
     format!("{ROOT}/{playback}/")
 }
+/// Prefix of everything stored of a rendition.
+pub fn rendition_prefix(playback: PlaybackId, rendition: &Rendition) -> String {
+    format!("{ROOT}/{playback}/{rendition}/")
+}
 /// Prefix of everything one epoch has stored for a rendition.
 pub fn epoch_prefix(playback: PlaybackId, rendition: &Rendition, epoch: Epoch) -> String {
     format!("{ROOT}/{playback}/{rendition}/{epoch}/")

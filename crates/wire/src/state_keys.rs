@@ -55,6 +55,12 @@ pub fn purge(id: PlaybackId) -> String {
 }
 /// Prefix of all deleted streams with objects.
 pub const PURGES: &str = "{ms}:purge:";
+/// A stream that is not recorded: its segments past the window are to be deleted.
+pub fn retention(stream: StreamId) -> String {
+    format!("{PREFIX}retention:{stream}")
+}
+/// Prefix of all retention records.
+pub const RETENTIONS: &str = "{ms}:retention:";
 /// Expiring set of a stream's viewers.
 pub fn viewers(stream: StreamId) -> String {
     format!("{PREFIX}viewers:{stream}")

@@ -1,4 +1,4 @@
-//! What time does to a claim.
+//! The changes of a claim that time alone makes due.
 
 use millrace_wire::ids::{Msn, UnixMillis};
 use millrace_wire::message::control::AwayPolicy;
@@ -6,7 +6,7 @@ use millrace_wire::message::control::AwayPolicy;
 use super::{AUTHOR_LOOK_MS, Claim, END_ANNOUNCED_MS, END_REPORTED_MS, Presence};
 
 impl Claim {
-    /// Seconds of absence turn into numbers that the author may use for GAP segments, one a target duration.
+    /// Returns the highest number the log writer may use for a GAP segment: one for each target duration of absence.
     fn gaps_at(&self, now: UnixMillis, since: UnixMillis) -> Option<Msn> {
         if self.settings.away == AwayPolicy::Hold {
             return None;
@@ -19,24 +19,25 @@ impl Claim {
     }
 }
 
-/// What time alone changes.
+/// A change of a claim that time alone makes due.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Due {
-    /// Nothing.
+    /// Nothing is due.
     Nothing,
-    /// The lease ran out: the publisher counts as away.
+    /// The lease lapsed: the publisher counts as away.
     Lapsed(Box<Claim>),
-    /// The author may use more numbers for GAP segments.
+    /// The log writer may use more numbers for GAP segments.
     Gaps(Box<Claim>),
-    /// The reconnect window passed: the stream is over.
+    /// The reconnect window passed: the broadcast is over.
     Over,
-    /// The publisher is away or the broadcast is over, and no author may be left, or it is control: somebody must say it.
+    /// The publisher is away or the broadcast is over, and the log may have no live writer, or control writes it: a takeover
+    /// has to be tried.
     Close,
-    /// The end is known to everybody: the claim can go.
+    /// Every reader knows the end: the claim can be deleted.
     Forget,
 }
 
-/// What is due for a claim at `now`.
+/// Returns the change that is due for a claim at `now`.
 pub fn due(now: UnixMillis, claim: &Claim) -> Due {
     match claim.presence {
         Presence::Publishing if claim.is_held(now) => Due::Nothing,

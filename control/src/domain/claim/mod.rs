@@ -1,5 +1,5 @@
-//! Who may publish a livestream now: the claim on its key, the lease that keeps it, and the numbers a new
-//! publisher session begins with.
+//! The claim: which publisher session may publish a livestream now, the lease that keeps it, and the numbers that a new
+//! session begins with.
 
 mod due;
 
@@ -16,48 +16,49 @@ use millrace_wire::message::control::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::stream::{Move, Status, Stream};
+use super::stream::{Status, Stream, Transition};
 pub use due::{Due, due};
 
-/// A lease is renewed every second; three misses are more than a pause of a busy machine.
+/// Duration of a lease. A session renews it every second; three missed renewals are more than a pause of a busy machine.
 pub const LEASE_MS: u32 = 3_000;
 
-/// An unchanged lease is written again only after this time, so that quiet streams do not cost a write a
-/// second each. Below [`LEASE_MS`] by more than a renewal.
+/// An unchanged lease is written again only after this time, so that a quiet stream does not cost a write each second. It
+/// is below [`LEASE_MS`] by more than the interval of renewals.
 pub const PERSIST_EVERY_MS: u64 = 1_500;
 
-/// No segment is shorter, so a session that is not heard of opens at most one in this time.
+/// Shortest segment: a session whose renewals are missing opens at most one segment in this time.
 pub const MIN_SEGMENT_MS: u64 = 2_000;
 
-/// An author hears of the end within a second and seals within three more ([`millrace_protocol::job`]); one that
-/// has not reported it by then is looked for.
+/// A log writer receives the end within a second and seals within three more ([`millrace_protocol::job`]). After this time
+/// without its report, control checks whether the writer is alive.
 pub const END_REPORTED_MS: u64 = 5_000;
 
-/// While the publisher is away its author is looked for at this interval, first after the time it has to seal.
+/// Interval at which control checks the log writer of a stream whose publisher is away; the first check comes after the time
+/// the writer has to seal.
 pub const AUTHOR_LOOK_MS: u64 = END_REPORTED_MS;
 
-/// An author that answers but does not end its log in this time is superseded: ENDLIST is owed to the viewers.
+/// A log writer that answers but does not end its log within this time is superseded: viewers wait for ENDLIST.
 pub const AUTHOR_LIMIT_MS: u64 = 30_000;
 
-/// How long the end is announced and told to readers that come late or were cut off.
+/// Time for which the end is announced, for readers that come late or were cut off.
 pub const END_ANNOUNCED_MS: u64 = 60_000;
 
-/// Whether the publisher is there.
+/// The presence of a claim's publisher.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum Presence {
-    /// Its lease is kept.
+    /// The session renews its lease.
     Publishing,
-    /// It left or its lease ran out; the reconnect window counts from here.
+    /// The publisher left, or its lease lapsed.
     Away {
-        /// Since when.
+        /// The time from which the reconnect window counts.
         since: UnixMillis,
     },
     /// The broadcast is over.
     Ended {
-        /// Since when.
+        /// The time of the end.
         since: UnixMillis,
-        /// The author reported that ENDLIST is announced.
+        /// True once the log writer reported that ENDLIST is announced.
         confirmed: bool,
     },
 }
@@ -65,72 +66,73 @@ pub enum Presence {
 /// The newest publisher session of a stream, as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
-    /// The stream.
+    /// The livestream that is claimed.
     pub stream: StreamId,
-    /// Its public id.
+    /// The playback id of the livestream.
     pub playback: PlaybackId,
-    /// Its settings when the epoch was granted; they hold for the epoch.
+    /// The livestream's settings when the epoch was granted; they hold for the epoch.
     pub settings: StreamSettings,
-    /// The publisher's connection.
+    /// The publisher session that holds or held the claim.
     pub session: SessionId,
-    /// The ingest node that holds it.
+    /// The ingest node of that session.
     pub node: NodeId,
-    /// The publisher's address, for operators.
+    /// The publisher's address, shown to operators.
     pub addr: Option<IpAddr>,
-    /// `rtmp`, `rtmps`, …
+    /// The protocol of the publisher: `rtmp`, `rtmps`, …
     pub protocol: String,
-    /// The airing it belongs to.
+    /// The broadcast that the epoch belongs to.
     pub broadcast: BroadcastId,
-    /// Its fencing number.
+    /// The epoch of the session, which fences off earlier sessions.
     pub epoch: Epoch,
-    /// The first segment number it was given.
+    /// The first media sequence number of the epoch.
     pub first_msn: Msn,
-    /// Whether the broadcast has earlier epochs.
+    /// True if the broadcast has earlier epochs.
     pub continues: bool,
-    /// The newest of those.
+    /// The newest of the earlier epochs.
     #[serde(default)]
     pub follows: Option<Epoch>,
-    /// The highest segment number it reported as open; the first one until it reports.
+    /// The highest media sequence number the session reported as open; the first one until it reports.
     pub open_msn: Msn,
-    /// The last segment number used, once its author sealed the epoch.
+    /// The last media sequence number used, once the log writer sealed the epoch.
     pub sealed_msn: Option<Msn>,
-    /// Its session said that it is gone: the open number is exact.
+    /// True once the session released the claim: then the open number is exact.
     #[serde(default)]
     pub released: bool,
-    /// The highest number its author may use for a GAP while the publisher is away.
+    /// The highest number the log writer may use for a GAP segment while the publisher is away.
     pub gaps_through: Option<Msn>,
     /// The highest discontinuity sequence number reported.
     pub discontinuity: DiscontinuitySeq,
-    /// When the epoch was granted.
+    /// The time the epoch was granted.
     pub granted_at: UnixMillis,
-    /// When the lease was last written.
+    /// The time the lease was last written.
     pub renewed_at: UnixMillis,
-    /// Whether the publisher is there.
+    /// The presence of the publisher.
     pub presence: Presence,
-    /// What the session says is wrong.
+    /// The reason the session reports for running degraded.
     pub degraded: Option<Degraded>,
-    /// The epoch is control's own: the publisher left, or the broadcast ended, with no author alive to say so.
+    /// True if control writes the epoch's log itself: the publisher left or the broadcast ended, and no log writer was alive.
     #[serde(default)]
     pub by_control: bool,
-    /// The newest event of the stream's life, written with what it tells of; so it outlives the control that was to say it.
+    /// The newest lifecycle event, committed together with the change it reports, so that it outlives the control that was to
+    /// publish it.
     #[serde(default)]
     pub event: Option<LifecycleEvent>,
 }
 
-/// What a granted request changes.
+/// The changes that a granted request makes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
-    /// The stream's record: live now.
+    /// The record of the livestream, which is live now.
     pub stream: Stream,
-    /// The new claim.
+    /// The claim of the new session.
     pub claim: Claim,
-    /// The session to disconnect, when the stream was taken over.
+    /// The session to kick, when the new session took the stream over.
     pub kick: Option<SessionId>,
-    /// The same session asked again: nothing changes, the answer is repeated.
+    /// True if the same session repeated its request: nothing changes and the answer is the same.
     pub repeated: bool,
 }
 
-/// Decides on a request. `fresh` is the id used if this begins an airing.
+/// Decides on a claim request. `fresh` is the id of the broadcast if the request begins one.
 pub fn decide(
     now: UnixMillis,
     stream: &Stream,
@@ -151,28 +153,28 @@ pub fn decide(
     let mut stream = stream.clone();
     if stream.status == Status::Scheduled {
         // `Start` is legal in `Scheduled`.
-        let _ = stream.apply(Move::Start, now);
+        let _ = stream.apply(Transition::Start, now);
     }
     let broadcast = *stream.broadcast.get_or_insert(fresh);
     let claim = Claim::grant(now, &stream, broadcast, current, request);
-    // A session whose lease ran out may still run behind a broken link: it is told, too.
+    // A session whose lease lapsed may still run behind a broken link: it is kicked too.
     let kick = current.filter(|claim| claim.sealed_msn.is_none()).map(|claim| claim.session);
     Ok(Decision { stream, claim, kick, repeated: false })
 }
 
-/// The answer to a renewal.
+/// The decision on a renewal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Lease {
-    /// Kept; with a claim when it must be written.
+    /// The lease is kept; with the new claim if it has to be written.
     Kept(Option<Box<Claim>>),
-    /// Positive evidence that the session is to stop.
+    /// There is positive evidence that the session has to stop, for this reason.
     Lost(CloseReason),
-    /// This control does not know the session; it says nothing about anybody else, so the session goes on.
+    /// The claim is not of this session and is no evidence against it: the session goes on.
     Unknown,
 }
 
-/// Renews a lease. One that ran out is taken up again as long as nobody else has the stream and its author has
-/// not sealed the epoch.
+/// Renews a lease. A lapsed lease is restored while no other session holds the claim and the log writer has not sealed the
+/// epoch.
 pub fn renew(now: UnixMillis, claim: &Claim, request: &RenewRequest) -> Lease {
     if claim.epoch > request.epoch {
         return Lease::Lost(match claim.presence {
@@ -189,7 +191,7 @@ pub fn renew(now: UnixMillis, claim: &Claim, request: &RenewRequest) -> Lease {
         return Lease::Lost(CloseReason::StreamEnded);
     }
     if claim.sealed_msn.is_some() {
-        // Nobody would package what it still sends; the publisher may connect again for a new epoch.
+        // No worker packages media of a sealed epoch; the publisher may connect again for a new one.
         return Lease::Lost(CloseReason::ConnectionLost);
     }
     let back =
@@ -219,8 +221,8 @@ impl Claim {
     ) -> Self {
         let continues = last.is_some_and(|claim| claim.broadcast == broadcast);
         let unused = last.map_or(Msn(0), |claim| claim.used_through(now).next());
-        // A broadcast's first number is the time: lost state restarts above everything (segments are >= 2 s), and
-        // the GAPs that lead its window have room.
+        // A broadcast's first number is the time in seconds: after a loss of state numbers restart above all used ones
+        // (segments last at least 2 s), and the GAP segments that lead the first window have room.
         let first_msn = if continues { unused } else { unused.max(Msn(now.as_secs())) };
         Self {
             stream: stream.id,
@@ -254,7 +256,7 @@ impl Claim {
         }
     }
 
-    /// What the session is told.
+    /// Returns the grant that the session receives.
     pub fn to_grant(&self) -> ClaimGrant {
         ClaimGrant {
             stream: self.stream,
@@ -271,7 +273,7 @@ impl Claim {
         }
     }
 
-    /// What readers and authors are told on `epoch.{stream}`.
+    /// Returns the announcement to readers and log writers on `epoch.{stream}`.
     pub fn announcement(&self) -> EpochAnnouncement {
         let phase = match self.presence {
             Presence::Publishing => EpochPhase::Open,
@@ -291,25 +293,25 @@ impl Claim {
         }
     }
 
-    /// Whether a publisher is there, as far as its lease says.
+    /// Returns true while the publisher keeps its lease.
     pub fn is_held(&self, now: UnixMillis) -> bool {
         self.presence == Presence::Publishing && now.0.saturating_sub(self.renewed_at.0) < u64::from(LEASE_MS)
     }
 
-    /// The highest segment number that may be in use, now or before everybody has heard of the next epoch. `sealed`
-    /// alone is not trusted: an author that missed media seals below what its session has stamped.
+    /// Returns the highest media sequence number that may be in use, now or until every reader knows the next epoch. The
+    /// sealed number alone is not trusted: a log writer that missed media seals below the numbers its session assigned.
     pub fn used_through(&self, now: UnixMillis) -> Msn {
         let open = match (self.released, self.sealed_msn) {
             (true, _) => self.open_msn,
-            // The last renewal may be a boundary old.
+            // The session may have crossed one boundary since its last renewal.
             (false, Some(_)) => self.open_msn.next(),
-            // It may still be stamping.
+            // The session may still assign numbers.
             (false, None) => self.open_msn.plus(2 + now.0.saturating_sub(self.renewed_at.0) / MIN_SEGMENT_MS),
         };
         [self.sealed_msn, self.gaps_through].into_iter().flatten().fold(open, Msn::max)
     }
 
-    /// The claim after its session left; `None` when it is not the one that holds it.
+    /// Returns the claim after its session released it; `None` if the request is of another session.
     pub fn released(&self, now: UnixMillis, request: &ReleaseRequest) -> Option<Self> {
         if self.session != request.session
             || self.epoch != request.epoch
@@ -325,13 +327,13 @@ impl Claim {
         })
     }
 
-    /// The claim after its author's report; `None` when that changes nothing.
+    /// Returns the claim after the report of its log writer; `None` if the report changes nothing.
     pub fn sealed(&self, report: &SealReport) -> Option<Self> {
         if self.epoch != report.epoch {
             return None;
         }
         let mut claim = self.clone();
-        // "None used" leaves the first number free again.
+        // A report without a used number leaves the first one free.
         let last = report.last.unwrap_or(Msn(self.first_msn.0.saturating_sub(1)));
         claim.sealed_msn = Some(claim.sealed_msn.map_or(last, |sealed| sealed.max(last)));
         claim.discontinuity = claim.discontinuity.max(report.discontinuity_sequence);
@@ -341,7 +343,7 @@ impl Claim {
         (claim != *self).then_some(claim)
     }
 
-    /// The claim after the broadcast ended.
+    /// Returns the claim after the end of the broadcast.
     #[must_use]
     pub fn ended(&self, now: UnixMillis) -> Self {
         let presence = Presence::Ended { since: now, confirmed: false };
@@ -349,16 +351,16 @@ impl Claim {
         Self { presence, degraded: None, event: Some(event), ..self.clone() }
     }
 
-    /// The claim after its publisher went away.
+    /// Returns the claim after its publisher went away.
     fn away(&self, now: UnixMillis) -> Self {
         let event = event(now, self.stream, LifecycleKind::Interrupted);
         Self { presence: Presence::Away { since: now }, degraded: None, event: Some(event), ..self.clone() }
     }
 
-    /// The claim with a new epoch that control authors itself in place of a dead author: to say the end, or to seal what
-    /// was used and to append GAPs while the publisher is away.
+    /// Returns the claim with a new epoch, whose log control writes itself in place of a dead writer: to append ENDLIST, or to
+    /// seal the used numbers and append GAP segments while the publisher is away.
     #[must_use]
-    pub fn taken_up(&self, now: UnixMillis) -> Self {
+    pub fn claimed_by_control(&self, now: UnixMillis) -> Self {
         let presence = match self.presence {
             Presence::Ended { .. } => Presence::Ended { since: now, confirmed: false },
             away => away,
@@ -376,12 +378,12 @@ impl Claim {
         }
     }
 
-    /// Whether the publisher is away.
+    /// Returns true if the publisher is away.
     pub fn is_away(&self) -> bool {
         matches!(self.presence, Presence::Away { .. })
     }
 
-    /// For how long the broadcast has been over; 0 while it is not.
+    /// Returns the milliseconds since the end of the broadcast; 0 before it.
     pub fn over_for_ms(&self, now: UnixMillis) -> u64 {
         match self.presence {
             Presence::Ended { since, .. } => now.0.saturating_sub(since.0),

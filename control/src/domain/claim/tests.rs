@@ -1,4 +1,4 @@
-//! The rules of the claim, one by one.
+//! The rules of the claim, each in a test of its own.
 
 use millrace_wire::message::control::AwayPolicy;
 
@@ -65,7 +65,7 @@ fn seal(claim: &Claim, last: Option<u64>, ended: bool) -> SealReport {
 }
 
 #[test]
-fn the_first_publisher_makes_the_stream_live() {
+fn decide_makes_the_stream_live_for_the_first_publisher() {
     let grant = grant(T0, &sample(), None, 1).unwrap();
     assert_eq!(grant.stream.status, Status::Live);
     assert_eq!(grant.stream.started_at, Some(T0));
@@ -77,7 +77,7 @@ fn the_first_publisher_makes_the_stream_live() {
 }
 
 #[test]
-fn a_repeated_request_gets_the_same_answer() {
+fn decide_repeats_its_answer_to_a_repeated_request() {
     let first = grant(T0, &sample(), None, 1).unwrap();
     let again = grant(at(900), &first.stream, Some(&first.claim), 1).unwrap();
     assert!(again.repeated);
@@ -85,7 +85,7 @@ fn a_repeated_request_gets_the_same_answer() {
 }
 
 #[test]
-fn a_second_publisher_takes_over_and_the_first_is_kicked() {
+fn decide_grants_a_second_publisher_and_kicks_the_first() {
     let first = grant(T0, &sample(), None, 1).unwrap();
     let second = grant(at(2_000), &first.stream, Some(&first.claim), 2).unwrap();
     assert_eq!(second.kick, Some(SessionId::from_u128(1)));
@@ -98,7 +98,7 @@ fn a_second_publisher_takes_over_and_the_first_is_kicked() {
 }
 
 #[test]
-fn a_second_publisher_is_refused_where_the_stream_says_so() {
+fn decide_refuses_a_second_publisher_under_the_refuse_policy() {
     let mut stream = sample();
     stream.settings.takeover = Takeover::Refuse;
     let first = grant(T0, &stream, None, 1).unwrap();
@@ -109,7 +109,7 @@ fn a_second_publisher_is_refused_where_the_stream_says_so() {
 }
 
 #[test]
-fn over_is_over() {
+fn decide_refuses_publishers_of_a_stream_that_is_over() {
     for status in [Status::Ended, Status::Archived, Status::Cancelled] {
         let stream = Stream { status, ..sample() };
         assert_eq!(grant(T0, &stream, None, 1), Err(CloseReason::StreamEnded));
@@ -117,7 +117,7 @@ fn over_is_over() {
 }
 
 #[test]
-fn epochs_grow_though_the_clock_goes_back() {
+fn epochs_grow_when_the_clock_is_set_back() {
     let first = grant(T0, &sample(), None, 1).unwrap();
     let back = UnixMillis(T0.0 - 3_600_000);
     let second = grant(back, &first.stream, Some(&first.claim), 2).unwrap();
@@ -138,7 +138,7 @@ fn sealed_at(claim: &Claim, last: u64) -> Claim {
 }
 
 #[test]
-fn a_released_session_s_word_is_exact() {
+fn used_through_is_exact_after_a_release() {
     let (stream, claim) = renewed();
     let away = claim.released(at(1_500), &release(&claim, Some(1_700_000_008))).unwrap();
     assert!(away.released);
@@ -151,7 +151,7 @@ fn a_released_session_s_word_is_exact() {
 }
 
 #[test]
-fn a_seal_without_the_session_s_word_may_be_a_boundary_low() {
+fn used_through_adds_a_boundary_to_a_seal_without_release() {
     let (stream, claim) = renewed();
     for (last, used) in [(5, 8), (8, 8), (9, 9)] {
         let sealed = sealed_at(&claim, 1_700_000_000 + last);
@@ -165,7 +165,7 @@ fn a_seal_without_the_session_s_word_may_be_a_boundary_low() {
 }
 
 #[test]
-fn a_silent_session_may_still_be_stamping() {
+fn used_through_grows_with_the_silence_of_a_session() {
     let (stream, claim) = renewed();
     for (ms, used) in [(0, 9), (1_000, 9), (2_999, 9), (3_000, 10), (9_000, 13)] {
         assert_eq!(claim.used_through(at(ms)), Msn(1_700_000_000 + used), "{ms}");
@@ -175,7 +175,7 @@ fn a_silent_session_may_still_be_stamping() {
 }
 
 #[test]
-fn a_sealed_epoch_is_not_taken_up_again() {
+fn renew_does_not_restore_a_lease_of_a_sealed_epoch() {
     let (_, claim) = renewed();
     let Due::Lapsed(away) = due(at(1_000 + LEASE), &claim) else { panic!("lapsed") };
     for claim in [claim, *away] {
@@ -187,7 +187,7 @@ fn a_sealed_epoch_is_not_taken_up_again() {
 }
 
 #[test]
-fn a_new_broadcast_begins_at_the_time_or_above_what_was_used() {
+fn first_msn_of_a_broadcast_is_the_time_or_above_the_used_numbers() {
     let (stream, claim) = renewed();
     let other = Stream { broadcast: Some(BroadcastId::from_u128(9)), ..stream };
     let soon = grant(at(1_000), &other, Some(&claim), 2).unwrap().claim;
@@ -198,7 +198,7 @@ fn a_new_broadcast_begins_at_the_time_or_above_what_was_used() {
 }
 
 #[test]
-fn a_claim_stored_before_releases_were_kept_is_read() {
+fn claim_without_the_released_field_is_read() {
     let (_, claim) = renewed();
     let mut stored = serde_json::to_value(&claim).unwrap();
     assert!(stored.as_object_mut().unwrap().remove("released").is_some());
@@ -206,7 +206,7 @@ fn a_claim_stored_before_releases_were_kept_is_read() {
 }
 
 #[test]
-fn numbers_lent_for_gaps_are_never_given_again() {
+fn numbers_granted_for_gaps_are_not_granted_again() {
     let first = grant(T0, &sample(), None, 1).unwrap();
     let away = first.claim.released(T0, &release(&first.claim, Some(1_700_000_010))).unwrap();
     assert_eq!(due(at(3_999), &away), Due::Nothing);
@@ -224,7 +224,7 @@ fn numbers_lent_for_gaps_are_never_given_again() {
 }
 
 #[test]
-fn an_unchanged_lease_is_written_now_and_then() {
+fn renew_writes_an_unchanged_lease_at_its_interval() {
     let first = grant(T0, &sample(), None, 1).unwrap();
     let same = renewal(&first.claim, None);
     assert_eq!(renew(at(1_000), &first.claim, &same), Lease::Kept(None));
@@ -236,7 +236,7 @@ fn an_unchanged_lease_is_written_now_and_then() {
 }
 
 #[test]
-fn a_superseded_session_is_told() {
+fn renew_stops_a_superseded_session() {
     let first = grant(T0, &sample(), None, 1).unwrap();
     let second = grant(at(2_000), &first.stream, Some(&first.claim), 2).unwrap();
     let lease = renew(at(2_100), &second.claim, &renewal(&first.claim, None));
@@ -246,14 +246,14 @@ fn a_superseded_session_is_told() {
 }
 
 #[test]
-fn a_newer_epoch_than_ours_stops_nobody() {
+fn renew_lets_a_session_of_a_newer_epoch_go_on() {
     let first = grant(T0, &sample(), None, 1).unwrap();
     let newer = RenewRequest { epoch: first.claim.epoch.next(), ..renewal(&first.claim, None) };
     assert_eq!(renew(at(1), &first.claim, &newer), Lease::Unknown);
 }
 
 #[test]
-fn a_lease_runs_out_then_the_window_then_the_claim() {
+fn due_lapses_the_lease_then_ends_the_stream_then_drops_the_claim() {
     let first = grant(T0, &sample(), None, 1).unwrap();
     assert_eq!(due(at(LEASE - 1), &first.claim), Due::Nothing);
     let Due::Lapsed(away) = due(at(LEASE), &first.claim) else { panic!("lapsed") };
@@ -268,7 +268,7 @@ fn a_lease_runs_out_then_the_window_then_the_claim() {
 }
 
 #[test]
-fn a_session_that_was_cut_off_takes_its_lease_up_again() {
+fn renew_restores_the_lapsed_lease_of_a_session_that_was_cut_off() {
     let first = grant(T0, &sample(), None, 1).unwrap();
     let Due::Lapsed(away) = due(at(LEASE), &first.claim) else { panic!("lapsed") };
     let Lease::Kept(Some(back)) = renew(at(9_000), &away, &renewal(&first.claim, Some(0))) else {
@@ -279,7 +279,7 @@ fn a_session_that_was_cut_off_takes_its_lease_up_again() {
 }
 
 #[test]
-fn only_the_holder_can_release() {
+fn released_ignores_sessions_that_do_not_hold_the_claim() {
     let first = grant(T0, &sample(), None, 1).unwrap();
     let other = ReleaseRequest { session: SessionId::from_u128(9), ..release(&first.claim, None) };
     assert_eq!(first.claim.released(at(1), &other), None);
@@ -293,11 +293,11 @@ fn only_the_holder_can_release() {
 }
 
 #[test]
-fn while_the_publisher_is_away_controls_own_epoch_lends_itself_numbers() {
+fn due_grants_gap_numbers_to_the_epoch_of_control_while_the_publisher_is_away() {
     let first = grant(T0, &sample(), None, 1).unwrap();
     let away = first.claim.released(T0, &release(&first.claim, Some(1_700_000_010))).unwrap();
     let Due::Gaps(lent) = due(at(6_000), &away) else { panic!("a target duration passed") };
-    let own = lent.taken_up(at(6_000));
+    let own = lent.claimed_by_control(at(6_000));
     assert_eq!(own.used_through(at(60_000)), Msn(1_700_000_012), "control's own numbers are exact");
     assert!(
         matches!(own.announcement().phase, EpochPhase::Away { .. }) && own.announcement().session.is_none()
@@ -318,22 +318,22 @@ fn while_the_publisher_is_away_controls_own_epoch_lends_itself_numbers() {
 }
 
 #[test]
-fn an_end_nobody_reports_is_said_in_an_epoch_of_controls_own() {
+fn due_asks_for_a_takeover_of_an_end_that_is_not_reported() {
     let first = grant(T0, &sample(), None, 1).unwrap();
     let ended = first.claim.ended(at(10));
     assert_eq!(ended.announcement().session, Some(SessionId::from_u128(1)));
-    let own = ended.taken_up(at(6_000));
+    let own = ended.claimed_by_control(at(6_000));
     assert_eq!(own.epoch, Epoch(at(6_000).0));
     assert_eq!((own.announcement().session, own.announcement().phase), (None, EpochPhase::Ended));
     assert_eq!(own.sealed(&seal(&ended, None, true)), None, "the dead author's word comes too late");
     assert_eq!(renew(at(6_100), &own, &renewal(&first.claim, None)), Lease::Lost(CloseReason::StreamEnded));
     assert_eq!(due(at(6_001), &own), Due::Close, "whoever leads makes sure that somebody says it");
     assert_eq!(due(at(6_000 + END_ANNOUNCED_MS), &own), Due::Forget);
-    assert!(own.taken_up(T0).epoch > own.epoch, "epochs grow though the clock goes back");
+    assert!(own.claimed_by_control(T0).epoch > own.epoch, "epochs grow though the clock goes back");
 }
 
 #[test]
-fn every_change_of_presence_leaves_its_event() {
+fn every_change_of_presence_leaves_its_lifecycle_event() {
     let event = |claim: &Claim| claim.event.clone().map(|event| (event.at, event.kind));
     let Decision { stream, claim, .. } = grant(T0, &sample(), None, 1).unwrap();
     let broadcast = claim.broadcast;
@@ -350,5 +350,5 @@ fn every_change_of_presence_leaves_its_event() {
     assert_eq!(event(&next), Some((at(11_000), LifecycleKind::Resumed)));
     let over = next.ended(at(12_000));
     assert_eq!(event(&over), Some((at(12_000), LifecycleKind::Ended { broadcast })));
-    assert_eq!(event(&over.taken_up(at(20_000))), event(&over));
+    assert_eq!(event(&over.claimed_by_control(at(20_000))), event(&over));
 }

@@ -251,16 +251,16 @@ async fn live(control: &Control) -> (String, ClaimGrant) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_playlist_ends_though_its_author_died_embedded() {
-    the_author_dies(&Backends::embedded().await).await;
+async fn takeover_ends_the_playlist_of_a_dead_log_writer_embedded() {
+    log_writer_dies(&Backends::embedded().await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_playlist_ends_though_its_author_died_on_nats_and_redis() {
-    the_author_dies(&Backends::real().await).await;
+async fn takeover_ends_the_playlist_of_a_dead_log_writer_on_nats_and_redis() {
+    log_writer_dies(&Backends::real().await).await;
 }
 
-async fn the_author_dies(backends: &Backends) {
+async fn log_writer_dies(backends: &Backends) {
     let control = Control::start(backends).await;
     let (id, grant) = live(&control).await;
     let first = grant.first_msn;
@@ -289,16 +289,16 @@ async fn the_author_dies(backends: &Backends) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_playlist_grows_though_its_author_died_while_the_publisher_is_away_embedded() {
-    the_publisher_is_away(&Backends::embedded().await).await;
+async fn takeover_appends_gaps_while_the_publisher_is_away_embedded() {
+    publisher_is_away(&Backends::embedded().await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_playlist_grows_though_its_author_died_while_the_publisher_is_away_on_nats_and_redis() {
-    the_publisher_is_away(&Backends::real().await).await;
+async fn takeover_appends_gaps_while_the_publisher_is_away_on_nats_and_redis() {
+    publisher_is_away(&Backends::real().await).await;
 }
 
-async fn the_publisher_is_away(backends: &Backends) {
+async fn publisher_is_away(backends: &Backends) {
     let control = Control::start(backends).await;
     let created = control.create(json!({"title": "Match"})).await;
     let (id, key) = (created["id"].as_str().unwrap(), created["stream_key"].as_str().unwrap());
@@ -369,7 +369,7 @@ fn segments(playlist: &str) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_that_answers_keeps_its_stream_though_its_lease_ran_out() {
+async fn takeover_waits_while_a_session_with_a_lapsed_lease_answers() {
     let backends = Backends::embedded().await;
     let control = Control::start(&backends).await;
     let (_, grant) = live(&control).await;
@@ -401,7 +401,7 @@ async fn a_session_that_answers_keeps_its_stream_though_its_lease_ran_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_a_crash_the_end_is_built_from_the_index() {
+async fn takeover_rebuilds_the_state_from_the_index_after_a_crash() {
     let mut backends = Backends::embedded().await;
     let control = Control::start(&backends).await;
     let (id, grant) = live(&control).await;
@@ -442,7 +442,7 @@ async fn after_a_crash_the_end_is_built_from_the_index() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_author_that_is_alive_ends_its_own_log() {
+async fn takeover_leaves_the_log_of_a_live_writer_alone() {
     let backends = Backends::embedded().await;
     let control = Control::start(&backends).await;
     let (id, grant) = live(&control).await;

@@ -1,0 +1,135 @@
+//! The backends a control node is started with, and the services its parts share.
+
+use std::sync::Arc;
+
+use millrace_bus::SharedBus;
+use millrace_runtime::metrics::{Counter, Counters, Gauge, Histogram, LATENCY_BUCKETS_S, Unit};
+use millrace_runtime::{Clock, Drain, Metrics, Readiness};
+use millrace_state::SharedState;
+use millrace_store::SharedStore;
+use millrace_wire::ids::UnixMillis;
+use tokio::sync::{Notify, watch};
+
+use crate::announcer::Announcer;
+use crate::repo::Repo;
+
+/// The backends and process-wide services a control node is started with.
+#[derive(Clone)]
+pub struct Deps {
+    /// The bus: requests of ingest nodes and workers arrive on it, announcements leave on it.
+    pub bus: SharedBus,
+    /// The state store: livestreams, keys, claims, the segment index.
+    pub state: SharedState,
+    /// The object store. Control reads initialisation sections from it, and deletes segments past the window and the
+    /// objects of deleted livestreams.
+    pub store: SharedStore,
+    /// The process's metrics.
+    pub metrics: Metrics,
+    /// The process's readiness conditions.
+    pub readiness: Readiness,
+    /// The monotonic clock and the wall clock.
+    pub clock: Arc<dyn Clock>,
+    /// The process's drain.
+    pub drain: Drain,
+}
+
+/// The services that the parts of one control node share.
+pub(crate) struct Services {
+    pub(crate) repo: Repo,
+    pub(crate) bus: SharedBus,
+    pub(crate) store: SharedStore,
+    pub(crate) announcer: Announcer,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) metrics: ControlMetrics,
+    /// Notified when a livestream is deleted, so that its objects are deleted without waiting for the next round.
+    pub(crate) deleted: Notify,
+    /// True while this control holds the leader's lease.
+    pub(crate) leading: watch::Sender<bool>,
+}
+
+impl Services {
+    pub(crate) fn new(repo: Repo, deps: &Deps) -> Self {
+        let scope = deps.metrics.scope("control");
+        Self {
+            repo,
+            bus: deps.bus.clone(),
+            store: deps.store.clone(),
+            announcer: Announcer::start(deps.bus.clone(), &scope),
+            clock: deps.clock.clone(),
+            metrics: ControlMetrics::new(&scope),
+            deleted: Notify::new(),
+            leading: watch::Sender::new(false),
+        }
+    }
+
+    /// Returns the wall clock in the type of the wire format.
+    pub(crate) fn wall_clock(&self) -> UnixMillis {
+        UnixMillis(self.clock.unix_ms())
+    }
+}
+
+/// The metrics of a control node, under the scope `control`.
+pub(crate) struct ControlMetrics {
+    pub(crate) claims: Counters,
+    pub(crate) answer_time: Histogram,
+    /// Orphaned logs that control sealed or ended itself.
+    pub(crate) logs_closed: Counter,
+    pub(crate) objects_deleted: Counter,
+    pub(crate) retention: RetentionMetrics,
+}
+
+impl ControlMetrics {
+    fn new(scope: &Metrics) -> Self {
+        Self {
+            claims: scope.counters("claims", Unit::Count, "Claims by outcome", &["outcome"]),
+            answer_time: scope.histogram(
+                "answer",
+                Unit::Seconds,
+                "Time to answer a request on the bus",
+                LATENCY_BUCKETS_S,
+            ),
+            logs_closed: scope.counter(
+                "logs_closed",
+                Unit::Count,
+                "Orphaned logs that control sealed or ended in place of their writer",
+            ),
+            objects_deleted: scope.counter(
+                "objects_deleted",
+                Unit::Count,
+                "Deleted objects of deleted livestreams",
+            ),
+            retention: RetentionMetrics::new(&scope.scope("retention")),
+        }
+    }
+}
+
+/// The metrics of retention, under the scope `control_retention`.
+pub(crate) struct RetentionMetrics {
+    pub(crate) segments_deleted: Counter,
+    pub(crate) bytes_deleted: Counter,
+    pub(crate) stray_objects_deleted: Counter,
+    pub(crate) oldest_overdue: Gauge,
+}
+
+impl RetentionMetrics {
+    fn new(scope: &Metrics) -> Self {
+        Self {
+            segments_deleted: scope.counter(
+                "segments_deleted",
+                Unit::Count,
+                "Stored segments deleted because they left the window of a livestream that is not recorded",
+            ),
+            bytes_deleted: scope.counter("deleted", Unit::Bytes, "Bytes of those segments"),
+            stray_objects_deleted: scope.counter(
+                "stray_objects_deleted",
+                Unit::Count,
+                "Objects without index record deleted below the window: initialisation sections and duplicates",
+            ),
+            oldest_overdue: scope.gauge(
+                "oldest_overdue",
+                Unit::Seconds,
+                "Playing time by which the oldest segment that is still stored is past its deletion",
+            ),
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Who asked for a command, and the record of every command that was asked for.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use millrace_wire::ids::{Epoch, Generation, NodeId, SessionId, StreamId};
+use tracing::{debug, info, warn};
+
+/// The party that asks for a command, and the address it asks from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Caller {
+    pub(crate) who: Principal,
+    /// The address of the HTTP client or of the publisher; `None` for the cluster's own parts.
+    pub(crate) from: Option<IpAddr>,
+}
+
+impl Caller {
+    /// Returns one of the cluster's own parts as a caller.
+    pub(crate) fn internal(who: Principal) -> Self {
+        Self { who, from: None }
+    }
+}
+
+/// The identity under which a command is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Principal {
+    /// The holder of the admin token.
+    Admin,
+    /// An ingest node, for a publisher that presents a stream key.
+    Ingest(NodeId, SessionId),
+    /// A publisher session that holds or held a claim.
+    Session(SessionId),
+    /// The writer of a stream's log.
+    LogWriter(Epoch, Generation),
+    /// The control that leads.
+    Reconciler(NodeId),
+}
+
+impl fmt::Display for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Admin => f.write_str("admin"),
+            Self::Ingest(node, session) => write!(f, "ingest {node} session {session}"),
+            Self::Session(session) => write!(f, "session {session}"),
+            Self::LogWriter(epoch, generation) => write!(f, "log writer {epoch}.{generation}"),
+            Self::Reconciler(node) => write!(f, "reconciler {node}"),
+        }
+    }
+}
+
+/// The commands that change a livestream or its claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Command {
+    Create,
+    Start,
+    Stop,
+    Cancel,
+    Archive,
+    RotateKey,
+    Delete,
+    Claim,
+    Renew,
+    Release,
+    Sealed,
+}
+
+impl Command {
+    /// Returns the name used in the audit record.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Start => "start",
+            Self::Stop => "stop",
+            Self::Cancel => "cancel",
+            Self::Archive => "archive",
+            Self::RotateKey => "rotate_key",
+            Self::Delete => "delete",
+            Self::Claim => "claim",
+            Self::Renew => "renew",
+            Self::Release => "release",
+            Self::Sealed => "sealed",
+        }
+    }
+}
+
+/// The result of a command, as the audit record names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum AuditOutcome {
+    /// The command was carried out.
+    Done,
+    /// A rule forbade the command; nothing was changed.
+    Refused(String),
+    /// The state store failed; the change may or may not have been made, and the caller asks again.
+    Failed(String),
+}
+
+/// One record of the audit: a command, its caller and its result. It holds no key and no token.
+#[derive(Debug, Clone)]
+pub(crate) struct AuditEntry<'a> {
+    pub(crate) caller: &'a Caller,
+    pub(crate) command: Command,
+    /// `None` where the command named no livestream that exists: a refused create, a claim with an unknown key.
+    pub(crate) stream: Option<StreamId>,
+    pub(crate) outcome: &'a AuditOutcome,
+}
+
+/// Receives one entry for each command, after it was carried out, refused or failed.
+pub(crate) trait Audit: Send + Sync + 'static {
+    /// Records the entry without waiting.
+    fn record(&self, entry: &AuditEntry<'_>);
+}
+
+/// Writes the audit to the log.
+pub(crate) struct LogAudit;
+
+impl Audit for LogAudit {
+    fn record(&self, entry: &AuditEntry<'_>) {
+        let AuditEntry { caller, command, stream, outcome } = entry;
+        let (who, command) = (&caller.who, command.as_str());
+        let from = caller.from.map(tracing::field::display);
+        let stream = stream.map(tracing::field::display);
+        match outcome {
+            // Every session renews each second: a line for each would bury the others.
+            AuditOutcome::Done if entry.command == Command::Renew => {
+                debug!(%who, from, command, stream, "command carried out");
+            }
+            AuditOutcome::Done => info!(%who, from, command, stream, "command carried out"),
+            AuditOutcome::Refused(reason) => {
+                info!(%who, from, command, stream, %reason, "command refused; nothing changed");
+            }
+            AuditOutcome::Failed(error) => {
+                warn!(%who, from, command, stream, %error, "command failed; the caller has to ask again");
+            }
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! The commands that change livestreams. The API, the requests on the bus and the reconciler all go through them: each
+//! command checks the rules, commits the new records in one transaction, publishes what follows from it (epoch
+//! announcement, kick, lifecycle event) and leaves exactly one entry in the audit.
+
+mod audit;
+mod sessions;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use millrace_wire::close_reason::CloseReason;
+use millrace_wire::ids::{PlaybackId, StreamId, StreamKey};
+
+pub(crate) use self::audit::{Audit, AuditEntry, AuditOutcome, Caller, Command, LogAudit, Principal};
+use crate::context::Services;
+use crate::domain::stream::{Status, Stream, Transition};
+use crate::domain::validate::{Create, FieldError};
+use crate::repo::{Changed, RepoError};
+
+/// The reason a command was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CommandError {
+    /// Fields of the request break rules.
+    #[error("invalid: {}", FieldError::list(.0))]
+    Invalid(Vec<FieldError>),
+    /// The livestream is absent, its state does not allow the command, or the state store failed.
+    #[error(transparent)]
+    Repo(#[from] RepoError),
+}
+
+impl CommandError {
+    /// Returns true if a rule forbade the command; false if the state store failed.
+    fn is_refusal(&self) -> bool {
+        match self {
+            Self::Invalid(_) => true,
+            Self::Repo(error) => matches!(error, RepoError::NotFound | RepoError::InvalidTransition(_)),
+        }
+    }
+}
+
+/// A command's result, as far as the audit needs it.
+trait Audited {
+    /// Returns the livestream that the command turned out to concern.
+    fn stream(&self) -> Option<StreamId> {
+        None
+    }
+
+    /// Returns the reason of a refusal that is an answer rather than an error.
+    fn refusal(&self) -> Option<&'static str> {
+        None
+    }
+}
+
+impl Audited for Changed {
+    fn stream(&self) -> Option<StreamId> {
+        Some(self.stream.id)
+    }
+}
+
+impl Audited for (Changed, StreamKey) {
+    fn stream(&self) -> Option<StreamId> {
+        self.0.stream()
+    }
+}
+
+/// The commands of control; see the module.
+pub(crate) struct Livestreams {
+    services: Arc<Services>,
+    audit: Arc<dyn Audit>,
+}
+
+impl Livestreams {
+    pub(crate) fn new(services: Arc<Services>, audit: Arc<dyn Audit>) -> Self {
+        Self { services, audit }
+    }
+
+    /// Returns the services the commands work with.
+    pub(crate) fn services(&self) -> &Services {
+        &self.services
+    }
+
+    /// Returns a handle to the services the commands work with.
+    pub(crate) fn shared_services(&self) -> Arc<Services> {
+        self.services.clone()
+    }
+
+    /// Creates a livestream with a new stream key, which is returned here and never again.
+    pub(crate) async fn create(
+        &self,
+        caller: &Caller,
+        request: &Create,
+    ) -> Result<(Changed, StreamKey), CommandError> {
+        let create = async {
+            let checked = request.check().map_err(CommandError::Invalid)?;
+            let now = self.services.wall_clock();
+            let (stream, key) = {
+                let mut rng = rand::rng();
+                let key = StreamKey::generate(&mut rng);
+                let stream = Stream {
+                    id: StreamId::generate(now, &mut rng),
+                    playback_id: PlaybackId::generate(&mut rng),
+                    key_hash: self.services.repo.hash(&key),
+                    title: request.title.trim().to_owned(),
+                    description: request.description.clone(),
+                    scheduled_at: checked.scheduled_at,
+                    settings: checked.settings,
+                    status: Status::Scheduled,
+                    broadcast: None,
+                    created_at: now,
+                    started_at: None,
+                    ended_at: None,
+                };
+                (stream, key)
+            };
+            self.services.repo.create(&stream).await?;
+            Ok((Changed { stream, claim: None }, key))
+        };
+        self.audited(caller, Command::Create, None, create).await
+    }
+
+    /// Makes a scheduled livestream live before its first publisher connects.
+    pub(crate) async fn start(&self, caller: &Caller, id: StreamId) -> Result<Changed, CommandError> {
+        let start = self.transition(id, Transition::Start);
+        self.audited(caller, Command::Start, Some(id), start).await
+    }
+
+    /// Cancels a scheduled livestream.
+    pub(crate) async fn cancel(&self, caller: &Caller, id: StreamId) -> Result<Changed, CommandError> {
+        let cancel = self.transition(id, Transition::Cancel);
+        self.audited(caller, Command::Cancel, Some(id), cancel).await
+    }
+
+    /// Archives a livestream that ended.
+    pub(crate) async fn archive(&self, caller: &Caller, id: StreamId) -> Result<Changed, CommandError> {
+        let archive = self.transition(id, Transition::Archive);
+        self.audited(caller, Command::Archive, Some(id), archive).await
+    }
+
+    /// Ends a live livestream, and kicks its session for `reason`.
+    pub(crate) async fn stop(
+        &self,
+        caller: &Caller,
+        id: StreamId,
+        reason: CloseReason,
+    ) -> Result<Changed, CommandError> {
+        let stop = async {
+            let changed = self.transition(id, Transition::Stop).await?;
+            if let Some(claim) = &changed.claim {
+                let announcer = &self.services.announcer;
+                announcer.epoch(claim);
+                announcer.kick(claim.session, reason);
+                announcer.event(claim);
+            }
+            Ok(changed)
+        };
+        self.audited(caller, Command::Stop, Some(id), stop).await
+    }
+
+    /// Gives a livestream a new stream key, revokes the old one and kicks the session that publishes with it.
+    pub(crate) async fn rotate_key(
+        &self,
+        caller: &Caller,
+        id: StreamId,
+    ) -> Result<(Changed, StreamKey), CommandError> {
+        let rotate = async {
+            let key = StreamKey::generate(&mut rand::rng());
+            let changed = self.services.repo.rotate(id, self.services.repo.hash(&key)).await?;
+            let now = self.services.wall_clock();
+            if let Some(claim) = changed.claim.as_ref().filter(|claim| claim.is_held(now)) {
+                self.services.announcer.kick(claim.session, CloseReason::KeyRotated);
+            }
+            Ok((changed, key))
+        };
+        self.audited(caller, Command::RotateKey, Some(id), rotate).await
+    }
+
+    /// Deletes a livestream that is not live; its objects are deleted in the background.
+    pub(crate) async fn delete(&self, caller: &Caller, id: StreamId) -> Result<Changed, CommandError> {
+        let delete = async {
+            let stream = self.services.repo.delete(id, self.services.wall_clock()).await?;
+            self.services.deleted.notify_one();
+            Ok(Changed { stream, claim: None })
+        };
+        self.audited(caller, Command::Delete, Some(id), delete).await
+    }
+
+    async fn transition(&self, id: StreamId, transition: Transition) -> Result<Changed, CommandError> {
+        Ok(self.services.repo.apply(id, transition, &*self.services.clock).await?)
+    }
+
+    /// Carries out a command and records it: the one place that writes the audit.
+    async fn audited<T: Audited>(
+        &self,
+        caller: &Caller,
+        command: Command,
+        stream: Option<StreamId>,
+        run: impl Future<Output = Result<T, CommandError>>,
+    ) -> Result<T, CommandError> {
+        let result = run.await;
+        let outcome = match &result {
+            Ok(done) => match done.refusal() {
+                Some(reason) => AuditOutcome::Refused(reason.to_owned()),
+                None => AuditOutcome::Done,
+            },
+            Err(error) if error.is_refusal() => AuditOutcome::Refused(error.to_string()),
+            Err(error) => AuditOutcome::Failed(error.to_string()),
+        };
+        let stream = stream.or_else(|| result.as_ref().ok().and_then(Audited::stream));
+        self.audit.record(&AuditEntry { caller, command, stream, outcome: &outcome });
+        result
+    }
+}

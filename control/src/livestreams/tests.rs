@@ -1,0 +1,383 @@
+//! Every command, called directly and through its door (the API or the bus), on two livestreams in the same state.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use millrace_bus::{MemBus, ReaderConfig, SharedBus};
+use millrace_runtime::http::{HttpHandle, Observability};
+use millrace_runtime::{Drain, ManualClock, Metrics, Policy, Readiness, Secret, Supervisor};
+use millrace_state::RedbState;
+use millrace_store::{DirStore, SyncPolicy};
+use millrace_wire::ids::{DiscontinuitySeq, Epoch, Generation, KeyHash, Msn, SessionId, UnixMillis};
+use millrace_wire::message::control::{
+    ClaimReply, ClaimRequest, LeaseReply, LifecycleEvent, ReleaseRequest, RenewRequest, SealReport, decode,
+    encode,
+};
+use millrace_wire::{state_keys, subjects};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::context::Deps;
+use crate::repo::Repo;
+use crate::{Config, bus, http};
+
+const TOKEN: &str = "test-admin-token-0123456789";
+const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
+/// Long enough for an event that is in the journal to be read.
+const QUIET: Duration = Duration::from_millis(200);
+const ANSWER_LIMIT: Duration = Duration::from_secs(20);
+const SESSION: SessionId = SessionId::from_u128(7);
+const CALLER: Caller = Caller { who: Principal::Admin, from: None };
+
+/// An audit entry, with the caller's identity as text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Entry {
+    who: String,
+    command: Command,
+    stream: Option<StreamId>,
+    outcome: AuditOutcome,
+}
+
+#[derive(Default)]
+struct RecordedAudit(Mutex<Vec<Entry>>);
+
+impl RecordedAudit {
+    fn take(&self) -> Vec<Entry> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Audit for RecordedAudit {
+    fn record(&self, entry: &AuditEntry<'_>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Entry {
+            who: entry.caller.who.to_string(),
+            command: entry.command,
+            stream: entry.stream,
+            outcome: entry.outcome.clone(),
+        });
+    }
+}
+
+struct World {
+    livestreams: Arc<Livestreams>,
+    audit: Arc<RecordedAudit>,
+    bus: SharedBus,
+    http: HttpHandle,
+    client: reqwest::Client,
+    _dir: tempfile::TempDir,
+    _supervisor: Supervisor,
+}
+
+impl World {
+    async fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = ManualClock::at_unix_ms(NOW.0);
+        let deps = Deps {
+            bus: Arc::new(MemBus::new()),
+            state: Arc::new(RedbState::open(dir.path().join("state.redb")).await.unwrap()),
+            store: Arc::new(DirStore::open(dir.path().join("media"), SyncPolicy::default()).await.unwrap()),
+            metrics: Metrics::new(),
+            readiness: Readiness::new(),
+            clock: Arc::new(clock),
+            drain: Drain::new(),
+        };
+        let repo = Repo::open(deps.state.clone(), &Secret::default()).await.unwrap();
+        let services = Arc::new(Services::new(repo, &deps));
+        let audit = Arc::new(RecordedAudit::default());
+        let livestreams = Arc::new(Livestreams::new(services, audit.clone()));
+        let supervisor = Supervisor::start("test", &deps.metrics, &deps.drain).unwrap();
+        for subject in [
+            subjects::CONTROL_CLAIM,
+            subjects::CONTROL_RENEW,
+            subjects::CONTROL_RELEASE,
+            subjects::CONTROL_SEALED,
+        ] {
+            let commands = livestreams.clone();
+            let serve = move |stop, ready| bus::serve(commands.clone(), subject, ready, stop);
+            supervisor.spawn_ready("bus_service", Policy::vital(), serve).await.unwrap();
+        }
+        let config = Config {
+            listen: ([127, 0, 0, 1], 0).into(),
+            admin_token: Secret::new(TOKEN.to_owned()),
+            ..Config::default()
+        };
+        let observability =
+            Observability { metrics: deps.metrics, readiness: deps.readiness, drain: deps.drain };
+        let http = http::serve(&config, livestreams.clone(), observability).unwrap();
+        let client = millrace_testkit::http::client();
+        Self { livestreams, audit, bus: deps.bus, http, client, _dir: dir, _supervisor: supervisor }
+    }
+
+    async fn post(&self, path: &str, body: Option<Value>) -> (u16, Value) {
+        let url = format!("http://{}/api/v1/livestreams{path}", self.http.addr());
+        let request = self.client.post(url).bearer_auth(TOKEN);
+        let request = body.map_or(request.try_clone().unwrap(), |body| {
+            request.header("content-type", "application/json").body(body.to_string())
+        });
+        let answer = request.send().await.unwrap();
+        (answer.status().as_u16(), answer.json().await.unwrap_or(Value::Null))
+    }
+
+    async fn request<Q: Serialize, A: DeserializeOwned>(&self, subject: &str, request: &Q) -> A {
+        let payload = encode(request).unwrap().into();
+        decode(&self.bus.request(subject, payload, ANSWER_LIMIT).await.unwrap()).unwrap()
+    }
+
+    /// The stream's record, its claim and its lifecycle events, without the ids that differ between streams.
+    async fn result(&self, id: StreamId) -> Value {
+        let state = self.livestreams.services().repo.state();
+        let mut records = Vec::new();
+        for key in [state_keys::stream(id), state_keys::claim(id), state_keys::retention(id)] {
+            let record = state.get(&key).await.unwrap();
+            records.push(record.map(|record| serde_json::from_slice::<Value>(&record.value).unwrap()));
+        }
+        let consumer = format!("test-{id}");
+        let reader = ReaderConfig::new(&*consumer, subjects::events(id));
+        self.livestreams.services().announcer.flush(ANSWER_LIMIT).await;
+        let mut events = Vec::new();
+        if self.bus.journal_reader(subjects::EVENTS_STREAM, &reader).await.is_ok() {
+            while let Some(fact) =
+                self.bus.journal_next(subjects::EVENTS_STREAM, &consumer, QUIET).await.unwrap()
+            {
+                fact.ack().await.unwrap();
+                events.push(decode::<LifecycleEvent>(&fact.payload).unwrap());
+            }
+        }
+        let mut result = json!({ "records": records, "events": events });
+        blank_ids(&mut result);
+        result
+    }
+}
+
+fn blank_ids(value: &mut Value) {
+    const IDS: &[&str] =
+        &["id", "stream", "playback", "playback_id", "key_hash", "broadcast", "session", "created_at"];
+    match value {
+        Value::Object(fields) => fields.iter_mut().for_each(|(name, value)| {
+            if IDS.contains(&name.as_str()) && value.is_string() {
+                *value = json!("id");
+            }
+            blank_ids(value);
+        }),
+        Value::Array(values) => values.iter_mut().for_each(blank_ids),
+        _ => {}
+    }
+}
+
+/// The state a livestream is brought into before the command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Before {
+    Scheduled,
+    Live,
+    Ended,
+    /// Live, with a claim of [`SESSION`].
+    Claimed,
+}
+
+/// A livestream brought into the state before the command.
+struct Fixture {
+    id: StreamId,
+    hash: KeyHash,
+    epoch: Epoch,
+}
+
+impl Fixture {
+    async fn new(world: &World, before: Before) -> Self {
+        let commands = &world.livestreams;
+        let create: Create = serde_json::from_value(json!({ "title": "Match" })).unwrap();
+        let (created, key) = commands.create(&CALLER, &create).await.unwrap();
+        let id = created.stream.id;
+        let mut fixture = Self { id, hash: commands.services().repo.hash(&key), epoch: Epoch(0) };
+        match before {
+            Before::Scheduled => {}
+            Before::Live => drop(commands.start(&CALLER, id).await.unwrap()),
+            Before::Ended => {
+                commands.start(&CALLER, id).await.unwrap();
+                commands.stop(&CALLER, id, CloseReason::Stopped).await.unwrap();
+            }
+            Before::Claimed => {
+                let reply = commands.claim(&CALLER, &fixture.claim()).await.unwrap();
+                let ClaimReply::Granted(grant) = reply else { panic!("granted") };
+                fixture.epoch = grant.epoch;
+            }
+        }
+        world.audit.take();
+        fixture
+    }
+
+    fn claim(&self) -> ClaimRequest {
+        ClaimRequest {
+            key_hash: self.hash,
+            session: SESSION,
+            node: "ingest-1".parse().unwrap(),
+            addr: None,
+            protocol: "rtmp".to_owned(),
+        }
+    }
+
+    fn renewal(&self) -> RenewRequest {
+        RenewRequest {
+            stream: self.id,
+            session: SESSION,
+            epoch: self.epoch,
+            open_msn: Some(Msn(1_700_000_009)),
+            discontinuity_sequence: DiscontinuitySeq(0),
+            degraded: None,
+        }
+    }
+
+    fn release(&self) -> ReleaseRequest {
+        ReleaseRequest {
+            stream: self.id,
+            session: SESSION,
+            epoch: self.epoch,
+            open_msn: None,
+            discontinuity_sequence: DiscontinuitySeq(0),
+            reason: CloseReason::PublisherLeft,
+        }
+    }
+
+    fn seal(&self) -> SealReport {
+        SealReport {
+            stream: self.id,
+            epoch: self.epoch,
+            generation: Generation(1),
+            last: Some(Msn(1_700_000_003)),
+            discontinuity_sequence: DiscontinuitySeq(0),
+            ended: false,
+        }
+    }
+
+    /// Calls the command itself; returns the livestream it concerned.
+    async fn call(&self, world: &World, command: Command) -> Option<StreamId> {
+        let commands = &world.livestreams;
+        let id = self.id;
+        let changed = match command {
+            Command::Create => {
+                let create: Create = serde_json::from_value(json!({ "title": "Other" })).unwrap();
+                commands.create(&CALLER, &create).await.map(|(changed, _)| changed)
+            }
+            Command::Start => commands.start(&CALLER, id).await,
+            Command::Stop => commands.stop(&CALLER, id, CloseReason::Stopped).await,
+            Command::Cancel => commands.cancel(&CALLER, id).await,
+            Command::Archive => commands.archive(&CALLER, id).await,
+            Command::RotateKey => commands.rotate_key(&CALLER, id).await.map(|(changed, _)| changed),
+            Command::Delete => commands.delete(&CALLER, id).await,
+            Command::Claim => return commands.claim(&CALLER, &self.claim()).await.ok().map(|_| id),
+            Command::Renew => return commands.renew(&CALLER, &self.renewal()).await.ok().map(|_| id),
+            Command::Release => return commands.release(&CALLER, &self.release()).await.ok().map(|_| id),
+            Command::Sealed => return commands.sealed(&CALLER, &self.seal()).await.ok().map(|_| id),
+        };
+        changed.ok().map(|changed| changed.stream.id)
+    }
+
+    /// Sends the command through the API or the bus; returns the livestream it concerned.
+    async fn send(&self, world: &World, command: Command) -> Option<StreamId> {
+        let verb = match command {
+            Command::Create => {
+                let (status, created) = world.post("", Some(json!({ "title": "Other" }))).await;
+                return (status == 201).then(|| created["id"].as_str().unwrap().parse().unwrap());
+            }
+            Command::Delete => {
+                let url = format!("http://{}/api/v1/livestreams/{}", world.http.addr(), self.id);
+                let answer = world.client.delete(url).bearer_auth(TOKEN).send().await.unwrap();
+                return (answer.status() == 204).then_some(self.id);
+            }
+            Command::Claim => {
+                let reply: ClaimReply = world.request(subjects::CONTROL_CLAIM, &self.claim()).await;
+                return matches!(reply, ClaimReply::Granted(_)).then_some(self.id);
+            }
+            Command::Renew => {
+                let reply: LeaseReply = world.request(subjects::CONTROL_RENEW, &self.renewal()).await;
+                return (reply == LeaseReply::Ok).then_some(self.id);
+            }
+            Command::Release => {
+                let reply: LeaseReply = world.request(subjects::CONTROL_RELEASE, &self.release()).await;
+                return (reply == LeaseReply::Ok).then_some(self.id);
+            }
+            Command::Sealed => {
+                let reply: LeaseReply = world.request(subjects::CONTROL_SEALED, &self.seal()).await;
+                return (reply == LeaseReply::Ok).then_some(self.id);
+            }
+            Command::Start => "start",
+            Command::Stop => "stop",
+            Command::Cancel => "cancel",
+            Command::Archive => "archive",
+            Command::RotateKey => "rotate-key",
+        };
+        let (status, _) = world.post(&format!("/{}/{verb}", self.id), None).await;
+        (status == 200).then_some(self.id)
+    }
+}
+
+const ALLOWED: &[(Command, Before, &str)] = &[
+    (Command::Create, Before::Scheduled, "admin"),
+    (Command::Start, Before::Scheduled, "admin"),
+    (Command::Stop, Before::Claimed, "admin"),
+    (Command::Cancel, Before::Scheduled, "admin"),
+    (Command::Archive, Before::Ended, "admin"),
+    (Command::RotateKey, Before::Claimed, "admin"),
+    (Command::Delete, Before::Ended, "admin"),
+    (Command::Claim, Before::Live, "ingest ingest-1 session 00000000000000000000000007"),
+    (Command::Renew, Before::Claimed, "session 00000000000000000000000007"),
+    (Command::Release, Before::Claimed, "session 00000000000000000000000007"),
+    (Command::Sealed, Before::Claimed, "log writer 1700000000000.1"),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_command_leaves_the_same_records_and_events_through_its_door_and_one_audit_entry() {
+    let world = World::start().await;
+    for (command, before, who) in ALLOWED {
+        let (direct, door) = (Fixture::new(&world, *before).await, Fixture::new(&world, *before).await);
+        let called = direct.call(&world, *command).await.expect("allowed");
+        let expected = world.result(called).await;
+        world.audit.take();
+        let sent = door.send(&world, *command).await;
+        let sent = sent.unwrap_or_else(|| panic!("{command:?} refused: {:?}", world.audit.take()));
+        assert_eq!(world.result(sent).await, expected, "{command:?}");
+        let entry = Entry {
+            who: (*who).to_owned(),
+            command: *command,
+            stream: Some(sent),
+            outcome: AuditOutcome::Done,
+        };
+        assert_eq!(world.audit.take(), [entry]);
+    }
+    let covered: BTreeSet<&str> = ALLOWED.iter().map(|(command, ..)| command.as_str()).collect();
+    assert_eq!(covered.len(), 11, "every command has a row");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_refused_command_changes_nothing_and_its_audit_entry_has_the_reason() {
+    let world = World::start().await;
+    for (command, before, reason) in [
+        (Command::Start, Before::Ended, "cannot start a livestream that is ended"),
+        (Command::Stop, Before::Scheduled, "cannot stop a livestream that is scheduled"),
+        (Command::Cancel, Before::Live, "cannot cancel a livestream that is live"),
+        (Command::Archive, Before::Live, "cannot archive a livestream that is live"),
+        (Command::Delete, Before::Live, "cannot delete a livestream that is live"),
+        (Command::Claim, Before::Ended, "stream_ended"),
+        (Command::Renew, Before::Ended, "stream_ended"),
+        (Command::Release, Before::Live, "repeated, or not about the current claim"),
+        (Command::Sealed, Before::Live, "repeated, or not about the current claim"),
+    ] {
+        let fixture = Fixture::new(&world, before).await;
+        let records = world.result(fixture.id).await["records"].clone();
+        fixture.send(&world, command).await;
+        let entries = world.audit.take();
+        assert_eq!(entries.len(), 1, "{command:?}: {entries:?}");
+        assert_eq!(entries[0].outcome, AuditOutcome::Refused(reason.to_owned()), "{command:?}");
+        assert_eq!(world.result(fixture.id).await["records"], records, "{command:?}");
+    }
+    let (status, _) = world.post("", Some(json!({ "title": " " }))).await;
+    assert_eq!(status, 422);
+    let (status, _) = world.post("/01ARZ3NDEKTSV4RRFFQ69G5FAV/rotate-key", None).await;
+    assert_eq!(status, 404);
+    let outcomes: Vec<_> = world.audit.take().into_iter().map(|entry| entry.outcome).collect();
+    let refused = |reason: &str| AuditOutcome::Refused(reason.to_owned());
+    let title = refused("invalid: title must have 1 to 200 printable characters");
+    assert_eq!(outcomes, [title, refused("there is no such livestream")]);
+}

@@ -1,0 +1,138 @@
+//! A running control node: starting its parts in order, its readiness, and its drain.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use millrace_runtime::http::{HttpHandle, Observability};
+use millrace_runtime::{Condition, Policy, Supervisor};
+use millrace_state::SharedState;
+use millrace_wire::ids::NodeId;
+use millrace_wire::subjects;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::context::{Deps, Services};
+use crate::livestreams::{Livestreams, LogAudit};
+use crate::reconciler::{Reconciler, purge, retention};
+use crate::repo::Repo;
+use crate::{Config, bus, http};
+
+/// Interval of the readiness probe of the state store.
+const PROBE_EVERY: Duration = Duration::from_secs(1);
+
+/// A state store that does not answer the probe within this time is not ready.
+const PROBE_LIMIT: Duration = Duration::from_secs(2);
+
+/// A draining control waits this long for its last lifecycle events to reach the journal.
+const EVENTS_LIMIT: Duration = Duration::from_secs(5);
+
+/// A running control node.
+pub struct Node {
+    http: HttpHandle,
+    supervisor: Supervisor,
+    services: Arc<Services>,
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node").field("http", &self.http).finish_non_exhaustive()
+    }
+}
+
+impl Node {
+    /// Returns the address the API listens on.
+    pub fn addr(&self) -> SocketAddr {
+        self.http.addr()
+    }
+
+    /// Finishes open requests, stops the node's loops, gives up the leader's lease and flushes lifecycle events.
+    pub async fn drain(self) {
+        self.http.stop().await;
+        self.supervisor.stop().await;
+        if !self.services.announcer.flush(EVENTS_LIMIT).await {
+            warn!("lifecycle events not flushed in time; the next leader republishes them");
+        }
+        info!("control stopped");
+    }
+}
+
+/// Starts a control node. Returns once it answers on the bus and over HTTP.
+pub async fn start(config: Config, deps: Deps) -> anyhow::Result<Node> {
+    anyhow::ensure!(
+        !config.admin_token.expose().is_empty(),
+        "control.admin_token is missing: set it, or admin_token_file, or MILLRACE_CONTROL_ADMIN_TOKEN"
+    );
+    deps.readiness.follow("control.bus", deps.bus.connected(), "not connected to the bus");
+    let state_ready = deps.readiness.condition("control.state", "not reached yet");
+    let repo = Repo::open(deps.state.clone(), &config.stream_key_secret)
+        .await
+        .context("control: opening the state")?;
+    state_ready.hold();
+    let services = Arc::new(Services::new(repo, &deps));
+    let livestreams = Arc::new(Livestreams::new(services.clone(), Arc::new(LogAudit)));
+
+    let supervisor = Supervisor::start("control", &deps.metrics, &deps.drain)?;
+    spawn_bus_services(&supervisor, &livestreams).await?;
+    spawn_reconciler(&supervisor, &services, &livestreams).await?;
+    let state = deps.state.clone();
+    supervisor
+        .spawn("probe", Policy::vital(), move |stop| probe(state.clone(), state_ready.clone(), stop))
+        .await?;
+    let observability = Observability { metrics: deps.metrics, readiness: deps.readiness, drain: deps.drain };
+    let http = http::serve(&config, livestreams, observability).context("control: HTTP")?;
+    info!(addr = %http.addr(), "control serves the API and the dashboard");
+    Ok(Node { http, supervisor, services })
+}
+
+async fn spawn_bus_services(supervisor: &Supervisor, livestreams: &Arc<Livestreams>) -> anyhow::Result<()> {
+    for subject in [
+        subjects::CONTROL_CLAIM,
+        subjects::CONTROL_RENEW,
+        subjects::CONTROL_RELEASE,
+        subjects::CONTROL_SEALED,
+    ] {
+        let livestreams = livestreams.clone();
+        supervisor
+            .spawn_ready("bus_service", Policy::vital(), move |stop, ready| {
+                bus::serve(livestreams.clone(), subject, ready, stop)
+            })
+            .await?;
+    }
+    Ok(())
+}
+
+async fn spawn_reconciler(
+    supervisor: &Supervisor,
+    services: &Arc<Services>,
+    livestreams: &Arc<Livestreams>,
+) -> anyhow::Result<()> {
+    let node = NodeId::generate("control", &mut rand::rng())?;
+    let commands = livestreams.clone();
+    supervisor
+        .spawn("reconciler", Policy::vital(), move |stop| {
+            Reconciler::new(commands.clone(), node.clone()).run(stop)
+        })
+        .await?;
+    let shared = services.clone();
+    supervisor.spawn("purge", Policy::vital(), move |stop| purge::run(shared.clone(), stop)).await?;
+    let shared = services.clone();
+    supervisor.spawn("retention", Policy::vital(), move |stop| retention::run(shared.clone(), stop)).await?;
+    Ok(())
+}
+
+async fn probe(state: SharedState, state_ready: Condition, stop: CancellationToken) -> anyhow::Result<()> {
+    while !stop.is_cancelled() {
+        match tokio::time::timeout(PROBE_LIMIT, state.ready()).await {
+            Ok(Ok(())) => state_ready.hold(),
+            Ok(Err(error)) => state_ready.fail(&error.to_string()),
+            Err(_) => state_ready.fail("does not answer"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(PROBE_EVERY) => {}
+            () = stop.cancelled() => {}
+        }
+    }
+    Ok(())
+}

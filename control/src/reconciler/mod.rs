@@ -1,0 +1,230 @@
+//! The reconciler makes the changes that time alone makes: a lease lapses, a reconnect window passes, an orphaned log is
+//! taken over, an announcement is due. One control leads at a time, by a lease in the state store; only the leader
+//! reconciles. The leader also runs retention; purging runs on every control.
+
+pub(crate) mod purge;
+pub(crate) mod retention;
+mod takeover;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use millrace_runtime::Backoff;
+use millrace_state::{StateError, Tx};
+use millrace_wire::close_reason::CloseReason;
+use millrace_wire::ids::{NodeId, StreamId, UnixMillis};
+use millrace_wire::state_keys;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use self::takeover::TakeoverManager;
+use crate::context::Services;
+use crate::domain::claim::{Claim, Due, LEASE_MS, due};
+use crate::livestreams::{Caller, CommandError, Livestreams, Principal};
+use crate::repo::{RepoError, Versioned};
+
+/// Pause between two looks at the claims: readers expect an announcement about every second.
+const TICK: Duration = Duration::from_millis(500);
+
+/// Epochs are announced in every second tick.
+const TICKS_PER_ANNOUNCEMENT: u64 = 2;
+
+/// A leader that does not renew its lease for this long is replaced.
+const LEADER_TTL: Duration = Duration::from_secs(5);
+
+/// Longest pause after failed ticks.
+const MAX_BACKOFF: Duration = Duration::from_secs(5);
+
+/// A new leader gives sessions the time of two leases to renew before it lets a lease lapse: all controls may have been
+/// down, with every session still publishing.
+const GRACE_MS: u64 = 2 * LEASE_MS as u64;
+
+/// The leader republishes a lifecycle event whose age is in this range: the control that wrote it may have died before the
+/// journal had it. The journal remembers ids for longer, so an event is kept once.
+const REPUBLISH_AGE_MS: std::ops::Range<u64> = 3_000..600_000;
+
+/// Claims read in one tick; far above the live streams of one cluster.
+const MAX_CLAIMS: usize = 100_000;
+
+/// Competes for the leader's lease, and reconciles while it holds the lease.
+pub(crate) struct Reconciler {
+    livestreams: Arc<Livestreams>,
+    services: Arc<Services>,
+    caller: Caller,
+    node: NodeId,
+    takeovers: TakeoverManager,
+    leading_since: Option<u64>,
+    /// The time of the last republished event of each claim.
+    republished: HashMap<StreamId, UnixMillis>,
+    ticks: u64,
+}
+
+impl Reconciler {
+    pub(crate) fn new(livestreams: Arc<Livestreams>, node: NodeId) -> Self {
+        let services = livestreams.shared_services();
+        Self {
+            takeovers: TakeoverManager::new(services.clone()),
+            caller: Caller::internal(Principal::Reconciler(node.clone())),
+            livestreams,
+            services,
+            node,
+            leading_since: None,
+            republished: HashMap::new(),
+            ticks: 0,
+        }
+    }
+
+    /// Reconciles until `stop` is cancelled, then gives up the lease.
+    pub(crate) async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
+        let mut backoff = Backoff::new(TICK, MAX_BACKOFF);
+        loop {
+            let pause = match self.tick(&stop).await {
+                Ok(()) => {
+                    backoff.reset();
+                    TICK
+                }
+                Err(error) => {
+                    warn!(%error, "failed to scan claims; will retry");
+                    backoff.next_delay()
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = stop.cancelled() => break,
+            }
+        }
+        self.resign().await;
+        Ok(())
+    }
+
+    async fn tick(&mut self, stop: &CancellationToken) -> Result<(), RepoError> {
+        if !self.lead().await? {
+            return Ok(());
+        }
+        self.ticks += 1;
+        let announce = self.ticks.is_multiple_of(TICKS_PER_ANNOUNCEMENT);
+        let settled =
+            self.leading_since.is_some_and(|since| self.services.clock.now_ms() - since >= GRACE_MS);
+        let claims = self.services.repo.claims(MAX_CLAIMS).await?;
+        self.republish_recent_events(&claims);
+        for claim in claims {
+            if announce {
+                self.services.announcer.epoch(&claim.value);
+            }
+            if settled {
+                self.apply_due(claim, stop).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn republish_recent_events(&mut self, claims: &[Versioned<Claim>]) {
+        let now = self.services.clock.unix_ms();
+        let mut republished = HashMap::new();
+        for Versioned { value: claim, .. } in claims {
+            let Some(at) = claim.event.as_ref().map(|event| event.at) else { continue };
+            let before = self.republished.get(&claim.stream) == Some(&at);
+            let due = REPUBLISH_AGE_MS.contains(&now.saturating_sub(at.0));
+            if due && !before {
+                self.services.announcer.event(claim);
+            }
+            if due || before {
+                republished.insert(claim.stream, at);
+            }
+        }
+        self.republished = republished;
+    }
+
+    /// Makes the change that is due for a claim, if any.
+    async fn apply_due(
+        &self,
+        Versioned { value: claim, version }: Versioned<Claim>,
+        stop: &CancellationToken,
+    ) -> Result<(), RepoError> {
+        let services = &self.services;
+        let done = match due(services.wall_clock(), &claim) {
+            Due::Nothing => Ok(()),
+            Due::Lapsed(away) => services.repo.put_claim(&away, version).await.map(|()| {
+                info!(stream = %away.stream, session = %away.session, epoch = %away.epoch,
+                    window_s = away.settings.reconnect_window, "lease lapsed; publisher away, reconnect window began");
+                services.announcer.event(&away);
+                services.announcer.epoch(&away);
+            }),
+            Due::Gaps(away) => {
+                services.repo.put_claim(&away, version).await.map(|()| services.announcer.epoch(&away))
+            }
+            Due::Over => {
+                let stopped = self.livestreams.stop(&self.caller, claim.stream, CloseReason::StreamEnded).await;
+                match stopped {
+                    Ok(_) | Err(CommandError::Invalid(_)) => Ok(()),
+                    Err(CommandError::Repo(error)) => Err(error),
+                }
+            }
+            Due::Close => {
+                self.takeovers.spawn_takeover(Versioned { value: claim, version }, stop);
+                return Ok(());
+            }
+            Due::Forget => {
+                services.announcer.event(&claim);
+                services.repo.forget_claim(claim.stream, version).await
+            }
+        };
+        match done {
+            // Another writer changed the record first; the next tick decides anew.
+            Err(RepoError::State(StateError::Conflict { .. }) | RepoError::InvalidTransition(_)) => Ok(()),
+            Err(RepoError::NotFound) => services.repo.forget_claim(claim.stream, version).await,
+            done => done,
+        }
+    }
+
+    /// Acquires or renews the leader's lease; returns false while another control holds it.
+    async fn lead(&mut self) -> Result<bool, RepoError> {
+        let leads = self.renew_lease().await;
+        self.services.leading.send_replace(matches!(leads, Ok(true)));
+        leads
+    }
+
+    async fn renew_lease(&mut self) -> Result<bool, RepoError> {
+        let state = self.services.repo.state();
+        let current = state.get(state_keys::LEADER).await?;
+        let mine = current.as_ref().is_some_and(|leader| *leader.value == *self.node.as_str().as_bytes());
+        if current.is_some() && !mine {
+            self.leading_since = None;
+            return Ok(false);
+        }
+        let tx = Tx::new().check(state_keys::LEADER, current.map(|leader| leader.version)).put_ttl(
+            state_keys::LEADER,
+            self.node.as_str().to_owned(),
+            LEADER_TTL,
+        );
+        match state.commit(tx).await {
+            Ok(_) => {
+                if self.leading_since.is_none() {
+                    info!(node = %self.node, "leader lease acquired; this control reconciles");
+                    self.leading_since = Some(self.services.clock.now_ms());
+                }
+                Ok(true)
+            }
+            Err(StateError::Conflict { .. }) => {
+                self.leading_since = None;
+                Ok(false)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Deletes the leader's lease, so that another control leads without waiting for it to expire.
+    async fn resign(&self) {
+        self.services.leading.send_replace(false);
+        let state = self.services.repo.state();
+        if let Ok(Some(leader)) = state.get(state_keys::LEADER).await
+            && *leader.value == *self.node.as_str().as_bytes()
+        {
+            let tx = Tx::new().check(state_keys::LEADER, Some(leader.version)).delete(state_keys::LEADER);
+            if let Err(error) = state.commit(tx).await {
+                debug!(%error, "leader lease not deleted; it expires by itself");
+            }
+        }
+    }
+}
