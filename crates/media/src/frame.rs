@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::codec::aac::{AacError, AudioSpecificConfig};
 use crate::codec::h264::{AvcConfig, H264Error};
-use crate::pieces::Pieces;
+use millrace_buf::ByteChain;
 use crate::time::Timescale;
 
 /// Timescale of every video timestamp: 90 000 ticks a second.
@@ -156,7 +156,7 @@ pub struct AccessUnit {
     /// True when decoding can start here (IDR).
     pub keyframe: bool,
     /// NAL units with length prefixes (AVCC), byte for byte as published.
-    pub data: Pieces,
+    pub data: ByteChain,
 }
 
 impl AccessUnit {
@@ -179,7 +179,7 @@ pub struct AudioFrame {
     /// Presentation time in samples of the track's rate.
     pub pts: i64,
     /// The raw data block, byte for byte as published.
-    pub data: Pieces,
+    pub data: ByteChain,
 }
 
 impl fmt::Debug for AudioFrame {
@@ -207,7 +207,7 @@ impl MediaFrame {
     }
 
     /// The coded bytes.
-    pub const fn data(&self) -> &Pieces {
+    pub const fn data(&self) -> &ByteChain {
         match self {
             Self::Video(unit) => &unit.data,
             Self::Audio(frame) => &frame.data,

@@ -16,7 +16,6 @@ pub mod container;
 pub mod frame;
 pub mod hls;
 pub mod packager;
-pub mod pieces;
 pub mod segmenter;
 pub mod time;
 pub mod timeline;

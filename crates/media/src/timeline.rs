@@ -24,7 +24,7 @@ use crate::container::flv::{FlvAudio, FlvVideo};
 use crate::frame::{
     AAC_FRAME_SAMPLES, AccessUnit, AudioConfig, AudioFrame, MediaFrame, TrackConfig, VideoConfig,
 };
-use crate::pieces::Pieces;
+use millrace_buf::ByteChain;
 use crate::time::{RtmpClock, Timescale};
 
 /// Where every timeline starts, in 90 kHz ticks: one second, so that a track that starts a little before the other,
@@ -224,7 +224,7 @@ impl Timeline {
     /// An access unit: unwrapped decoding time and composition offset of the source in 90 kHz ticks, AVCC bytes.
     ///
     /// Whether it is a keyframe is read from the NAL units: containers lie.
-    pub fn push_video(&mut self, dts: i64, cts: i64, data: impl Into<Pieces>) {
+    pub fn push_video(&mut self, dts: i64, cts: i64, data: impl Into<ByteChain>) {
         let Some(config) = &self.video_config else {
             self.stats.unconfigured += 1;
             return;
@@ -254,7 +254,7 @@ impl Timeline {
     }
 
     /// An AAC frame at an unwrapped time of the source in 90 kHz ticks.
-    pub fn push_audio(&mut self, time: i64, data: impl Into<Pieces>) {
+    pub fn push_audio(&mut self, time: i64, data: impl Into<ByteChain>) {
         let Some(config) = self.audio_config.as_ref().filter(|_| !self.assumed) else {
             self.stats.unconfigured += 1;
             return;

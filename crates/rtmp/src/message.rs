@@ -2,7 +2,7 @@
 
 use crate::error::ErrorKind;
 use bytes::{Buf, Bytes, BytesMut};
-use millrace_media::pieces::Pieces;
+use millrace_buf::ByteChain;
 use std::fmt;
 
 /// Message type id (RTMP 5.4, 7.1). Unknown ids are kept.
@@ -55,7 +55,7 @@ pub struct Message {
     /// Timestamp in ms, wrapping at 2^32.
     pub timestamp: u32,
     /// The message body, in one piece unless [`MessageType::is_media`].
-    pub payload: Pieces,
+    pub payload: ByteChain,
 }
 
 impl fmt::Debug for Message {
@@ -86,7 +86,7 @@ pub enum UserControl {
 
 impl UserControl {
     /// Decodes a User Control payload.
-    pub fn decode(payload: &Pieces) -> Result<Self, ErrorKind> {
+    pub fn decode(payload: &ByteChain) -> Result<Self, ErrorKind> {
         let malformed = || ErrorKind::Malformed("user control");
         let mut rest = payload.reader();
         let event = rest.try_get_u16().map_err(|_| malformed())?;
@@ -117,6 +117,6 @@ impl UserControl {
 }
 
 /// Reads the 32-bit big-endian number that is the whole body of most control messages.
-pub(crate) fn control_u32(payload: &Pieces, what: &'static str) -> Result<u32, ErrorKind> {
+pub(crate) fn control_u32(payload: &ByteChain, what: &'static str) -> Result<u32, ErrorKind> {
     payload.first_chunk().map(u32::from_be_bytes).ok_or(ErrorKind::Malformed(what))
 }

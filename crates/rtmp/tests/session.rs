@@ -5,7 +5,7 @@ mod common;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use common::{Pair, message};
-use millrace_media::pieces::Pieces;
+use millrace_buf::ByteChain;
 use millrace_rtmp::{
     ClientConfig, ClientEvent, ErrorKind, Event, Limits, Message, MessageType, Phase, PublishMode, Rejection,
     StreamName, Value, amf,
@@ -38,7 +38,7 @@ fn until_publish(pair: &mut Pair) -> millrace_rtmp::PublishRequest {
     }
 }
 
-fn command(name: &str, transaction: f64, arguments: &[Value]) -> Pieces {
+fn command(name: &str, transaction: f64, arguments: &[Value]) -> ByteChain {
     let mut payload = BytesMut::new();
     amf::encode(&[name.into(), transaction.into()], &mut payload);
     amf::encode(arguments, &mut payload);

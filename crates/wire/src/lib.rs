@@ -5,7 +5,6 @@
 //! randomness on its own: the caller passes a random number generator where an id is made.
 #![forbid(unsafe_code)]
 
-pub mod arena;
 pub mod catalog;
 pub mod close_reason;
 pub mod fact;

@@ -14,7 +14,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use millrace_media::frame::{TrackConfig, TrackKind};
-use millrace_media::pieces::Pieces;
+use millrace_buf::ByteChain;
 use millrace_media::time::Timescale;
 use millrace_runtime::Secret;
 use millrace_wire::close_reason::CloseReason;
@@ -90,7 +90,7 @@ pub struct SourceFrame {
     /// Presentation time in ticks of the position's timescale.
     pub presentation_time: i64,
     /// The coded bytes, byte for byte as published.
-    pub data: Pieces,
+    pub data: ByteChain,
 }
 
 /// Properties that a publisher declares of its stream. Hints: every value may be missing or untrue.

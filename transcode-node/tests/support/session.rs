@@ -13,7 +13,7 @@ use millrace_runtime::{Drain, Metrics, Readiness, SystemClock};
 use millrace_state::{RedbState, SharedState, Tx, scan_all};
 use millrace_store::{DirStore, SharedStore, SyncPolicy};
 use millrace_transcode::{Config, Deps, Node, start};
-use millrace_wire::arena::Arena;
+use millrace_buf::Arena;
 use millrace_wire::fact::{Fact, FactMessage, FactReader, StreamState};
 use millrace_wire::ids::{
     Epoch, Generation, MediaSeq, Msn, NodeId, PlaybackId, Rendition, SessionId, StreamId,

@@ -8,7 +8,7 @@ use super::timing::audio_frame_ticks;
 use super::{Boundary, Output, Part, PartTiming, SegmentEnd, SegmentStart};
 use crate::container::cmaf::{Body, Sample, fragment_header};
 use crate::frame::{AAC_FRAME_SAMPLES, MediaFrame, SegmentTag, TrackConfig, TrackKind, VideoConfig};
-use crate::pieces::Pieces;
+use millrace_buf::ByteChain;
 use crate::time::Timescale;
 
 /// Init versions remembered: the newest and the one still in use, and room for a hurried publisher.
@@ -50,7 +50,7 @@ struct Incoming {
     pts: i64,
     duration: u32,
     sync: bool,
-    data: Pieces,
+    data: ByteChain,
 }
 
 impl Track {

@@ -10,7 +10,7 @@ mod lease;
 
 use std::collections::VecDeque;
 
-use millrace_wire::arena::Arena;
+use millrace_buf::Arena;
 use millrace_wire::close_reason::CloseReason;
 use millrace_wire::fact::{Fact, FactMessage, StreamState};
 use millrace_wire::fragment::FragmentError;

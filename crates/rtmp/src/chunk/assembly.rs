@@ -1,7 +1,7 @@
 //! One message being put together from its chunks.
 
 use bytes::{BufMut, BytesMut};
-use millrace_media::pieces::Pieces;
+use millrace_buf::ByteChain;
 
 use crate::limits::READ_BYTES;
 
@@ -16,9 +16,9 @@ const SPREAD: u64 = 2;
 #[derive(Debug, Default)]
 pub(super) struct Assembly {
     /// Own memory, before everything else.
-    settled: Pieces,
+    settled: ByteChain,
     /// Slices of read buffers after that, and `tail` if it is one.
-    slices: Pieces,
+    slices: ByteChain,
     sliced: usize,
     /// Where in the connection the first slice begins.
     since: u64,
@@ -90,14 +90,14 @@ impl Assembly {
         if self.sliced > 0 {
             let mut own = BytesMut::with_capacity(self.sliced);
             self.slices.iter().for_each(|slice| own.put_slice(slice));
-            self.slices = Pieces::new();
+            self.slices = ByteChain::new();
             self.settled.push(own.freeze());
         }
         self.sliced = 0;
     }
 
     /// The message.
-    pub(super) fn finish(mut self) -> Pieces {
+    pub(super) fn finish(mut self) -> ByteChain {
         self.slices.push(self.tail.freeze());
         if self.settled.is_empty() {
             return self.slices;

@@ -4,7 +4,7 @@ use super::EXTENDED;
 use super::assembly::Assembly;
 use super::header::{BasicHeader, u24, u32_be, u32_le};
 use crate::message::{Message, MessageType};
-use millrace_media::pieces::Pieces;
+use millrace_buf::ByteChain;
 
 /// A type 3 header after a type 0 header means, by 5.3.1.2.4, "delta = that timestamp". librtmp writes it for
 /// "same timestamp again". No frame lasts this long, so a larger value is librtmp's meaning.
@@ -76,7 +76,7 @@ impl ChunkStream {
         self.stream = parsed.stream;
     }
 
-    pub(super) fn message(&self, payload: Pieces) -> Message {
+    pub(super) fn message(&self, payload: ByteChain) -> Message {
         Message {
             chunk_stream: self.id,
             kind: self.kind,

@@ -5,7 +5,7 @@ use super::{EXTENDED, INITIAL_CHUNK_BYTES, MAX_CHUNK_BYTES, MAX_HEADER_BYTES, MA
 use crate::error::ErrorKind;
 use crate::message::{Message, MessageType};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use millrace_media::pieces::Reader;
+use millrace_buf::Reader;
 
 #[derive(Debug)]
 struct Written {

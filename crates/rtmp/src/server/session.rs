@@ -10,7 +10,7 @@ use crate::limits::{Limits, MIN_READ_BYTES, MIN_WINDOW_ACK_BYTES, READ_BYTES, RE
 use crate::message::{Message, MessageType, UserControl, control_u32};
 use crate::transmit::{Transmit, status};
 use bytes::{Bytes, BytesMut};
-use millrace_media::pieces::Pieces;
+use millrace_buf::ByteChain;
 use std::time::Duration;
 
 /// What a session has to say.
@@ -26,14 +26,14 @@ pub enum Event {
         /// Milliseconds, wrapping at 2^32.
         timestamp: u32,
         /// The body.
-        data: Pieces,
+        data: ByteChain,
     },
     /// An audio message: an FLV AUDIODATA body, never empty.
     Audio {
         /// Milliseconds, wrapping at 2^32.
         timestamp: u32,
         /// The body.
-        data: Pieces,
+        data: ByteChain,
     },
     /// `onMetaData` (or `@setDataFrame onMetaData`); the properties may be empty.
     Metadata {
@@ -391,7 +391,7 @@ impl ServerSession {
         self.command(message, now)
     }
 
-    fn user_control(&mut self, payload: &Pieces) -> Result<(), ErrorKind> {
+    fn user_control(&mut self, payload: &ByteChain) -> Result<(), ErrorKind> {
         match UserControl::decode(payload)? {
             UserControl::PingRequest(timestamp) => {
                 self.transmit.user_control(UserControl::PingResponse(timestamp))
@@ -404,7 +404,7 @@ impl ServerSession {
         }
     }
 
-    fn window(&mut self, payload: &Pieces) -> Result<(), ErrorKind> {
+    fn window(&mut self, payload: &ByteChain) -> Result<(), ErrorKind> {
         self.window_ack = control_u32(payload, "window acknowledgement size")?.max(MIN_WINDOW_ACK_BYTES);
         Ok(())
     }

@@ -8,9 +8,9 @@
 //! start at any segment. A configuration has no time: its dts field holds the declared bits per second.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use millrace_media::pieces::Pieces;
+use millrace_buf::ByteChain;
 
-use crate::arena::Arena;
+use millrace_buf::Arena;
 use crate::fragment::{self, Fragment, FragmentError, Kind, Position, Reassembler};
 use crate::ids::{DiscontinuitySeq, Epoch, Generation, InitVersion, MediaSeq, Msn};
 
@@ -81,7 +81,7 @@ pub struct MediaUnit {
     /// The segment is the first after a discontinuity.
     pub discontinuity: bool,
     /// Unit data.
-    pub data: Pieces,
+    pub data: ByteChain,
 }
 
 /// One numbered message of an epoch's media.

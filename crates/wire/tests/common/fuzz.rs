@@ -1,7 +1,7 @@
 //! What the fuzz target runs; replayed over its seeds by `tests/corpus.rs` on stable.
 
 use bytes::{Buf, Bytes};
-use millrace_wire::arena::Arena;
+use millrace_buf::Arena;
 use millrace_wire::fact::FactReader;
 use millrace_wire::message::media::MediaReader;
 

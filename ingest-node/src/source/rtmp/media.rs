@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use millrace_media::container::flv::{FlvAudio, FlvError, FlvVideo};
 use millrace_media::frame::{AudioConfig, TrackConfig, TrackKind, VideoConfig};
-use millrace_media::pieces::Pieces;
+use millrace_buf::ByteChain;
 use millrace_media::time::{RtmpClock, Timescale};
 use millrace_rtmp::StreamInfo;
 
@@ -24,7 +24,7 @@ type Read = Result<Option<SourceEvent>, MediaError>;
 
 impl MediaReader {
     /// Reads a video message: an FLV VIDEODATA body.
-    pub(super) fn video(&mut self, timestamp: u32, body: Pieces) -> Read {
+    pub(super) fn video(&mut self, timestamp: u32, body: ByteChain) -> Read {
         let mut position = self.next_position(TrackKind::Video, timestamp);
         let Some(video) = FlvVideo::parse(body).map_err(|error| at(position, fault(error)))? else {
             return Ok(None);
@@ -44,7 +44,7 @@ impl MediaReader {
     }
 
     /// Reads an audio message: an FLV AUDIODATA body.
-    pub(super) fn audio(&mut self, timestamp: u32, body: Pieces) -> Read {
+    pub(super) fn audio(&mut self, timestamp: u32, body: ByteChain) -> Read {
         let mut position = self.next_position(TrackKind::Audio, timestamp);
         let Some(audio) = FlvAudio::parse(body).map_err(|error| at(position, fault(error)))? else {
             return Ok(None);
@@ -147,7 +147,7 @@ mod tests {
 
     use super::*;
 
-    fn body(bytes: &'static [u8]) -> Pieces {
+    fn body(bytes: &'static [u8]) -> ByteChain {
         Bytes::from_static(bytes).into()
     }
 

@@ -6,7 +6,7 @@ pub use sps::Sps;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use crate::pieces::Pieces;
+use millrace_buf::ByteChain;
 
 /// Why H.264 headers were refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -135,7 +135,7 @@ fn take_set<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
 
 /// Types of the NAL units of an AVCC access unit (H.264 table 7-1), `None` for an empty one, in order. Their length
 /// prefixes must add up to exactly the access unit; what does not fit ends the walk with an error.
-pub fn nal_types(data: &Pieces, length_size: u8) -> impl Iterator<Item = Result<Option<u8>, H264Error>> {
+pub fn nal_types(data: &ByteChain, length_size: u8) -> impl Iterator<Item = Result<Option<u8>, H264Error>> {
     let size = usize::from(length_size.clamp(1, 4));
     let mut rest = data.reader();
     std::iter::from_fn(move || {
@@ -154,7 +154,7 @@ pub fn nal_types(data: &Pieces, length_size: u8) -> impl Iterator<Item = Result<
 }
 
 /// Whether an AVCC access unit holds an IDR slice; an error when its length prefixes do not add up, or it is empty.
-pub fn is_keyframe(data: &Pieces, length_size: u8) -> Result<bool, H264Error> {
+pub fn is_keyframe(data: &ByteChain, length_size: u8) -> Result<bool, H264Error> {
     if data.is_empty() {
         return Err(H264Error::Truncated("access unit"));
     }
@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn walks_nal_units() {
-        let unit = |data: &[u8]| Pieces::from(Bytes::copy_from_slice(data));
+        let unit = |data: &[u8]| ByteChain::from(Bytes::copy_from_slice(data));
         let data = [0, 0, 0, 2, 0x06, 0x01, 0, 0, 0, 0, 0, 0, 0, 1, 0x65];
         let types: Vec<_> = nal_types(&unit(&data), 4).collect();
         assert_eq!(types, [Ok(Some(6)), Ok(None), Ok(Some(NAL_IDR))]);
@@ -213,7 +213,7 @@ mod tests {
         }
         for cut in 0..data.len() {
             let (head, tail) = data.split_at(cut);
-            let pieces: Pieces = [head, tail].map(Bytes::copy_from_slice).into_iter().collect();
+            let pieces: ByteChain = [head, tail].map(Bytes::copy_from_slice).into_iter().collect();
             assert_eq!(nal_types(&pieces, 4).collect::<Vec<_>>(), types, "cut at {cut}");
         }
     }

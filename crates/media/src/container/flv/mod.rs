@@ -4,7 +4,7 @@ pub mod file;
 
 use bytes::Bytes;
 
-use crate::pieces::Pieces;
+use millrace_buf::ByteChain;
 
 /// Why a tag body was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -41,7 +41,7 @@ pub enum FlvVideo {
         /// Frame type 1 (seekable frame).
         keyframe: bool,
         /// NAL units with length prefixes; shares the message's memory.
-        data: Pieces,
+        data: ByteChain,
     },
     /// End of sequence.
     EndOfSequence,
@@ -53,7 +53,7 @@ pub enum FlvAudio {
     /// AudioSpecificConfig.
     SequenceHeader(Bytes),
     /// One AAC access unit; shares the message's memory.
-    Raw(Pieces),
+    Raw(ByteChain),
 }
 
 const CODEC_AVC: u8 = 7;
@@ -63,7 +63,7 @@ const FRAME_COMMAND: u8 = 5;
 
 impl FlvVideo {
     /// Reads a video message's payload. `None`: a message without media (empty, or a client-side seek command).
-    pub fn parse(body: impl Into<Pieces>) -> Result<Option<Self>, FlvError> {
+    pub fn parse(body: impl Into<ByteChain>) -> Result<Option<Self>, FlvError> {
         let mut body = body.into();
         let Some([first]) = body.first_chunk() else { return Ok(None) };
         let head = body.first_chunk::<5>();
@@ -95,7 +95,7 @@ impl FlvVideo {
 
 impl FlvAudio {
     /// Reads an audio message's payload. `None`: a message without media.
-    pub fn parse(body: impl Into<Pieces>) -> Result<Option<Self>, FlvError> {
+    pub fn parse(body: impl Into<ByteChain>) -> Result<Option<Self>, FlvError> {
         let mut body = body.into();
         let Some([first]) = body.first_chunk() else { return Ok(None) };
         let format = first >> 4;
@@ -126,7 +126,7 @@ mod tests {
             parse(&[0x17, 0, 0, 0, 0, 1, 2]),
             Ok(Some(FlvVideo::SequenceHeader(Bytes::from_static(&[1, 2]))))
         );
-        let data = || Pieces::from(Bytes::from_static(&[9]));
+        let data = || ByteChain::from(Bytes::from_static(&[9]));
         let nalus = |cts_ms, keyframe| FlvVideo::Nalus { cts_ms, keyframe, data: data() };
         assert_eq!(parse(&[0x17, 1, 0, 0, 67, 9]), Ok(Some(nalus(67, true))));
         assert_eq!(parse(&[0x27, 1, 0xff, 0xff, 0xfe, 9]), Ok(Some(nalus(-2, false))));

@@ -1,21 +1,22 @@
-//! Memory for encoded messages that is used again, not given back.
+//! Write buffers from memory that is used again and not given back to the allocator.
 //!
-//! A producer's ring holds some seconds of messages: what it lets go of is as much as what comes next. Given back to the
-//! allocator, those pages are unmapped and faulted in again for every message.
+//! A replay buffer holds some seconds of encoded messages, so it drops about as many bytes as are written next. If those
+//! pages went back to the allocator, they would be unmapped and faulted in again for every message.
 
 use std::collections::VecDeque;
 use std::mem;
 
 use bytes::BytesMut;
 
-/// Bytes of one piece of memory: a dozen messages at the usual rates.
+/// Bytes of one chunk of memory: a dozen messages at the usual bit rates.
 const CHUNK: usize = 64 << 10;
-/// Longer messages (keyframes) have an allocation of their own: they would leave much of a chunk unused.
+/// Longest message that is cut from a chunk. Longer ones (keyframes) get an allocation of their own, because they would
+/// leave much of a chunk unused.
 const LARGEST: usize = CHUNK / 4;
-/// Most chunks kept for later: 6 s of 2.5 Mb/s. Beyond that they go back to the allocator.
+/// Most chunks kept for later use: 6 s at 2.5 Mb/s. The allocator gets back the chunks beyond that.
 const KEPT: usize = 32;
 
-/// Hands out buffers cut from chunks. A chunk is used again once everything cut from it has been dropped.
+/// Hands out buffers cut from chunks of memory; a chunk is used again once every buffer cut from it has been dropped.
 #[derive(Debug, Default)]
 pub struct Arena {
     chunk: BytesMut,
@@ -23,7 +24,7 @@ pub struct Arena {
 }
 
 impl Arena {
-    /// An empty buffer with room for exactly `len` bytes.
+    /// Returns an empty buffer with room for exactly `len` bytes.
     pub fn buffer(&mut self, len: usize) -> BytesMut {
         if len > LARGEST {
             return BytesMut::with_capacity(len);
@@ -67,7 +68,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_held_keeps_its_bytes(lens in proptest::collection::vec(1usize..CHUNK / 3, 1..300), held in 1usize..60) {
+        fn buffers_in_use_keep_their_bytes(lens in proptest::collection::vec(1usize..CHUNK / 3, 1..300), held in 1usize..60) {
             let (mut arena, mut ring) = (Arena::default(), VecDeque::new());
             for (n, len) in lens.into_iter().enumerate() {
                 ring.push_back((n as u8, len, write(&mut arena, len, n as u8)));
@@ -81,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ring_of_constant_size_goes_round_in_the_same_chunks() {
+    fn replay_buffer_of_constant_size_uses_the_same_chunks_again() {
         let (mut arena, mut ring, mut places) = (Arena::default(), VecDeque::new(), HashSet::new());
         for n in 0..2_000u32 {
             let bytes = write(&mut arena, 8_000, n as u8);
@@ -98,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_lets_go_of_is_not_waited_for() {
+    fn arena_allocates_when_no_buffer_is_dropped() {
         let mut arena = Arena::default();
         let held: Vec<Bytes> = (0..=255).map(|n| write(&mut arena, LARGEST, n)).collect();
         assert_eq!(arena.used.len(), KEPT);
