@@ -4,8 +4,9 @@
 mod common;
 
 use common::{Backends, Control, TOKEN};
+use millrace_buf::ByteChain;
 use millrace_bus::{FaultPlan, FaultyBus, JournalConfig, ReaderConfig};
-use millrace_store::{FaultyStore, Meta, PutBody, StoreFaults, list_all};
+use millrace_store::{FaultyStore, Meta, StoreFaults, list_all};
 use millrace_wire::close_reason::CloseReason;
 use millrace_wire::ids::{Generation, SessionId, StreamId};
 use millrace_wire::message::control::{
@@ -256,7 +257,7 @@ async fn purge_deletes_the_objects_of_a_deleted_stream_after_a_store_outage() {
         let prefix = format!("live/{}/", created["playback_id"].as_str().unwrap());
         for n in 0..3 {
             let key = format!("{prefix}video/1/{n}.1.m4s");
-            store.put(&key, PutBody::from("media"), Meta::default()).await.unwrap();
+            store.put(&key, ByteChain::from("media"), Meta::default()).await.unwrap();
         }
         prefixes.push((created["id"].as_str().unwrap().to_owned(), prefix));
     }

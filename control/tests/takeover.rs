@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use common::{Backends, Control};
+use millrace_buf::ByteChain;
 use millrace_bus::SharedBus;
 use millrace_media::container::cmaf::init_segment;
 use millrace_media::frame::{AudioConfig, TrackConfig};
@@ -17,7 +18,7 @@ use millrace_protocol::log::writer::{EncodedMessage, LogWriter};
 use millrace_protocol::state::apply;
 use millrace_runtime::{Drain, Metrics, Readiness, SystemClock};
 use millrace_state::Tx;
-use millrace_store::{Meta, PutBody};
+use millrace_store::Meta;
 use millrace_testkit::wait;
 use millrace_wire::close_reason::CloseReason;
 use millrace_wire::fact::{
@@ -408,7 +409,7 @@ async fn takeover_rebuilds_the_state_from_the_index_after_a_crash() {
     let kind = ObjectKind::Init(InitVersion(0));
     let name =
         ObjectName { playback: grant.playback, rendition: Rendition::audio(), epoch: grant.epoch, kind };
-    backends.store.put(&name.key(), PutBody::from(init()), Meta::of_type("audio/mp4")).await.unwrap();
+    backends.store.put(&name.key(), ByteChain::from(init()), Meta::of_type("audio/mp4")).await.unwrap();
     for n in 0..SEGMENTS {
         let fact = IndexFact {
             stream: grant.stream,

@@ -10,7 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
 
-use crate::payload::Payload;
+use millrace_buf::ByteChain;
 
 /// Locks: enough that a feed's insertions and eight workers' look-ups rarely meet.
 const SHARDS: usize = 32;
@@ -19,14 +19,14 @@ const SHARDS: usize = 32;
 #[derive(Debug, Clone)]
 pub struct Object {
     /// Its bytes.
-    pub payload: Payload,
+    pub payload: ByteChain,
     /// Its entity tag.
     pub etag: Bytes,
 }
 
 impl Object {
     /// The object under `key`. A name never changes its bytes, so the name is the tag.
-    pub fn new(key: &str, payload: impl Into<Payload>) -> Self {
+    pub fn new(key: &str, payload: impl Into<ByteChain>) -> Self {
         let tail = key.rsplitn(3, '/').take(2).collect::<Vec<_>>();
         let etag = format!("\"{}-{}\"", tail.get(1).unwrap_or(&""), tail.first().unwrap_or(&""));
         Self { payload: payload.into(), etag: etag.into() }
@@ -93,7 +93,7 @@ impl ObjectCache {
     }
 
     /// Puts a feed's object in; it stays until [`ObjectCache::remove`].
-    pub fn insert_hot(&self, key: &str, payload: impl Into<Payload>) {
+    pub fn insert_hot(&self, key: &str, payload: impl Into<ByteChain>) {
         let entry = Entry { object: Object::new(key, payload), cached: false, used: AtomicU64::new(0) };
         if let Some(old) = self.write(key).insert(key.into(), entry) {
             self.forget(&old);

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use millrace_buf::ByteChain;
 use millrace_wire::fact::{RenditionSegment, SegmentSlot, StreamState};
 use millrace_wire::ids::{Epoch, Generation, InitVersion, Msn, PartIndex, PlaybackId, Rendition};
 use millrace_wire::object_names::{ObjectKind, ObjectName};
 
 use crate::cache::ObjectCache;
 use crate::metrics::EdgeMetrics;
-use crate::payload::Payload;
 
 /// A part's author and index.
 pub type Named = (Generation, PartIndex);
@@ -21,17 +21,14 @@ type Place = (Msn, Rendition, Epoch, Generation);
 #[derive(Debug, Default)]
 struct Held {
     parts: BTreeMap<u32, Bytes>,
-    whole: Option<Payload>,
+    whole: Option<ByteChain>,
+    /// Bytes that `whole` adds to those of the parts: none if it consists of the parts' own memory.
+    own_bytes: usize,
 }
 
 impl Held {
     fn len(&self) -> usize {
-        let parts: usize = self.parts.values().map(Bytes::len).sum();
-        match &self.whole {
-            Some(Payload::One(whole)) => parts + whole.len(),
-            // They are its bytes.
-            Some(Payload::Parts(_)) | None => parts,
-        }
+        self.parts.values().map(Bytes::len).sum::<usize>() + self.own_bytes
     }
 }
 
@@ -98,7 +95,8 @@ impl Hot {
         generation: Generation,
         bytes: Bytes,
     ) {
-        self.keep_whole(rendition, epoch, msn, generation, bytes.into());
+        let own_bytes = bytes.len();
+        self.keep_whole(rendition, epoch, msn, generation, bytes.into(), own_bytes);
     }
 
     fn keep_whole(
@@ -107,13 +105,15 @@ impl Hot {
         epoch: Epoch,
         msn: Msn,
         generation: Generation,
-        whole: Payload,
+        whole: ByteChain,
+        own_bytes: usize,
     ) {
         self.cache
             .insert_hot(&self.key(rendition, epoch, ObjectKind::Segment(msn, generation)), whole.clone());
         let held = self.held.entry((msn, rendition.clone(), epoch, generation)).or_default();
         let before = held.len();
         held.whole = Some(whole);
+        held.own_bytes = own_bytes;
         let after = held.len();
         self.count(before, after);
         self.shed();
@@ -137,12 +137,13 @@ impl Hot {
         let find = |(generation, part): &Named| {
             self.held.get(&(msn, rendition.clone(), epoch, *generation))?.parts.get(&part.0)
         };
-        let Some(pieces) = parts.iter().map(find).collect::<Option<Vec<_>>>() else { return false };
-        let whole = Payload::Parts(pieces.into_iter().cloned().collect());
+        let Some(whole) = parts.iter().map(|part| find(part).cloned()).collect::<Option<ByteChain>>() else {
+            return false;
+        };
         if whole.is_empty() {
             return false;
         }
-        self.keep_whole(rendition, epoch, msn, generation, whole);
+        self.keep_whole(rendition, epoch, msn, generation, whole, 0);
         true
     }
 

@@ -13,7 +13,6 @@ pub mod hot;
 mod http;
 pub mod metrics;
 mod node;
-pub mod payload;
 pub mod registry;
 mod role;
 pub mod stream;

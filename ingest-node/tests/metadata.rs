@@ -59,7 +59,7 @@ fn packaged(messages: &[MediaMessage]) -> Vec<u8> {
     while let Some(output) = packager.poll() {
         match output {
             Output::Init(init) => file.extend_from_slice(&init.bytes),
-            Output::Part(part) => file.extend(part.body.chunks().iter().flatten()),
+            Output::Part(part) => file.extend(part.body.iter().flatten()),
             _ => {}
         }
     }

@@ -41,7 +41,7 @@ fn copy_rung_makes_segments_of_their_parts_on_the_wall_clock() {
     for item in made {
         match item {
             Packaged::Part(part, body) => {
-                let bytes = body.concat();
+                let bytes = body.contiguous();
                 assert_eq!(part.bytes, bytes.len() as u64);
                 assert_eq!(part.part.0 as usize, parts.len());
                 parts.push(bytes);

@@ -72,6 +72,13 @@ impl ByteChain {
         self.first.advance(count.min(self.first.len()));
     }
 
+    /// Takes the first slice off, or returns `None` if the chain is empty.
+    pub fn pop_front(&mut self) -> Option<Bytes> {
+        let first = Some(self.first.clone()).filter(|first| !first.is_empty())?;
+        self.skip(first.len());
+        Some(first)
+    }
+
     /// Returns the bytes of `range` as a chain that shares them; the part of `range` beyond the end is left out.
     #[must_use]
     pub fn slice(&self, range: Range<usize>) -> Self {
@@ -240,6 +247,9 @@ mod tests {
             let mut reader = chain.reader();
             reader.advance(skipped.min(bytes.len()));
             prop_assert_eq!(&reader.copy_to_bytes(rest.len())[..], rest);
+            let mut drained = chain.clone();
+            let slices: Vec<Bytes> = std::iter::from_fn(|| drained.pop_front()).collect();
+            prop_assert!(drained.is_empty() && chain.iter().eq(&slices));
             chain.skip(skipped);
             prop_assert_eq!(chain.is_empty(), rest.is_empty());
             prop_assert_eq!(&chain.contiguous()[..], rest);
@@ -261,7 +271,8 @@ mod tests {
 
     #[test]
     fn slice_takes_the_overlap_of_each_slice() {
-        let chain: ByteChain = [&b"abc"[..], b"", b"defg", b"h"].map(Bytes::from_static).into_iter().collect();
+        let chain: ByteChain =
+            [&b"abc"[..], b"", b"defg", b"h"].map(Bytes::from_static).into_iter().collect();
         assert_eq!(chain.contiguous(), "abcdefgh");
         for from in 0..=8 {
             for to in from..=8 {

@@ -6,8 +6,8 @@ use bytes::Bytes;
 
 use crate::codec::aac::{AacError, AudioSpecificConfig};
 use crate::codec::h264::{AvcConfig, H264Error};
-use millrace_buf::ByteChain;
 use crate::time::Timescale;
+use millrace_buf::ByteChain;
 
 /// Timescale of every video timestamp: 90 000 ticks a second.
 pub const VIDEO_TIMESCALE: Timescale = Timescale::VIDEO;

@@ -24,8 +24,8 @@ use crate::container::flv::{FlvAudio, FlvVideo};
 use crate::frame::{
     AAC_FRAME_SAMPLES, AccessUnit, AudioConfig, AudioFrame, MediaFrame, TrackConfig, VideoConfig,
 };
-use millrace_buf::ByteChain;
 use crate::time::{RtmpClock, Timescale};
+use millrace_buf::ByteChain;
 
 /// Where every timeline starts, in 90 kHz ticks: one second, so that a track that starts a little before the other,
 /// or a negative composition offset, stays positive (`tfdt` is unsigned).

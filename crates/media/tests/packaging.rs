@@ -73,7 +73,7 @@ fn check_parts(outputs: &[Output], track: TrackKind, target: u32) {
             part.part,
             part.duration
         );
-        let fragments = parse_fragments(&part.body.to_contiguous()).unwrap();
+        let fragments = parse_fragments(&part.body.contiguous()).unwrap();
         assert_eq!(fragments.len(), 1);
         assert_eq!((fragments[0].start, fragments[0].duration()), (part.start, u64::from(part.duration)));
         assert_eq!(fragments[0].samples.len(), part.samples as usize);
@@ -184,7 +184,7 @@ fn named(outputs: &[Output]) -> HashMap<(TrackKind, u64, u32), Bytes> {
     TRACKS
         .into_iter()
         .flat_map(|track| parts(outputs, track))
-        .map(|part| ((part.track, part.msn, part.part), part.body.to_contiguous()))
+        .map(|part| ((part.track, part.msn, part.part), part.body.contiguous()))
         .collect()
 }
 
@@ -385,7 +385,7 @@ fn media_bytes_are_shared_not_copied() {
     let (outputs, _) = package(PartSetup::Measure, events.clone(), true);
     let part = parts(&outputs, TrackKind::Video)[0];
     let first = &unit_data(&events, TrackKind::Video)[0];
-    assert_eq!(part.body.chunks()[1].as_ptr(), first.as_ptr());
+    assert_eq!(part.body.iter().nth(1).unwrap().as_ptr(), first.as_ptr());
 }
 
 /// Random streams; set `MILLRACE_SEED` to replay one.

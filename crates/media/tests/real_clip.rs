@@ -91,7 +91,7 @@ fn write(outputs: &[Output], track: TrackKind, directory: &Path) -> PathBuf {
                 std::fs::write(directory.join(format!("{track}-init.mp4")), &init.bytes).unwrap();
                 whole.extend_from_slice(&init.bytes);
             }
-            Output::Part(part) if part.track == track => segment.extend(part.body.chunks().iter().flatten()),
+            Output::Part(part) if part.track == track => segment.extend(part.body.iter().flatten()),
             Output::SegmentEnd(end) if end.head.track == track => {
                 assert_eq!(segment.len() as u64, end.bytes);
                 let name = format!("{track}-{}.m4s", end.head.msn);

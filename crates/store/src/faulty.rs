@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use millrace_buf::ByteChain;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
-use crate::{ByteRange, ListPage, Meta, Object, ObjectInfo, ObjectStore, PutBody, SharedStore, StoreError};
+use crate::{ByteRange, ListPage, Meta, Object, ObjectInfo, ObjectStore, SharedStore, StoreError};
 
 /// What goes wrong.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -111,7 +112,7 @@ fn injected() -> StoreError {
 
 #[async_trait]
 impl ObjectStore for FaultyStore {
-    async fn put(&self, key: &str, body: PutBody, meta: Meta) -> Result<(), StoreError> {
+    async fn put(&self, key: &str, body: ByteChain, meta: Meta) -> Result<(), StoreError> {
         match self.verdict(key).await {
             Verdict::Pass => self.inner.store.put(key, body, meta).await,
             Verdict::Fail => Err(injected()),

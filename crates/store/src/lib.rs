@@ -23,12 +23,13 @@ mod upload;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use millrace_buf::ByteChain;
 
 pub use dir::{DirStore, SyncPolicy};
 pub use error::StoreError;
 pub use faulty::{FaultyStore, StoreFaults};
 pub use key::{MAX_KEY_LEN, check_key};
-pub use model::{ByteRange, ListEntry, ListPage, Meta, Object, ObjectInfo, PutBody};
+pub use model::{ByteRange, ListEntry, ListPage, Meta, Object, ObjectInfo};
 pub use retry::{RetryPolicy, RetryStore};
 pub use s3::{S3Config, S3Store};
 pub use upload::{Completed, UploadError, UploadStats, UploadTicket, Uploader, UploaderConfig};
@@ -46,7 +47,7 @@ pub const LIST_PAGE: usize = 1000;
 #[async_trait]
 pub trait ObjectStore: Send + Sync + 'static {
     /// Stores the object under `key`, whole or not at all; an object already there is replaced.
-    async fn put(&self, key: &str, body: PutBody, meta: Meta) -> Result<(), StoreError>;
+    async fn put(&self, key: &str, body: ByteChain, meta: Meta) -> Result<(), StoreError>;
 
     /// Reads the object, or the part of it that `range` names.
     async fn get(&self, key: &str, range: Option<ByteRange>) -> Result<Object, StoreError>;

@@ -4,59 +4,9 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::SystemTime;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use crate::StoreError;
-
-/// An object's bytes as a list of pieces, written in order without being joined first.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct PutBody(pub Vec<Bytes>);
-
-impl PutBody {
-    /// The object's size in bytes.
-    pub fn len(&self) -> usize {
-        self.0.iter().map(Bytes::len).sum()
-    }
-
-    /// Whether the object has no bytes.
-    pub fn is_empty(&self) -> bool {
-        self.0.iter().all(Bytes::is_empty)
-    }
-
-    /// The bytes in one piece; copies unless there is only one.
-    pub fn join(mut self) -> Bytes {
-        if self.0.len() == 1 {
-            return self.0.remove(0);
-        }
-        let mut out = BytesMut::with_capacity(self.len());
-        self.0.iter().for_each(|piece| out.extend_from_slice(piece));
-        out.freeze()
-    }
-}
-
-impl From<Bytes> for PutBody {
-    fn from(piece: Bytes) -> Self {
-        Self(vec![piece])
-    }
-}
-
-impl From<Vec<Bytes>> for PutBody {
-    fn from(pieces: Vec<Bytes>) -> Self {
-        Self(pieces)
-    }
-}
-
-impl From<Vec<u8>> for PutBody {
-    fn from(bytes: Vec<u8>) -> Self {
-        Bytes::from(bytes).into()
-    }
-}
-
-impl From<&'static str> for PutBody {
-    fn from(text: &'static str) -> Self {
-        Bytes::from_static(text.as_bytes()).into()
-    }
-}
 
 /// What is kept beside an object's bytes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

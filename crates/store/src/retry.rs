@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use millrace_buf::ByteChain;
 
-use crate::{ByteRange, ListPage, Meta, Object, ObjectInfo, ObjectStore, PutBody, SharedStore, StoreError};
+use crate::{ByteRange, ListPage, Meta, Object, ObjectInfo, ObjectStore, SharedStore, StoreError};
 
 /// How often and how fast to try again what may succeed later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +67,7 @@ impl RetryStore {
 
 #[async_trait]
 impl ObjectStore for RetryStore {
-    async fn put(&self, key: &str, body: PutBody, meta: Meta) -> Result<(), StoreError> {
+    async fn put(&self, key: &str, body: ByteChain, meta: Meta) -> Result<(), StoreError> {
         self.policy.run(|| self.store.put(key, body.clone(), meta.clone())).await
     }
 

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use millrace_buf::ByteChain;
 use millrace_store::{
-    DirStore, FaultyStore, Meta, ObjectStore, PutBody, RetryPolicy, RetryStore, SharedStore, StoreError,
-    StoreFaults, SyncPolicy, UploadError, Uploader, UploaderConfig, list_all,
+    DirStore, FaultyStore, Meta, ObjectStore, RetryPolicy, RetryStore, SharedStore, StoreError, StoreFaults,
+    SyncPolicy, UploadError, Uploader, UploaderConfig, list_all,
 };
 use millrace_testkit::wait;
 
@@ -28,7 +29,7 @@ fn away() -> StoreFaults {
     StoreFaults { away: true, ..StoreFaults::default() }
 }
 
-fn body(len: usize) -> PutBody {
+fn body(len: usize) -> ByteChain {
     Bytes::from(vec![1; len]).into()
 }
 

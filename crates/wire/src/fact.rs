@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
+use millrace_buf::ByteChain;
 use serde::{Deserialize, Serialize};
 
 use crate::fragment::{self, Fragment, FragmentError, Kind, Position, Reassembler};
@@ -352,16 +353,16 @@ pub struct EncodedFact {
     pub frames: Vec<Bytes>,
     /// Without it, for those who only follow the state.
     pub digest: Vec<Bytes>,
-    /// The payload's bytes as slices of `frames`, in order: whoever keeps both holds the media once.
-    pub payload: Vec<Bytes>,
+    /// The payload as slices of `frames`: a holder of both has the media in memory once.
+    pub payload: ByteChain,
 }
 
 impl EncodedFact {
-    /// Encodes a fact whose payload is `pieces` one after the other; they are copied once.
+    /// Encodes a fact with its payload, which is copied once.
     pub fn new(
         at: Position,
         fact: &Fact,
-        pieces: &[Bytes],
+        payload: &ByteChain,
         max_payload: usize,
     ) -> Result<Self, FragmentError> {
         let fact = serde_json::to_vec(fact).map_err(|_| FragmentError::Body("not encodable"))?;
@@ -370,16 +371,15 @@ impl EncodedFact {
         }
         let len = (fact.len() as u32).to_le_bytes();
         let head: [&[u8]; 2] = [&len, &fact];
-        let body: Vec<&[u8]> = head.into_iter().chain(pieces.iter().map(|piece| &piece[..])).collect();
+        let body: Vec<&[u8]> = head.into_iter().chain(payload.iter().map(|slice| &slice[..])).collect();
         let frames = fragment::encode(Kind::Fact, at, &body, max_payload, BytesMut::with_capacity)?;
-        let has_payload = pieces.iter().any(|piece| !piece.is_empty());
-        let digest = if has_payload {
-            fragment::encode(Kind::Fact, at, &head, max_payload, BytesMut::with_capacity)?
-        } else {
+        let digest = if payload.is_empty() {
             frames.clone()
+        } else {
+            fragment::encode(Kind::Fact, at, &head, max_payload, BytesMut::with_capacity)?
         };
         let mut skip = len.len() + fact.len();
-        let mut payload = Vec::with_capacity(frames.len());
+        let mut payload = ByteChain::with_capacity(frames.len());
         for frame in &frames {
             let body = frame.slice(fragment::HEADER..);
             let skipped = skip.min(body.len());
@@ -396,8 +396,8 @@ impl FactMessage {
     /// Encodes into frames of at most `max_payload` bytes, copying the payload once.
     pub fn encode(&self, max_payload: usize) -> Result<Vec<Bytes>, FragmentError> {
         let at = Position { epoch: self.epoch, generation: self.generation, seq: self.seq.0 };
-        let pieces = std::slice::from_ref(&self.payload);
-        EncodedFact::new(at, &self.fact, pieces, max_payload).map(|encoded| encoded.frames)
+        let payload = ByteChain::from(self.payload.clone());
+        EncodedFact::new(at, &self.fact, &payload, max_payload).map(|encoded| encoded.frames)
     }
 
     /// Reads a reassembled body; the payload is a slice of it.

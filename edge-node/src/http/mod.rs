@@ -1,10 +1,10 @@
 //! The viewers' side: playlists, media, the watch page and the beacon over HTTP.
 
 mod beacon;
+mod body;
 mod headers;
 mod object;
 mod page;
-mod pieces;
 mod playlist;
 mod range;
 mod refuse;

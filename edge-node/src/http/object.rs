@@ -6,7 +6,7 @@ use millrace_media::container::cmaf::demux::part_of;
 use millrace_wire::ids::PartIndex;
 use millrace_wire::object_names::{ObjectKind, ObjectName};
 
-use super::pieces::Pieces;
+use super::body::ChainBody;
 use super::{App, headers, range, refuse};
 use crate::cache::Object;
 use crate::fetch::Outcome;
@@ -123,7 +123,7 @@ fn body(app: &App, object: &Object, wanted: &range::Wanted) -> HttpResponse {
     match wanted {
         range::Wanted::Whole => {
             app.metrics.sent_bytes.add(size as u64);
-            HttpResponse::Ok().body(Pieces::of(&object.payload))
+            HttpResponse::Ok().body(ChainBody(object.payload.clone()))
         }
         range::Wanted::Part(part) => {
             app.metrics.sent_bytes.add(part.len() as u64);
@@ -132,7 +132,7 @@ fn body(app: &App, object: &Object, wanted: &range::Wanted) -> HttpResponse {
                     header::CONTENT_RANGE,
                     format!("bytes {}-{}/{size}", part.start, part.end - 1),
                 ))
-                .body(Pieces::of(&object.payload.slice(part.clone())))
+                .body(ChainBody(object.payload.slice(part.clone())))
         }
         range::Wanted::Unsatisfiable => HttpResponse::RangeNotSatisfiable()
             .insert_header((header::CONTENT_RANGE, format!("bytes */{size}")))

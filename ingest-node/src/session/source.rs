@@ -13,8 +13,8 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use millrace_media::frame::{TrackConfig, TrackKind};
 use millrace_buf::ByteChain;
+use millrace_media::frame::{TrackConfig, TrackKind};
 use millrace_media::time::Timescale;
 use millrace_runtime::Secret;
 use millrace_wire::close_reason::CloseReason;

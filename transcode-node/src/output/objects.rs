@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use millrace_store::{Meta, PutBody, SharedStore, UploadError, Uploader};
+use millrace_buf::ByteChain;
+use millrace_store::{Meta, SharedStore, UploadError, Uploader};
 use millrace_wire::fact::{self, TrackInfo, TrackMedia};
 use millrace_wire::ids::{Epoch, Generation, InitVersion, Msn, PlaybackId, Rendition};
 use millrace_wire::object_names::{ObjectKind, ObjectName};
@@ -54,12 +55,12 @@ impl Objects {
     /// Uploads an init segment. The upload queue never drops it for room: no segment of its epoch plays without it.
     pub(crate) fn upload_init(&self, rendition: &Rendition, version: InitVersion, bytes: Bytes) {
         let name = self.name(rendition, ObjectKind::Init(version));
-        self.submit(&name, vec![bytes], self.meta(rendition), true, None);
+        self.submit(&name, bytes.into(), self.meta(rendition), true, None);
     }
 
     /// Uploads a complete segment. Its metadata holds what its index entry says, so that the index can be rebuilt from a
     /// listing of the bucket.
-    pub(crate) fn upload_segment(&self, segment: fact::Segment, body: Vec<Bytes>) {
+    pub(crate) fn upload_segment(&self, segment: fact::Segment, body: ByteChain) {
         let name = self.name(&segment.rendition, ObjectKind::Segment(segment.msn, self.generation));
         let meta = self
             .meta(&segment.rendition)
@@ -83,12 +84,12 @@ impl Objects {
     fn submit(
         &self,
         name: &ObjectName,
-        body: Vec<Bytes>,
+        body: ByteChain,
         meta: Meta,
         essential: bool,
         segment: Option<fact::Segment>,
     ) {
-        let ticket = self.uploader.submit(name.key(), PutBody(body), meta, essential);
+        let ticket = self.uploader.submit(name.key(), body, meta, essential);
         let reports = self.reports.clone();
         let key = name.key();
         tokio::spawn(async move {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use millrace_protocol::playlist;
 use millrace_runtime::Backoff;
-use millrace_store::{Meta, PutBody, SharedStore};
+use millrace_store::{Meta, SharedStore};
 use millrace_wire::fact::StreamState;
 use millrace_wire::ids::PlaybackId;
 use millrace_wire::object_names;
@@ -115,7 +115,7 @@ async fn put_changed(
             continue;
         }
         let meta = Meta::of_type(CONTENT_TYPE).cache(CACHE_CONTROL);
-        let put = store.put(key, PutBody(vec![text.clone()]), meta);
+        let put = store.put(key, text.clone().into(), meta);
         let error = match tokio::time::timeout(PUT_LIMIT, put).await {
             Ok(Ok(())) => {
                 written.insert(key.clone(), text.clone());

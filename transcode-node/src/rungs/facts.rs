@@ -172,7 +172,7 @@ impl FactBuilder {
             init_version: InitVersion(segment.init_version),
             gap: false,
         };
-        self.ready.push_back(Packaged::Part(fact, part.body.into_chunks()));
+        self.ready.push_back(Packaged::Part(fact, part.body));
     }
 
     fn segment(&mut self, end: &SegmentEnd) {

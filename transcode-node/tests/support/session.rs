@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use millrace_buf::Arena;
 use millrace_bus::{MemBus, ReaderConfig, SharedBus};
 use millrace_protocol::state::apply;
 use millrace_runtime::{Drain, Metrics, Readiness, SystemClock};
 use millrace_state::{RedbState, SharedState, Tx, scan_all};
 use millrace_store::{DirStore, SharedStore, SyncPolicy};
 use millrace_transcode::{Config, Deps, Node, start};
-use millrace_buf::Arena;
 use millrace_wire::fact::{Fact, FactMessage, FactReader, StreamState};
 use millrace_wire::ids::{
     Epoch, Generation, MediaSeq, Msn, NodeId, PlaybackId, Rendition, SessionId, StreamId,

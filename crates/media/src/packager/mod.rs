@@ -20,11 +20,12 @@ mod track;
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use millrace_buf::ByteChain;
 
 pub use timing::{PART_AIM, PartTiming};
 use track::Track;
 
-use crate::container::cmaf::{Body, init_segment};
+use crate::container::cmaf::init_segment;
 use crate::frame::{MediaEvent, MediaFrame, SegmentTag, TaggedFrame, TrackConfig, TrackKind};
 use crate::time::Timescale;
 
@@ -105,7 +106,7 @@ pub struct Part {
     /// Samples in it.
     pub samples: u32,
     /// `moof` and `mdat`.
-    pub body: Body,
+    pub body: ByteChain,
 }
 
 /// A complete segment.

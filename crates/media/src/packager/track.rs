@@ -6,10 +6,10 @@ use bytes::Bytes;
 
 use super::timing::audio_frame_ticks;
 use super::{Boundary, Output, Part, PartTiming, SegmentEnd, SegmentStart};
-use crate::container::cmaf::{Body, Sample, fragment_header};
+use crate::container::cmaf::{Sample, fragment_header};
 use crate::frame::{AAC_FRAME_SAMPLES, MediaFrame, SegmentTag, TrackConfig, TrackKind, VideoConfig};
-use millrace_buf::ByteChain;
 use crate::time::Timescale;
+use millrace_buf::ByteChain;
 
 /// Init versions remembered: the newest and the one still in use, and room for a hurried publisher.
 const MAX_VERSIONS: usize = 8;
@@ -32,7 +32,7 @@ struct Segment {
     bytes: u64,
 }
 
-/// The part being collected; its sample table is reused.
+/// The part being collected; its two tables are used again for the next one.
 #[derive(Debug, Default)]
 struct OpenPart {
     start: i64,
@@ -245,12 +245,9 @@ impl Track {
         let independent = first.sync;
         let header =
             fragment_header(sequence(open.head.msn, open.parts), self.part.start, &self.part.samples);
-        let capacity = self.part.data.len();
-        let mut chunks = std::mem::replace(&mut self.part.data, Vec::with_capacity(capacity + 1));
-        if let Some(slot) = chunks.first_mut() {
-            *slot = header;
-        }
-        let body = Body::new(chunks);
+        let mut body = ByteChain::with_capacity(1 + self.part.data.len());
+        body.push(header);
+        body.extend(self.part.data.drain(..));
         let part = Part {
             track: self.kind,
             msn: open.head.msn,
@@ -328,12 +325,10 @@ impl Track {
 }
 
 impl OpenPart {
-    /// Appends a sample. The first slot of the data is the header's.
+    /// Appends a sample.
     fn add(&mut self, incoming: Incoming) {
         if self.samples.is_empty() {
             self.start = incoming.dts;
-            self.data.clear();
-            self.data.push(Bytes::new());
         }
         self.last = incoming.dts;
         self.end = incoming.dts + i64::from(incoming.duration);

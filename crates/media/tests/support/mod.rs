@@ -194,7 +194,7 @@ pub fn samples(outputs: &[Output], track: TrackKind) -> Vec<(i64, i64, bool, Byt
     parts(outputs, track)
         .into_iter()
         .flat_map(|part| {
-            millrace_media::container::cmaf::demux::parse_fragments(&part.body.to_contiguous()).unwrap()
+            millrace_media::container::cmaf::demux::parse_fragments(&part.body.contiguous()).unwrap()
         })
         .flat_map(|fragment| fragment.samples)
         .map(|sample| (sample.dts, sample.dts + i64::from(sample.cts), sample.sync, sample.data))

@@ -1,6 +1,7 @@
 //! What a job is told, by the packager too, and what it wants done.
 
 use bytes::Bytes;
+use millrace_buf::ByteChain;
 use millrace_wire::fact::{MediaDuration, Part, Segment, TrackInfo};
 use millrace_wire::ids::{InitVersion, Msn, Rendition, RungId};
 use millrace_wire::message::announce::{EpochAnnouncement, IndexFact, SessionAnnouncement};
@@ -32,8 +33,8 @@ pub enum Packaged {
         /// PART-TARGET.
         target: MediaDuration,
     },
-    /// A part, its bytes in pieces.
-    Part(Part, Vec<Bytes>),
+    /// A part with its bytes.
+    Part(Part, ByteChain),
     /// A segment is complete; its bytes are its parts'.
     Segment(Segment),
     /// The rung has handed in everything that [`Output::Flush`] asked it for.
@@ -85,7 +86,7 @@ pub enum Output {
     /// Store an init section.
     UploadInit(Rendition, InitVersion, Bytes),
     /// Store a segment under this generation's name; [`Input::Stored`] when it is.
-    Upload(Segment, Vec<Bytes>),
+    Upload(Segment, ByteChain),
     /// Publish on `index.{stream}`, acknowledged.
     Index(IndexFact),
     /// Request on `control.sealed`; [`Input::Reported`] when answered.

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use millrace_buf::ByteChain;
 use millrace_wire::fact::{Fact, Part, Segment, TrackInfo};
 use millrace_wire::fragment::FragmentError;
 use millrace_wire::ids::{InitVersion, Msn, Rendition, RungId};
@@ -18,7 +19,7 @@ use crate::state::apply;
 #[derive(Debug, Default)]
 pub(super) struct Objects {
     inits: BTreeSet<(Rendition, InitVersion)>,
-    bodies: BTreeMap<(Rendition, Msn), Vec<Bytes>>,
+    bodies: BTreeMap<(Rendition, Msn), ByteChain>,
     uploading: BTreeMap<(Rendition, Msn), Segment>,
     stored: BTreeMap<Rendition, BTreeSet<Msn>>,
 }
@@ -58,7 +59,7 @@ impl WorkerJob {
                     self.announce(now, &Fact::PartTarget { rendition, target }, Bytes::new())
                 }
             }
-            Packaged::Part(part, pieces) => self.on_part(now, part, pieces),
+            Packaged::Part(part, body) => self.on_part(now, part, body),
             Packaged::Segment(segment) => self.on_segment(now, segment),
             Packaged::Flushed => self.on_flushed(now, rung),
         }
@@ -88,7 +89,7 @@ impl WorkerJob {
         self.announce(now, &Fact::Init { rendition, version, info }, bytes)
     }
 
-    fn on_part(&mut self, now: Millis, part: Part, pieces: Vec<Bytes>) -> Result<(), FragmentError> {
+    fn on_part(&mut self, now: Millis, part: Part, body: ByteChain) -> Result<(), FragmentError> {
         if part.msn < self.intake.resume() {
             return Ok(());
         }
@@ -98,9 +99,9 @@ impl WorkerJob {
         let known = track.is_some_and(|t| t.segment.is_some() || t.parts.len() > part.part.0 as usize);
         // What the ring keeps for repairs is what is uploaded.
         let body = if known || !self.active {
-            pieces
+            body
         } else {
-            self.author.announce_pieces(now, &Fact::Part(part), &pieces)?
+            self.author.announce_chain(now, &Fact::Part(part), &body)?
         };
         self.collect();
         self.objects.bodies.entry(key).or_default().extend(body);

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use millrace_buf::ByteChain;
 use millrace_wire::fact::{EncodedFact, Fact, StreamState};
 use millrace_wire::fragment::{FragmentError, Position};
 use millrace_wire::ids::{Epoch, FactSeq, Generation, Msn};
@@ -71,18 +72,18 @@ impl LogWriter {
     }
     /// Appends a fact with its payload.
     pub fn announce(&mut self, now: Millis, fact: &Fact, payload: Bytes) -> Result<(), FragmentError> {
-        self.announce_pieces(now, fact, &[payload]).map(drop)
+        self.announce_chain(now, fact, &payload.into()).map(drop)
     }
-    /// Appends a fact whose payload is `pieces` one after the other; gives the payload as the ring holds it.
-    pub fn announce_pieces(
+    /// Appends a fact with its payload; returns the payload as the ring holds it.
+    pub fn announce_chain(
         &mut self,
         now: Millis,
         fact: &Fact,
-        pieces: &[Bytes],
-    ) -> Result<Vec<Bytes>, FragmentError> {
+        payload: &ByteChain,
+    ) -> Result<ByteChain, FragmentError> {
         let seq = self.next_seq();
         let at = Position { epoch: self.epoch, generation: self.generation, seq: seq.0 };
-        let EncodedFact { frames, digest, payload } = EncodedFact::new(at, fact, pieces, self.max_payload)?;
+        let EncodedFact { frames, digest, payload } = EncodedFact::new(at, fact, payload, self.max_payload)?;
         apply::apply(&mut self.view, seq, fact);
         let tag = if let Fact::Part(part) = fact { part.msn } else { Msn(0) };
         self.ring.push(now, tag, frames.clone());

@@ -156,7 +156,7 @@ fn part(track: Track, open: &mut Open, out: &mut Vec<Packaged>) {
         gap: false,
     };
     open.part += 1;
-    out.push(Packaged::Part(part, vec![bytes.freeze()]));
+    out.push(Packaged::Part(part, bytes.freeze().into()));
 }
 
 /// Control's rules for one stream, reduced to what the protocol needs.

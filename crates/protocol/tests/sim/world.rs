@@ -560,7 +560,7 @@ impl World {
                 O::AskMedia(r) => self.all(&self.sessions_to(), &Msg::AskMedia(key.0, r, i)),
                 O::Heartbeat(h) => self.all(&self.sessions_to(), &Msg::Heartbeat(h)),
                 O::Upload(segment, body) => {
-                    self.upload(i, key, segment.rendition, segment.msn, body.concat());
+                    self.upload(i, key, segment.rendition, segment.msn, body.contiguous().into());
                 }
                 O::Index(fact) => self.on_index(fact),
                 O::Report(r) => self.send(To::Control, Msg::Report(r, i)),

@@ -8,7 +8,8 @@ use std::time::SystemTime;
 
 use super::meta::{self, Trailer};
 use super::{Inner, META_DIR, SyncPolicy, TMP_DIR};
-use crate::{Meta, ObjectInfo, PutBody, StoreError};
+use crate::{Meta, ObjectInfo, StoreError};
+use millrace_buf::ByteChain;
 
 /// How often a put makes its directory again when a delete has just removed it as empty.
 const DIR_RACE_TRIES: usize = 32;
@@ -48,12 +49,12 @@ pub(super) fn probe(inner: &Inner) -> Result<(), StoreError> {
         .map_err(|error| StoreError::unavailable(error.to_string()))
 }
 
-pub(super) fn put(inner: &Inner, key: &str, mut body: PutBody, meta: &Meta) -> Result<(), StoreError> {
+pub(super) fn put(inner: &Inner, key: &str, mut body: ByteChain, meta: &Meta) -> Result<(), StoreError> {
     let in_file = meta::is_bmff(key);
     let guessed = *meta == meta::guessed(key);
     let mut work = || -> io::Result<()> {
         if in_file {
-            body.0.push(meta::trailer(meta));
+            body.push(meta::trailer(meta));
         } else if guessed {
             remove_if_there(&inner.side(key))?;
         } else {
@@ -69,7 +70,7 @@ pub(super) fn put(inner: &Inner, key: &str, mut body: PutBody, meta: &Meta) -> R
 }
 
 /// Writes `body` beside and renames it to `path`.
-fn place(inner: &Inner, body: &PutBody, path: &Path) -> io::Result<()> {
+fn place(inner: &Inner, body: &ByteChain, path: &Path) -> io::Result<()> {
     let tmp = inner.tmp();
     let done = write(inner.sync, body, &tmp).and_then(|()| rename(&tmp, path));
     if done.is_err() {
@@ -85,9 +86,9 @@ fn place(inner: &Inner, body: &PutBody, path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn write(sync: SyncPolicy, body: &PutBody, path: &Path) -> io::Result<()> {
+fn write(sync: SyncPolicy, body: &ByteChain, path: &Path) -> io::Result<()> {
     let mut file = File::create_new(path)?;
-    let mut slices: Vec<IoSlice<'_>> = body.0.iter().map(|piece| IoSlice::new(piece)).collect();
+    let mut slices: Vec<IoSlice<'_>> = body.iter().map(|slice| IoSlice::new(slice)).collect();
     let mut left = slices.as_mut_slice();
     IoSlice::advance_slices(&mut left, 0);
     while !left.is_empty() {

@@ -10,9 +10,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use millrace_buf::ByteChain;
 
 use crate::key::{check_key, check_prefix};
-use crate::{ByteRange, LIST_PAGE, ListPage, Meta, Object, ObjectInfo, ObjectStore, PutBody, StoreError};
+use crate::{ByteRange, LIST_PAGE, ListPage, Meta, Object, ObjectInfo, ObjectStore, StoreError};
 
 /// What is forced to the disk before a `put` returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -95,7 +96,7 @@ impl DirStore {
 
 #[async_trait]
 impl ObjectStore for DirStore {
-    async fn put(&self, key: &str, body: PutBody, meta: Meta) -> Result<(), StoreError> {
+    async fn put(&self, key: &str, body: ByteChain, meta: Meta) -> Result<(), StoreError> {
         check_key(key)?;
         meta.check()?;
         let key = key.to_owned();

@@ -16,10 +16,11 @@ use aws_sdk_s3::operation::create_bucket::CreateBucketError;
 use aws_sdk_s3::primitives::{ByteStream, DateTime};
 use aws_sdk_s3::types::{Delete, ObjectIdentifier};
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
+use millrace_buf::ByteChain;
 
 use crate::key::{check_key, check_prefix};
 use crate::{
-    ByteRange, DELETE_BATCH, LIST_PAGE, ListEntry, ListPage, Meta, Object, ObjectInfo, ObjectStore, PutBody,
+    ByteRange, DELETE_BATCH, LIST_PAGE, ListEntry, ListPage, Meta, Object, ObjectInfo, ObjectStore,
     StoreError,
 };
 use errors::{classify, refused};
@@ -158,7 +159,7 @@ fn content_range(value: &str) -> Option<(u64, u64)> {
 
 #[async_trait]
 impl ObjectStore for S3Store {
-    async fn put(&self, key: &str, body: PutBody, meta: Meta) -> Result<(), StoreError> {
+    async fn put(&self, key: &str, body: ByteChain, meta: Meta) -> Result<(), StoreError> {
         check_key(key)?;
         meta.check()?;
         let put = self
@@ -169,7 +170,7 @@ impl ObjectStore for S3Store {
             .set_content_type(meta.content_type)
             .set_cache_control(meta.cache_control)
             .set_metadata(Some(meta.user.into_iter().collect()))
-            .body(ByteStream::from(body.join()));
+            .body(ByteStream::from(body.contiguous()));
         put.send().await.map(drop).map_err(|error| classify(&error, key))
     }
 

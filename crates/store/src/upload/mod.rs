@@ -5,10 +5,11 @@ mod queue;
 use std::sync::Arc;
 use std::time::Duration;
 
+use millrace_buf::ByteChain;
 use tokio::sync::{oneshot, watch};
 
 use crate::key::check_key;
-use crate::{Meta, PutBody, RetryPolicy, SharedStore, StoreError};
+use crate::{Meta, RetryPolicy, SharedStore, StoreError};
 use queue::{Item, Shared};
 
 /// Bounds and pace of an [`Uploader`].
@@ -119,7 +120,7 @@ impl Uploader {
     pub fn submit(
         &self,
         key: impl Into<String>,
-        body: PutBody,
+        body: ByteChain,
         meta: Meta,
         essential: bool,
     ) -> Result<UploadTicket, UploadError> {

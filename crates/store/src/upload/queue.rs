@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use millrace_buf::ByteChain;
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::{Completed, UploadError, UploadStats, UploaderConfig};
-use crate::{Meta, PutBody, StoreError};
+use crate::{Meta, StoreError};
 
 pub(super) struct Item {
     pub(super) key: String,
-    pub(super) body: PutBody,
+    pub(super) body: ByteChain,
     pub(super) meta: Meta,
     pub(super) attempts: u32,
     number: u64,
@@ -23,7 +24,7 @@ pub(super) struct Item {
 impl Item {
     pub(super) fn new(
         key: String,
-        body: PutBody,
+        body: ByteChain,
         meta: Meta,
         essential: bool,
         answer: oneshot::Sender<Result<Completed, UploadError>>,

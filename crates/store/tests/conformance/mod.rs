@@ -5,7 +5,8 @@
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use millrace_store::{ByteRange, Meta, PutBody, SharedStore, StoreError, list_all};
+use millrace_buf::ByteChain;
+use millrace_store::{ByteRange, Meta, SharedStore, StoreError, list_all};
 
 pub fn name(what: &str) -> String {
     format!("{what}{}", rand::random::<u32>())
@@ -44,8 +45,8 @@ async fn objects(store: &SharedStore) {
         let key = format!("live/{}/video/1.{extension}", name("obj"));
         assert!(missing(store.get(&key, None).await));
         assert!(missing(store.head(&key).await));
-        let pieces = vec![Bytes::from_static(b"moof"), Bytes::new(), Bytes::from_static(b"mdat")];
-        store.put(&key, pieces.into(), Meta::default()).await.unwrap();
+        let slices = vec![Bytes::from_static(b"moof"), Bytes::new(), Bytes::from_static(b"mdat")];
+        store.put(&key, slices.into(), Meta::default()).await.unwrap();
         let object = store.get(&key, None).await.unwrap();
         assert_eq!((object.body.as_ref(), object.offset, object.info.size), (&b"moofmdat"[..], 0, 8));
         let info = store.head(&key).await.unwrap();
@@ -54,7 +55,7 @@ async fn objects(store: &SharedStore) {
         assert!(age < Duration::from_mins(1));
         put(store, &key, "again").await;
         assert_eq!(read(store, &key).await.as_ref(), b"again");
-        store.put(&key, PutBody::default(), Meta::default()).await.unwrap();
+        store.put(&key, ByteChain::new(), Meta::default()).await.unwrap();
         assert_eq!(store.get(&key, None).await.unwrap().body.len(), 0);
     }
     let key = name("large");

@@ -10,9 +10,9 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use millrace_buf::ByteChain;
 
-use millrace_buf::Arena;
 use crate::fragment::{self, Fragment, FragmentError, Kind, Position, Reassembler};
 use crate::ids::{DiscontinuitySeq, Epoch, Generation, InitVersion, MediaSeq, Msn};
+use millrace_buf::Arena;
 
 /// Most units in one message: 40 ms hold 2 AAC frames; a burst of late audio is split over messages.
 pub const MAX_UNITS: usize = 512;

@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 
+use millrace_buf::ByteChain;
 use millrace_media::container::flv::{FlvAudio, FlvError, FlvVideo};
 use millrace_media::frame::{AudioConfig, TrackConfig, TrackKind, VideoConfig};
-use millrace_buf::ByteChain;
 use millrace_media::time::{RtmpClock, Timescale};
 use millrace_rtmp::StreamInfo;
 
