@@ -13,7 +13,7 @@ use common::{Backends, Control};
 use millrace_bus::SharedBus;
 use millrace_protocol::state::apply;
 use millrace_state::{StateStore, Tx};
-use millrace_store::{FaultyStore, Meta, PutBody, SharedStore, StoreFaults, list_all};
+use millrace_store::{FaultyStore, Meta, SharedStore, StoreFaults, list_all};
 use millrace_testkit::wait;
 use millrace_wire::fact::{
     MediaDuration, RenditionSegment, RenditionState, Segment, SegmentEntry, SegmentSlot, StreamState,
@@ -60,7 +60,7 @@ impl Worker<'_> {
 
     async fn put(&self, rendition: &Rendition, kind: ObjectKind) {
         let key = self.name(rendition.clone(), kind).key();
-        self.store.put(&key, PutBody::from("media"), Meta::default()).await.unwrap();
+        self.store.put(&key, "media".into(), Meta::default()).await.unwrap();
     }
 
     async fn store_segments(&self, numbers: Range<u64>) {
