@@ -1,4 +1,4 @@
-//! AMF0 (Adobe's "Action Message Format", AMF 0), decoded within bounds, encoded in the order given.
+//! AMF0 (Adobe's "Action Message Format", AMF 0), decoded within limits and encoded in the given order.
 
 use crate::limits::AmfLimits;
 use bytes::{BufMut, BytesMut};
@@ -18,10 +18,10 @@ const UNSUPPORTED: u8 = 13;
 const XML_DOCUMENT: u8 = 15;
 const TYPED_OBJECT: u8 = 16;
 
-/// Properties of an object in the sender's order.
+/// Properties of an object, by name, in the sender's order.
 pub type Properties = Vec<(String, Value)>;
 
-/// One AMF0 value.
+/// One AMF0 value; section numbers are those of the AMF 0 specification.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
     /// Number (2.2).
@@ -45,17 +45,17 @@ pub enum Value {
 }
 
 impl Value {
-    /// The string, if it is one.
+    /// Returns the string, if the value is one.
     pub fn as_str(&self) -> Option<&str> {
         if let Self::String(s) = self { Some(s) } else { None }
     }
 
-    /// The number, if it is one.
+    /// Returns the number, if the value is one.
     pub fn as_number(&self) -> Option<f64> {
         if let Self::Number(n) = self { Some(*n) } else { None }
     }
 
-    /// The properties of an object or ECMA array.
+    /// Returns the properties of an object or ECMA array.
     pub fn properties(&self) -> Option<&[(String, Value)]> {
         match self {
             Self::Object(p) | Self::EcmaArray(p) => Some(p),
@@ -63,7 +63,7 @@ impl Value {
         }
     }
 
-    /// The first property called `name`.
+    /// Returns the first property called `name`.
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.properties()?.iter().find(|(n, _)| n == name).map(|(_, v)| v)
     }
@@ -87,7 +87,7 @@ impl From<bool> for Value {
     }
 }
 
-/// Why AMF0 was refused.
+/// The fault of AMF0 that cannot be decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AmfError {
     /// The input ends within a value.
@@ -96,23 +96,23 @@ pub enum AmfError {
     /// A marker this decoder does not know (AMF3 among them).
     #[error("unknown marker {marker:#04x} at byte {at}")]
     UnknownMarker {
-        /// The marker byte.
+        /// The marker byte (2.1).
         marker: u8,
-        /// Where in the message.
+        /// Offset in the message in bytes.
         at: usize,
     },
-    /// Nested too deeply.
+    /// Objects or arrays are nested too deeply.
     #[error("nested deeper than {0}")]
     TooDeep(usize),
-    /// Too many values.
+    /// The message holds too many values.
     #[error("more than {0} values")]
     TooManyValues(usize),
-    /// A string too long.
+    /// A string exceeds its limit.
     #[error("string of {length} bytes exceeds {limit}")]
     StringTooLong {
-        /// Declared length, bytes.
+        /// Declared length in bytes.
         length: usize,
-        /// The bound, bytes.
+        /// The limit in bytes.
         limit: usize,
     },
 }
@@ -127,7 +127,7 @@ pub fn decode(input: &[u8], limits: &AmfLimits) -> Result<Vec<Value>, AmfError> 
     Ok(out)
 }
 
-/// Decodes only the first value, when it is a string: the name of a command or data message.
+/// Returns the first value if it is a string: the name of a command or data message.
 pub fn peek_name(input: &[u8]) -> Option<&[u8]> {
     let (&STRING, rest) = input.split_first()? else { return None };
     let (length, rest) = rest.split_first_chunk::<2>()?;

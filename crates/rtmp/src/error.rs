@@ -3,14 +3,14 @@
 use crate::amf::AmfError;
 use std::fmt;
 
-/// Where on the connection a fault was found.
+/// The place on the connection where a fault was found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Location {
     /// Bytes of the connection consumed before the fault, handshake included.
     pub offset: u64,
-    /// Chunk stream id, when a chunk was being read.
+    /// Chunk stream id, if a chunk was being read.
     pub chunk_stream: Option<u32>,
-    /// Message type id, when known.
+    /// Message type id, if it was known.
     pub message_type: Option<u8>,
 }
 
@@ -31,9 +31,9 @@ impl fmt::Display for Location {
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("{kind} (at {at})")]
 pub struct RtmpError {
-    /// Where.
+    /// The place on the connection.
     pub at: Location,
-    /// What.
+    /// The fault itself.
     #[source]
     pub kind: ErrorKind,
 }
@@ -59,7 +59,7 @@ impl fmt::Display for Phase {
     }
 }
 
-/// What went wrong. Holds no text from the peer, so that a key cannot leak through an error.
+/// The fault. Holds no text from the peer, so that a key cannot leak through an error.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -75,21 +75,21 @@ pub enum ErrorKind {
     /// The message is larger than allowed.
     #[error("message of {length} bytes exceeds the limit of {limit}")]
     MessageTooLarge {
-        /// Declared length, bytes.
+        /// Declared length in bytes.
         length: usize,
-        /// The bound, bytes.
+        /// The limit in bytes.
         limit: usize,
     },
     /// More chunk streams than allowed.
     #[error("more than {limit} chunk streams")]
     TooManyChunkStreams {
-        /// The bound.
+        /// The limit.
         limit: usize,
     },
     /// More bytes of unfinished messages than allowed.
     #[error("unfinished messages hold more than {limit} bytes")]
     BufferLimit {
-        /// The bound, bytes.
+        /// The limit in bytes.
         limit: usize,
     },
     /// Chunk size of zero, or with its top bit set (RTMP 5.4.1).
@@ -98,7 +98,7 @@ pub enum ErrorKind {
     /// A protocol control message of the wrong length.
     #[error("malformed {0} message")]
     Malformed(&'static str),
-    /// AMF0 that cannot be decoded or exceeds its bounds.
+    /// AMF0 that cannot be decoded or exceeds its limits.
     #[error("AMF0: {0}")]
     Amf(#[from] AmfError),
     /// A command that is not allowed in this state.
@@ -107,10 +107,10 @@ pub enum ErrorKind {
     /// A count or size limit of the session.
     #[error("limit reached: {0}")]
     Limit(&'static str),
-    /// The peer was too slow.
+    /// The peer did not complete a phase in time.
     #[error("timed out waiting for {0}")]
     TimedOut(Phase),
-    /// The caller asked for something the session's state does not allow.
+    /// The caller used a method that the session's state does not allow.
     #[error("not possible now: {0}")]
     Misuse(&'static str),
 }

@@ -4,7 +4,7 @@ use crate::error::ErrorKind;
 use bytes::{Buf, BytesMut};
 use rml_rtmp::handshake::{Handshake as Library, HandshakeError, HandshakeProcessResult, PeerType};
 
-/// C0, C1 and C2 (or S0, S1 and S2).
+/// Length of C0, C1 and C2 (or S0, S1 and S2) in bytes.
 pub(crate) const HANDSHAKE_BYTES: usize = 1 + 2 * 1536;
 
 /// One side of a handshake.
@@ -21,26 +21,26 @@ impl std::fmt::Debug for Handshake {
 }
 
 impl Handshake {
-    /// The side that answers.
+    /// Creates the answering side.
     pub(crate) fn server() -> Self {
         Self { library: Box::new(Library::new(PeerType::Server)), consumed: 0 }
     }
 
-    /// The side that begins; appends C0 and C1.
+    /// Creates the beginning side; appends C0 and C1.
     pub(crate) fn client(out: &mut BytesMut) -> Result<Self, ErrorKind> {
         let mut library = Box::new(Library::new(PeerType::Client));
         out.extend_from_slice(&library.generate_outbound_p0_and_p1().map_err(|e| fault(&e))?);
         Ok(Self { library, consumed: 0 })
     }
 
-    /// Bytes of the peer consumed so far.
+    /// Returns the bytes of the peer consumed so far.
     pub(crate) fn consumed(&self) -> u64 {
         self.consumed as u64
     }
 
-    /// Consumes what belongs to the handshake, appends answers; true once it is complete.
+    /// Consumes bytes of the handshake and appends answers; returns true once it is complete.
     pub(crate) fn advance(&mut self, buf: &mut BytesMut, out: &mut BytesMut) -> Result<bool, ErrorKind> {
-        // The library copies what it is given and hands back the rest: it is given no more than its own.
+        // The library copies its input and returns what is left over, so it gets no more than the handshake.
         let count = buf.len().min(HANDSHAKE_BYTES - self.consumed);
         if count == 0 {
             return Ok(false);

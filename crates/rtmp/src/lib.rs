@@ -1,6 +1,6 @@
 //! RTMP for Millrace: a bounded, sans-IO, zero-copy server and client.
 //!
-//! Nothing here reads a socket or a clock. A shell owns the socket and a `BytesMut`, lets
+//! Nothing here reads a socket or a clock. The caller owns the socket and a `BytesMut`, lets
 //! [`server::ServerSession::prepare_read`] reserve room in it, reads into it, and pulls events:
 //!
 //! ```
@@ -23,9 +23,9 @@
 //! # turn(&mut s, &mut BytesMut::new(), Duration::ZERO).unwrap();
 //! ```
 //!
-//! # What is rml_rtmp's and what is ours
+//! # The part of rml_rtmp
 //! The handshake is rml_rtmp's (plain and digest). Its chunk reader, AMF0 and command parser are not used on
-//! the wire, because a hostile or merely unusual peer makes them panic, overflow the stack or lose
+//! the wire, because hostile or merely unusual input makes them panic, overflow the stack or lose
 //! synchronisation; `tests/library_faults.rs` keeps each fault reproduced. Its chunk writer and reader
 //! serve as the independent peer in `tests/cross_check.rs`. No type of rml_rtmp crosses this crate's API.
 //!

@@ -1,4 +1,4 @@
-//! Everything a peer may make us spend, as named constants with their reasons.
+//! Limits of the memory and time that a peer can cost, each with its reason.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ pub const MAX_AMF_VALUES: usize = 1024;
 pub const MAX_AMF_STRING_BYTES: usize = 16 * 1024;
 /// Commands while nothing is published: OBS sends 5, ffmpeg 5, FMLE 7.
 pub const MAX_COMMANDS_BEFORE_PUBLISH: u32 = 32;
-/// Bytes while nothing is published: bounds media sent without leave.
+/// Bytes while nothing is published: limits media that are sent before the publish is accepted.
 pub const MAX_BYTES_BEFORE_PUBLISH: u64 = 512 * 1024;
 /// Message streams one connection may create: encoders create one, and a new one after each stop.
 pub const MAX_MESSAGE_STREAMS: u32 = 16;
@@ -37,21 +37,21 @@ pub const MAX_MESSAGE_STREAMS: u32 = 16;
 pub const MAX_PENDING_TRANSMIT: usize = 64 * 1024;
 /// `app`, `tcUrl` and stream name, each.
 pub const MAX_NAME_BYTES: usize = 2048;
-/// Acknowledgement window we announce, and use when the peer announces none (5 s of 4 Mb/s, FMS's own default).
+/// Acknowledgement window that the server announces, and uses if the peer announces none (5 s of 4 Mb/s, FMS's own default).
 pub const WINDOW_ACK_BYTES: u32 = 2_500_000;
-/// An announced window below this would make us answer every message: it is raised to this.
+/// Smallest acknowledgement window: with a smaller one the server would answer every message.
 pub const MIN_WINDOW_ACK_BYTES: u32 = 16 * 1024;
-/// Chunk size we announce. ffmpeg takes over the server's size for its own chunks, and large chunks are what
-/// makes a frame arrive in one piece.
+/// Chunk size that the server announces. ffmpeg adopts the server's size for its own chunks, and in large chunks a frame
+/// arrives in one slice.
 pub const OUTBOUND_CHUNK_BYTES: u32 = 60_000;
 /// Room reserved for one read while publishing: two frames of a 5 Mb/s stream.
 pub const READ_BYTES: usize = 64 * 1024;
-/// Room reserved for one read before that, so that a thousand silent connections cost 4 MB, not 64.
+/// Room reserved for one read before a publish, so that a thousand silent connections cost 4 MB, not 64.
 pub const READ_BYTES_BEFORE_PUBLISH: usize = 4 * 1024;
 /// Below this much spare room a new buffer is taken; smaller makes more system calls, larger wastes the tail.
 pub const MIN_READ_BYTES: usize = 4 * 1024;
 
-/// Bounds of AMF decoding.
+/// Limits of AMF0 decoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AmfLimits {
     /// Nesting of objects and arrays.
@@ -68,7 +68,7 @@ impl Default for AmfLimits {
     }
 }
 
-/// The bounds of one connection; `default()` holds the constants of this module.
+/// Limits of one connection; `default()` holds the constants of this module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Longest handshake, from the session's creation.
@@ -81,13 +81,13 @@ pub struct Limits {
     pub message_bytes: usize,
     /// Largest command or data message, and any message before publish, bytes.
     pub control_bytes: usize,
-    /// Chunk streams remembered.
+    /// Number of chunk streams remembered.
     pub chunk_streams: usize,
     /// Bytes of messages being assembled.
     pub buffered_bytes: usize,
     /// Largest message, or chunk, copied out of the read buffer instead of sliced, bytes.
     pub copy_below: usize,
-    /// AMF bounds.
+    /// Limits of AMF0 decoding.
     pub amf: AmfLimits,
     /// Commands while nothing is published.
     pub commands_before_publish: u32,

@@ -37,24 +37,24 @@ impl MessageType {
     /// Aggregate (7.1.6).
     pub const AGGREGATE: Self = Self(22);
 
-    /// True for audio, video and aggregates, the only messages that may be large.
+    /// Returns true for audio, video and aggregates, the only messages that may be large.
     pub fn is_media(self) -> bool {
         matches!(self, Self::AUDIO | Self::VIDEO | Self::AGGREGATE)
     }
 }
 
-/// One whole message.
+/// One whole message (RTMP 6.1).
 #[derive(Clone, PartialEq, Eq)]
 pub struct Message {
-    /// Chunk stream it came (or goes) on, 2..=65599.
+    /// Chunk stream that carries the message, 2..=65599.
     pub chunk_stream: u32,
-    /// Message type id.
+    /// Message type id (RTMP 6.1.1).
     pub kind: MessageType,
     /// Message stream id (little-endian on the wire; 0 is the connection itself).
     pub stream: u32,
-    /// Timestamp in ms, wrapping at 2^32.
+    /// Timestamp in milliseconds, wrapping at 2^32.
     pub timestamp: u32,
-    /// The message body, in one piece unless [`MessageType::is_media`].
+    /// The message body, in one slice unless [`MessageType::is_media`].
     pub payload: ByteChain,
 }
 
@@ -76,11 +76,11 @@ impl fmt::Debug for Message {
 pub enum UserControl {
     /// A message stream became usable.
     StreamBegin(u32),
-    /// Ping with the sender's time stamp.
+    /// Ping with the sender's timestamp.
     PingRequest(u32),
-    /// Answer to a ping, carrying its time stamp.
+    /// Answer to a ping, carrying its timestamp.
     PingResponse(u32),
-    /// Anything else, ignored (SWF verification, buffer events).
+    /// Any other event; ignored (SWF verification, buffer events).
     Other(u16),
 }
 
@@ -99,7 +99,7 @@ impl UserControl {
         })
     }
 
-    /// Encodes the event.
+    /// Encodes the event as a message body.
     pub fn encode(self) -> Bytes {
         let (event, value) = match self {
             Self::StreamBegin(v) => (0u16, Some(v)),

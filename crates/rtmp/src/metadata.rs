@@ -1,57 +1,57 @@
-//! `onMetaData`: what a publisher says of its stream before it sends it (FLV file format, annex E.5). Hints: every value
-//! may be missing or untrue.
+//! `onMetaData`: the properties that a publisher declares of its stream (FLV file format, annex E.5). Hints: every value may
+//! be missing or untrue.
 
 use crate::amf::Value;
 
 /// `audiocodecid` of AAC, as `SoundFormat` (FLV file format, annex E.4.2.1).
 const AAC: f64 = 10.0;
-/// The same in words, as some encoders write it.
+/// `audiocodecid` of AAC as a name, as some encoders write it.
 const AAC_NAMES: [&str; 2] = ["mp4a", "aac"];
-/// A value below this is none.
+/// A smaller value is treated as missing.
 const LEAST: f64 = 0.001;
-/// Kilobits per second beyond this are no bit rate (1 Gb/s).
+/// Largest plausible bitrate in kilobits per second (1 Gb/s).
 const MAX_KILOBITS: f64 = 1_000_000.0;
-/// Pictures per second beyond this are no frame rate.
+/// Largest plausible frame rate in pictures per second.
 const MAX_FRAME_RATE: f64 = 1_000.0;
-/// Pixels beyond this are no width or height.
+/// Largest plausible width and height in pixels.
 const MAX_PIXELS: f64 = 65_535.0;
-/// The highest rate AAC knows (ISO/IEC 14496-3 table 1.18).
+/// The highest sampling rate of AAC (ISO/IEC 14496-3 table 1.18).
 const MAX_SAMPLE_RATE: f64 = 96_000.0;
-/// The most channels an AAC channel configuration has (ISO/IEC 14496-3 table 1.19).
+/// The most channels of an AAC channel configuration (ISO/IEC 14496-3 table 1.19).
 const MAX_CHANNELS: f64 = 8.0;
 
-/// What is believed of a publisher's metadata: values that can be, each in its unit.
+/// The plausible values of a publisher's metadata, each in its unit.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct StreamInfo {
-    /// Pixels.
+    /// Width in pixels.
     pub width: Option<u32>,
-    /// Pixels.
+    /// Height in pixels.
     pub height: Option<u32>,
-    /// Pictures per second.
+    /// Frame rate in pictures per second.
     pub frame_rate: Option<f64>,
     /// Bits per second of the video.
     pub video_bitrate: Option<u64>,
     /// Bits per second of the audio.
     pub audio_bitrate: Option<u64>,
-    /// The stream will have AAC.
+    /// The declared AAC track, if any.
     pub aac: Option<AacInfo>,
 }
 
-/// What metadata says of AAC.
+/// The declared format of an AAC track.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct AacInfo {
-    /// Samples per second.
+    /// Sampling rate in samples per second.
     pub sample_rate: Option<u32>,
-    /// Channels.
+    /// Number of channels.
     pub channels: Option<u8>,
 }
 
 impl StreamInfo {
-    /// Reads the properties of [`crate::Event::Metadata`]; what cannot be is left out.
+    /// Reads the properties of [`crate::Event::Metadata`]; implausible values are left out.
     pub fn from_properties(properties: &[(String, Value)]) -> Self {
         let find = |name: &str| properties.iter().find(|(known, _)| known == name).map(|(_, value)| value);
         let number = |name: &str, most: f64| {
-            // Not a number compares false.
+            // NaN compares false.
             find(name).and_then(Value::as_number).filter(|value| *value >= LEAST && *value <= most)
         };
         let whole = |name, most| number(name, most).map(|value| value as u32).filter(|value| *value > 0);
@@ -90,8 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_what_encoders_write() {
-        // As OBS writes it, and below as ffmpeg does.
+    fn stream_info_reads_the_metadata_of_obs_and_ffmpeg() {
         let obs = read(&[
             ("width", 1280.0.into()),
             ("height", 720.0.into()),
@@ -127,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_left_out() {
+    fn stream_info_leaves_implausible_values_out() {
         let lies = [-1.0, 0.0, 1e-9, f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1e300];
         for name in ["width", "height", "framerate", "videodatarate", "audiodatarate", "audiosamplerate"] {
             for lie in lies {

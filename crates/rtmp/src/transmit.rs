@@ -1,4 +1,4 @@
-//! What both sides write: messages queued as chunks, bounded.
+//! The outgoing half of either side: messages queued as chunks.
 
 use crate::amf::{self, Value};
 use crate::chunk::ChunkWriter;
@@ -76,7 +76,7 @@ impl Transmit {
     }
 }
 
-/// The info object of `onStatus`, `_result` and `_error`.
+/// Builds the info object of `onStatus`, `_result` and `_error`.
 pub(crate) fn status(level: &str, code: &str, description: &str) -> Value {
     Value::Object(vec![
         ("level".to_owned(), level.into()),

@@ -1,4 +1,4 @@
-//! The chunk layer: every header, every bound, and properties over random input.
+//! The chunk layer: every header type, every limit, and properties over random input.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -20,7 +20,7 @@ fn chunk(header: RawHeader, payload: &[u8], wire: &mut BytesMut) {
 }
 
 #[test]
-fn chunk_stream_ids_of_every_length() {
+fn basic_header_round_trips_ids_of_one_two_and_three_bytes() {
     for id in [2, 63, 64, 319, 320, 65_599] {
         let mut wire = BytesMut::new();
         chunk(header(0, id, 5, 3), b"abc", &mut wire);
@@ -43,7 +43,7 @@ fn chunk_stream_ids_of_every_length() {
 }
 
 #[test]
-fn all_header_types_and_their_deltas() {
+fn reader_applies_the_deltas_of_all_header_types() {
     let mut wire = BytesMut::new();
     chunk(header(0, 6, 1000, 2), b"a0", &mut wire);
     chunk(header(1, 6, 40, 3), b"b00", &mut wire);
@@ -54,7 +54,7 @@ fn all_header_types_and_their_deltas() {
 }
 
 #[test]
-fn a_repeated_absolute_header_is_a_delta_only_when_it_can_be_one() {
+fn reader_takes_a_type_3_header_after_type_0_as_delta_only_if_plausible() {
     for (first, second) in [(33, 66), (3_600_000, 3_600_000), (1 << 25, 1 << 25)] {
         let mut wire = BytesMut::new();
         chunk(header(0, 6, first, 2), b"a0", &mut wire);
@@ -66,7 +66,7 @@ fn a_repeated_absolute_header_is_a_delta_only_when_it_can_be_one() {
 }
 
 #[test]
-fn learns_the_dialect_of_extended_timestamps() {
+fn reader_detects_whether_extended_timestamps_are_repeated() {
     for (repeat, expected) in [(true, ExtendedTimestamps::Repeated), (false, ExtendedTimestamps::Omitted)] {
         let mut writer = ChunkWriter::default();
         writer.set_repeat_extended(repeat);
@@ -80,7 +80,7 @@ fn learns_the_dialect_of_extended_timestamps() {
 }
 
 #[test]
-fn abort_and_new_headers_give_a_message_up() {
+fn reader_abandons_a_message_at_abort_or_a_new_header() {
     let mut wire = BytesMut::new();
     chunk(header(0, 6, 0, 300), &[1; 128], &mut wire);
     let abort = Message { stream: 0, ..message(2, MessageType::ABORT, 0, &6u32.to_be_bytes()) };
@@ -94,7 +94,7 @@ fn abort_and_new_headers_give_a_message_up() {
 }
 
 #[test]
-fn chunk_sizes_up_to_the_largest() {
+fn reader_accepts_chunk_sizes_up_to_the_largest() {
     for size in [1, 60_000, 1 << 20, 0x7fff_ffff] {
         let mut writer = ChunkWriter::default();
         let mut wire = BytesMut::new();
@@ -116,7 +116,7 @@ fn chunk_sizes_up_to_the_largest() {
 }
 
 #[test]
-fn bounds_are_enforced_and_located() {
+fn reader_locates_the_message_that_exceeds_a_limit() {
     let limits = Limits::default();
     let mut wire = BytesMut::new();
     chunk(header(0, 6, 0, 0xff_ffff), &[], &mut wire);
@@ -145,7 +145,7 @@ fn bounds_are_enforced_and_located() {
 }
 
 #[test]
-fn declaring_much_costs_little() {
+fn reader_allocates_little_for_a_message_that_is_only_declared() {
     let limits = Limits::default();
     let mut wire = BytesMut::new();
     for id in 3..3 + limits.chunk_streams as u32 {
@@ -156,9 +156,9 @@ fn declaring_much_costs_little() {
     assert!(reader.buffered() <= limits.chunk_streams * 128 * 1024, "{}", reader.buffered());
 }
 
-/// A little of a message in each read buffer must not keep them all.
+/// A few bytes of a message in each of many read buffers must not keep them all.
 #[test]
-fn a_message_spread_over_much_else_gives_the_read_buffers_back() {
+fn reader_frees_read_buffers_that_hold_little_of_a_message() {
     const PIECE: usize = 2000;
     let sent = bytes(100 * PIECE, 3);
     let mut wire = BytesMut::new();
@@ -183,12 +183,12 @@ fn a_message_spread_over_much_else_gives_the_read_buffers_back() {
     }
     let whole = whole.expect("the message is whole");
     assert_eq!(&whole.payload.contiguous()[..], sent);
-    // A buffer that nobody else holds can be taken over from its start.
+    // A buffer without other handles can be reclaimed from its start.
     let kept = buffers.iter_mut().filter_map(|buf| (!buf.try_reclaim(64 << 10)).then_some(())).count();
     assert!((1..=3).contains(&kept), "{kept} read buffers are held");
 }
 
-/// Bytes that differ from their neighbours, so that none can be misplaced unseen.
+/// Makes bytes that differ from their neighbours, so that a misplaced one is detected.
 fn bytes(length: usize, seed: u8) -> Vec<u8> {
     (0..length).map(|i| (i as u32).wrapping_mul(2_654_435_761).to_be_bytes()[0] ^ seed).collect()
 }
@@ -203,7 +203,7 @@ fn messages() -> impl Strategy<Value = Vec<Message>> {
 
 proptest! {
     #[test]
-    fn what_is_written_is_read(
+    fn reader_returns_what_the_writer_wrote(
         messages in messages(), size in 1u32..9000, repeat: bool, pieces in proptest::collection::vec(1usize..7000, 1..8),
     ) {
         let mut writer = ChunkWriter::default();
@@ -229,7 +229,7 @@ proptest! {
     }
 
     #[test]
-    fn the_chunk_size_may_change_within_a_message(
+    fn reader_follows_a_chunk_size_that_changes_within_a_message(
         sizes in proptest::collection::vec(prop_oneof![1u32..200, 900u32..1200, 1200u32..9000], 1..12),
         length in 1usize..60_000, seed: u8, read in 1usize..9000,
     ) {
@@ -259,7 +259,7 @@ proptest! {
     }
 
     #[test]
-    fn interleaved_messages_come_out_whole(lengths in proptest::collection::vec(1usize..3000, 1..6), size in 1u32..500) {
+    fn reader_reassembles_interleaved_messages(lengths in proptest::collection::vec(1usize..3000, 1..6), size in 1u32..500) {
         let sent: Vec<_> = lengths.iter().enumerate()
             .map(|(i, n)| message(3 + i as u32, MessageType::VIDEO, 1 << 24, &vec![i as u8; *n])).collect();
         let mut writer = ChunkWriter::default();
@@ -272,7 +272,7 @@ proptest! {
     }
 
     #[test]
-    fn random_bytes_never_panic_nor_grow(bytes in proptest::collection::vec(any::<u8>(), 0..4000), size in 1u32..200) {
+    fn reader_survives_random_bytes_within_its_limits(bytes in proptest::collection::vec(any::<u8>(), 0..4000), size in 1u32..200) {
         let mut wire = BytesMut::new();
         ChunkWriter::default().set_chunk_bytes(size, &mut wire);
         wire.extend_from_slice(&bytes);
@@ -284,7 +284,7 @@ proptest! {
     }
 
     #[test]
-    fn any_split_gives_the_same_events(pieces in proptest::collection::vec(1usize..4000, 1..12), size in 1u32..5000) {
+    fn server_yields_the_same_events_for_any_split_of_the_input(pieces in proptest::collection::vec(1usize..4000, 1..12), size in 1u32..5000) {
         let wire = recorded_session(size);
         let (whole, end) = serve(&wire, &[wire.len()], Limits::default());
         prop_assert_eq!(end, Ok(()));
@@ -295,7 +295,7 @@ proptest! {
     }
 
     #[test]
-    fn mutated_sessions_never_panic(
+    fn server_survives_mutated_sessions(
         flips in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..20),
         cut in any::<prop::sample::Index>(), size in 1u32..5000, past_handshake: bool,
     ) {
@@ -310,7 +310,7 @@ proptest! {
     }
 
     #[test]
-    fn random_amf_never_panics(bytes in proptest::collection::vec(0u8..20, 0..300)) {
+    fn amf_decode_survives_random_bytes(bytes in proptest::collection::vec(0u8..20, 0..300)) {
         let _ = millrace_rtmp::amf::decode(&bytes, &millrace_rtmp::limits::AmfLimits::default());
     }
 }

@@ -1,4 +1,4 @@
-//! rml_rtmp as the independent peer, where it is right: its writer against our reader, and the reverse.
+//! rml_rtmp as an independent peer where it is correct: its writer against this crate's reader, and the reverse.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -14,7 +14,7 @@ use rml_rtmp::rml_amf0::Amf0Value;
 use rml_rtmp::time::RtmpTimestamp;
 
 fn frames() -> Vec<Message> {
-    // Their writer puts video on chunk stream 4.
+    // rml_rtmp's writer puts video on chunk stream 4.
     let frame = |(i, n): (u32, usize)| message(4, MessageType::VIDEO, i * 40, &vec![i as u8; n]);
     [(1, 10), (2, 10), (3, 10), (4, 500), (5, 129), (6, 128), (7, 128), (8, 128)].map(frame).to_vec()
 }
@@ -25,7 +25,7 @@ fn theirs(m: &Message) -> MessagePayload {
 }
 
 #[test]
-fn our_reader_reads_their_writer() {
+fn reader_reads_the_chunks_of_rml_rtmp() {
     let mut library = ChunkSerializer::new();
     let mut wire = BytesMut::new();
     for m in &frames() {
@@ -35,7 +35,7 @@ fn our_reader_reads_their_writer() {
 }
 
 #[test]
-fn their_reader_reads_our_writer() {
+fn rml_rtmp_reads_the_chunks_of_the_writer() {
     let mut wire = BytesMut::new();
     let mut writer = ChunkWriter::default();
     for m in &frames() {
@@ -50,7 +50,7 @@ fn their_reader_reads_our_writer() {
 }
 
 #[test]
-fn amf0_agrees_both_ways() {
+fn amf0_agrees_with_rml_rtmp_in_both_directions() {
     let ours = vec![
         Value::from("name"),
         Value::Number(1.5),

@@ -1,4 +1,4 @@
-//! Real encoders push over a real socket; `ServerSession` drives the server's side.
+//! Real encoders publish over a real socket to a `ServerSession`.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -10,10 +10,10 @@ use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-/// An encoder that has not connected or gone by then has failed.
+/// Time within which an encoder connects, and later ends.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// Ends the encoder whatever happens to the test.
+/// An encoder's process, killed when the test ends.
 struct Encoder(Option<Child>);
 
 impl Encoder {
@@ -104,7 +104,7 @@ fn serve(listener: &TcpListener, limits: Limits, refuse: Option<Rejection>) -> R
     }
 }
 
-/// An input and how it is encoded; ffmpeg wants all inputs before all codecs.
+/// An input and its codec options; ffmpeg expects all inputs before all codec options.
 struct Input([&'static str; 4], &'static [&'static str]);
 
 const VIDEO: Input = Input(
@@ -136,7 +136,7 @@ fn times(events: &[Event], video: bool) -> Vec<u32> {
     events.iter().filter_map(time).collect()
 }
 
-/// Codec configuration first, 2 s of frames in order.
+/// Checks that the codec configuration comes first and 2 s of frames follow in order.
 fn check_media(events: &[Event], video: bool, start: u32) {
     let first = events.iter().find_map(|e| match e {
         Event::Video { data, .. } if video => Some(data.clone()),
@@ -185,8 +185,8 @@ fn ffmpeg_publishes_audio_alone() {
 }
 
 #[test]
-fn ffmpeg_publishes_past_4_h_39_m_in_small_chunks() {
-    // ffmpeg takes over the server's chunk size: 128 makes every frame a row of type 3 chunks.
+fn ffmpeg_publishes_beyond_2_24_ms_in_small_chunks() {
+    // ffmpeg adopts the server's chunk size: with 128 every frame is followed by type 3 chunks.
     let limits = Limits { outbound_chunk: 128, ..Limits::default() };
     let (listener, url) = listen();
     let encoder = ffmpeg(&[&VIDEO], &["-output_ts_offset", "16776"], &url);
@@ -197,7 +197,7 @@ fn ffmpeg_publishes_past_4_h_39_m_in_small_chunks() {
 }
 
 #[test]
-fn ffmpeg_shows_why_it_was_refused() {
+fn ffmpeg_shows_the_description_of_a_refusal() {
     let (listener, url) = listen();
     let encoder = ffmpeg(&[&VIDEO], &[], &url);
     let events = serve(&listener, Limits::default(), Some(Rejection::BadName)).unwrap();
@@ -209,7 +209,7 @@ fn ffmpeg_shows_why_it_was_refused() {
 }
 
 #[test]
-fn gstreamer_publishes() {
+fn gstreamer_publishes_video_and_audio() {
     // GStreamer is one of the optional, heavy clients.
     let inspected = Command::new("gst-inspect-1.0").args(["--exists", "rtmp2sink"]).status();
     if !inspected.is_ok_and(|status| status.success()) {

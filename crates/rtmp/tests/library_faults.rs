@@ -1,5 +1,5 @@
-//! Why rml_rtmp's chunk reader and AMF0 are not on our wire: each fault, reproduced, beside what we do.
-//! Should a newer release mend one, its test fails and the decision can be looked at again.
+//! The reasons against rml_rtmp's chunk reader and AMF0: each fault is reproduced beside this crate's behaviour. If a newer
+//! release mends one, its test fails and the decision can be reviewed.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -14,10 +14,10 @@ use rml_rtmp::messages::MessagePayload;
 use rml_rtmp::time::RtmpTimestamp;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// 2^24 ms, 4 h 39 m 37 s: from here on timestamps are extended.
+/// 2^24 ms, 4 h 39 m 37 s: timestamps from here on are extended.
 const FOUR_HOURS_FORTY: u32 = 1 << 24;
 
-/// A frame of three chunks with an audio frame after the first: what every interleaving encoder sends.
+/// Writes a frame of three chunks with an audio frame after the first, as every interleaving encoder does.
 fn interleaved() -> (Vec<Message>, BytesMut) {
     let messages =
         vec![message(4, MessageType::VIDEO, 20, &[2; 300]), message(6, MessageType::AUDIO, 20, &[1; 100])];
@@ -39,14 +39,14 @@ fn rml_rtmp_reader_panics_on_interleaved_chunk_streams() {
 }
 
 #[test]
-fn our_reader_untangles_interleaved_chunk_streams() {
+fn reader_reassembles_interleaved_chunk_streams() {
     let (messages, mut wire) = interleaved();
     let mut got = read_all(&mut wire, Limits::default()).unwrap();
     got.sort_by_key(|m| m.chunk_stream);
     assert_eq!(got, messages);
 }
 
-/// Two messages after 4 h 39 m from a sender that does not repeat the extended timestamp.
+/// Writes two messages after 4 h 39 m as a sender that does not repeat the extended timestamp.
 fn omitting_sender() -> (Vec<Message>, BytesMut) {
     let messages = vec![
         message(6, MessageType::VIDEO, FOUR_HOURS_FORTY + 5, &[7; 300]),
@@ -79,7 +79,7 @@ fn rml_rtmp_reader_desynchronises_without_repeated_extended_timestamps() {
 }
 
 #[test]
-fn our_reader_follows_both_dialects_of_extended_timestamps() {
+fn reader_follows_both_dialects_of_extended_timestamps() {
     let (messages, mut wire) = omitting_sender();
     assert_eq!(read_all(&mut wire, Limits::default()).unwrap(), messages);
     let mut wire = BytesMut::new();
@@ -139,9 +139,9 @@ fn rml_rtmp_refuses_long_strings_and_pads_truncated_ones() {
 }
 
 #[test]
-fn nesting_that_would_overflow_a_stack_is_refused() {
+fn amf_decode_refuses_nesting_that_would_overflow_the_stack() {
     // rml_amf0 recurses once per level, without bound: 60 000 levels fit one command and abort the process,
-    // which no `catch_unwind` contains; so only our side is run here.
+    // which no `catch_unwind` contains; so only this crate's decoder is run here.
     let deep: Vec<u8> = [0x0a, 0, 0, 0, 1].repeat(12_000);
     assert!(amf::decode(&deep, &AmfLimits::default()).is_err());
 }

@@ -1,4 +1,4 @@
-//! A client and a server back to back, without sockets or clocks.
+//! A client and a server connected back to back, without sockets or clocks.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -26,7 +26,7 @@ fn publishing_with(config: ClientConfig) -> Pair {
     pair
 }
 
-/// Pulls events until the given one, deciding nothing.
+/// Pulls events until the publish request, which it leaves undecided.
 fn until_publish(pair: &mut Pair) -> millrace_rtmp::PublishRequest {
     loop {
         pair.step().unwrap();
@@ -46,7 +46,7 @@ fn command(name: &str, transaction: f64, arguments: &[Value]) -> ByteChain {
 }
 
 #[test]
-fn plays_a_whole_session() {
+fn client_and_server_complete_a_whole_publish() {
     let mut pair = Pair::new(URL);
     pair.run().unwrap();
     let [Event::ConnectRequested(connect), Event::PublishRequested(publish)] = &pair.events[..] else {
@@ -83,7 +83,7 @@ fn plays_a_whole_session() {
 }
 
 #[test]
-fn pictures_are_slices_of_the_read_buffer() {
+fn server_yields_pictures_as_slices_of_the_read_buffer() {
     for (chunk_bytes, pieces) in [(4096, 5), (60_000, 1)] {
         let mut config = ClientConfig::from_url(URL).unwrap();
         config.chunk_bytes = chunk_bytes;
@@ -99,7 +99,7 @@ fn pictures_are_slices_of_the_read_buffer() {
 }
 
 #[test]
-fn a_refused_publisher_is_told_why() {
+fn client_gets_status_and_description_of_a_refused_publish() {
     for why in [Rejection::BadName, Rejection::Denied, Rejection::Failed] {
         let mut pair = Pair::new(URL);
         until_publish(&mut pair);
@@ -113,7 +113,7 @@ fn a_refused_publisher_is_told_why() {
 }
 
 #[test]
-fn a_refused_connection_is_told_why() {
+fn client_gets_status_and_description_of_a_refused_connect() {
     let mut pair = Pair::new("rtmp://localhost/wrong/KEY");
     while !pair.server.is_finished() {
         pair.step().unwrap();
@@ -131,7 +131,7 @@ fn a_refused_connection_is_told_why() {
 }
 
 #[test]
-fn a_kicked_publisher_is_told_why() {
+fn client_gets_status_and_description_of_a_kick() {
     let mut pair = publishing();
     pair.server.kick(Rejection::Denied, "stream stopped").unwrap();
     pair.client.push_video(0, Bytes::from_static(b"late")).unwrap();
@@ -141,7 +141,7 @@ fn a_kicked_publisher_is_told_why() {
 }
 
 #[test]
-fn nothing_is_parsed_while_a_decision_is_pending() {
+fn server_parses_nothing_while_a_decision_is_pending() {
     let mut pair = Pair::new(URL);
     until_publish(&mut pair);
     let early = message(6, MessageType::VIDEO, 0, b"early");
@@ -155,7 +155,7 @@ fn nothing_is_parsed_while_a_decision_is_pending() {
 }
 
 #[test]
-fn the_key_may_stand_in_the_application_path() {
+fn server_finds_the_key_in_the_application_path() {
     let mut config = ClientConfig::from_url("rtmp://localhost/live/KEY/x").unwrap();
     config.name = StreamName::new("");
     let mut pair = Pair::with(config, Limits::default());
@@ -164,7 +164,7 @@ fn the_key_may_stand_in_the_application_path() {
 }
 
 #[test]
-fn a_publisher_without_key_is_refused_by_the_session() {
+fn server_refuses_a_publish_without_key() {
     let mut config = ClientConfig::from_url(URL).unwrap();
     config.name = StreamName::new("");
     let mut pair = Pair::with(config, Limits::default());
@@ -175,7 +175,7 @@ fn a_publisher_without_key_is_refused_by_the_session() {
 }
 
 #[test]
-fn publishes_again_on_the_same_connection() {
+fn client_publishes_again_on_the_same_connection() {
     let mut pair = publishing();
     for name in ["FCUnpublish", "deleteStream", "closeStream"] {
         let payload = command(name, 9.0, &[Value::Null, 1.0.into()]);
@@ -192,7 +192,7 @@ fn publishes_again_on_the_same_connection() {
 }
 
 #[test]
-fn answers_what_encoders_ask() {
+fn server_answers_the_commands_of_encoders() {
     let mut pair = publishing();
     for (i, name) in
         ["_checkbw", "getStreamLength", "releaseStream", "FCPublish", "unheardOf"].iter().enumerate()
@@ -218,7 +218,7 @@ fn answers_what_encoders_ask() {
 }
 
 #[test]
-fn acknowledges_each_window_of_bytes() {
+fn server_acknowledges_each_window_of_bytes() {
     let mut pair = publishing();
     let window = 100_000u32;
     pair.client
@@ -241,10 +241,10 @@ fn acknowledges_each_window_of_bytes() {
 }
 
 #[test]
-fn takes_aggregates_apart() {
+fn server_yields_the_parts_of_an_aggregate() {
     let mut pair = publishing();
     let mut body = BytesMut::new();
-    // Longer than a chunk, so that the parts lie across pieces.
+    // Longer than a chunk, so that the parts lie across slices.
     let large: Vec<u8> = (0..70_000u32).map(|i| (i / 7) as u8).collect();
     for (kind, timestamp, data) in [(9u8, 1000u32, &b"v1"[..]), (8, 1010, b"a1"), (9, 1040, &large[..])] {
         body.put_u8(kind);
@@ -266,7 +266,7 @@ fn takes_aggregates_apart() {
 }
 
 #[test]
-fn broken_or_empty_metadata_does_not_end_a_stream() {
+fn server_drops_broken_metadata_and_goes_on() {
     let mut pair = publishing();
     pair.client.send_message(&message(5, MessageType::DATA_AMF0, 0, &[2, 0, 9, b'x'])).unwrap();
     pair.client.push_data(0, &["@setDataFrame".into(), "onMetaData".into()]).unwrap();
@@ -278,7 +278,7 @@ fn broken_or_empty_metadata_does_not_end_a_stream() {
 }
 
 #[test]
-fn each_phase_has_its_deadline() {
+fn server_times_out_in_each_phase() {
     let limits = Limits::default();
     let mut pair = Pair::new(URL);
     assert_eq!(pair.server.deadline(), Some(limits.handshake));
@@ -301,7 +301,7 @@ fn each_phase_has_its_deadline() {
     pair.now = Duration::from_secs(9);
     pair.client.push_video(0, Bytes::from_static(b"v")).unwrap();
     pair.run().unwrap();
-    // Pings are no media.
+    // A ping does not extend the deadline of media.
     pair.now = Duration::from_secs(12);
     pair.client.send_ping(1).unwrap();
     pair.run().unwrap();
@@ -313,7 +313,7 @@ fn each_phase_has_its_deadline() {
 type Misbehaviour = fn(&mut Pair);
 
 #[test]
-fn bounds_hold_before_publish() {
+fn server_limits_commands_and_bytes_before_publish() {
     let cases: [(&str, Misbehaviour); 3] = [
         ("commands before publish", |pair| {
             for i in 0..40 {
@@ -349,7 +349,7 @@ fn bounds_hold_before_publish() {
 }
 
 #[test]
-fn a_large_message_waits_for_publish() {
+fn server_accepts_large_media_once_published_up_to_the_limit() {
     let mut pair = Pair::new(URL);
     pair.run().unwrap();
     pair.client.push_video(0, Bytes::from(vec![1; 3_000_000])).unwrap();
@@ -362,7 +362,7 @@ fn a_large_message_waits_for_publish() {
 }
 
 #[test]
-fn timestamps_run_through_every_wrap() {
+fn server_yields_timestamps_across_every_wrap() {
     let mut pair = publishing();
     let times = [
         0,

@@ -1,28 +1,28 @@
-//! One message being put together from its chunks.
+//! Reassembly of one message from its chunks.
 
 use bytes::{BufMut, BytesMut};
 use millrace_buf::ByteChain;
 
 use crate::limits::READ_BYTES;
 
-/// Largest piece of own memory: most pictures fit, and a peer that only declares 8 MB on each chunk stream gets no more
-/// than this.
+/// Largest copy buffer: most pictures fit, and a peer that only declares 8 MB on each chunk stream gets no more than
+/// this.
 const OWN_BYTES: usize = 128 * 1024;
 /// Slices of one message may lie this many times their length apart, and a read buffer: interleaved audio is little. Beyond
 /// it they are copied together, so that few bytes of each read buffer do not keep them all.
 const SPREAD: u64 = 2;
 
-/// What has come of a message: slices of the read buffers, or copies where slices would be too small.
+/// The received part of a message: slices of the read buffers, or copies where slices would be too small.
 #[derive(Debug, Default)]
 pub(super) struct Assembly {
-    /// Own memory, before everything else.
+    /// Copies, which come before the slices.
     settled: ByteChain,
-    /// Slices of read buffers after that, and `tail` if it is one.
+    /// Slices of read buffers; `tail` belongs to them unless it is a copy.
     slices: ByteChain,
     sliced: usize,
-    /// Where in the connection the first slice begins.
+    /// Offset of the first slice in the connection.
     since: u64,
-    /// The piece being extended.
+    /// The slice or copy being extended.
     tail: BytesMut,
     tail_is_own: bool,
     received: usize,
@@ -30,12 +30,12 @@ pub(super) struct Assembly {
 }
 
 impl Assembly {
-    /// Bytes of the message so far.
+    /// Returns the bytes of the message received so far.
     pub(super) fn received(&self) -> usize {
         self.received
     }
 
-    /// Memory held, bytes; slices count with their length.
+    /// Returns the bytes of memory held; slices count with their length.
     pub(super) fn memory(&self) -> usize {
         self.memory
     }
@@ -83,7 +83,7 @@ impl Assembly {
         }
     }
 
-    /// Gives the read buffers back.
+    /// Copies the slices, which frees the read buffers.
     fn settle(&mut self) {
         let last = std::mem::take(&mut self.tail).freeze();
         self.slices.push(last);
@@ -96,7 +96,7 @@ impl Assembly {
         self.sliced = 0;
     }
 
-    /// The message.
+    /// Returns the whole message.
     pub(super) fn finish(mut self) -> ByteChain {
         self.slices.push(self.tail.freeze());
         if self.settled.is_empty() {

@@ -1,4 +1,4 @@
-//! Chunk headers as they stand on the wire (RTMP 5.3.1).
+//! Chunk headers on the wire (RTMP 5.3.1).
 
 use super::EXTENDED;
 use bytes::{BufMut, BytesMut};
@@ -13,7 +13,7 @@ pub struct BasicHeader {
 }
 
 impl BasicHeader {
-    /// Parses the header and says how long it was; `None` if bytes are missing.
+    /// Parses the header and returns it with its length; `None` if bytes are missing.
     pub fn parse(buf: &[u8]) -> Option<(Self, usize)> {
         let first = *buf.first()?;
         let format = first >> 6;
@@ -25,7 +25,7 @@ impl BasicHeader {
         Some((Self { format, chunk_stream }, length))
     }
 
-    /// Appends the shortest form.
+    /// Appends the header in its shortest form.
     pub fn write(self, out: &mut BytesMut) {
         let format = self.format << 6;
         match self.chunk_stream {
@@ -40,7 +40,7 @@ impl BasicHeader {
     }
 }
 
-/// A message header of any type (5.3.1.2) with every field free to choose. Tests use it to misbehave.
+/// A message header of any type (5.3.1.2) with every field free to choose, for tests of malformed input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RawHeader {
     /// Header type and chunk stream.
@@ -58,7 +58,7 @@ pub struct RawHeader {
 }
 
 impl RawHeader {
-    /// Appends the header.
+    /// Appends the header to `out`.
     pub fn write(&self, out: &mut BytesMut) {
         self.basic.write(out);
         let format = self.basic.format;

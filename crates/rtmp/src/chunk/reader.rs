@@ -1,4 +1,4 @@
-//! Chunks in, messages out.
+//! Reassembles messages from chunks.
 
 use super::header::BasicHeader;
 use super::stream::{ChunkStream, Parsed, parse_fields};
@@ -8,29 +8,29 @@ use crate::limits::Limits;
 use crate::message::{Message, MessageType, control_u32};
 use bytes::{Buf, BytesMut};
 
-/// Whether the peer repeats the extended timestamp in type 3 chunks (5.3.1.3 says so; several encoders don't).
+/// The peer's dialect of extended timestamps in type 3 chunks: 5.3.1.3 repeats them, several encoders do not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExtendedTimestamps {
-    /// No type 3 chunk after an extended timestamp seen yet.
+    /// No type 3 chunk has followed an extended timestamp yet.
     Unknown,
-    /// Repeated, as specified.
+    /// The extended timestamp is repeated, as specified.
     Repeated,
-    /// Left out.
+    /// The extended timestamp is omitted.
     Omitted,
 }
 
-/// The chunk whose header was read and whose payload was not.
+/// A chunk whose header has been read and whose payload has not.
 #[derive(Debug, Clone, Copy)]
 struct Current {
     index: usize,
     remaining: usize,
-    /// Its payload becomes slices of the read buffer.
+    /// The payload becomes slices of the read buffer rather than a copy.
     slice: bool,
 }
 
 /// Reads messages from a buffer that the caller fills; owns no bytes but those of unfinished messages.
 ///
-/// Set Chunk Size and Abort are applied here, and handed out like every message.
+/// Set Chunk Size and Abort are applied here, and returned like every message.
 #[derive(Debug)]
 pub struct ChunkReader {
     chunk_bytes: usize,
@@ -45,7 +45,7 @@ pub struct ChunkReader {
 }
 
 impl ChunkReader {
-    /// A reader at the start of a chunk stream, `offset` bytes into the connection (for errors).
+    /// Creates a reader at the first chunk of a connection, `offset` bytes into it (for the location of errors).
     pub fn new(limits: Limits, offset: u64) -> Self {
         Self {
             chunk_bytes: INITIAL_CHUNK_BYTES,
@@ -60,37 +60,37 @@ impl ChunkReader {
         }
     }
 
-    /// Sets the largest media message from now on, bytes.
+    /// Sets the largest media message in bytes from now on.
     pub fn set_media_limit(&mut self, bytes: usize) {
         self.media_limit = bytes;
     }
 
-    /// Bytes of the connection consumed.
+    /// Returns the bytes of the connection consumed so far.
     pub fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// The peer's chunk size.
+    /// Returns the peer's chunk size in bytes.
     pub fn chunk_bytes(&self) -> usize {
         self.chunk_bytes
     }
 
-    /// What was learnt of the peer's extended timestamps.
+    /// Returns the peer's dialect of extended timestamps as far as it is known.
     pub fn extended_timestamps(&self) -> ExtendedTimestamps {
         self.dialect
     }
 
-    /// Memory held by unfinished messages, bytes.
+    /// Returns the bytes of memory that unfinished messages hold.
     pub fn buffered(&self) -> usize {
         self.buffered
     }
 
-    /// Messages given up because a new header or an Abort cut them short.
+    /// Returns the number of messages abandoned because a new header or an Abort cut them short.
     pub fn abandoned(&self) -> u64 {
         self.abandoned
     }
 
-    /// Takes the next whole message out of `buf`; `None` when more bytes are needed.
+    /// Takes the next whole message out of `buf`; `None` if more bytes are needed.
     pub fn read(&mut self, buf: &mut BytesMut) -> Result<Option<Message>, RtmpError> {
         loop {
             let current = match self.current {
@@ -150,7 +150,7 @@ impl ChunkReader {
         Ok(self.streams.len() - 1)
     }
 
-    /// Reads a header without changing anything but the learnt dialect.
+    /// Reads a header; changes nothing but the dialect.
     fn parse_header(&mut self, buf: &[u8]) -> Result<Option<Parsed>, RtmpError> {
         let Some((basic, start)) = BasicHeader::parse(buf) else { return Ok(None) };
         // A connection has a handful of chunk streams: a scan beats a map.
@@ -187,7 +187,7 @@ impl ChunkReader {
         Ok(parse_fields(buf, start, parsed))
     }
 
-    /// Length of the extended timestamp after a type 3 header, 0 or 4; `None` if bytes are missing.
+    /// Returns the length of the extended timestamp after a type 3 header, 0 or 4; `None` if bytes are missing.
     fn repeated_extended(&mut self, buf: &[u8], parsed: &Parsed) -> Option<usize> {
         let (Some(extended), Some(index)) = (parsed.extended, parsed.index) else { return Some(0) };
         let size = match self.dialect {
@@ -222,7 +222,7 @@ impl ChunkReader {
         let continues = format == 3 && stream.partial.is_some();
         if !continues {
             if let Some(partial) = stream.partial.take() {
-                // A new header in mid-message: the sender gave the old one up.
+                // A new header in mid-message: the sender abandoned the old message.
                 self.buffered -= partial.memory();
                 self.abandoned += 1;
             }

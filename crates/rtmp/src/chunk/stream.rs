@@ -1,4 +1,4 @@
-//! What a reader remembers of one chunk stream, and the headers that change it (RTMP 5.3.1.2).
+//! The state of one chunk stream at the reader, and the headers that change it (RTMP 5.3.1.2).
 
 use super::EXTENDED;
 use super::assembly::Assembly;
@@ -10,24 +10,24 @@ use millrace_buf::ByteChain;
 /// "same timestamp again". No frame lasts this long, so a larger value is librtmp's meaning.
 const MAX_REPEATED_TIMESTAMP_MS: u32 = 5_000;
 
-/// What is remembered of a chunk stream.
+/// The last header of a chunk stream and the message being received on it.
 #[derive(Debug)]
 pub(super) struct ChunkStream {
     pub(super) id: u32,
     pub(super) timestamp: u32,
-    /// Delta of the last header, or its timestamp when that was of type 0.
+    /// Delta of the last header, or its timestamp if that was of type 0.
     pub(super) delta: u32,
     pub(super) last_was_absolute: bool,
-    /// The 32-bit field, when the last type 0, 1 or 2 header had one.
+    /// The extended timestamp of the last type 0, 1 or 2 header, if it had one.
     pub(super) extended: Option<u32>,
     pub(super) length: usize,
     pub(super) kind: MessageType,
     pub(super) stream: u32,
-    /// The message that has begun and is not whole.
+    /// The message that is not complete yet.
     pub(super) partial: Option<Assembly>,
 }
 
-/// A parsed message header, not yet applied.
+/// A parsed message header that has not been applied yet.
 pub(super) struct Parsed {
     pub(super) basic: BasicHeader,
     pub(super) size: usize,
@@ -87,7 +87,7 @@ impl ChunkStream {
     }
 }
 
-/// Fills in the fields of a header of type 0, 1 or 2.
+/// Fills in the fields of a header of type 0, 1 or 2; `None` if bytes are missing.
 pub(super) fn parse_fields(buf: &[u8], start: usize, mut parsed: Parsed) -> Option<Parsed> {
     let mut at = start;
     parsed.field = u24(buf, at)?;

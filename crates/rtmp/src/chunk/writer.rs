@@ -1,4 +1,4 @@
-//! Messages in, chunks out.
+//! Cuts messages into chunks.
 
 use super::header::{BasicHeader, RawHeader};
 use super::{EXTENDED, INITIAL_CHUNK_BYTES, MAX_CHUNK_BYTES, MAX_HEADER_BYTES, MAX_MESSAGE_FIELD};
@@ -11,7 +11,7 @@ use millrace_buf::Reader;
 struct Written {
     chunk_stream: u32,
     timestamp: u32,
-    /// `None` after a type 0 header, whose "delta" peers read in two ways.
+    /// `None` after a type 0 header, whose delta peers interpret in two ways.
     delta: Option<u32>,
     length: usize,
     kind: MessageType,
@@ -33,7 +33,7 @@ impl Default for ChunkWriter {
 }
 
 impl ChunkWriter {
-    /// The chunk size in use, bytes.
+    /// Returns the chunk size in use, in bytes.
     pub fn chunk_bytes(&self) -> usize {
         self.chunk_bytes
     }
@@ -57,7 +57,7 @@ impl ChunkWriter {
         self.chunk_bytes = bytes as usize;
     }
 
-    /// Appends one message.
+    /// Appends one message as chunks.
     pub fn write(&mut self, message: &Message, out: &mut BytesMut) -> Result<(), ErrorKind> {
         check_length(message)?;
         self.write_chunks(message, out);
@@ -97,7 +97,7 @@ impl ChunkWriter {
         }
     }
 
-    /// The payload of one chunk.
+    /// Appends the payload of one chunk.
     fn chunk(&self, rest: &mut Reader<'_>, out: &mut BytesMut) {
         out.put(rest.take(self.chunk_bytes));
     }

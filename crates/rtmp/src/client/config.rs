@@ -1,4 +1,4 @@
-//! Where and how a client publishes.
+//! The configuration of a publishing client.
 
 use crate::limits::Limits;
 use crate::server::StreamName;
@@ -6,12 +6,12 @@ use std::fmt;
 
 /// Chunk size announced by default: one frame, one chunk.
 const CHUNK_BYTES: u32 = 60_000;
-/// RTMP's port.
+/// Default port of `rtmp://`.
 const PORT: u16 = 1935;
-/// RTMPS's port.
+/// Default port of `rtmps://`.
 const TLS_PORT: u16 = 443;
 
-/// Why a URL was refused. Holds none of its text.
+/// The fault of a refused URL. Holds none of its text: a URL carries the stream key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum UrlError {
     /// Neither `rtmp://` nor `rtmps://`.
@@ -25,26 +25,26 @@ pub enum UrlError {
     Path,
 }
 
-/// A publisher's configuration.
+/// The server, stream and limits of a publishing client.
 #[derive(Clone)]
 pub struct ClientConfig {
     /// Host name or address, without brackets.
     pub host: String,
-    /// Port.
+    /// TCP port of the server.
     pub port: u16,
-    /// True for `rtmps://`; the shell does TLS.
+    /// True for `rtmps://`; the owner of the socket does TLS.
     pub tls: bool,
-    /// Application.
+    /// Application name, the path before the stream name.
     pub app: String,
-    /// `tcUrl` to send.
+    /// `tcUrl` of the `connect` command.
     pub tc_url: String,
     /// Stream name with its query, if any.
     pub name: StreamName,
-    /// `flashVer` to send.
+    /// `flashVer` of the `connect` command.
     pub flash_ver: String,
     /// Chunk size to announce; 0 leaves the protocol's 128.
     pub chunk_bytes: u32,
-    /// Bounds of what the server may send.
+    /// Limits of the server's messages.
     pub limits: Limits,
 }
 
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_urls() {
+    fn config_from_url_reads_host_port_app_and_name() {
         let c = ClientConfig::from_url("rtmp://h/live/KEY?a=/b").unwrap();
         assert_eq!((c.host.as_str(), c.port, c.app.as_str()), ("h", 1935, "live"));
         assert_eq!((c.name.expose(), c.tc_url.as_str()), ("KEY?a=/b", "rtmp://h/live"));

@@ -1,4 +1,4 @@
-//! The publishing client's side of a session: restreaming and load generation.
+//! The publishing client, for restreaming and load generation.
 
 mod config;
 mod session;

@@ -1,4 +1,4 @@
-//! The client's state machine.
+//! The publishing client's state machine: consumes bytes, yields events, queues messages.
 
 use super::config::ClientConfig;
 use crate::amf::{self, Properties, Value};
@@ -21,25 +21,25 @@ const AUDIO: u32 = 4;
 const VIDEO: u32 = 6;
 const DATA: u32 = 5;
 
-/// What a client session has to say.
+/// An event of a client session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ClientEvent {
-    /// The server takes media.
+    /// The server accepted the publish: media may be pushed.
     PublishStarted,
     /// The server refused or ended the stream; the connection is of no more use.
     Refused {
-        /// Status code, as `NetStream.Publish.BadName`.
+        /// Status code, such as `NetStream.Publish.BadName`.
         code: String,
-        /// The server's words.
+        /// The server's description of the status.
         description: String,
     },
-    /// Another status of the server.
+    /// The server sent another status.
     Status {
-        /// Status code.
+        /// Status code, such as `NetStream.Unpublish.Success`.
         code: String,
     },
-    /// The server counted this many bytes since the handshake, modulo 2^32.
+    /// The server has received this many bytes since the handshake, modulo 2^32 (RTMP 5.4.3).
     Acknowledged(u32),
 }
 
@@ -67,7 +67,7 @@ pub struct ClientSession {
 }
 
 impl ClientSession {
-    /// A session on a connection opened at `now`; its first packet waits in [`Self::poll_transmit`].
+    /// Creates a session for a connection opened at `now`; its first packet waits in [`Self::poll_transmit`].
     pub fn new(config: ClientConfig, now: Duration) -> Result<Self, RtmpError> {
         let mut transmit = Transmit::default();
         let handshake = Handshake::client(&mut transmit.out).map_err(|kind| RtmpError::at_offset(0, kind))?;
@@ -114,17 +114,17 @@ impl ClientSession {
         Ok(None)
     }
 
-    /// Bytes to write to the server, in order.
+    /// Returns bytes to write to the server, in order.
     pub fn poll_transmit(&mut self) -> Option<Bytes> {
         self.transmit.poll()
     }
 
-    /// Bytes waiting in [`Self::poll_transmit`]: the caller's measure for dropping frames.
+    /// Returns the number of bytes waiting in [`Self::poll_transmit`]: callers drop frames by it.
     pub fn pending_transmit(&self) -> usize {
         self.transmit.pending()
     }
 
-    /// When the server must have let us publish; `None` afterwards.
+    /// Returns the time by which the server must have accepted the publish; `None` afterwards.
     pub fn deadline(&self) -> Option<Duration> {
         match self.state {
             State::Handshake(_) => Some(self.since + self.config.limits.handshake),
@@ -135,7 +135,7 @@ impl ClientSession {
         }
     }
 
-    /// Fails if the deadline has passed.
+    /// Returns an error if the deadline has passed.
     pub fn handle_timeout(&mut self, now: Duration) -> Result<(), RtmpError> {
         if self.deadline().is_none_or(|deadline| now < deadline) {
             return Ok(());
@@ -144,12 +144,12 @@ impl ClientSession {
         Err(self.error(ErrorKind::TimedOut(phase)))
     }
 
-    /// True between [`ClientEvent::PublishStarted`] and the end.
+    /// Returns true between [`ClientEvent::PublishStarted`] and the end.
     pub fn is_publishing(&self) -> bool {
         matches!(self.state, State::Publishing)
     }
 
-    /// Message stream id given by the server; 0 before.
+    /// Returns the message stream id that the server assigned; 0 before.
     pub fn stream(&self) -> u32 {
         self.stream
     }
@@ -164,7 +164,7 @@ impl ClientSession {
         self.push(AUDIO, MessageType::AUDIO, timestamp, data)
     }
 
-    /// Queues `@setDataFrame onMetaData`.
+    /// Queues `@setDataFrame` with `onMetaData` and these properties.
     pub fn push_metadata(&mut self, timestamp: u32, properties: Properties) -> Result<(), RtmpError> {
         self.push_data(
             timestamp,
@@ -193,18 +193,18 @@ impl ClientSession {
         sent.map_err(|kind| self.error(kind))
     }
 
-    /// Queues any message, whatever the state. For tests and for what this session does not know.
+    /// Queues any message in any state, for tests and for messages that this session has no method for.
     pub fn send_message(&mut self, message: &Message) -> Result<(), RtmpError> {
         self.transmit.message(message).map_err(|kind| self.error(kind))
     }
 
-    /// Queues a ping.
+    /// Queues a ping request with a timestamp that the server repeats.
     pub fn send_ping(&mut self, timestamp: u32) -> Result<(), RtmpError> {
         let sent = self.transmit.user_control(UserControl::PingRequest(timestamp));
         sent.map_err(|kind| self.error(kind))
     }
 
-    /// The chunk writer and the queue behind it, to write chunks by hand or bytes that are none.
+    /// Returns the chunk writer and the queue behind it, for tests that write chunks or arbitrary bytes themselves.
     pub fn raw(&mut self) -> (&mut ChunkWriter, &mut BytesMut) {
         (&mut self.transmit.writer, &mut self.transmit.out)
     }
@@ -306,7 +306,7 @@ impl ClientSession {
                     &[Value::Null, name, "live".into()],
                 )?;
             }
-            // Servers without these two still take streams.
+            // Servers without these two commands still accept streams.
             "_error" if transaction == RELEASE_STREAM || transaction == FC_PUBLISH => {}
             "_error" | "onStatus" => return Ok(Some(self.status(name == "_error", last))),
             _ => {}

@@ -1,7 +1,8 @@
-//! Commands of the connection and its streams (RTMP 7.2), and those encoders add.
+//! Commands of the connection and its streams (RTMP 7.2), and those that encoders add.
 
+use super::event::Event;
 use super::info::{ConnectInfo, PublishMode, PublishRequest, locate_key};
-use super::session::{Event, ServerSession, State};
+use super::session::{ServerSession, State};
 use crate::amf::{self, Value};
 use crate::error::ErrorKind;
 use crate::limits::MAX_NAME_BYTES;
@@ -12,11 +13,11 @@ use std::time::Duration;
 /// Answered as `fmsVer`; encoders look for "FMS/" and its major version.
 const SERVER_VERSION: &str = "FMS/3,0,1,123";
 
-/// A decoded command.
+/// A decoded command (RTMP 7.2).
 struct Command {
     name: String,
     transaction: f64,
-    /// After the transaction id; the command object is first.
+    /// The values after the transaction id; the command object is first.
     arguments: Vec<Value>,
 }
 
@@ -49,7 +50,7 @@ impl ServerSession {
                 self.on_status(message.stream, "error", "NetStream.Play.StreamNotFound", "viewers use HLS")?;
                 self.state = State::Finished;
             }
-            // Encoders announce much that asks for nothing; an unknown call gets no answer, as elsewhere.
+            // An unknown command gets no answer: encoders send several that expect none.
             _ => {}
         }
         Ok(None)
@@ -134,7 +135,7 @@ impl ServerSession {
             "closeStream" => Some(f64::from(message.stream)),
             _ => None,
         };
-        // Deleting another stream than the published one ends nothing.
+        // Deleting another stream than the published one ends no publish.
         if named.is_some_and(|id| id as u32 != stream) {
             return Ok(None);
         }
@@ -149,7 +150,7 @@ impl ServerSession {
     }
 }
 
-/// Decodes a command. Short ones (no command object, no transaction id) are completed, not refused.
+/// Decodes a command. A missing transaction id is taken as 0, a missing command object as none.
 fn decode(message: &Message, limits: &crate::limits::AmfLimits) -> Result<Command, ErrorKind> {
     // An AMF3 command carries AMF0 behind a zero byte; some encoders leave the byte out.
     let payload = message.payload.contiguous();

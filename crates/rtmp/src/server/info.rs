@@ -1,4 +1,4 @@
-//! What a publisher asks for, and how it is refused.
+//! The requests of a publisher, and the status codes that refuse them.
 
 use crate::amf::Value;
 use std::fmt;
@@ -8,12 +8,12 @@ use std::fmt;
 pub struct StreamName(String);
 
 impl StreamName {
-    /// Wraps a name.
+    /// Wraps a stream name.
     pub fn new(name: impl Into<String>) -> Self {
         Self(name.into())
     }
 
-    /// The text, for hashing or for the wire.
+    /// Returns the text, for hashing or for the wire.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -25,14 +25,14 @@ impl fmt::Debug for StreamName {
     }
 }
 
-/// The `connect` command (RTMP 7.2.1.1).
+/// The properties of a `connect` command (RTMP 7.2.1.1).
 #[derive(Clone, PartialEq, Default)]
 pub struct ConnectInfo {
     /// First path element, without query: `live` of `live/KEY?x=y`.
     pub app: String,
-    /// `app` as sent. May hold a key.
+    /// `app` as sent; may hold a stream key.
     pub raw_app: String,
-    /// `tcUrl` as sent. May hold a key.
+    /// `tcUrl` as sent; may hold a stream key.
     pub tc_url: String,
     /// `flashVer`: the encoder's name and version.
     pub flash_ver: String,
@@ -40,7 +40,7 @@ pub struct ConnectInfo {
     pub object_encoding: f64,
     /// `fourCcList` of Enhanced RTMP.
     pub four_cc_list: Vec<String>,
-    /// All properties, in order. May hold a key.
+    /// All properties in the sender's order; may hold a stream key.
     pub properties: Vec<(String, Value)>,
 }
 
@@ -75,18 +75,18 @@ impl ConnectInfo {
     }
 }
 
-/// How the publisher wants its stream kept (RTMP 7.2.2.6).
+/// The recording mode that a publisher asks for (RTMP 7.2.2.6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PublishMode {
-    /// Not recorded.
+    /// `live`: the stream is not recorded.
     Live,
-    /// Recorded anew.
+    /// `record`: the stream is recorded into a new file.
     Record,
-    /// Appended to an earlier recording.
+    /// `append`: the stream is appended to an earlier recording.
     Append,
 }
 
-/// The `publish` command (RTMP 7.2.2.6).
+/// The arguments of a `publish` command (RTMP 7.2.2.6).
 #[derive(Clone, PartialEq, Eq)]
 pub struct PublishRequest {
     /// Application: `live` of both `live` + `KEY` and `live/KEY`.
@@ -95,9 +95,9 @@ pub struct PublishRequest {
     pub stream_key: StreamName,
     /// The query string after the key (or after the app), without its `?`. May be secret.
     pub query: Option<StreamName>,
-    /// Recording mode asked for.
+    /// The recording mode asked for.
     pub mode: PublishMode,
-    /// Message stream id.
+    /// Message stream id of the publish.
     pub stream: u32,
 }
 
@@ -111,10 +111,10 @@ impl fmt::Debug for PublishRequest {
     }
 }
 
-/// Finds application, key and query in `app` and the stream name.
+/// Finds application, key and query in `app` and the stream name; `None` if there is no key.
 ///
 /// OBS with the key in its server field sends app `live/KEY` and an empty name; ffmpeg sends app `live` and
-/// name `KEY`; some encoders put the query after the app. `None` when there is no key.
+/// name `KEY`; some encoders put the query after the app.
 pub(super) fn locate_key(raw_app: &str, name: &str) -> Option<(String, StreamName, Option<StreamName>)> {
     let (app, app_query) = split_query(raw_app);
     let (name, name_query) = split_query(name);
@@ -142,7 +142,7 @@ pub enum Rejection {
     BadName,
     /// The key is known, but may not publish now (stopped, already live, no capacity).
     Denied,
-    /// The server cannot take streams now.
+    /// The server accepts no streams now.
     Failed,
     /// The application does not exist.
     InvalidApp,
@@ -151,11 +151,11 @@ pub enum Rejection {
 }
 
 impl Rejection {
-    /// Every refusal.
+    /// Every status code.
     pub const ALL: [Self; 5] =
         [Self::BadName, Self::Denied, Self::Failed, Self::InvalidApp, Self::ConnectRejected];
 
-    /// The code on the wire.
+    /// Returns the code on the wire.
     pub fn code(self) -> &'static str {
         match self {
             Self::BadName => "NetStream.Publish.BadName",
@@ -172,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn finds_the_key_wherever_encoders_put_it() {
+    fn locate_key_finds_the_key_in_name_or_app() {
         let cases = [
             ("live", "KEY", Some(("live", "KEY", None))),
             ("live/", "/KEY", Some(("live", "KEY", None))),
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_hides_what_may_be_a_key() {
+    fn debug_output_hides_everything_that_may_hold_a_key() {
         let properties = vec![
             ("app".to_owned(), Value::from("live/SECRET")),
             ("tcUrl".to_owned(), Value::from("rtmp://host/live/SECRET")),

@@ -1,21 +1,13 @@
-//! Media and data messages: what a published stream consists of.
+//! Media and data messages of a published stream.
 
-use super::session::{Event, ServerSession};
+use super::event::Event;
+use super::session::ServerSession;
 use crate::amf::{self, Value};
 use crate::limits::Limits;
 use crate::message::{Message, MessageType};
-use bytes::{Buf, Bytes};
-
-/// An aggregate message being taken apart (RTMP 7.1.6).
-#[derive(Debug)]
-pub(super) struct Aggregate {
-    rest: Bytes,
-    timestamp: u32,
-    /// The first part's own timestamp: parts are relative to it.
-    base: Option<u32>,
-}
 
 impl ServerSession {
+    /// Returns the event of a media message; one that nothing is published for is dropped and counted.
     pub(super) fn media(&mut self, message: Message) -> Option<Event> {
         if !self.is_publishing() {
             self.ignored += 1;
@@ -32,7 +24,7 @@ impl ServerSession {
         }
     }
 
-    /// Takes the next usable part out of an aggregate: FLV tags, each followed by its length.
+    /// Returns the event of the next usable part of the current aggregate.
     pub(super) fn next_of_aggregate(&mut self) -> Option<Event> {
         while let Some(aggregate) = &mut self.aggregate {
             let Some((kind, timestamp, data)) = aggregate.next_part() else {
@@ -52,33 +44,12 @@ impl ServerSession {
         None
     }
 
+    /// Returns the event of a data message.
     pub(super) fn data(&mut self, message: &Message) -> Option<Event> {
         let event = self.is_publishing().then(|| decode_data(message, &self.limits)).flatten();
-        // Metadata never decides over a stream: what cannot be read is dropped, and counted.
+        // Unreadable metadata is dropped and counted: it must not end a stream.
         self.ignored += u64::from(event.is_none());
         event
-    }
-}
-
-impl Aggregate {
-    /// An aggregate in several pieces is copied: parts of it lie across them, and hardly any encoder sends one.
-    pub(super) fn new(message: &Message) -> Self {
-        Self { rest: message.payload.contiguous(), timestamp: message.timestamp, base: None }
-    }
-
-    fn next_part(&mut self) -> Option<(MessageType, u32, Bytes)> {
-        let head = self.rest.first_chunk::<11>()?;
-        let kind = MessageType(head[0]);
-        let length = u32::from_be_bytes([0, head[1], head[2], head[3]]) as usize;
-        let own = u32::from_be_bytes([head[7], head[4], head[5], head[6]]);
-        if self.rest.len() < 11 + length {
-            return None;
-        }
-        self.rest.advance(11);
-        let data = self.rest.split_to(length);
-        self.rest.advance(self.rest.len().min(4));
-        let base = *self.base.get_or_insert(own);
-        Some((kind, self.timestamp.wrapping_add(own.wrapping_sub(base)), data))
     }
 }
 

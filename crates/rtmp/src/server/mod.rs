@@ -1,9 +1,12 @@
-//! The server's side of a publishing session.
+//! The server's side of a connection that publishes.
 
+mod aggregate;
 mod commands;
+mod event;
 mod info;
 mod media;
 mod session;
 
 pub use info::{ConnectInfo, PublishMode, PublishRequest, Rejection, StreamName};
-pub use session::{Event, ServerSession};
+pub use event::Event;
+pub use session::ServerSession;

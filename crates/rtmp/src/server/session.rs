@@ -1,8 +1,9 @@
-//! The server's state machine: bytes in, events out, answers queued.
+//! The server's state machine: consumes bytes, yields events, queues answers.
 
-use super::info::{ConnectInfo, PublishRequest, Rejection};
-use super::media::Aggregate;
-use crate::amf::{Properties, Value};
+use super::aggregate::Aggregate;
+use super::event::Event;
+use super::info::Rejection;
+use crate::amf::Value;
 use crate::chunk::{ChunkReader, MAX_HEADER_BYTES};
 use crate::error::{ErrorKind, Location, Phase, RtmpError};
 use crate::handshake::Handshake;
@@ -13,58 +14,16 @@ use bytes::{Bytes, BytesMut};
 use millrace_buf::ByteChain;
 use std::time::Duration;
 
-/// What a session has to say.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub enum Event {
-    /// `connect`: answer with [`ServerSession::accept_connect`] or [`ServerSession::reject_connect`].
-    ConnectRequested(ConnectInfo),
-    /// `publish`: answer with [`ServerSession::accept_publish`] or [`ServerSession::reject_publish`].
-    PublishRequested(PublishRequest),
-    /// A video message: an FLV VIDEODATA body, never empty.
-    Video {
-        /// Milliseconds, wrapping at 2^32.
-        timestamp: u32,
-        /// The body.
-        data: ByteChain,
-    },
-    /// An audio message: an FLV AUDIODATA body, never empty.
-    Audio {
-        /// Milliseconds, wrapping at 2^32.
-        timestamp: u32,
-        /// The body.
-        data: ByteChain,
-    },
-    /// `onMetaData` (or `@setDataFrame onMetaData`); the properties may be empty.
-    Metadata {
-        /// Milliseconds, wrapping at 2^32.
-        timestamp: u32,
-        /// In the sender's order.
-        properties: Properties,
-    },
-    /// Any other data message (`onFI`, `onCaptionInfo`, `onTextData`, …).
-    Data {
-        /// Milliseconds, wrapping at 2^32.
-        timestamp: u32,
-        /// The message's name.
-        name: String,
-        /// Its arguments.
-        values: Vec<Value>,
-    },
-    /// The publisher ended its stream in order; it may publish again on this connection.
-    Unpublished,
-}
-
-/// Where a session stands.
+/// The phase of a session.
 #[derive(Debug)]
 pub(super) enum State {
     Handshake(Handshake),
-    /// Waiting for `connect`.
+    /// The handshake is complete; `connect` is awaited.
     Open,
     ConnectPending {
         transaction: f64,
     },
-    /// Connected, nothing published.
+    /// The connection is accepted; `publish` is awaited.
     Connected,
     PublishPending {
         stream: u32,
@@ -72,7 +31,7 @@ pub(super) enum State {
     Publishing {
         stream: u32,
     },
-    /// Refused or ended; what is queued is still sent.
+    /// The publish or connection was refused or ended; queued answers are still sent.
     Finished,
 }
 
@@ -88,9 +47,9 @@ pub struct ServerSession {
     pub(super) raw_app: String,
     pub(super) message_streams: u32,
     commands: u32,
-    /// Start of the current phase, for deadlines.
+    /// Start of the current phase; deadlines count from it.
     since: Duration,
-    /// Connection offset when nothing was published last.
+    /// Offset of the connection at the start of the current phase.
     phase_offset: u64,
     window_ack: u32,
     acknowledged: u64,
@@ -103,10 +62,11 @@ pub struct ServerSession {
 }
 
 impl ServerSession {
-    /// A session for a connection accepted at `now` (a monotonic time with any origin).
+    /// Creates a session for a connection accepted at `now` (a monotonic time with any origin).
     pub fn new(limits: Limits, now: Duration) -> Self {
         let mut reader = ChunkReader::new(limits, crate::handshake::HANDSHAKE_BYTES as u64);
-        // Until a publish is accepted; afterwards frames still under way must not fail.
+        // The small limit holds until a publish is accepted. It is not restored after an unpublish: frames still under
+        // way must not fail.
         reader.set_media_limit(limits.control_bytes);
         Self {
             state: State::Handshake(Handshake::server()),
@@ -128,9 +88,9 @@ impl ServerSession {
         }
     }
 
-    /// Reserves room in `buf` for the next read: little before publish, whole frames afterwards.
+    /// Reserves room in `buf` for the next read: little before a publish, whole frames afterwards.
     ///
-    /// Two buffers take turns: pictures still under way hold slices of the one that is full.
+    /// Two buffers take turns: pictures on their way to the bus hold slices of the one that is full.
     pub fn prepare_read(&mut self, buf: &mut BytesMut) {
         let publishing = matches!(self.state, State::Publishing { .. });
         let room = if publishing { READ_BYTES } else { READ_BYTES_BEFORE_PUBLISH };
@@ -138,7 +98,7 @@ impl ServerSession {
             return;
         }
         if !self.other_buffer.try_reclaim(buf.len() + room) {
-            // All that is left over while publishing is part of a header; with room for it the buffer can be used again.
+            // While publishing only a part of a header is left over; with room for it the buffer can be used again.
             self.other_buffer = BytesMut::with_capacity(buf.len() + room + MAX_HEADER_BYTES);
         }
         self.other_buffer.extend_from_slice(buf);
@@ -146,7 +106,7 @@ impl ServerSession {
         self.other_buffer.clear();
     }
 
-    /// False while a decision is pending, or after the end: the shell should not read the socket.
+    /// Returns false while a decision is pending and after the end: the socket need not be read.
     pub fn wants_input(&self) -> bool {
         !matches!(self.state, State::ConnectPending { .. } | State::PublishPending { .. } | State::Finished)
     }
@@ -184,23 +144,23 @@ impl ServerSession {
         Ok(None)
     }
 
-    /// Bytes to write to the peer, in order.
+    /// Returns bytes to write to the peer, in order.
     pub fn poll_transmit(&mut self) -> Option<Bytes> {
         self.transmit.poll()
     }
 
-    /// Bytes waiting in [`Self::poll_transmit`].
+    /// Returns the number of bytes waiting in [`Self::poll_transmit`].
     pub fn pending_transmit(&self) -> usize {
         self.transmit.pending()
     }
 
-    /// When [`Self::handle_timeout`] must be called, on the clock of `now`; `None` while the peer waits for us.
+    /// Returns the time for [`Self::handle_timeout`], on the clock of `now`; `None` while the peer waits for a decision.
     pub fn deadline(&self) -> Option<Duration> {
         let (limit, _) = self.time_limit()?;
         Some(self.since + limit)
     }
 
-    /// Fails if the current phase's deadline has passed.
+    /// Returns an error if the current phase's deadline has passed.
     pub fn handle_timeout(&mut self, now: Duration) -> Result<(), RtmpError> {
         match self.time_limit() {
             Some((limit, phase)) if now >= self.since + limit => {
@@ -210,7 +170,7 @@ impl ServerSession {
         }
     }
 
-    /// Accepts the connection.
+    /// Accepts the pending `connect`.
     pub fn accept_connect(&mut self) -> Result<(), RtmpError> {
         let State::ConnectPending { transaction } = self.state else {
             return Err(self.error(ErrorKind::Misuse("no connect is pending")));
@@ -219,7 +179,7 @@ impl ServerSession {
         self.answer_connect(transaction).map_err(|kind| self.error(kind))
     }
 
-    /// Refuses the connection; it is finished once the answer is sent.
+    /// Refuses the pending `connect`; the connection is finished once the answer is sent.
     pub fn reject_connect(&mut self, why: Rejection, description: &str) -> Result<(), RtmpError> {
         let State::ConnectPending { transaction } = self.state else {
             return Err(self.error(ErrorKind::Misuse("no connect is pending")));
@@ -230,7 +190,7 @@ impl ServerSession {
         sent.map_err(|kind| self.error(kind))
     }
 
-    /// Accepts the publish; media follows.
+    /// Accepts the pending `publish`; media may follow.
     pub fn accept_publish(&mut self, now: Duration) -> Result<(), RtmpError> {
         let State::PublishPending { stream } = self.state else {
             return Err(self.error(ErrorKind::Misuse("no publish is pending")));
@@ -244,7 +204,7 @@ impl ServerSession {
         sent.map_err(|kind| self.error(kind))
     }
 
-    /// Refuses the publish; the connection is finished once the answer is sent.
+    /// Refuses the pending `publish`; the connection is finished once the answer is sent.
     pub fn reject_publish(&mut self, why: Rejection, description: &str) -> Result<(), RtmpError> {
         let State::PublishPending { stream } = self.state else {
             return Err(self.error(ErrorKind::Misuse("no publish is pending")));
@@ -252,7 +212,7 @@ impl ServerSession {
         self.finish(stream, why, description)
     }
 
-    /// Ends a publishing session from our side (stopped, taken over, limits), saying why.
+    /// Ends the publish from the server's side (stopped, taken over, limits) with a status and its description.
     pub fn kick(&mut self, why: Rejection, description: &str) -> Result<(), RtmpError> {
         match self.state {
             State::Publishing { stream } | State::PublishPending { stream } => {
@@ -265,33 +225,33 @@ impl ServerSession {
         }
     }
 
-    /// Asks the peer to answer with the given time stamp.
+    /// Sends a ping request that the peer answers with the given timestamp (RTMP 7.1.7).
     pub fn send_ping(&mut self, timestamp: u32) -> Result<(), RtmpError> {
         let sent = self.transmit.user_control(UserControl::PingRequest(timestamp));
         sent.map_err(|kind| self.error(kind))
     }
 
-    /// Time stamp of the last ping the peer answered.
+    /// Returns the timestamp of the last ping that the peer answered.
     pub fn last_pong(&self) -> Option<u32> {
         self.ping_answered
     }
 
-    /// True once refused or kicked: send what is queued, then close.
+    /// Returns true once refused or kicked: the connection closes after the queued answers are sent.
     pub fn is_finished(&self) -> bool {
         matches!(self.state, State::Finished)
     }
 
-    /// True while media is accepted.
+    /// Returns true while media are accepted.
     pub fn is_publishing(&self) -> bool {
         matches!(self.state, State::Publishing { .. })
     }
 
-    /// Bytes of the connection consumed, handshake included.
+    /// Returns the bytes of the connection consumed so far, including the handshake.
     pub fn bytes_received(&self) -> u64 {
         if let State::Handshake(_) = self.state { self.handshake_bytes } else { self.reader.offset() }
     }
 
-    /// Messages dropped because nothing could be done with them (media without publish, broken metadata).
+    /// Returns the number of messages dropped because they could not be used (media without publish, broken metadata).
     pub fn ignored(&self) -> u64 {
         self.ignored
     }

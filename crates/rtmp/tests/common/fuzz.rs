@@ -1,11 +1,11 @@
-//! What the fuzz targets run; replayed over their corpus by `tests/corpus.rs` on stable.
+//! The bodies of the fuzz targets; `tests/corpus.rs` replays their corpora on the stable toolchain.
 
 use bytes::{Bytes, BytesMut};
 use millrace_rtmp::chunk::{ChunkReader, ChunkWriter};
 use millrace_rtmp::{ClientConfig, ClientSession, Event, Limits, Message, MessageType, ServerSession};
 use std::time::Duration;
 
-/// First byte: chunk size; the rest is the wire, fed in two pieces. The pieces must not change the outcome.
+/// Reads the input twice, split differently: the split must not change the outcome. The first byte is the chunk size.
 pub fn chunk_reader(input: &[u8]) {
     let Some((&selector, wire)) = input.split_first() else { return };
     let size = [1, 7, 128, 4096, 60_000][usize::from(selector) % 5];
@@ -32,7 +32,7 @@ fn read(size: u32, pieces: &[&[u8]]) -> (Vec<Message>, bool) {
     (messages, true)
 }
 
-/// First byte: how far a well-behaved client got before the rest of the input arrives.
+/// Feeds the input to a server. The first byte says how far a valid client got before it.
 pub fn server_session(input: &[u8]) {
     let Some((&selector, wire)) = input.split_first() else { return };
     let mut server = ServerSession::new(Limits::default(), Duration::ZERO);
@@ -54,7 +54,7 @@ pub fn server_session(input: &[u8]) {
     }
 }
 
-/// The handshake, then `connect`, then `publish`.
+/// Sends a valid handshake, and then `connect` and `publish` if asked to.
 fn introduce(server: &mut ServerSession, connected: bool, publishing: bool) {
     let Ok(config) = ClientConfig::from_url("rtmp://h/live/KEY") else { return };
     let Ok(mut client) = ClientSession::new(config, Duration::ZERO) else { return };

@@ -1,4 +1,4 @@
-//! What the tests of this crate share.
+//! Helpers shared by the tests of this crate.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, missing_docs)]
 
 use bytes::{Bytes, BytesMut};
@@ -8,12 +8,12 @@ use millrace_rtmp::{
 };
 use std::time::Duration;
 
-/// A message on message stream 1.
+/// Makes a message on message stream 1.
 pub fn message(chunk_stream: u32, kind: MessageType, timestamp: u32, payload: &[u8]) -> Message {
     Message { chunk_stream, kind, stream: 1, timestamp, payload: Bytes::copy_from_slice(payload).into() }
 }
 
-/// Every message in `wire`.
+/// Reads every message in `wire`.
 pub fn read_all(wire: &mut BytesMut, limits: Limits) -> Result<Vec<Message>, RtmpError> {
     let mut reader = ChunkReader::new(limits, 0);
     let mut out = Vec::new();
@@ -23,13 +23,13 @@ pub fn read_all(wire: &mut BytesMut, limits: Limits) -> Result<Vec<Message>, Rtm
     Ok(out)
 }
 
-/// A client and a server joined back to back, on a clock that only moves when told.
+/// A client and a server connected back to back, on a clock that the test moves.
 pub struct Pair {
     pub client: ClientSession,
     pub server: ServerSession,
     pub to_client: BytesMut,
     pub to_server: BytesMut,
-    /// Everything the client ever sent.
+    /// All bytes the client has sent.
     pub wire: Vec<u8>,
     pub now: Duration,
     pub events: Vec<Event>,
@@ -73,7 +73,7 @@ impl Pair {
         }
     }
 
-    /// Moves bytes both ways once and lets the client act; true if any moved.
+    /// Moves bytes both ways once and lets the client act; returns true if any moved.
     pub fn step(&mut self) -> Result<bool, RtmpError> {
         let mut moved = false;
         while let Some(bytes) = self.client.poll_transmit() {
@@ -93,7 +93,7 @@ impl Pair {
     }
 }
 
-/// The bytes a whole valid publishing session sends to a server, handshake included.
+/// Returns the bytes that a whole valid publish sends to a server, including the handshake.
 pub fn recorded_session(chunk_bytes: u32) -> Vec<u8> {
     let mut config = ClientConfig::from_url("rtmp://localhost/live/KEY").unwrap();
     config.chunk_bytes = chunk_bytes;
