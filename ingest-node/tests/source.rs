@@ -40,7 +40,7 @@ struct Synthetic {
 impl Synthetic {
     fn new(key: &StreamKey, script: impl IntoIterator<Item = SourceEvent>) -> Self {
         let script = script.into_iter().map(Ok).collect();
-        Self { key: key.reveal().to_owned(), script, bytes: 1, ..Self::default() }
+        Self { key: key.reveal(), script, bytes: 1, ..Self::default() }
     }
 }
 

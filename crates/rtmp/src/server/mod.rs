@@ -7,6 +7,6 @@ mod info;
 mod media;
 mod session;
 
-pub use info::{ConnectInfo, PublishMode, PublishRequest, Rejection, StreamName};
 pub use event::Event;
+pub use info::{ConnectInfo, PublishMode, PublishRequest, Rejection, StreamName};
 pub use session::ServerSession;
