@@ -1,11 +1,10 @@
-//! The backends a control node is started with, and the services its parts share.
+//! The services that the parts of a control node share.
 
 use std::sync::Arc;
 
 use millrace_bus::SharedBus;
 use millrace_runtime::metrics::{Counter, Counters, Gauge, Histogram, LATENCY_BUCKETS_S, Unit};
-use millrace_runtime::{Clock, Drain, Metrics, Readiness};
-use millrace_state::SharedState;
+use millrace_runtime::{Clock, Metrics};
 use millrace_store::SharedStore;
 use millrace_wire::ids::UnixMillis;
 use tokio::sync::{Notify, watch};
@@ -13,25 +12,8 @@ use tokio::sync::{Notify, watch};
 use crate::announcer::Announcer;
 use crate::repo::Repo;
 
-/// The backends and process-wide services a control node is started with.
-#[derive(Clone)]
-pub struct Deps {
-    /// The bus: requests of ingest nodes and workers arrive on it, announcements leave on it.
-    pub bus: SharedBus,
-    /// The state store: livestreams, keys, claims, the segment index.
-    pub state: SharedState,
-    /// The object store. Control reads initialisation sections from it, and deletes segments past the window and the
-    /// objects of deleted livestreams.
-    pub store: SharedStore,
-    /// The process's metrics.
-    pub metrics: Metrics,
-    /// The process's readiness conditions.
-    pub readiness: Readiness,
-    /// The monotonic clock and the wall clock.
-    pub clock: Arc<dyn Clock>,
-    /// The process's drain.
-    pub drain: Drain,
-}
+/// Everything a control node is started with.
+pub type Deps = millrace_node::Deps<millrace_node::Backends>;
 
 /// The services that the parts of one control node share.
 pub(crate) struct Services {
@@ -49,13 +31,13 @@ pub(crate) struct Services {
 
 impl Services {
     pub(crate) fn new(repo: Repo, deps: &Deps) -> Self {
-        let scope = deps.metrics.scope("control");
+        let scope = deps.process.metrics.scope("control");
         Self {
             repo,
-            bus: deps.bus.clone(),
-            store: deps.store.clone(),
-            announcer: Announcer::start(deps.bus.clone(), &scope),
-            clock: deps.clock.clone(),
+            bus: deps.backends.bus.clone(),
+            store: deps.backends.store.clone(),
+            announcer: Announcer::start(deps.backends.bus.clone(), &scope),
+            clock: deps.process.clock.clone(),
             metrics: ControlMetrics::new(&scope),
             deleted: Notify::new(),
             leading: watch::Sender::new(false),

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use millrace_runtime::http::{HttpHandle, Observability};
-use millrace_runtime::{Condition, Policy, Supervisor};
+use millrace_runtime::http::HttpHandle;
+use millrace_runtime::{ActorId, Condition, Policy, Process, Supervisor};
 use millrace_state::SharedState;
 use millrace_wire::ids::NodeId;
 use millrace_wire::subjects;
@@ -64,24 +64,26 @@ pub async fn start(config: Config, deps: Deps) -> anyhow::Result<Node> {
         !config.admin_token.expose().is_empty(),
         "control.admin_token is missing: set it, or admin_token_file, or MILLRACE_CONTROL_ADMIN_TOKEN"
     );
-    deps.readiness.follow("control.bus", deps.bus.connected(), "not connected to the bus");
-    let state_ready = deps.readiness.condition("control.state", "not reached yet");
-    let repo = Repo::open(deps.state.clone(), &config.stream_key_secret)
+    let Process { metrics, readiness, drain, actors, .. } = &deps.process;
+    readiness.follow("control.bus", deps.backends.bus.connected(), "not connected to the bus");
+    let state_ready = readiness.condition("control.state", "not reached yet");
+    let repo = Repo::open(deps.backends.state.clone(), &config.stream_key_secret)
         .await
         .context("control: opening the state")?;
     state_ready.hold();
     let services = Arc::new(Services::new(repo, &deps));
     let livestreams = Arc::new(Livestreams::new(services.clone(), Arc::new(LogAudit)));
 
-    let supervisor = Supervisor::start("control", &deps.metrics, &deps.drain)?;
+    let supervisor = Supervisor::start("control", metrics, drain, actors)?;
     spawn_bus_services(&supervisor, &livestreams).await?;
     spawn_reconciler(&supervisor, &services, &livestreams).await?;
-    let state = deps.state.clone();
+    let state = deps.backends.state.clone();
     supervisor
-        .spawn("probe", Policy::vital(), move |stop| probe(state.clone(), state_ready.clone(), stop))
+        .spawn(ActorId::new("probe", "control"), Policy::vital(), move |actor| {
+            probe(state.clone(), state_ready.clone(), actor.stop)
+        })
         .await?;
-    let observability = Observability { metrics: deps.metrics, readiness: deps.readiness, drain: deps.drain };
-    let http = http::serve(&config, livestreams, observability).context("control: HTTP")?;
+    let http = http::serve(&config, livestreams, deps.process.observability()).context("control: HTTP")?;
     info!(addr = %http.addr(), "control serves the API and the dashboard");
     Ok(Node { http, supervisor, services })
 }
@@ -95,8 +97,8 @@ async fn spawn_bus_services(supervisor: &Supervisor, livestreams: &Arc<Livestrea
     ] {
         let livestreams = livestreams.clone();
         supervisor
-            .spawn_ready("bus_service", Policy::vital(), move |stop, ready| {
-                bus::serve(livestreams.clone(), subject, ready, stop)
+            .spawn_ready(ActorId::new("bus_service", subject), Policy::vital(), move |actor| {
+                bus::serve(livestreams.clone(), subject, actor.ready, actor.stop)
             })
             .await?;
     }
@@ -111,14 +113,16 @@ async fn spawn_reconciler(
     let node = NodeId::generate("control", &mut rand::rng())?;
     let commands = livestreams.clone();
     supervisor
-        .spawn("reconciler", Policy::vital(), move |stop| {
-            Reconciler::new(commands.clone(), node.clone()).run(stop)
+        .spawn(ActorId::new("reconciler", "control"), Policy::vital(), move |actor| {
+            Reconciler::new(commands.clone(), node.clone()).run(actor.stop)
         })
         .await?;
     let shared = services.clone();
-    supervisor.spawn("purge", Policy::vital(), move |stop| purge::run(shared.clone(), stop)).await?;
+    let id = ActorId::new("purge", "control");
+    supervisor.spawn(id, Policy::vital(), move |actor| purge::run(shared.clone(), actor.stop)).await?;
     let shared = services.clone();
-    supervisor.spawn("retention", Policy::vital(), move |stop| retention::run(shared.clone(), stop)).await?;
+    let id = ActorId::new("retention", "control");
+    supervisor.spawn(id, Policy::vital(), move |actor| retention::run(shared.clone(), actor.stop)).await?;
     Ok(())
 }
 

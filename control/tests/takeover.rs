@@ -16,7 +16,7 @@ use millrace_media::hls::checker::Checker;
 use millrace_protocol::Millis;
 use millrace_protocol::log::writer::{EncodedMessage, LogWriter};
 use millrace_protocol::state::apply;
-use millrace_runtime::{Drain, Metrics, Readiness, SystemClock};
+use millrace_runtime::{Process, SystemClock};
 use millrace_state::Tx;
 use millrace_store::Meta;
 use millrace_testkit::wait;
@@ -204,15 +204,12 @@ impl Edge {
             start_hold_s: 0,
             ..millrace_edge::Config::default()
         };
-        let deps = millrace_edge::Deps {
+        let connected = millrace_node::Backends {
             bus: backends.bus.clone(),
             store: backends.store.clone(),
             state: backends.state.clone().unwrap(),
-            metrics: Metrics::new(),
-            readiness: Readiness::new(),
-            clock: SystemClock::shared(),
-            drain: Drain::new(),
         };
+        let deps = millrace_edge::Deps::new(connected, Process::default());
         let node = millrace_edge::start(config, deps).await.unwrap();
         let base = format!("http://{}/live/{}", node.addr(), grant.playback);
         Self { node, base, client: millrace_testkit::http::client() }

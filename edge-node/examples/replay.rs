@@ -13,7 +13,8 @@ use author::{FIRST, LogWriter, audio_info, video_info};
 use bytes::Bytes;
 use millrace_bus::MemBus;
 use millrace_edge::{Config, Deps, start};
-use millrace_runtime::{Drain, Metrics, Readiness, SystemClock};
+use millrace_node::Backends;
+use millrace_runtime::Process;
 use millrace_state::{RedbState, StateStore, Tx};
 use millrace_store::DirStore;
 use millrace_wire::fact::MediaDuration;
@@ -54,11 +55,8 @@ async fn run() {
         (StreamId::from_u128(9), "00112233445566778899aabbccddeeff".parse::<PlaybackId>().unwrap());
     state.commit(Tx::new().put(state_keys::playback(playback), stream.to_string())).await.unwrap();
     let config = Config { listen: args[2].parse().unwrap(), workers: 1, ..Config::default() };
-    let (metrics, readiness, drain) = (Metrics::new(), Readiness::new(), Drain::new());
-    let clock = SystemClock::shared();
-    let node = start(config, Deps { bus: bus.clone(), store, state, metrics, readiness, clock, drain })
-        .await
-        .unwrap();
+    let backends = Backends { bus: bus.clone(), store, state };
+    let node = start(config, Deps::new(backends, Process::default())).await.unwrap();
     println!("http://{}/watch/{playback}", node.addr());
     tokio::time::sleep(Duration::from_secs(delay)).await;
     let author = LogWriter::new(bus, stream, playback).await;

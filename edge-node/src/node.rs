@@ -5,11 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use millrace_bus::SharedBus;
-use millrace_runtime::http::{self as observe, HttpHandle, Observability};
-use millrace_runtime::{Clock, Condition, Drain, Metrics, Policy, Readiness, Restart, Supervisor};
-use millrace_state::SharedState;
-use millrace_store::SharedStore;
+use millrace_node::Backends;
+use millrace_runtime::http::{self as observe, HttpHandle};
+use millrace_runtime::{ActorId, Condition, Policy, Process, Restart, Supervisor};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -29,24 +27,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// A hinted part comes within a part's time; 1 s is three of the longest.
 const PART_HOLD: Duration = Duration::from_secs(1);
 
-/// What an edge works with.
-#[derive(Clone)]
-pub struct Deps {
-    /// Facts and parts arrive here.
-    pub bus: SharedBus,
-    /// Where segments are kept.
-    pub store: SharedStore,
-    /// Which streams there are; viewer counts.
-    pub state: SharedState,
-    /// The process's metrics.
-    pub metrics: Metrics,
-    /// The process's readiness conditions.
-    pub readiness: Readiness,
-    /// Time.
-    pub clock: Arc<dyn Clock>,
-    /// The process's drain.
-    pub drain: Drain,
-}
+/// Everything an edge is started with.
+pub type Deps = millrace_node::Deps<millrace_node::Backends>;
 
 /// A running edge.
 #[derive(Debug)]
@@ -89,18 +71,19 @@ impl Node {
 
 /// Starts an edge: returns once it serves.
 pub async fn start(config: Config, deps: Deps) -> anyhow::Result<Node> {
-    let metrics = EdgeMetrics::new(&deps.metrics);
-    deps.readiness.follow("edge.bus", deps.bus.connected(), "not connected to the bus");
-    let feeds_ready = deps.readiness.condition("edge.feeds", "not started yet");
+    let Deps { backends: Backends { bus, store, state }, process, .. } = deps;
+    let Process { readiness, clock, .. } = &process;
+    let metrics = EdgeMetrics::new(&process.metrics);
+    readiness.follow("edge.bus", bus.connected(), "not connected to the bus");
+    let feeds_ready = readiness.condition("edge.feeds", "not started yet");
     let stop = CancellationToken::new();
-    let supervisor = Supervisor::start("edge", &deps.metrics, &deps.drain)?;
+    let supervisor = Supervisor::start("edge", &process.metrics, &process.drain, &process.actors)?;
     let cache = ObjectCache::new(config.cache_bytes);
-    let (registry, starts) =
-        Registry::new(deps.state.clone(), deps.clock.clone(), config.max_feeds, metrics.clone());
+    let (registry, starts) = Registry::new(state.clone(), clock.clone(), config.max_feeds, metrics.clone());
     let feeds = FeedDeps {
-        bus: deps.bus.clone(),
-        state: deps.state.clone(),
-        clock: deps.clock.clone(),
+        bus,
+        state: state.clone(),
+        clock: clock.clone(),
         cache: cache.clone(),
         metrics: metrics.clone(),
         feed_bytes: config.feed_bytes,
@@ -114,23 +97,23 @@ pub async fn start(config: Config, deps: Deps) -> anyhow::Result<Node> {
         stop.clone(),
     ));
 
-    let viewers = Arc::new(Viewers::new(config.viewers_per_address, deps.clock.clone()));
-    tokio::spawn(viewers.clone().run(deps.state.clone(), stop.clone()));
+    let viewers = Arc::new(Viewers::new(config.viewers_per_address, clock.clone()));
+    tokio::spawn(viewers.clone().run(state, stop.clone()));
     let (lagging, probe_stop) = (metrics.clone(), stop.clone());
     supervisor
-        .spawn("probe", Policy::vital(), move |told| {
-            probe(lagging.clone(), feeds_ready.clone(), told, probe_stop.clone())
+        .spawn(ActorId::new("probe", "edge"), Policy::vital(), move |context| {
+            probe(lagging.clone(), feeds_ready.clone(), context.stop, probe_stop.clone())
         })
         .await?;
 
-    let observability = Observability { metrics: deps.metrics, readiness: deps.readiness, drain: deps.drain };
+    let observability = process.observability();
     let (own, apart) = match config.metrics_listen {
         Some(listen) => (None, Some(observe::serve(listen, observability).context("edge: metrics")?)),
         None => (Some(observability), None),
     };
     let app = Arc::new(App {
         registry: registry.clone(),
-        fetcher: Fetcher::new(deps.store, cache.clone(), metrics.clone()),
+        fetcher: Fetcher::new(store, cache.clone(), metrics.clone()),
         cache: cache.clone(),
         signer: Signer::new(&config.beacon_secret),
         viewers,
@@ -162,8 +145,9 @@ async fn feed_starter(
         let Some(stream) = stream else { return };
         let policy = Policy { restart: Restart::OnFailure, ..Policy::once() };
         let (feeds, registry, followed) = (deps.clone(), registry.clone(), stream.clone());
-        let spawned = supervisor.spawn("feed", policy, move |told| {
-            followed_while_watched(feeds.clone(), registry.clone(), followed.clone(), idle, told)
+        // A feed that nobody watched may still be on its way out under the same name.
+        let spawned = supervisor.replace(ActorId::new("feed", stream.id), policy, move |context| {
+            followed_while_watched(feeds.clone(), registry.clone(), followed.clone(), idle, context.stop)
         });
         if let Err(error) = spawned.await {
             tracing::error!(stream = %stream.id, %error, "feed could not be started");

@@ -1,11 +1,10 @@
 //! This node as a role of a cluster: on NATS, Redis and S3.
 
-use millrace_node::{Process, Role};
-use millrace_runtime::ConfigTree;
+use millrace_node::{Backends, Role};
 
 use crate::{Config, Deps, Node, start};
 
-/// The role.
+/// The role `edge`.
 #[derive(Debug)]
 pub struct Edge;
 
@@ -14,20 +13,8 @@ impl Role for Edge {
     const PROGRAM: &'static str = "millrace-edge";
     const ABOUT: &'static str = "Serves viewers.";
     type Config = Config;
-    type Deps = Deps;
+    type Backends = Backends;
     type Node = Node;
-
-    async fn connect(_: &Config, tree: &ConfigTree, process: &Process) -> anyhow::Result<Deps> {
-        Ok(Deps {
-            bus: millrace_node::bus(tree, Self::NAME).await?,
-            store: millrace_node::store(tree)?,
-            state: millrace_node::state(tree).await?,
-            metrics: process.metrics.clone(),
-            readiness: process.readiness.clone(),
-            clock: process.clock.clone(),
-            drain: process.drain.clone(),
-        })
-    }
 
     async fn start(config: Config, deps: Deps) -> anyhow::Result<Node> {
         start(config, deps).await

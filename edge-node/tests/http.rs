@@ -17,8 +17,9 @@ use millrace_bus::{MemBus, SharedBus};
 use millrace_edge::{Config, Deps, Node, start};
 use millrace_media::hls::MediaPlaylist;
 use millrace_media::hls::checker::Checker;
+use millrace_node::Backends;
 use millrace_protocol::state::checkpoint;
-use millrace_runtime::{Drain, Metrics, Readiness, SystemClock};
+use millrace_runtime::Process;
 use millrace_state::{RedbState, SharedState, StateStore, Tx};
 use millrace_store::{DirStore, Meta, SharedStore, SyncPolicy};
 use millrace_wire::fact::MediaDuration;
@@ -63,15 +64,9 @@ impl World {
     async fn edge_holding(&self, start_hold_s: u64) -> Node {
         let listen = ([127, 0, 0, 1], 0).into();
         let config = Config { listen, workers: 1, start_hold_s, ..Config::default() };
-        let deps = Deps {
-            bus: self.bus.clone(),
-            store: self.store.clone(),
-            state: self.state.clone(),
-            metrics: Metrics::new(),
-            readiness: Readiness::new(),
-            clock: SystemClock::shared(),
-            drain: Drain::new(),
-        };
+        let backends =
+            Backends { bus: self.bus.clone(), store: self.store.clone(), state: self.state.clone() };
+        let deps = Deps::new(backends, Process::default());
         start(config, deps).await.unwrap()
     }
 

@@ -11,7 +11,8 @@ use client::{KeepAlive, request};
 use millrace_bus::{MemBus, SharedBus};
 use millrace_edge::viewers::BEAT_S;
 use millrace_edge::{Config, Deps, Node, start};
-use millrace_runtime::{Drain, ManualClock, Metrics, Readiness};
+use millrace_node::Backends;
+use millrace_runtime::{ManualClock, Metrics, Process};
 use millrace_state::{RedbState, SharedState, StateStore, Tx};
 use millrace_store::{DirStore, SharedStore, SyncPolicy};
 use millrace_wire::ids::{PlaybackId, StreamId};
@@ -54,16 +55,11 @@ impl World {
         let listen = ([127, 0, 0, 1], 0).into();
         let beacon_secret = millrace_runtime::Secret::new("the same on all edges".to_owned());
         let config = Config { listen, workers: 1, viewers_per_address, beacon_secret, ..Config::default() };
-        let metrics = Metrics::new();
-        let deps = Deps {
-            bus: self.bus.clone(),
-            store: self.store.clone(),
-            state: self.state.clone(),
-            metrics: metrics.clone(),
-            readiness: Readiness::new(),
-            clock: Arc::new(self.clock.clone()),
-            drain: Drain::new(),
-        };
+        let process = Process::new(Arc::new(self.clock.clone()));
+        let metrics = process.metrics.clone();
+        let backends =
+            Backends { bus: self.bus.clone(), store: self.store.clone(), state: self.state.clone() };
+        let deps = Deps::new(backends, process);
         (start(config, deps).await.unwrap(), metrics)
     }
 

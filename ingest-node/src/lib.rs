@@ -24,7 +24,7 @@ mod session;
 mod source;
 
 pub use config::Config;
-pub use node::{Deps, Node, start};
+pub use node::{Backends, Deps, Node, start};
 pub use role::Ingest;
 pub use session::source::{
     Credential, DeclaredAudio, Identity, MediaError, MediaFault, MessagePosition, PublishEnd, Source,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use millrace_bus::SharedBus;
 use millrace_runtime::supervisor::Policy;
-use millrace_runtime::{Clock, Drain, Metrics, Readiness, Restart, Secret, Supervisor};
+use millrace_runtime::{ActorId, Process, Restart, Secret, Supervisor};
 use millrace_wire::close_reason::CloseReason;
 use millrace_wire::ids::NodeId;
 use tokio_rustls::TlsAcceptor;
@@ -25,23 +25,17 @@ use crate::source::rtmp::{Listener, tls};
 /// two or three seconds.
 const SESSIONS_LIMIT: Duration = Duration::from_secs(5);
 
-/// The connections and process-wide handles an ingest node is started with.
-pub struct Deps {
+/// The servers an ingest node works with.
+#[derive(Clone)]
+pub struct Backends {
     /// Bus for media and repairs, control's requests, jobs and heartbeats.
     pub bus: SharedBus,
     /// The cluster's secret for key hashes as control stores it; `[ingest] stream_key_secret` takes precedence.
     pub key_secret: Option<Secret<Vec<u8>>>,
-    /// Identity of this process; generated when `None`.
-    pub node: Option<NodeId>,
-    /// Registry the node adds its metrics to.
-    pub metrics: Metrics,
-    /// Readiness of the process: the node is not ready while the bus is disconnected.
-    pub readiness: Readiness,
-    /// Clock for timers, program date times and session ids.
-    pub clock: Arc<dyn Clock>,
-    /// Starts when the process is to leave.
-    pub drain: Drain,
 }
+
+/// Everything an ingest node is started with.
+pub type Deps = millrace_node::Deps<Backends>;
 
 /// A running ingest node.
 pub struct Node {
@@ -52,7 +46,9 @@ pub struct Node {
 
 /// Starts the node: it accepts publishers when this returns.
 pub async fn start(config: Config, deps: Deps) -> Result<Node> {
-    let key_secret = key_secret(&config, deps.key_secret)?;
+    let Backends { bus, key_secret: stored } = deps.backends;
+    let Process { metrics, readiness, clock, drain, actors } = deps.process;
+    let key_secret = key_secret(&config, stored)?;
     let node = match deps.node {
         Some(node) => node,
         None => NodeId::generate("ingest", &mut rand::rng())?,
@@ -64,15 +60,15 @@ pub async fn start(config: Config, deps: Deps) -> Result<Node> {
     });
     let context = Arc::new(Context {
         config,
-        bus: deps.bus,
+        bus,
         key_secret,
         node,
-        metrics: IngestMetrics::register(&deps.metrics),
-        clock: deps.clock,
-        drain: deps.drain.child(),
+        metrics: IngestMetrics::register(&metrics),
+        clock,
+        drain: drain.child(),
         cutoff: CancellationToken::new(),
         limiter,
-        supervisor: Supervisor::start("ingest", &deps.metrics, &deps.drain)?,
+        supervisor: Supervisor::start("ingest", &metrics, &drain, &actors)?,
     });
     let rtmp = listen(&context, context.config.rtmp, None).await?;
     let rtmps = match (context.config.rtmps, &context.config.tls_cert, &context.config.tls_key) {
@@ -81,7 +77,7 @@ pub async fn start(config: Config, deps: Deps) -> Result<Node> {
         }
         _ => None,
     };
-    deps.readiness.follow("ingest.bus", context.bus.connected(), "not connected to the bus");
+    readiness.follow("ingest.bus", context.bus.connected(), "not connected to the bus");
     cut_off_when_drained(&context);
     let rtmps_text = rtmps.map(|addr| addr.to_string());
     tracing::info!(node = %context.node, %rtmp, rtmps = rtmps_text, "ingest node accepts publishers");
@@ -99,14 +95,16 @@ fn key_secret(config: &Config, stored: Option<Secret<Vec<u8>>>) -> Result<Secret
 
 /// Binds a listener and starts it under the supervisor; returns the bound address.
 async fn listen(context: &Arc<Context>, addr: SocketAddr, tls: Option<TlsAcceptor>) -> Result<SocketAddr> {
-    let kind = if tls.is_some() { "rtmps_listener" } else { "rtmp_listener" };
+    let protocol = if tls.is_some() { "rtmps" } else { "rtmp" };
     let listener = Arc::new(Listener::bind(addr, tls)?);
     let addr = listener.addr();
     let task_context = context.clone();
     let policy = Policy { restart: Restart::OnFailure, ..Policy::vital() };
     context
         .supervisor
-        .spawn(kind, policy, move |stop| listener.clone().run(task_context.clone(), stop))
+        .spawn(ActorId::new("listener", protocol), policy, move |actor| {
+            listener.clone().run(task_context.clone(), actor.stop)
+        })
         .await?;
     Ok(addr)
 }

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use anyhow::Result;
 use millrace_bus::{JournalConfig, JournalWriter, Outcome};
-use millrace_runtime::Drain;
+use millrace_node::Backends;
 use millrace_runtime::supervisor::{Policy, Supervisor};
+use millrace_runtime::{ActorId, Drain, Process};
 use millrace_store::Uploader;
 use millrace_wire::ids::NodeId;
 use millrace_wire::subjects;
@@ -60,24 +61,26 @@ pub async fn start_with_rungs(config: Config, deps: Deps, rungs: Arc<dyn RungFac
         Some(node) => node,
         None => NodeId::generate("transcode", &mut rand::rng())?,
     };
-    let drain = deps.drain.child();
-    let supervisor = Supervisor::start("transcode", &deps.metrics, &drain)?;
-    let uploader = Arc::new(Uploader::start(&deps.store, config.uploads()));
-    let metrics = Arc::new(Metrics::new(&deps.metrics));
-    deps.readiness.follow("transcode.bus", deps.bus.connected(), "not connected to the bus");
+    let Backends { bus, store, state } = deps.backends;
+    let Process { metrics: registry, readiness, clock, drain, actors } = deps.process;
+    let drain = drain.child();
+    let supervisor = Supervisor::start("transcode", &registry, &drain, &actors)?;
+    let uploader = Arc::new(Uploader::start(&store, config.uploads()));
+    let metrics = Arc::new(Metrics::new(&registry));
+    readiness.follow("transcode.bus", bus.connected(), "not connected to the bus");
     watch_spill(&uploader, &metrics);
     let journal = JournalConfig::new(subjects::INDEX_STREAM, subjects::INDEX_SUBJECTS);
     let counted = metrics.clone();
     let on_outcome = move |outcome: Outcome| counted.index_facts.with(&[outcome.name()]).inc();
-    let index_journal = Arc::new(JournalWriter::start(deps.bus.clone(), journal, on_outcome));
+    let index_journal = Arc::new(JournalWriter::start(bus.clone(), journal, on_outcome));
     let context = NodeContext {
         node: id.clone(),
-        bus: deps.bus,
-        store: deps.store,
-        state: deps.state,
+        bus,
+        store,
+        state,
         uploader: uploader.clone(),
         index_journal: index_journal.clone(),
-        clock: deps.clock,
+        clock,
         metrics,
     };
     let worker = Worker::new(&config, context.clone(), rungs, drain.clone(), supervisor.clone());
@@ -90,13 +93,16 @@ pub async fn start_with_rungs(config: Config, deps: Deps, rungs: Arc<dyn RungFac
 async fn spawn_services(supervisor: &Supervisor, worker: &Worker, context: NodeContext) -> Result<()> {
     let bidding = worker.clone();
     supervisor
-        .spawn_ready("worker", Policy::vital(), move |stop, ready| bidding.clone().run(stop, ready))
+        .spawn_ready(ActorId::new("worker", "transcode"), Policy::vital(), move |actor| {
+            bidding.clone().run(actor.stop, actor.ready)
+        })
         .await?;
     let backlog = worker.clone();
-    supervisor.spawn("backlog", Policy::vital(), move |stop| backlog.clone().serve_backlog(stop)).await?;
+    let id = ActorId::new("backlog", "live");
+    supervisor.spawn(id, Policy::vital(), move |actor| backlog.clone().serve_backlog(actor.stop)).await?;
     supervisor
-        .spawn_ready("checkpoint_responder", Policy::vital(), move |stop, ready| {
-            responder::run(context.bus.clone(), context.state.clone(), stop, ready)
+        .spawn_ready(ActorId::new("checkpoint_responder", "transcode"), Policy::vital(), move |actor| {
+            responder::run(context.bus.clone(), context.state.clone(), actor.stop, actor.ready)
         })
         .await?;
     Ok(())

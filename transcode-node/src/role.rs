@@ -1,8 +1,6 @@
 //! The transcode node as a role of a cluster, on NATS, Redis and S3.
 
-use millrace_node::{Process, Role};
-use millrace_runtime::ConfigTree;
-use millrace_runtime::http::HttpHandle;
+use millrace_node::{Backends, Operations, Role};
 
 use crate::{Config, Deps, Node, start};
 
@@ -15,24 +13,11 @@ impl Role for Transcode {
     const PROGRAM: &'static str = "millrace-transcode";
     const ABOUT: &'static str = "Packages and stores media.";
     type Config = Config;
-    type Deps = Deps;
+    type Backends = Backends;
     type Node = Node;
 
-    async fn connect(_: &Config, tree: &ConfigTree, process: &Process) -> anyhow::Result<Deps> {
-        Ok(Deps {
-            bus: millrace_node::bus(tree, Self::NAME).await?,
-            store: millrace_node::store(tree)?,
-            state: millrace_node::state(tree).await?,
-            node: None,
-            metrics: process.metrics.clone(),
-            readiness: process.readiness.clone(),
-            clock: process.clock.clone(),
-            drain: process.drain.clone(),
-        })
-    }
-
-    fn observe(config: &Config, tree: &ConfigTree, process: &Process) -> anyhow::Result<Option<HttpHandle>> {
-        process.observe(tree, config.metrics_listen)
+    fn operations(config: &Config) -> Operations {
+        Operations::Process(config.metrics_listen)
     }
 
     async fn start(config: Config, deps: Deps) -> anyhow::Result<Node> {

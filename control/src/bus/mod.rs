@@ -33,7 +33,7 @@ pub(crate) async fn serve(
 ) -> anyhow::Result<()> {
     let bus = livestreams.services().bus.clone();
     let mut requests = bus.queue_subscribe(subject, subjects::CONTROL_QUEUE, CAPACITY).await?;
-    ready.tell();
+    ready.report();
     let permits = Arc::new(Semaphore::new(CONCURRENCY));
     loop {
         let message = tokio::select! {

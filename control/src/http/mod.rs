@@ -18,7 +18,7 @@ use actix_web::http::{Method, header};
 use actix_web::middleware::{Next, from_fn};
 use actix_web::web::{self, Data, JsonConfig, QueryConfig, ServiceConfig};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer};
-use millrace_runtime::http::{HttpHandle, Observability, bind, routes as observability_routes};
+use millrace_runtime::http::{HttpHandle, Observability, actors, bind, routes as observability_routes};
 
 use self::auth::Token;
 use self::dto::Urls;
@@ -97,6 +97,7 @@ fn routes(config: &mut ServiceConfig) {
     ] {
         resource.register(config);
     }
+    config.service(web::resource("/actors").wrap(from_fn(auth::require_token)).route(web::get().to(actors)));
     config.service(
         web::scope("/api/v1")
             .wrap(from_fn(auth::require_token))

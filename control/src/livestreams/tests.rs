@@ -5,8 +5,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use millrace_bus::{MemBus, ReaderConfig, SharedBus};
-use millrace_runtime::http::{HttpHandle, Observability};
-use millrace_runtime::{Drain, ManualClock, Metrics, Policy, Readiness, Secret, Supervisor};
+use millrace_node::Backends;
+use millrace_runtime::http::HttpHandle;
+use millrace_runtime::{ActorContext, ActorId, ManualClock, Policy, Process, Secret, Supervisor};
 use millrace_state::RedbState;
 use millrace_store::{DirStore, SyncPolicy};
 use millrace_wire::ids::{DiscontinuitySeq, Epoch, Generation, KeyHash, Msn, SessionId, UnixMillis};
@@ -75,20 +76,18 @@ impl World {
     async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let clock = ManualClock::at_unix_ms(NOW.0);
-        let deps = Deps {
+        let backends = Backends {
             bus: Arc::new(MemBus::new()),
             state: Arc::new(RedbState::open(dir.path().join("state.redb")).await.unwrap()),
             store: Arc::new(DirStore::open(dir.path().join("media"), SyncPolicy::default()).await.unwrap()),
-            metrics: Metrics::new(),
-            readiness: Readiness::new(),
-            clock: Arc::new(clock),
-            drain: Drain::new(),
         };
-        let repo = Repo::open(deps.state.clone(), &Secret::default()).await.unwrap();
+        let deps = Deps::new(backends, Process::new(Arc::new(clock)));
+        let repo = Repo::open(deps.backends.state.clone(), &Secret::default()).await.unwrap();
         let services = Arc::new(Services::new(repo, &deps));
         let audit = Arc::new(RecordedAudit::default());
         let livestreams = Arc::new(Livestreams::new(services, audit.clone()));
-        let supervisor = Supervisor::start("test", &deps.metrics, &deps.drain).unwrap();
+        let Process { metrics, drain, actors, .. } = &deps.process;
+        let supervisor = Supervisor::start("test", metrics, drain, actors).unwrap();
         for subject in [
             subjects::CONTROL_CLAIM,
             subjects::CONTROL_RENEW,
@@ -96,19 +95,21 @@ impl World {
             subjects::CONTROL_SEALED,
         ] {
             let commands = livestreams.clone();
-            let serve = move |stop, ready| bus::serve(commands.clone(), subject, ready, stop);
-            supervisor.spawn_ready("bus_service", Policy::vital(), serve).await.unwrap();
+            let serve =
+                move |actor: ActorContext| bus::serve(commands.clone(), subject, actor.ready, actor.stop);
+            supervisor
+                .spawn_ready(ActorId::new("bus_service", subject), Policy::vital(), serve)
+                .await
+                .unwrap();
         }
         let config = Config {
             listen: ([127, 0, 0, 1], 0).into(),
             admin_token: Secret::new(TOKEN.to_owned()),
             ..Config::default()
         };
-        let observability =
-            Observability { metrics: deps.metrics, readiness: deps.readiness, drain: deps.drain };
-        let http = http::serve(&config, livestreams.clone(), observability).unwrap();
+        let http = http::serve(&config, livestreams.clone(), deps.process.observability()).unwrap();
         let client = millrace_testkit::http::client();
-        Self { livestreams, audit, bus: deps.bus, http, client, _dir: dir, _supervisor: supervisor }
+        Self { livestreams, audit, bus: deps.backends.bus, http, client, _dir: dir, _supervisor: supervisor }
     }
 
     async fn post(&self, path: &str, body: Option<Value>) -> (u16, Value) {

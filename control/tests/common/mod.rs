@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use millrace_bus::{MemBus, NatsBus, NatsConfig, SharedBus};
 use millrace_control::{Config, Deps, Node};
-use millrace_runtime::{Drain, Metrics, Readiness, Secret, SystemClock};
+use millrace_runtime::{Process, Secret};
 use millrace_state::{RedbState, RedisConfig, RedisState, SharedState};
 use millrace_store::{DirStore, SharedStore, SyncPolicy};
 use millrace_testkit::servers::{NatsServer, RedisServer};
@@ -86,15 +86,12 @@ impl Control {
             admin_token: Secret::new(TOKEN.to_owned()),
             ..Config::default()
         };
-        let deps = Deps {
+        let connected = millrace_node::Backends {
             bus: backends.bus.clone(),
             state: state.clone(),
             store: backends.store.clone(),
-            metrics: Metrics::new(),
-            readiness: Readiness::new(),
-            clock: SystemClock::shared(),
-            drain: Drain::new(),
         };
+        let deps = Deps::new(connected, Process::default());
         let node = millrace_control::start(config, deps).await.unwrap();
         let secret = millrace_node::key_secret(&Secret::default(), &*state).await.unwrap().expose().clone();
         let base = format!("http://{}", node.addr());

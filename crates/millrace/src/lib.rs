@@ -7,8 +7,8 @@ mod data;
 mod standalone;
 
 use anyhow::Context;
-use millrace_node::{Role, healthcheck};
-use millrace_runtime::{ConfigTree, block_on, logging};
+use millrace_node::{NodeConfig, Role, healthcheck};
+use millrace_runtime::{ConfigTree, Pacing, block_on, logging, start_runtime};
 
 pub use cli::Cli;
 use cli::Command;
@@ -26,6 +26,9 @@ pub fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Standalone(args) => {
             logging::init(&tree.section()?);
             read_all(&tree)?;
+            let node: NodeConfig = tree.section()?;
+            // One runtime serves all four nodes: it is paced as the roles that media passes through.
+            start_runtime(node.pacing(Pacing::On)).context("the runtime did not start")?;
             block_on(standalone::run(&args.data, &tree)).context("the runtime did not start")?
         }
         Command::Ingest(_) => role::<millrace_ingest::Ingest>(&tree),
@@ -38,7 +41,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<()> {
 fn role<R: Role>(tree: &ConfigTree) -> anyhow::Result<()> {
     logging::init(&tree.section()?);
     read_all(tree)?;
-    block_on(millrace_node::run::<R>(tree)).context("the runtime did not start")?
+    millrace_node::run::<R>(tree)
 }
 
 /// Reads every section as its owner would.

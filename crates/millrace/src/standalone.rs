@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use millrace_bus::{MemBus, SharedBus};
-use millrace_node::{Process, key_secret};
-use millrace_runtime::{ConfigTree, Secret};
-use millrace_state::{RedbState, SharedState};
-use millrace_store::{DirStore, SharedStore, SyncPolicy};
+use millrace_bus::MemBus;
+use millrace_node::{Backends, Deps, key_secret};
+use millrace_runtime::{ConfigTree, Process, Secret};
+use millrace_state::RedbState;
+use millrace_store::{DirStore, SyncPolicy};
 use tracing::info;
 
 use crate::data::{DataDir, Ready, reachable};
@@ -27,18 +27,10 @@ struct Nodes {
     control: millrace_control::Node,
 }
 
-/// The backends: a bus in memory, state and media on disk.
-#[derive(Clone)]
-struct Backends {
-    bus: SharedBus,
-    state: SharedState,
-    store: SharedStore,
-}
-
 /// Runs until a signal says stop.
 pub(crate) async fn run(data: &Path, tree: &ConfigTree) -> anyhow::Result<()> {
     let data = DataDir::open(data)?;
-    let process = Process::new()?;
+    let process = millrace_node::process()?;
     let state = RedbState::open(data.state_file()).await.context("opening the state")?;
     let store =
         DirStore::open(data.media_dir(), SyncPolicy::ProcessCrash).await.context("opening the media")?;
@@ -72,13 +64,16 @@ async fn start(
 ) -> anyhow::Result<Nodes> {
     let (mut config, new_token) = control_config(tree, data)?;
     let key_secret = key_secret(&config.stream_key_secret, &*backends.state).await?;
-    let edge = millrace_edge::start(tree.section()?, edge_deps(process, backends)).await?;
-    let transcode = millrace_transcode::start(tree.section()?, transcode_deps(process, backends)).await?;
-    let ingest = millrace_ingest::start(tree.section()?, ingest_deps(process, backends, key_secret)).await?;
+    let key_secret = Some(key_secret);
+    let for_ingest = millrace_ingest::Backends { bus: backends.bus.clone(), key_secret };
+    let deps = || Deps::new(backends.clone(), process.clone());
+    let edge = millrace_edge::start(tree.section()?, deps()).await?;
+    let transcode = millrace_transcode::start(tree.section()?, deps()).await?;
+    let ingest = millrace_ingest::start(tree.section()?, Deps::new(for_ingest, process.clone())).await?;
     config.rtmp_port = ingest.rtmp_addr().port();
     config.edge_port = edge.addr().port();
     let token = config.admin_token.clone();
-    let control = millrace_control::start(config, control_deps(process, backends)).await?;
+    let control = millrace_control::start(config, deps()).await?;
     if new_token {
         println!("admin token (kept in the data directory, shown only now): {}", token.expose());
     }
@@ -94,55 +89,6 @@ fn control_config(tree: &ConfigTree, data: &DataDir) -> anyhow::Result<(millrace
     let (token, new) = data.admin_token()?;
     config.admin_token = Secret::new(token);
     Ok((config, new))
-}
-
-fn ingest_deps(process: &Process, backends: &Backends, key_secret: Secret<Vec<u8>>) -> millrace_ingest::Deps {
-    millrace_ingest::Deps {
-        bus: backends.bus.clone(),
-        key_secret: Some(key_secret),
-        node: None,
-        metrics: process.metrics.clone(),
-        readiness: process.readiness.clone(),
-        clock: process.clock.clone(),
-        drain: process.drain.clone(),
-    }
-}
-
-fn transcode_deps(process: &Process, backends: &Backends) -> millrace_transcode::Deps {
-    millrace_transcode::Deps {
-        bus: backends.bus.clone(),
-        store: backends.store.clone(),
-        state: backends.state.clone(),
-        node: None,
-        metrics: process.metrics.clone(),
-        readiness: process.readiness.clone(),
-        clock: process.clock.clone(),
-        drain: process.drain.clone(),
-    }
-}
-
-fn edge_deps(process: &Process, backends: &Backends) -> millrace_edge::Deps {
-    millrace_edge::Deps {
-        bus: backends.bus.clone(),
-        store: backends.store.clone(),
-        state: backends.state.clone(),
-        metrics: process.metrics.clone(),
-        readiness: process.readiness.clone(),
-        clock: process.clock.clone(),
-        drain: process.drain.clone(),
-    }
-}
-
-fn control_deps(process: &Process, backends: &Backends) -> millrace_control::Deps {
-    millrace_control::Deps {
-        bus: backends.bus.clone(),
-        store: backends.store.clone(),
-        state: backends.state.clone(),
-        metrics: process.metrics.clone(),
-        readiness: process.readiness.clone(),
-        clock: process.clock.clone(),
-        drain: process.drain.clone(),
-    }
 }
 
 async fn until_ready(process: &Process) -> anyhow::Result<()> {

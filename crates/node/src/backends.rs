@@ -117,6 +117,32 @@ impl Section for StoreConfig {
     }
 }
 
+/// The servers of a node that keeps state and objects. Cheap to clone.
+#[cfg(feature = "store")]
+#[derive(Clone)]
+pub struct Backends {
+    /// The bus.
+    pub bus: SharedBus,
+    /// The object store.
+    pub store: SharedStore,
+    /// The state store.
+    pub state: SharedState,
+}
+
+#[cfg(feature = "store")]
+impl std::fmt::Debug for Backends {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Backends").finish_non_exhaustive()
+    }
+}
+
+#[cfg(feature = "store")]
+impl crate::Connect for Backends {
+    async fn connect(tree: &ConfigTree, role: &str) -> anyhow::Result<Self> {
+        Ok(Self { bus: bus(tree, role).await?, store: store(tree)?, state: state(tree).await? })
+    }
+}
+
 /// Connects a node's bus, as `[bus]` says; `name` shows in the server's monitoring.
 pub async fn bus(tree: &ConfigTree, name: &str) -> anyhow::Result<SharedBus> {
     let config: BusConfig = tree.section()?;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use millrace_runtime::logging::LogConfig;
-use millrace_runtime::{ConfigTree, Loader, block_on, logging};
+use millrace_runtime::{ConfigTree, Loader, logging};
 
 use crate::{Role, ops, read_common};
 
@@ -107,7 +107,7 @@ impl<R: Role> Program<R> {
             return Ok(());
         }
         logging::init(&tree.section::<LogConfig>()?);
-        block_on(crate::run::<R>(tree))?
+        crate::run::<R>(tree)
     }
 }
 

@@ -1,56 +1,50 @@
-//! What all nodes of a process share, and `[node]`.
+//! `[node]`, and the operations routes of a process.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use anyhow::Context;
-use millrace_runtime::http::{HttpHandle, Observability, serve};
-use millrace_runtime::{Clock, ConfigTree, Drain, Metrics, Readiness, Section, SystemClock};
+use millrace_runtime::http::{HttpHandle, serve};
+use millrace_runtime::{ConfigTree, Pacing, Process, Section};
 use serde::Deserialize;
 
 /// `[node]`: settings of any role.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct NodeConfig {
-    /// Where `/metrics`, `/healthz` and `/readyz` are served by roles without an HTTP server of their own.
+    /// Where the operations routes (`/metrics`, `/healthz`, `/readyz`, `/actors`) are served by roles without an HTTP
+    /// server of their own.
     pub metrics_listen: Option<SocketAddr>,
+    /// Busy threads of the process batch their wake-ups, which costs up to 10 ms and saves CPU (ADR 4). The role decides
+    /// when it is not set.
+    pub pacing: Option<bool>,
+}
+
+impl NodeConfig {
+    /// Returns the pacing of the process, given the default of its role.
+    pub fn pacing(&self, role: Pacing) -> Pacing {
+        self.pacing.map_or(role, Pacing::from)
+    }
 }
 
 impl Section for NodeConfig {
     const NAME: &'static str = "node";
 }
 
-/// Metrics, readiness, time and drain of the process.
-#[derive(Debug, Clone)]
-pub struct Process {
-    /// Everything measured.
-    pub metrics: Metrics,
-    /// Whether it may take work.
-    pub readiness: Readiness,
-    /// Time.
-    pub clock: Arc<dyn Clock>,
-    /// Begins with a signal.
-    pub drain: Drain,
+/// Makes the services of this process. From here on SIGTERM and SIGINT begin its drain.
+pub fn process() -> std::io::Result<Process> {
+    let process = Process::default();
+    process.drain.on_signals()?;
+    Ok(process)
 }
 
-impl Process {
-    /// Signals begin the drain from here on.
-    pub fn new() -> std::io::Result<Self> {
-        let drain = Drain::new();
-        drain.on_signals()?;
-        Ok(Self { metrics: Metrics::new(), readiness: Readiness::new(), clock: SystemClock::shared(), drain })
-    }
-
-    /// Serves metrics and health for a node without an HTTP server of its own: at `own`, the node's setting, else where
-    /// `[node]` says, else nowhere.
-    pub fn observe(&self, tree: &ConfigTree, own: Option<SocketAddr>) -> anyhow::Result<Option<HttpHandle>> {
-        let node: NodeConfig = tree.section()?;
-        let observability = Observability {
-            metrics: self.metrics.clone(),
-            readiness: self.readiness.clone(),
-            drain: self.drain.clone(),
-        };
-        let serve = |listen| serve(listen, observability).context("metrics_listen");
-        own.or(node.metrics_listen).map(serve).transpose()
-    }
+/// Serves the operations routes for a node without an HTTP server of its own: at `own`, the address in the node's
+/// section, else at `[node] metrics_listen`, else not at all.
+pub(crate) fn serve_operations(
+    process: &Process,
+    tree: &ConfigTree,
+    own: Option<SocketAddr>,
+) -> anyhow::Result<Option<HttpHandle>> {
+    let node: NodeConfig = tree.section()?;
+    let serve = |listen| serve(listen, process.observability()).context("metrics_listen");
+    own.or(node.metrics_listen).map(serve).transpose()
 }

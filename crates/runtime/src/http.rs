@@ -1,4 +1,5 @@
-//! `/metrics`, `/healthz` and `/readyz`, for a server of their own or as routes of a node's server.
+//! The operations routes `/metrics`, `/healthz`, `/readyz` and `/actors`, for a server of their own or as routes of a
+//! node's server.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -6,14 +7,15 @@ use std::time::Duration;
 
 use actix_web::dev::{Server, ServerHandle};
 use actix_web::http::header;
-use actix_web::web::{Data, ServiceConfig, get, head, resource};
+use actix_web::web::{Data, Query, ServiceConfig, get, head, resource};
 use actix_web::{App, HttpResponse, HttpServer};
+use serde::Deserialize;
 use serde_json::json;
 use tokio::task::JoinHandle;
 
-use crate::{Drain, Metrics, Readiness};
+use crate::{ActorFilter, ActorRegistry, Drain, Metrics, Readiness};
 
-/// What the exposition format is called (OpenMetrics 1.0).
+/// The media type of the exposition format (OpenMetrics 1.0).
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Seconds a graceful stop waits for open requests.
@@ -22,7 +24,10 @@ const SHUTDOWN_S: u64 = 5;
 /// A scraper or probe that does not finish its request in this time is cut off.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What the observability routes show.
+/// Actors in one answer of `/actors` at most: some 300 kB of JSON. `total` says how many there are; `?kind=` narrows it.
+pub const MAX_LISTED_ACTORS: usize = 1_000;
+
+/// The services that the operations routes show.
 #[derive(Debug, Clone)]
 pub struct Observability {
     /// Everything measured in this process.
@@ -31,15 +36,33 @@ pub struct Observability {
     pub readiness: Readiness,
     /// A draining node is not ready.
     pub drain: Drain,
+    /// Every actor of this process.
+    pub actors: ActorRegistry,
 }
 
-/// Adds the three routes to an actix-web application.
+/// Adds `/metrics`, `/healthz` and `/readyz` to an actix-web application. `/actors` is left out: it names streams and
+/// sessions, and this server may be the one viewers use; see [`actors`].
 pub fn routes(config: &mut ServiceConfig, observability: &Observability) {
     config
         .app_data(Data::new(observability.clone()))
         .service(resource("/healthz").route(get().to(healthz)).route(head().to(healthz)))
         .service(resource("/readyz").route(get().to(readyz)).route(head().to(readyz)))
         .service(resource("/metrics").route(get().to(metrics)));
+}
+
+/// The query of `/actors`.
+#[derive(Debug, Deserialize)]
+pub struct ActorsQuery {
+    /// Only actors of this kind.
+    pub kind: Option<String>,
+}
+
+/// Answers `GET /actors`: the actors of the process as JSON, at most [`MAX_LISTED_ACTORS`]. An application that adds this
+/// handler needs [`routes`] too, and has to keep it from viewers.
+pub async fn actors(observability: Data<Observability>, query: Query<ActorsQuery>) -> HttpResponse {
+    let filter = ActorFilter { kind: query.kind.as_deref(), ..ActorFilter::default() };
+    let list = observability.actors.list(filter, MAX_LISTED_ACTORS);
+    HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "no-store")).json(list)
 }
 
 async fn healthz() -> HttpResponse {
@@ -89,7 +112,7 @@ impl HttpHandle {
     }
 }
 
-/// Binds a listening socket and says which address it got; an error names the address.
+/// Binds a listening socket and returns it with the address it got; an error names the address.
 pub fn bind(listen: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
     let located = |e: io::Error| io::Error::new(e.kind(), format!("cannot listen on {listen}: {e}"));
     let listener = TcpListener::bind(listen).map_err(located)?;
@@ -98,12 +121,14 @@ pub fn bind(listen: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
     Ok((listener, addr))
 }
 
-/// Serves the three routes alone: for nodes without an HTTP server of their own.
+/// Serves the operations routes alone: for nodes without an HTTP server of their own.
 pub fn serve(listen: SocketAddr, observability: Observability) -> io::Result<HttpHandle> {
     let (listener, addr) = bind(listen)?;
     let server = HttpServer::new(move || {
         let observability = observability.clone();
-        App::new().configure(move |config| routes(config, &observability))
+        App::new()
+            .configure(move |config| routes(config, &observability))
+            .service(resource("/actors").route(get().to(actors)))
     })
     .workers(1)
     .disable_signals()
@@ -120,6 +145,7 @@ mod tests {
     use tokio::net::TcpStream;
 
     use super::*;
+    use crate::{ActorId, Policy, Process, Supervisor};
 
     async fn fetch(addr: SocketAddr, path: &str) -> String {
         let mut stream = TcpStream::connect(addr).await.unwrap();
@@ -131,11 +157,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn readiness_means_it_and_health_stays_during_drain() {
-        let readiness = Readiness::new();
-        let bus = readiness.condition("bus", "not connected");
-        let drain = Drain::new();
-        let observability = Observability { metrics: Metrics::new(), readiness, drain: drain.clone() };
+    async fn readyz_follows_conditions_and_drain_while_healthz_stays_ok() {
+        let process = Process::default();
+        let bus = process.readiness.condition("bus", "not connected");
+        let drain = process.drain.clone();
+        let observability = process.observability();
         observability.metrics.counter("things", crate::metrics::Unit::Count, "Things").inc();
         let server = serve(([127, 0, 0, 1], 0).into(), observability).unwrap();
         let addr = server.addr();
@@ -150,5 +176,27 @@ mod tests {
         assert!(fetch(addr, "/healthz").await.starts_with("HTTP/1.1 200"));
         assert!(fetch(addr, "/metrics").await.contains("millrace_things_total 1"));
         server.stop().await;
+    }
+    #[tokio::test]
+    async fn actors_route_lists_all_actors_or_those_of_one_kind() {
+        let process = Process::default();
+        let Process { metrics, drain, actors, .. } = &process;
+        let supervisor = Supervisor::start("edge", metrics, drain, actors).unwrap();
+        for (kind, id) in [("feed", "01J"), ("probe", "edge")] {
+            let child = supervisor.spawn(ActorId::new(kind, id), Policy::once(), |context| async move {
+                context.status.set_state("following");
+                context.stop.cancelled().await;
+                Ok(())
+            });
+            child.await.unwrap();
+        }
+        let server = serve(([127, 0, 0, 1], 0).into(), process.observability()).unwrap();
+        let all = fetch(server.addr(), "/actors").await;
+        assert!(all.contains("\"total\":2") && all.contains("\"kind\":\"probe\""), "{all}");
+        let feeds = fetch(server.addr(), "/actors?kind=feed").await;
+        assert!(feeds.contains("\"total\":1") && feeds.contains("\"id\":\"01J\""), "{feeds}");
+        assert!(!feeds.contains("probe"), "{feeds}");
+        server.stop().await;
+        assert!(supervisor.stop().await);
     }
 }

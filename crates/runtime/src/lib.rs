@@ -1,8 +1,7 @@
-//! What every node needs and no protocol knows: configuration, logging, metrics and health, time,
-//! back-off, drain, secrets, and the supervision of actors.
+//! The ground that all nodes run on, without knowledge of any protocol: configuration, logging, metrics and health,
+//! time, back-off, drain, secrets, and supervised actors.
 //!
-//! Only this crate and the `actors` module of a node import actix; only this crate and the `http`
-//! modules of a node import actix-web.
+//! Only this crate imports actix; only this crate and the `http` modules of a node import actix-web.
 #![forbid(unsafe_code)]
 
 pub mod actors;
@@ -17,10 +16,14 @@ pub mod http;
 pub mod logging;
 pub mod metrics;
 mod pacing;
+mod process;
 pub mod secret;
 pub mod supervisor;
+mod system;
 
-pub use actors::block_on;
+pub use actors::{
+    ActorContext, ActorFilter, ActorId, ActorRegistry, ActorStatus, Order, OrderError, Ready, StatusHandle,
+};
 pub use alarm::Alarm;
 pub use backoff::Backoff;
 pub use clock::{Clock, ManualClock, SystemClock};
@@ -28,5 +31,7 @@ pub use config::{ConfigError, ConfigTree, Loader, Section};
 pub use drain::Drain;
 pub use health::{Condition, Readiness};
 pub use metrics::Metrics;
+pub use process::Process;
 pub use secret::Secret;
-pub use supervisor::{Escalation, Exit, Policy, Ready, Restart, Supervisor};
+pub use supervisor::{Escalation, Exit, Policy, Restart, Supervisor, SupervisorError};
+pub use system::{Pacing, block_on, start_runtime};

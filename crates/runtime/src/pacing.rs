@@ -1,39 +1,46 @@
-//! Wake-ups of a busy worker thread, gathered.
+//! Pacing of busy worker threads: their wake-ups are batched (ADR 4).
 //!
-//! Media arrives in small pieces from many sockets. A thread that wakes for each pays for the wake-up and for cold
-//! caches every time. While events follow each other closely, the thread therefore sleeps for `GATHER` before it asks for
-//! more, and then handles all that came in one turn. It answers at once while there are pauses between the events: the few
-//! that one stream's picture sets off are no crowd.
+//! Media arrives in small pieces from many sockets, and a thread that wakes for each pays for the wake-up and for cold
+//! caches every time. While events follow each other closely, a paced thread therefore sleeps for [`BATCH`] before it asks
+//! for more, and then handles in one turn all that has arrived. It answers at once while there are pauses between events:
+//! the few that one stream's picture sets off do not make a thread busy.
+//!
+//! Pacing is a setting of the process ([`crate::Pacing`]); where it is off the hooks are not installed.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-/// What a busy thread adds to the delay of an event at most, half of it on average: within the 15 ms that a part may take
-/// through one process, and long enough that picture and sound of a publisher often come in one read.
-const GATHER: Duration = Duration::from_millis(10);
-/// So many waits in a row, each shorter than `CLOSE`, make a thread busy: the events of some ten publishers, and more than
-/// one picture sets off on its way.
-const CROWD: u8 = 16;
-const CLOSE: Duration = Duration::from_micros(2_500);
-/// A thread that gathered and still has to wait longer than this is not busy any more.
-const EMPTY: Duration = Duration::from_millis(1);
+/// The delay that a busy thread adds to an event at most; half of it on average. It is within the 15 ms that a part may
+/// take through one process, and long enough that picture and sound of a publisher often arrive in one read.
+const BATCH: Duration = Duration::from_millis(10);
+/// The number of consecutive waits shorter than [`SHORT_WAIT`] that make a thread busy: the events of some ten publishers,
+/// and more than one picture sets off on its way.
+const BUSY_STREAK: u8 = 16;
+/// A wait for the next event that counts as short.
+const SHORT_WAIT: Duration = Duration::from_micros(2_500);
+/// A busy thread that has slept and still has to wait longer than this for an event is busy no more.
+const IDLE_WAIT: Duration = Duration::from_millis(1);
 
-/// One thread's pace.
-#[derive(Debug, Clone, Copy, Default)]
+/// The pace of one thread.
+#[derive(Debug, Clone, Copy)]
 struct Pace {
     parked_at: Option<Instant>,
-    /// Short waits in a row; the thread is busy when they are `CROWD`.
-    close: u8,
+    /// Consecutive short waits; the thread is busy when they are [`BUSY_STREAK`].
+    streak: u8,
+    /// Sleeps so far.
+    batches: u64,
 }
 
 impl Pace {
+    const NEW: Self = Self { parked_at: None, streak: 0, batches: 0 };
+
     fn busy(self) -> bool {
-        self.close >= CROWD
+        self.streak >= BUSY_STREAK
     }
 
-    /// How long to gather before the thread waits for events.
-    fn gather(self) -> Option<Duration> {
-        self.busy().then_some(GATHER)
+    /// Returns the time to sleep before the thread waits for events.
+    fn batch(self) -> Option<Duration> {
+        self.busy().then_some(BATCH)
     }
 
     /// The thread waits from `now` on.
@@ -41,47 +48,55 @@ impl Pace {
         self.parked_at = Some(now);
     }
 
-    /// There is an event.
+    /// An event has ended the wait.
     fn unpark(&mut self, now: Instant) {
-        let most = if self.busy() { EMPTY } else { CLOSE };
-        let close = self.parked_at.is_some_and(|at| now.saturating_duration_since(at) < most);
-        self.close = if close { self.close.saturating_add(1).min(CROWD) } else { 0 };
+        let most = if self.busy() { IDLE_WAIT } else { SHORT_WAIT };
+        let short = self.parked_at.is_some_and(|parked| now.saturating_duration_since(parked) < most);
+        self.streak = if short { self.streak.saturating_add(1).min(BUSY_STREAK) } else { 0 };
     }
 }
 
 thread_local! {
-    static PACE: Cell<Pace> = const { Cell::new(Pace { parked_at: None, close: 0 }) };
+    static PACE: Cell<Pace> = const { Cell::new(Pace::NEW) };
 }
 
-/// To be called when a worker thread has nothing to do.
+/// The hook for a worker thread that has nothing to do.
 pub(crate) fn before_park() {
     let mut pace = PACE.get();
-    if let Some(time) = pace.gather() {
+    if let Some(time) = pace.batch() {
         std::thread::sleep(time);
+        pace.batches += 1;
     }
     pace.park(Instant::now());
     PACE.set(pace);
 }
 
-/// To be called when a worker thread has something to do again.
+/// The hook for a worker thread that has something to do again.
 pub(crate) fn after_unpark() {
     let mut pace = PACE.get();
     pace.unpark(Instant::now());
     PACE.set(pace);
 }
 
+/// Returns how often the calling thread has slept to batch its events.
+#[cfg(test)]
+pub(crate) fn batches_of_this_thread() -> u64 {
+    PACE.get().batches
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Lets events come, `apart[n]` after one another, again and again; how often the thread gathers in a thousand turns.
-    fn gathers(apart: &[u64]) -> usize {
+    /// Lets events arrive, `apart[n]` microseconds after one another, again and again. Returns how often the thread
+    /// sleeps in a thousand turns.
+    fn batches(apart: &[u64]) -> usize {
         let mut apart = apart.iter().cycle().map(|us| Duration::from_micros(*us));
-        let (mut pace, mut now) = (Pace::default(), Instant::now());
+        let (mut pace, mut now) = (Pace::NEW, Instant::now());
         let mut next = now;
         let mut count = 0;
         for _ in 0..1_000 {
-            if let Some(time) = pace.gather() {
+            if let Some(time) = pace.batch() {
                 now += time;
                 count += 1;
             }
@@ -96,28 +111,28 @@ mod tests {
     }
 
     #[test]
-    fn a_crowd_is_gathered() {
-        let entered = usize::from(CROWD);
-        assert_eq!(gathers(&[300]), 1_000 - entered);
-        assert_eq!(gathers(&[300, 5, 2_000, 700]), 1_000 - entered);
+    fn pace_batches_once_a_streak_of_waits_was_short() {
+        let entered = usize::from(BUSY_STREAK);
+        assert_eq!(batches(&[300]), 1_000 - entered);
+        assert_eq!(batches(&[300, 5, 2_000, 700]), 1_000 - entered);
     }
 
     #[test]
-    fn one_stream_is_not() {
-        assert_eq!(gathers(&[13_000]), 0);
-        // A picture, and what it sets off on its way.
-        assert_eq!(gathers(&[33_000, 100, 50, 200, 20, 1_000, 30, 300]), 0);
+    fn pace_never_batches_the_events_of_one_stream() {
+        assert_eq!(batches(&[13_000]), 0);
+        // A picture, and the events it sets off on its way.
+        assert_eq!(batches(&[33_000, 100, 50, 200, 20, 1_000, 30, 300]), 0);
     }
 
     #[test]
-    fn a_thread_that_calms_down_answers_at_once_again() {
-        let mut pace = Pace { parked_at: None, close: CROWD };
+    fn pace_stops_batching_when_no_event_came_meanwhile() {
+        let mut pace = Pace { streak: BUSY_STREAK, ..Pace::NEW };
         let start = Instant::now();
         pace.park(start);
-        pace.unpark(start + EMPTY / 2);
-        assert_eq!(pace.gather(), Some(GATHER));
-        pace.park(start + GATHER);
-        pace.unpark(start + GATHER + EMPTY);
-        assert_eq!(pace.gather(), None);
+        pace.unpark(start + IDLE_WAIT / 2);
+        assert_eq!(pace.batch(), Some(BATCH));
+        pace.park(start + BATCH);
+        pace.unpark(start + BATCH + IDLE_WAIT);
+        assert_eq!(pace.batch(), None);
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millrace_bus::{BusError, Subscription};
+use millrace_runtime::ActorId;
 use millrace_runtime::supervisor::Policy;
 use millrace_wire::close_reason::CloseReason;
 use millrace_wire::ids::{SessionId, UnixMillis};
@@ -73,7 +74,8 @@ impl Publisher {
         let disconnect = DisconnectSignal::new(&context.cutoff);
         let core = Arc::new(Core::new(context, &grant, session, disconnect.clone()));
         let task = SessionTask::new(context, &grant, session, core.clone(), kicks).await?;
-        let tasks = Tasks { context: context.clone(), disconnect: disconnect.clone(), span: span.clone() };
+        let tasks =
+            Tasks { context: context.clone(), session, disconnect: disconnect.clone(), span: span.clone() };
         let open = (GaugeGuard::new(&context.metrics.sessions), context.drain.guard());
         let over = CancellationToken::new();
         let repairs = tasks::answer_repairs(
@@ -137,6 +139,7 @@ impl Publisher {
 /// Starts the tasks of a session; a panic in one of them disconnects the publisher.
 struct Tasks {
     context: Arc<Context>,
+    session: SessionId,
     disconnect: DisconnectSignal,
     span: tracing::Span,
 }
@@ -149,8 +152,9 @@ impl Tasks {
     ) {
         let (mut make, span) = (Some(make), self.span.clone());
         let disconnect = self.disconnect.clone();
-        let child = self.context.supervisor.spawn(kind, Policy::once(), move |stop| {
-            let work = make.take().map(|make| make(stop).instrument(span.clone()));
+        let id = ActorId::new(kind, self.session);
+        let child = self.context.supervisor.spawn(id, Policy::once(), move |actor| {
+            let work = make.take().map(|make| make(actor.stop).instrument(span.clone()));
             let guard = DisconnectOnPanic(disconnect.clone());
             async move {
                 let _guard = guard;

@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use millrace_bus::{Bus, MemBus, SharedBus, Subscription};
-use millrace_ingest::{Config, Deps, Node};
+use millrace_ingest::{Backends, Config, Deps, Node};
 use millrace_media::container::flv::file::{Reader, Tag, TagKind};
 use millrace_media::container::flv::{FlvAudio, FlvVideo};
 use millrace_rtmp::{ClientConfig, ClientEvent, ClientSession, Value};
-use millrace_runtime::{Drain, Metrics, Readiness, Secret, SystemClock};
+use millrace_runtime::{Drain, Metrics, Process, Secret};
 use millrace_testkit::{Clip, ClipSpec};
 use millrace_wire::close_reason::CloseReason;
 use millrace_wire::ids::{
@@ -168,16 +168,10 @@ pub fn config() -> Config {
 }
 
 pub async fn node(bus: &SharedBus, config: Config) -> (Node, Metrics, Drain) {
-    let (metrics, drain) = (Metrics::new(), Drain::new());
-    let deps = Deps {
-        bus: bus.clone(),
-        key_secret: Some(Secret::new(SECRET.to_vec())),
-        node: None,
-        metrics: metrics.clone(),
-        readiness: Readiness::new(),
-        clock: SystemClock::shared(),
-        drain: drain.clone(),
-    };
+    let key_secret = Some(Secret::new(SECRET.to_vec()));
+    let process = Process::default();
+    let (metrics, drain) = (process.metrics.clone(), process.drain.clone());
+    let deps = Deps::new(Backends { bus: bus.clone(), key_secret }, process);
     (millrace_ingest::start(config, deps).await.unwrap(), metrics, drain)
 }
 

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use millrace_bus::Message;
 use millrace_protocol::admission::{Admission, JobKey};
 use millrace_runtime::supervisor::{Policy, Supervisor};
-use millrace_runtime::{Drain, Exit, Ready};
+use millrace_runtime::{ActorId, Drain, Exit, Ready};
 use millrace_wire::message::job::{Bid, Grant, GrantOrder, Offer};
 use millrace_wire::subjects;
 use tokio::sync::{mpsc, watch};
@@ -62,7 +62,7 @@ impl Worker {
         let mut offers = bus.subscribe(subjects::JOBS_OFFER, CAPACITY).await.context("offers")?;
         let grants = subjects::job_grant(&self.context.node);
         let mut grants = bus.subscribe(&grants, CAPACITY).await.context("grants")?;
-        ready.tell();
+        ready.report();
         self.announce_free_capacity();
         loop {
             tokio::select! {
@@ -145,13 +145,14 @@ impl Worker {
         self.context.metrics.grants.inc();
         let (context, rungs) = (self.context.clone(), self.rungs.clone());
         let mut once = Some((grant, receiver));
-        let child = self.supervisor.spawn("job", Policy::once(), move |stop| {
+        let name = ActorId::new("job", format_args!("{}.{}.{}", key.0, key.1, key.2));
+        let child = self.supervisor.spawn(name, Policy::once(), move |actor| {
             let work = once.take();
             let work = work.map(|(grant, orders)| job::run(context.clone(), rungs.clone(), grant, orders));
             let span = span.clone();
             async move {
                 let Some(work) = work else { return Ok(()) };
-                match stop.run_until_cancelled(Box::pin(work.instrument(span))).await {
+                match actor.stop.run_until_cancelled(Box::pin(work.instrument(span))).await {
                     Some(result) => Ok(result?),
                     None => Ok(()),
                 }

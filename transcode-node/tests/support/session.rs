@@ -9,8 +9,9 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use millrace_buf::Arena;
 use millrace_bus::{MemBus, ReaderConfig, SharedBus};
+use millrace_node::Backends;
 use millrace_protocol::state::apply;
-use millrace_runtime::{Drain, Metrics, Readiness, SystemClock};
+use millrace_runtime::{Metrics, Process};
 use millrace_state::{RedbState, SharedState, Tx, scan_all};
 use millrace_store::{DirStore, SharedStore, SyncPolicy};
 use millrace_transcode::{Config, Deps, Node, start};
@@ -98,17 +99,11 @@ impl World {
     }
 
     pub(crate) async fn node_with(&self, name: &str, config: Config) -> (Node, Metrics) {
-        let metrics = Metrics::new();
-        let deps = Deps {
-            bus: self.bus.clone(),
-            store: self.store.clone(),
-            state: self.state.clone(),
-            node: Some(name.parse().unwrap()),
-            metrics: metrics.clone(),
-            readiness: Readiness::new(),
-            clock: SystemClock::shared(),
-            drain: Drain::new(),
-        };
+        let process = Process::default();
+        let metrics = process.metrics.clone();
+        let backends =
+            Backends { bus: self.bus.clone(), store: self.store.clone(), state: self.state.clone() };
+        let deps = Deps { backends, process, node: Some(name.parse().unwrap()) };
         (start(config, deps).await.unwrap(), metrics)
     }
 

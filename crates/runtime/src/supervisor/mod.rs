@@ -1,55 +1,68 @@
-//! Restarting what failed: with jittered back-off, within a budget, and with an escalation when the
-//! budget is spent. actix's own `Supervisor` restarts at once and not after a panic.
+//! Supervision of actors: a loop that failed is restarted with jittered back-off, within a budget, and with an
+//! escalation when the budget is spent. actix's own `Supervisor` restarts at once and not after a panic.
 //!
-//! A child is a tokio task made by a factory. A panic in it is caught, counted and treated as a failure.
-//! The supervisor itself is an actor; a panic in the supervisor aborts the process, since nobody is left
-//! to act on failures.
+//! Each child is an actor of its own with a name (see [`crate::actors`]); its loop is a tokio task made by a factory. A
+//! panic in the loop is caught, counted and treated as a failure. A panic in an actor aborts the process, because nothing
+//! is left then that acts on failures.
 
+mod child;
 mod policy;
 mod root;
 #[cfg(test)]
 mod tests;
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use actix::Addr;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::child::ChildActor;
+use self::child::Group;
 pub use self::policy::{Escalation, Exit, Policy, Restart};
-use self::root::{Count, Root, Start};
+use self::root::{Root, Start};
+use crate::actors::{ActorContext, ActorId, ActorRegistry, Ready, Record, RegisterError};
 use crate::metrics::Unit;
-use crate::{Backoff, Drain, Metrics, actors};
+use crate::{Backoff, Drain, Metrics, system};
 
-/// A message to the supervisor that is not taken within this time fails: its mailbox only carries
-/// starts and exits, so something is badly wrong.
+/// The supervisor's mailbox carries only starts, which it handles at once; one that is not taken in this time means that
+/// the actor thread is stuck.
 const SEND_LIMIT: Duration = Duration::from_secs(5);
 
-/// How long a stopping supervisor waits for its children after telling them.
+/// A stopping supervisor waits so long for its children to return.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
-/// Supervises children; cheap to clone.
+/// Supervises the actors of one node. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Supervisor {
     addr: Addr<Root>,
+    group: Arc<Group>,
     cancel: CancellationToken,
 }
 
-/// A supervised child, from the outside.
+/// A supervised actor, as seen by the code that started it.
 #[derive(Debug, Clone)]
 pub struct Child {
+    id: ActorId,
     cancel: CancellationToken,
     last: watch::Receiver<Option<Exit>>,
 }
 
 impl Child {
-    /// Tells the child to stop; it is not started again.
+    /// Returns the name of the actor.
+    pub fn id(&self) -> &ActorId {
+        &self.id
+    }
+
+    /// Requests the loop to return; it is not restarted.
     pub fn stop(&self) {
         self.cancel.cancel();
     }
 
-    /// Waits until it is down for good; the way it ended last.
+    /// Waits until the actor is down for good and returns the way its loop ended last.
     pub async fn ended(&mut self) -> Exit {
         match self.last.wait_for(Option::is_some).await {
             Ok(exit) => exit.clone().unwrap_or(Exit::Finished),
@@ -58,120 +71,146 @@ impl Child {
     }
 }
 
-/// The supervisor could not be reached.
+/// The reason why an actor could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum SupervisorError {
     /// The actor system did not start.
     #[error("actor system: {0}")]
     System(#[from] io::Error),
-    /// It was stopped, or did not answer in time.
+    /// The supervisor was stopped, or did not answer in time.
     #[error("supervisor is not available: {0}")]
     Unavailable(#[from] actix::MailboxError),
-    /// A child that was waited for is down for good.
-    #[error("{kind} ended before it was ready: {exit}")]
+    /// The name is taken, or there are too many actors.
+    #[error(transparent)]
+    Register(#[from] RegisterError),
+    /// An actor that was waited for is down for good.
+    #[error("{id} ended before it was ready: {exit}")]
     NotReady {
-        /// The child.
-        kind: &'static str,
-        /// How it ended last.
+        /// The name of the actor.
+        id: ActorId,
+        /// The way its loop ended last.
         exit: Exit,
     },
 }
 
-/// With it a child says that it is at work, the first time and after each restart.
-#[derive(Debug, Clone)]
-pub struct Ready(watch::Sender<bool>);
-
-impl Ready {
-    /// The child is at work.
-    pub fn tell(&self) {
-        self.0.send_replace(true);
-    }
-}
-
 impl Supervisor {
-    /// Starts a supervisor; `name` appears in logs and metrics.
-    pub fn start(name: &str, metrics: &Metrics, drain: &Drain) -> Result<Self, SupervisorError> {
+    /// Starts a supervisor whose actors stand in `registry`; `name`, the role of the node, appears in logs and metrics.
+    /// An actor that spends its budget begins `drain` if its policy says so.
+    pub fn start(
+        name: &str,
+        metrics: &Metrics,
+        drain: &Drain,
+        registry: &ActorRegistry,
+    ) -> Result<Self, SupervisorError> {
         let exits = metrics.scope(name).counters(
             "child_exits",
             Unit::Count,
-            "Ends of supervised tasks by kind of child and way of ending",
+            "Ends of actors' loops by kind of actor and way of ending",
             &["child", "exit"],
         );
-        let (name, drain, cancel) = (name.to_owned(), drain.clone(), CancellationToken::new());
-        let root_cancel = cancel.clone();
-        let addr = actors::start(move |_| Root::new(name, drain, exits, root_cancel))?;
-        Ok(Self { addr, cancel })
+        let group = Arc::new(Group {
+            name: name.into(),
+            drain: drain.clone(),
+            exits,
+            registry: registry.clone(),
+            children: AtomicUsize::new(0),
+        });
+        let root = group.clone();
+        let addr = system::start(move |_| Root::new(root))?;
+        Ok(Self { addr, group, cancel: CancellationToken::new() })
     }
 
-    /// Starts a child. `make` is called for the first start and for each restart; the token it gets is
-    /// cancelled when the child is to stop.
-    pub async fn spawn<F, W>(
+    /// Starts an actor. `make` is called for the first start and for each restart of its loop.
+    ///
+    /// # Errors
+    /// When an actor of that name is up, the process has too many actors, or the supervisor cannot be reached.
+    pub async fn spawn<F, W>(&self, id: ActorId, policy: Policy, make: F) -> Result<Child, SupervisorError>
+    where
+        F: FnMut(ActorContext) -> W + Send + 'static,
+        W: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
+        self.launch(id, policy, Ready::channel().0, false, make).await
+    }
+
+    /// Starts an actor as [`Supervisor::spawn`] does, and takes the name of an actor that is still up: that one is
+    /// requested to stop and leaves the registry at once. For successors, whose predecessor is on its way out.
+    pub async fn replace<F, W>(&self, id: ActorId, policy: Policy, make: F) -> Result<Child, SupervisorError>
+    where
+        F: FnMut(ActorContext) -> W + Send + 'static,
+        W: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
+        self.launch(id, policy, Ready::channel().0, true, make).await
+    }
+
+    /// Starts an actor as [`Supervisor::spawn`] does, and returns when its loop has reported through [`Ready`] that it is
+    /// at work.
+    pub async fn spawn_ready<F, W>(
         &self,
-        kind: &'static str,
+        id: ActorId,
         policy: Policy,
+        make: F,
+    ) -> Result<Child, SupervisorError>
+    where
+        F: FnMut(ActorContext) -> W + Send + 'static,
+        W: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
+        let (ready, mut reported) = Ready::channel();
+        let mut child = self.launch(id, policy, ready, false, make).await?;
+        tokio::select! {
+            biased;
+            Ok(_) = reported.wait_for(|ready| *ready) => Ok(child),
+            exit = child.ended() => Err(SupervisorError::NotReady { id: child.id, exit }),
+        }
+    }
+
+    async fn launch<F, W>(
+        &self,
+        id: ActorId,
+        policy: Policy,
+        ready: Ready,
+        replace: bool,
         mut make: F,
     ) -> Result<Child, SupervisorError>
     where
-        F: FnMut(CancellationToken) -> W + Send + 'static,
+        F: FnMut(ActorContext) -> W + Send + 'static,
         W: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
         let (sender, last) = watch::channel(None);
         let cancel = self.cancel.child_token();
-        let start = Start {
-            kind,
+        let child = child::Child {
+            record: Arc::new(Record::new(id.clone(), self.group.name.clone(), cancel.clone())),
             policy,
-            factory: Box::new(move |token| Box::pin(make(token))),
-            cancel: cancel.clone(),
+            factory: Box::new(move |context| Box::pin(make(context))),
+            ready,
             last: sender,
             runtime: tokio::runtime::Handle::current(),
         };
-        self.addr.send(start).timeout(SEND_LIMIT).await?;
-        Ok(Child { cancel, last })
+        self.addr.send(Start { child, replace }).timeout(SEND_LIMIT).await??;
+        Ok(Child { id, cancel, last })
     }
 
-    /// As [`Supervisor::spawn`], returning when the child has said through its [`Ready`] that it is at work.
-    pub async fn spawn_ready<F, W>(
-        &self,
-        kind: &'static str,
-        policy: Policy,
-        mut make: F,
-    ) -> Result<Child, SupervisorError>
-    where
-        F: FnMut(CancellationToken, Ready) -> W + Send + 'static,
-        W: Future<Output = anyhow::Result<()>> + Send + 'static,
-    {
-        let (ready, mut told) = watch::channel(false);
-        let ready = Ready(ready);
-        let mut child = self.spawn(kind, policy, move |stop| make(stop, ready.clone())).await?;
-        tokio::select! {
-            biased;
-            Ok(_) = told.wait_for(|told| *told) => Ok(child),
-            exit = child.ended() => Err(SupervisorError::NotReady { kind, exit }),
-        }
+    /// Returns the number of actors that are up or wait for their restart.
+    pub fn children(&self) -> usize {
+        self.group.children.load(Ordering::Relaxed)
     }
 
-    /// How many children are up or waiting for their restart.
-    pub async fn children(&self) -> Result<usize, SupervisorError> {
-        Ok(self.addr.send(Count).timeout(SEND_LIMIT).await?)
-    }
-
-    /// Tells all children to stop and waits for them within a limit; `false` when some are still up.
+    /// Requests all actors to stop and waits for them within a limit. Returns `false` when some are still up.
     pub async fn stop(&self) -> bool {
         self.cancel.cancel();
         let deadline = Instant::now() + STOP_LIMIT;
         let mut wait = Backoff::new(Duration::from_millis(2), Duration::from_millis(50));
         while Instant::now() < deadline {
-            match self.children().await {
-                Ok(0) | Err(_) => return true,
-                Ok(_) => wait.wait().await,
+            if self.children() == 0 {
+                return true;
             }
+            wait.wait().await;
         }
         false
     }
 }
 
-/// The text of a caught panic.
+/// Returns the text of a caught panic.
 pub fn panic_message(payload: &(dyn std::any::Any + Send)) -> String {
-    let text = payload.downcast_ref::<&str>().map(|s| (*s).to_owned());
+    let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
 }

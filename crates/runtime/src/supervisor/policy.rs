@@ -1,48 +1,48 @@
-//! How a child is supervised, and how it may end.
+//! The policy by which a child is supervised, and the ways it can end.
 
 use std::fmt;
 use std::time::Duration;
 
-/// When a child is started again.
+/// The ends of a child's loop after which it is restarted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Restart {
-    /// Never: a session or a job whose failure is its own end.
+    /// The loop is never restarted: a session or a job ends with its failure.
     Never,
-    /// After an error or a panic.
+    /// The loop is restarted after an error or a panic.
     OnFailure,
-    /// Whenever it ends without being told to.
+    /// The loop is restarted after any end but a requested stop.
     Always,
 }
 
-/// What happens when a child spent its budget of restarts.
+/// The consequence of a child that has spent its budget of restarts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Escalation {
-    /// It stays down; the failure is logged and counted.
+    /// The child stays down; the failure is logged and counted.
     GiveUp,
-    /// The node drains: it cannot do its work.
+    /// The node drains, because it cannot do its work without the child.
     Drain,
 }
 
-/// How a child is supervised.
+/// The policy by which a child is supervised.
 #[derive(Debug, Clone)]
 pub struct Policy {
-    /// When it is started again.
+    /// The ends after which the child is restarted.
     pub restart: Restart,
-    /// The longest first wait before a restart.
+    /// The longest wait before the first restart.
     pub backoff_first: Duration,
-    /// The longest wait of all.
+    /// The longest wait before any restart.
     pub backoff_max: Duration,
-    /// So many restarts…
+    /// The number of restarts allowed in `within`; one more escalates.
     pub budget: u32,
-    /// …in this time; one more escalates.
+    /// The time over which restarts are counted.
     pub within: Duration,
-    /// What one more does.
+    /// The consequence of a spent budget.
     pub escalation: Escalation,
 }
 
 impl Policy {
-    /// For a part the node cannot do without: restarted on any end, and the node drains when it fails
-    /// ten times in a minute.
+    /// The policy of an actor the node cannot do without: it is restarted after any end, and the node drains when it
+    /// fails more than ten times in a minute.
     pub fn vital() -> Self {
         Self {
             restart: Restart::Always,
@@ -54,21 +54,31 @@ impl Policy {
         }
     }
 
-    /// For a session or job: its end is its end.
+    /// The policy of a session or job, which is never restarted.
     pub fn once() -> Self {
         Self { restart: Restart::Never, escalation: Escalation::GiveUp, ..Self::vital() }
     }
 }
 
-/// How a child ended.
+/// The way a child's loop ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Exit {
-    /// Its work was done, or it was told to stop.
+    /// The loop returned without an error: its work was done or its stop was requested.
     Finished,
-    /// It returned an error.
+    /// The loop returned this error.
     Failed(String),
-    /// It panicked.
+    /// The loop panicked with this message.
     Panicked(String),
+}
+
+impl Exit {
+    /// Returns the text of the error or panic.
+    pub fn failure(&self) -> Option<&str> {
+        match self {
+            Self::Finished => None,
+            Self::Failed(text) | Self::Panicked(text) => Some(text),
+        }
+    }
 }
 
 impl fmt::Display for Exit {

@@ -30,7 +30,7 @@ pub(crate) async fn run(
     let group = subjects::CHECKPOINT_QUEUE;
     let mut requests =
         bus.queue_subscribe(subjects::SNAP_ALL, group, CAPACITY).await.context("snapshot requests")?;
-    ready.tell();
+    ready.report();
     let reads = Arc::new(Semaphore::new(PARALLEL_READS));
     loop {
         tokio::select! {
