@@ -5,7 +5,7 @@ use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::http::client;
+use millrace_testkit::http::shared_client;
 
 /// Control's API at one address, as its administrator.
 #[derive(Debug, Clone)]
@@ -50,7 +50,7 @@ impl Api {
         body: Option<&Value>,
     ) -> Result<(StatusCode, Value)> {
         let url = format!("{}/api/v1{path}", self.base);
-        let mut request = client().request(method.clone(), &url).bearer_auth(&self.token);
+        let mut request = shared_client().request(method.clone(), &url).bearer_auth(&self.token);
         if let Some(body) = body {
             request = request.json(body);
         }

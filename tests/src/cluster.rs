@@ -11,8 +11,9 @@ use millrace_testkit::{MinioServer, NatsServer, RedisServer, ports};
 use tempfile::TempDir;
 
 use crate::api::Api;
-use crate::process::{Process, millrace_command, node_command, spawn, tail};
-use crate::{http, wait};
+use millrace_testkit::Process;
+use millrace_testkit::programs::{millrace_command, node_command, spawn, tail};
+use millrace_testkit::{http, wait};
 
 /// Start-up of a node on a busy two-core machine.
 const READY_LIMIT: Duration = Duration::from_secs(30);
@@ -156,7 +157,7 @@ impl Cluster {
     async fn until_ready(&self, node: Node, process: &mut Process) -> Result<()> {
         let Some(&port) = self.ports.get(&node) else { return Ok(()) };
         let what = format!("{} to be ready", node.name());
-        wait::until(&what, READY_LIMIT, || {
+        wait::value(&what, READY_LIMIT, || {
             let running = process.is_running();
             async move {
                 if !running {
@@ -164,7 +165,7 @@ impl Cluster {
                 }
                 let ready = match node {
                     Node::Ingest => tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok(),
-                    _ => http::get(&format!("http://127.0.0.1:{port}/readyz")).await.is_ok(),
+                    _ => http::get_ok(&format!("http://127.0.0.1:{port}/readyz")).await.is_ok(),
                 };
                 ready.then_some(Ok(()))
             }

@@ -5,15 +5,13 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
-pub mod clip;
 pub mod cluster;
 pub mod compare;
 pub mod facts;
-pub mod http;
+pub mod imports;
+pub mod known_clip;
 pub mod load;
 pub mod playlist;
-pub mod process;
 pub mod publish;
 pub mod standalone;
 pub mod viewer;
-pub mod wait;

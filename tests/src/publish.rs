@@ -5,8 +5,9 @@ use std::path::Path;
 use anyhow::Result;
 use millrace_testkit::ffmpeg;
 
-use crate::clip::Clip;
-use crate::process::{Process, spawn};
+use crate::known_clip::Clip;
+use millrace_testkit::Process;
+use millrace_testkit::programs::spawn;
 
 /// Pushes `clip` to `url` at its own pace, unchanged. The process ends with the clip.
 pub fn push(clip: &Clip, url: &str, folder: &Path) -> Result<Process> {

@@ -8,8 +8,9 @@ use serde::Deserialize;
 use tempfile::TempDir;
 
 use crate::api::Api;
-use crate::process::{Process, millrace_command, spawn, tail};
-use crate::wait;
+use millrace_testkit::Process;
+use millrace_testkit::programs::{millrace_command, spawn, tail};
+use millrace_testkit::wait;
 
 /// Start-up on a busy two-core machine.
 const READY_LIMIT: Duration = Duration::from_secs(30);
@@ -122,7 +123,7 @@ async fn read_ready(process: &mut Process, file: PathBuf) -> Result<Ready> {
 
 /// Waits until the status of a livestream is `status`.
 pub async fn until_status(api: &Api, id: &str, status: &str, limit: Duration) -> Result<()> {
-    wait::until(&format!("status {status}"), limit, || async {
+    wait::value(&format!("status {status}"), limit, || async {
         (api.status(id).await.ok()?["status"] == status).then_some(())
     })
     .await

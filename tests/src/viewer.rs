@@ -10,7 +10,7 @@ use millrace_media::hls::checker::Checker;
 use tokio::task::JoinHandle;
 
 use crate::playlist::{Media, Multivariant, Segment};
-use crate::{http, wait};
+use millrace_testkit::{http, wait};
 
 /// Between two looks at a playlist; far below a segment, so that none slides out of the window unseen.
 const POLL: Duration = Duration::from_millis(150);
@@ -121,7 +121,7 @@ pub struct Viewer {
 impl Viewer {
     /// Opens the multivariant playlist (waiting for the stream to start) and follows what it names, in tasks of their own.
     pub async fn watch(hls_url: &str) -> Result<Self> {
-        let text = wait::until(&format!("{hls_url} to play"), START_LIMIT, || async {
+        let text = wait::value(&format!("{hls_url} to play"), START_LIMIT, || async {
             http::get_text(hls_url).await.ok()
         })
         .await?;
@@ -192,10 +192,10 @@ async fn fetch_new(track: &mut Track, playlist: &Media) -> Result<()> {
 async fn fetch_segment(track: &mut Track, segment: &Segment) -> Result<Bytes> {
     let init = http::resolve(&track.url, &segment.init)?;
     let url = http::resolve(&track.url, &segment.uri)?;
-    let bytes = wait::until(&url, START_LIMIT, || async { http::get(&url).await.ok() }).await?;
+    let bytes = wait::value(&url, START_LIMIT, || async { http::get_ok(&url).await.ok() }).await?;
     let known = track.segments.values().any(|(other, _)| other.init == segment.init);
     if !known {
-        let bytes = wait::until(&init, START_LIMIT, || async { http::get(&init).await.ok() }).await?;
+        let bytes = wait::value(&init, START_LIMIT, || async { http::get_ok(&init).await.ok() }).await?;
         parse_init(&bytes).with_context(|| init.clone())?;
     }
     Ok(bytes)

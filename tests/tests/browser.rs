@@ -5,8 +5,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use millrace_tests::clip::{Clip, ClipSpec, seconds};
-use millrace_tests::process::{spawn, tail};
+use millrace_testkit::programs::{spawn, tail};
+use millrace_tests::known_clip::{Clip, ClipSpec, seconds};
 use millrace_tests::publish::push;
 use millrace_tests::standalone::Standalone;
 

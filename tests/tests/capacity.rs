@@ -8,12 +8,12 @@ use millrace_codec::H264Decoder;
 use millrace_media::container::flv::FlvVideo;
 use millrace_media::container::flv::file::{Reader, TagKind};
 use millrace_testkit::clip::read_number;
-use millrace_tests::clip::{Clip, seconds};
+use millrace_testkit::wait;
 use millrace_tests::cluster::{Cluster, Node};
 use millrace_tests::compare::same;
+use millrace_tests::known_clip::{Clip, seconds};
 use millrace_tests::publish::push;
 use millrace_tests::viewer::Viewer;
-use millrace_tests::wait;
 
 /// The session waits 300 ms for bids and tells control at its next renewal.
 const DEGRADED_LIMIT: Duration = Duration::from_secs(10);
@@ -28,7 +28,7 @@ async fn a_stream_without_a_worker_waits_and_loses_nothing() -> Result<()> {
     let live = api.create("no worker yet").await?;
     let mut encoder = push(&clip, &live.push_url(), cluster.folder())?;
     let health = || async { Some(api.status(&live.id).await.ok()?["health"].clone()) };
-    wait::until("the status to say `degraded: no capacity`", DEGRADED_LIMIT, || async {
+    wait::value("the status to say `degraded: no capacity`", DEGRADED_LIMIT, || async {
         (health().await?["message"] == "degraded: no capacity").then_some(())
     })
     .await
@@ -37,7 +37,7 @@ async fn a_stream_without_a_worker_waits_and_loses_nothing() -> Result<()> {
     cluster.start_node(Node::Transcode(1)).await?;
     let viewer =
         Viewer::watch(&cluster.hls_url(1, &live.playback_id)).await.with_context(|| cluster.tails())?;
-    wait::until("the status to be well again", DEGRADED_LIMIT, || async {
+    wait::value("the status to be well again", DEGRADED_LIMIT, || async {
         (health().await?["state"] == "ok").then_some(())
     })
     .await?;

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use millrace_tests::process::millrace_command;
+use millrace_testkit::programs::millrace_command;
 
 fn read(path: &str) -> String {
     std::fs::read_to_string(Path::new("..").join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))

@@ -5,11 +5,11 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use millrace_tests::clip::{Clip, seconds};
+use millrace_testkit::programs::tail;
 use millrace_tests::cluster::{Cluster, Node, Programs};
 use millrace_tests::compare::same;
 use millrace_tests::facts::Facts;
-use millrace_tests::process::tail;
+use millrace_tests::known_clip::{Clip, seconds};
 use millrace_tests::publish::push;
 use millrace_tests::viewer::{Recording, Track, Viewer};
 

@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
+use millrace_testkit::programs::tail;
+use millrace_testkit::{http, wait};
 use millrace_tests::api::Livestream;
-use millrace_tests::clip::{Clip, seconds};
 use millrace_tests::compare::{beginning, same};
+use millrace_tests::known_clip::{Clip, seconds};
 use millrace_tests::playlist::{Media, Multivariant};
-use millrace_tests::process::tail;
 use millrace_tests::publish::push;
 use millrace_tests::standalone::Standalone;
 use millrace_tests::viewer::{Recording, Viewer};
-use millrace_tests::{http, wait};
 
 /// Segments on disk before the server dies.
 const BEFORE: usize = 3;
@@ -41,7 +41,7 @@ async fn serve_some(hls_url: &str) -> Result<Served> {
     let main = Multivariant::parse(&http::get_text(hls_url).await?)?;
     let video = http::resolve(hls_url, main.variants.first().context("no variant")?)?;
     let audio = http::resolve(hls_url, main.audio.first().context("no audio")?)?;
-    wait::until("an open segment with some parts", CLIP_LIMIT, || async {
+    wait::value("an open segment with some parts", CLIP_LIMIT, || async {
         let playlist = Media::parse(&http::get_text(&video).await.ok()?).ok()?;
         let complete = playlist.segments.iter().filter(|segment| !segment.gap).count();
         (complete >= BEFORE && playlist.open_parts >= OPEN_PARTS).then_some(())
@@ -55,7 +55,7 @@ async fn serve_some(hls_url: &str) -> Result<Served> {
         let parts = playlist.parts.iter().map(String::as_str).filter(|part| !is_nobodys(part));
         for reference in named.chain(parts) {
             let url = http::resolve(&url, reference)?;
-            let bytes = http::get(&url).await.with_context(|| url.clone())?;
+            let bytes = http::get_ok(&url).await.with_context(|| url.clone())?;
             served.bytes.insert(url, bytes);
         }
         served.complete.extend(media.map(|segment| segment.msn));
@@ -74,7 +74,7 @@ impl Served {
     async fn check(&self) -> Result<()> {
         let open = format!("/{}.", self.open);
         for (url, bytes) in &self.bytes {
-            match http::get(url).await {
+            match http::get_ok(url).await {
                 Ok(now) => ensure!(now == bytes, "{url}: other bytes than before"),
                 Err(error) => ensure!(url.contains(&open), "{url}: {error:#}"),
             }
@@ -148,7 +148,7 @@ async fn after_a_kill_without_a_publisher_the_playlist_goes_on_and_ends() -> Res
     let Restarted { server, clip, live, viewer, served } = Restarted::while_watched().await?;
 
     // Nothing is shown until control has closed the log above everything that was.
-    wait::until("a playlist after the restart", RETURN_LIMIT, || async {
+    wait::value("a playlist after the restart", RETURN_LIMIT, || async {
         http::get_text(&live.hls_url).await.ok()
     })
     .await?;

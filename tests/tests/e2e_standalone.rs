@@ -5,10 +5,11 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use millrace_tests::clip::{Clip, ClipSpec, seconds};
+use millrace_testkit::Process;
+use millrace_testkit::http;
+use millrace_testkit::programs::tail;
 use millrace_tests::compare::{beginning, same};
-use millrace_tests::http;
-use millrace_tests::process::{Process, tail};
+use millrace_tests::known_clip::{Clip, ClipSpec, seconds};
 use millrace_tests::publish::push;
 use millrace_tests::standalone::Standalone;
 use millrace_tests::viewer::{Recording, Viewer};
@@ -115,7 +116,7 @@ async fn media_is_served_as_caches_and_players_want_it() -> Result<()> {
     let _encoder = push(&clip, &live.push_url(), server.folder())?;
     let url = first_segment(&live.hls_url).await?;
 
-    let whole = http::client().get(&url).header("Origin", "http://elsewhere.example").send().await?;
+    let whole = http::shared_client().get(&url).header("Origin", "http://elsewhere.example").send().await?;
     ensure!(whole.status() == StatusCode::OK, "{}", whole.status());
     let header =
         |name: &str| whole.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -126,12 +127,12 @@ async fn media_is_served_as_caches_and_players_want_it() -> Result<()> {
     let body = whole.bytes().await?;
     ensure!(length == body.len().to_string(), "content-length {length} of {} bytes", body.len());
 
-    let head = http::client().head(&url).send().await?;
+    let head = http::shared_client().head(&url).send().await?;
     ensure!(head.status() == StatusCode::OK, "HEAD: {}", head.status());
-    let range = http::client().get(&url).header("Range", "bytes=10-19").send().await?;
+    let range = http::shared_client().get(&url).header("Range", "bytes=10-19").send().await?;
     ensure!(range.status() == StatusCode::PARTIAL_CONTENT, "Range: {}", range.status());
     ensure!(range.bytes().await? == body[10..20], "other bytes by range");
-    let missing = http::client().get(url.replace(".m4s", "9.m4s")).send().await?;
+    let missing = http::shared_client().get(url.replace(".m4s", "9.m4s")).send().await?;
     ensure!(missing.status() == StatusCode::NOT_FOUND, "a missing segment: {}", missing.status());
     Ok(())
 }
@@ -139,7 +140,7 @@ async fn media_is_served_as_caches_and_players_want_it() -> Result<()> {
 async fn first_segment(hls_url: &str) -> Result<String> {
     use millrace_tests::playlist::{Media, Multivariant};
     let what = format!("a segment of {hls_url}");
-    millrace_tests::wait::until(&what, Duration::from_secs(20), || async {
+    millrace_testkit::wait::value(&what, Duration::from_secs(20), || async {
         let main = Multivariant::parse(&http::get_text(hls_url).await.ok()?).ok()?;
         let url = http::resolve(hls_url, main.variants.first()?).ok()?;
         let media = Media::parse(&http::get_text(&url).await.ok()?).ok()?;

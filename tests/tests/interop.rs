@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use millrace_testkit::ffmpeg::decode_cleanly;
-use millrace_tests::process::{spawn, tail};
+use millrace_testkit::programs::{spawn, tail};
 use millrace_tests::standalone::Standalone;
 use millrace_tests::viewer::Viewer;
 

@@ -4,7 +4,7 @@
 use std::process::Output;
 
 use anyhow::{Context, Result, ensure};
-use millrace_tests::process::{millrace_command, node_command};
+use millrace_testkit::programs::{millrace_command, node_command};
 
 const ROLES: [&str; 4] = ["ingest", "transcode", "edge", "control"];
 

@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use bytes::Bytes;
 use reqwest::header::HeaderMap;
 
@@ -51,4 +52,31 @@ pub async fn fetch(request: reqwest::RequestBuilder) -> anyhow::Result<Answer> {
     let answer = request.send().await?;
     let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
     Ok(Answer { status, headers, body: answer.bytes().await? })
+}
+
+/// The HTTP client that the tests of this process share; it keeps connections alive.
+pub fn shared_client() -> &'static reqwest::Client {
+    static CLIENT: OnceLock<reqwest::Client> = OnceLock::new();
+    CLIENT.get_or_init(client)
+}
+
+/// Fetches `url` with the shared client and returns the body of a 200 answer.
+///
+/// # Errors
+/// Any other status fails with the status and the answer's text.
+pub async fn get_ok(url: &str) -> anyhow::Result<Bytes> {
+    let answer = fetch(shared_client().get(url)).await.with_context(|| format!("GET {url}"))?;
+    anyhow::ensure!(answer.status == 200, "GET {url}: {}: {}", answer.status, answer.text());
+    Ok(answer.body)
+}
+
+/// Fetches `url` as [`get_ok`] does and returns the body as UTF-8 text.
+pub async fn get_text(url: &str) -> anyhow::Result<String> {
+    String::from_utf8(get_ok(url).await?.to_vec()).with_context(|| format!("{url} is not UTF-8"))
+}
+
+/// Resolves a playlist's reference against the playlist's own URL (RFC 3986, section 5.2).
+pub fn resolve(base: &str, reference: &str) -> anyhow::Result<String> {
+    let base = reqwest::Url::parse(base).with_context(|| format!("URL {base}"))?;
+    Ok(base.join(reference).with_context(|| format!("reference {reference}"))?.to_string())
 }

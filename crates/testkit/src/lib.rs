@@ -11,6 +11,7 @@ pub mod ffmpeg;
 pub mod http;
 pub mod ports;
 pub mod process;
+pub mod programs;
 pub mod servers;
 pub mod wait;
 

@@ -29,3 +29,22 @@ pub fn some<T>(timeout: Duration, mut look: impl AsyncFnMut() -> Option<T>) -> i
         }
     }
 }
+
+/// Calls `check` until it returns a value, and returns that value.
+///
+/// # Errors
+/// After `limit` it fails with a message that names `what` was waited for.
+pub async fn value<T, F, Fut>(what: &str, limit: Duration, mut check: F) -> anyhow::Result<T>
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Option<T>>,
+{
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(value) = check().await {
+            return Ok(value);
+        }
+        anyhow::ensure!(Instant::now() < deadline, "waited {limit:?} in vain for {what}");
+        sleep(POLL).await;
+    }
+}

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
-use millrace_tests::clip::Clip;
+use millrace_tests::known_clip::Clip;
 use millrace_tests::load::publisher::{Reel, Tally, publish};
 
 #[derive(Parser)]

@@ -7,8 +7,8 @@ use anyhow::{Context, Result};
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::http;
 use crate::playlist::{Media, Multivariant};
+use millrace_testkit::http;
 
 /// A playlist that is not there yet, or an answer without news, is asked again after this.
 const RETRY: Duration = Duration::from_millis(100);
@@ -78,7 +78,7 @@ pub async fn follow(url: &str, tally: &Tally, mut got: impl FnMut(&str, Bytes)) 
         }
         for uri in fresh {
             let uri = http::resolve(url, uri)?;
-            match http::get(&uri).await {
+            match http::get_ok(&uri).await {
                 Ok(bytes) => {
                     tally.media.fetch_add(1, Ordering::Relaxed);
                     tally.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);

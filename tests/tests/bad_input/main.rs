@@ -9,14 +9,15 @@ mod peer;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use millrace_testkit::Process;
+use millrace_testkit::programs::tail;
+use millrace_testkit::{http, wait};
 use millrace_tests::api::{Api, Livestream};
-use millrace_tests::clip::{Clip, seconds};
 use millrace_tests::compare::same;
-use millrace_tests::process::{Process, tail};
+use millrace_tests::known_clip::{Clip, seconds};
 use millrace_tests::publish::push;
 use millrace_tests::standalone::{Standalone, address};
 use millrace_tests::viewer::Viewer;
-use millrace_tests::{http, wait};
 use peer::{Peer, connect_from};
 use reqwest::Method;
 use serde_json::json;
@@ -176,7 +177,7 @@ async fn a_thousand_silent_peers_take_their_address_its_places_and_nobody_elses(
     ensure!(refused == IDLE_PEERS - PER_ADDRESS, "{refused} of {IDLE_PEERS} were turned away");
     ensure!(counter(&server, turned_away, "").await? == refused, "another limit was reached too");
     // Counted once each has been closed, which its peer may see first.
-    wait::until("the accepted ones to be closed for their silence", CLOSE_LIMIT, || async {
+    wait::value("the accepted ones to be closed for their silence", CLOSE_LIMIT, || async {
         let closed = counter(&server, "millrace_ingest_closed_total", "reason=\"timeout\"").await.ok()?;
         (closed == PER_ADDRESS).then_some(())
     })

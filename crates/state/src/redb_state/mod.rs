@@ -6,7 +6,7 @@ mod writer;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use redb::Database;
@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::key::{check_key, check_prefix};
 use crate::{Record, SCAN_PAGE, StateError, StateStore, Tx, Version, Versioned};
 use sets::Sets;
+use table::unix_ms;
 use writer::Order;
 
 /// Commits that may wait for the writer; more push back on their callers.
@@ -22,11 +23,6 @@ const WRITER_QUEUE: usize = 256;
 /// Pages of the file kept in memory: what is read often (streams, claims, newest segments) is far less, and a long index
 /// of recordings must not fill the memory. The library's own default is 1 GB.
 const CACHE_BYTES: usize = 8 << 20;
-
-/// Milliseconds of the wall clock since 1970: what expiry times are kept in, for they outlive the process.
-fn unix_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
-}
 
 /// A redb file. Every commit is on the disk (`fsync`) before it returns; commits that wait together share one
 /// flush. Expiring sets live in memory: viewers announce themselves again within seconds of a restart.

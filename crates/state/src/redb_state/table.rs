@@ -1,5 +1,7 @@
 //! How records lie in the file.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use bytes::Bytes;
 use redb::{Database, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction};
 
@@ -16,6 +18,11 @@ const FORMAT: &str = "format";
 const FORMAT_NOW: u64 = 1;
 
 pub(super) type Records<'a> = Table<'a, &'static str, (u64, u64, &'static [u8])>;
+
+/// Returns the wall clock in milliseconds since 1970. Expiry times are kept in it because they outlive the process.
+pub(super) fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
 
 fn live(expires: u64, now_ms: u64) -> bool {
     expires == 0 || expires > now_ms

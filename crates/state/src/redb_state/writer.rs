@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use redb::{Database, Durability};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{table, unix_ms};
+use super::table::{self, unix_ms};
 use crate::{StateError, Tx, Version};
 
 /// How many commits share one flush at most; bounds how long the first waits.

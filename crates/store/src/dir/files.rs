@@ -6,8 +6,8 @@ use std::ops::Range;
 use std::path::Path;
 use std::time::SystemTime;
 
+use super::layout::{Layout, META_DIR, SyncPolicy, TMP_DIR};
 use super::meta::{self, Trailer};
-use super::{Inner, META_DIR, SyncPolicy, TMP_DIR};
 use crate::{Meta, ObjectInfo, StoreError};
 use millrace_buf::ByteChain;
 
@@ -42,14 +42,14 @@ pub(super) fn prepare(root: &Path) -> Result<(), StoreError> {
 }
 
 /// Writes and removes a small file.
-pub(super) fn probe(inner: &Inner) -> Result<(), StoreError> {
+pub(super) fn probe(inner: &Layout) -> Result<(), StoreError> {
     let path = inner.tmp();
     fs::write(&path, b"ready")
         .and_then(|()| fs::remove_file(&path))
         .map_err(|error| StoreError::unavailable(error.to_string()))
 }
 
-pub(super) fn put(inner: &Inner, key: &str, mut body: ByteChain, meta: &Meta) -> Result<(), StoreError> {
+pub(super) fn put(inner: &Layout, key: &str, mut body: ByteChain, meta: &Meta) -> Result<(), StoreError> {
     let in_file = meta::is_bmff(key);
     let guessed = *meta == meta::guessed(key);
     let mut work = || -> io::Result<()> {
@@ -70,7 +70,7 @@ pub(super) fn put(inner: &Inner, key: &str, mut body: ByteChain, meta: &Meta) ->
 }
 
 /// Writes `body` beside and renames it to `path`.
-fn place(inner: &Inner, body: &ByteChain, path: &Path) -> io::Result<()> {
+fn place(inner: &Layout, body: &ByteChain, path: &Path) -> io::Result<()> {
     let tmp = inner.tmp();
     let done = write(inner.sync, body, &tmp).and_then(|()| rename(&tmp, path));
     if done.is_err() {
@@ -137,7 +137,7 @@ impl Opened {
     }
 }
 
-pub(super) fn open(inner: &Inner, key: &str) -> Result<Opened, StoreError> {
+pub(super) fn open(inner: &Layout, key: &str) -> Result<Opened, StoreError> {
     let work = || -> io::Result<Opened> {
         let mut file = File::open(inner.object(key))?;
         let stat = file.metadata()?;
@@ -157,7 +157,7 @@ pub(super) fn open(inner: &Inner, key: &str) -> Result<Opened, StoreError> {
     })
 }
 
-fn side_meta(inner: &Inner, key: &str) -> io::Result<Meta> {
+fn side_meta(inner: &Layout, key: &str) -> io::Result<Meta> {
     match fs::read(inner.side(key)) {
         Ok(json) => Ok(meta::from_json(&json).unwrap_or_else(|| meta::guessed(key))),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(meta::guessed(key)),
@@ -184,7 +184,7 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
     }
 }
 
-pub(super) fn delete(inner: &Inner, key: &str) -> Result<(), StoreError> {
+pub(super) fn delete(inner: &Layout, key: &str) -> Result<(), StoreError> {
     let path = inner.object(key);
     if path.is_dir() {
         return Ok(());

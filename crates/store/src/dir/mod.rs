@@ -1,35 +1,22 @@
 //! A directory as an object store.
 
 mod files;
+mod layout;
 mod meta;
 mod walk;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use millrace_buf::ByteChain;
 
+use self::layout::Layout;
+pub use self::layout::SyncPolicy;
 use crate::key::{check_key, check_prefix};
 use crate::{ByteRange, LIST_PAGE, ListPage, Meta, Object, ObjectInfo, ObjectStore, StoreError};
-
-/// What is forced to the disk before a `put` returns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum SyncPolicy {
-    /// Nothing. The object survives the death of this process at any moment; a power cut may take the last
-    /// seconds, but never leaves part of an object under its key on journalling file systems.
-    #[default]
-    ProcessCrash,
-    /// The object's bytes and its directory entry: it survives a power cut too, at one disk flush per object.
-    PowerLoss,
-}
-
-/// Where unfinished objects lie; no key begins with a dot.
-const TMP_DIR: &str = ".tmp";
-/// Where the metadata lies of objects that can't carry it themselves.
-const META_DIR: &str = ".meta";
 
 /// Objects as files below a root directory, the key being the path.
 ///
@@ -39,29 +26,7 @@ const META_DIR: &str = ".meta";
 /// `.meta/` unless the file name says it all.
 #[derive(Debug, Clone)]
 pub struct DirStore {
-    inner: Arc<Inner>,
-}
-
-#[derive(Debug)]
-struct Inner {
-    root: PathBuf,
-    sync: SyncPolicy,
-    next_tmp: AtomicU64,
-}
-
-impl Inner {
-    fn object(&self, key: &str) -> PathBuf {
-        self.root.join(key)
-    }
-
-    fn side(&self, key: &str) -> PathBuf {
-        self.root.join(META_DIR).join(key)
-    }
-
-    fn tmp(&self) -> PathBuf {
-        let number = self.next_tmp.fetch_add(1, Ordering::Relaxed);
-        self.root.join(TMP_DIR).join(number.to_string())
-    }
+    inner: Arc<Layout>,
 }
 
 impl DirStore {
@@ -70,7 +35,7 @@ impl DirStore {
     /// One process at a time may have it open.
     pub async fn open(root: impl AsRef<Path>, sync: SyncPolicy) -> Result<Self, StoreError> {
         let root = root.as_ref().to_path_buf();
-        let inner = Arc::new(Inner { root, sync, next_tmp: AtomicU64::new(0) });
+        let inner = Arc::new(Layout { root, sync, next_tmp: AtomicU64::new(0) });
         let store = Self { inner };
         store.run(|inner| files::prepare(&inner.root)).await?;
         Ok(store)
@@ -84,7 +49,7 @@ impl DirStore {
 
     async fn run<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Inner) -> Result<T, StoreError> + Send + 'static,
+        work: impl FnOnce(&Layout) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let inner = self.inner.clone();
         match tokio::task::spawn_blocking(move || work(&inner)).await {

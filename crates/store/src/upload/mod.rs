@@ -1,5 +1,6 @@
 //! The bounded spill between the live path and the store.
 
+mod model;
 mod queue;
 
 use std::sync::Arc;
@@ -8,64 +9,10 @@ use std::time::Duration;
 use millrace_buf::ByteChain;
 use tokio::sync::{oneshot, watch};
 
+pub use self::model::{Completed, UploadError, UploadStats, UploaderConfig};
+use self::queue::{Item, Shared};
 use crate::key::check_key;
-use crate::{Meta, RetryPolicy, SharedStore, StoreError};
-use queue::{Item, Shared};
-
-/// Bounds and pace of an [`Uploader`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct UploaderConfig {
-    /// Bytes that may wait, those being sent included.
-    pub max_bytes: usize,
-    /// Objects that may wait, those being sent included.
-    pub max_objects: usize,
-    /// Objects sent at the same time.
-    pub parallel: usize,
-    /// For one attempt; a store slower than this is away.
-    pub attempt_timeout: Duration,
-    /// Pauses between attempts. `attempts` bounds those that the store denies; an absent store is tried for as
-    /// long as the object may wait.
-    pub retry: RetryPolicy,
-}
-
-impl Default for UploaderConfig {
-    /// 256 MiB or 20 000 objects: 10 min of a 2.5 Mb/s stream, or half a minute of twenty; 16 at a time.
-    fn default() -> Self {
-        Self {
-            max_bytes: 256 * 1024 * 1024,
-            max_objects: 20_000,
-            parallel: 16,
-            attempt_timeout: Duration::from_secs(20),
-            retry: RetryPolicy::default(),
-        }
-    }
-}
-
-/// Why an object did not get into the store.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum UploadError {
-    /// Dropped to make room for newer objects while the store was away.
-    #[error("dropped from the full upload queue")]
-    Dropped,
-    /// No room: it is larger than the queue, or everything that waits is essential.
-    #[error("upload queue is full")]
-    Full,
-    /// The store will not take it.
-    #[error(transparent)]
-    Refused(#[from] StoreError),
-    /// The uploader was dropped.
-    #[error("uploader is closed")]
-    Closed,
-}
-
-/// An object that is in the store now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Completed {
-    /// Attempts it took.
-    pub attempts: u32,
-    /// From submission to the store's answer.
-    pub took: Duration,
-}
+use crate::{Meta, SharedStore, StoreError};
 
 /// Tells when one object is in the store. Dropping it does not stop the upload.
 #[derive(Debug)]
@@ -76,23 +23,6 @@ impl UploadTicket {
     pub async fn done(self) -> Result<Completed, UploadError> {
         self.0.await.unwrap_or(Err(UploadError::Closed))
     }
-}
-
-/// What an uploader holds, and has done since it started.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct UploadStats {
-    /// Objects waiting or being sent.
-    pub objects: usize,
-    /// Their bytes.
-    pub bytes: usize,
-    /// Objects stored.
-    pub stored: u64,
-    /// Attempts that failed.
-    pub failed_attempts: u64,
-    /// Objects dropped for want of room.
-    pub dropped: u64,
-    /// Objects the store would not take.
-    pub refused: u64,
 }
 
 /// Puts objects into the store behind the live path's back.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use millrace_buf::ByteChain;
 use tokio::sync::{Notify, oneshot, watch};
 
-use super::{Completed, UploadError, UploadStats, UploaderConfig};
+use super::model::{Completed, UploadError, UploadStats, UploaderConfig};
 use crate::{Meta, StoreError};
 
 pub(super) struct Item {

@@ -10,11 +10,11 @@ use bytes::Bytes;
 use millrace_media::container::cmaf::demux::parse_fragments;
 use millrace_media::container::flv::FlvVideo;
 use millrace_media::container::flv::file::TagKind;
+use millrace_testkit::{http, wait};
 use millrace_tests::cluster::{Cluster, Node};
 use millrace_tests::load::publisher::{Shot, Tally, publish};
 use millrace_tests::load::viewer::{self, follow, media_playlists};
 use millrace_tests::playlist::Media;
-use millrace_tests::{http, wait};
 use tokio::time::Instant;
 
 use crate::publishers::{reel, start_all};
@@ -112,7 +112,7 @@ async fn part_delays(push_url: &str, hls_url: &str, seconds: u64) -> Result<Vec<
         },
     ));
     let playlists =
-        wait::until("the stream", Duration::from_secs(20), || async { media_playlists(hls_url).await.ok() })
+        wait::value("the stream", Duration::from_secs(20), || async { media_playlists(hls_url).await.ok() })
             .await?;
     tokio::time::sleep(WARM_UP).await;
 
@@ -157,7 +157,7 @@ pub(crate) async fn failover() -> Result<Report> {
     let publisher =
         tokio::spawn(publish(live.push_url(), reel().await?, Duration::ZERO, tally.clone(), |_| {}));
     let playlists =
-        wait::until("the stream", Duration::from_secs(20), || async { media_playlists(&hls_url).await.ok() })
+        wait::value("the stream", Duration::from_secs(20), || async { media_playlists(&hls_url).await.ok() })
             .await?;
     let watching = Arc::new(viewer::Tally::default());
     let (url, counted) = (playlists[0].clone(), watching.clone());
@@ -213,7 +213,7 @@ pub(crate) async fn first_playlist() -> Result<Report> {
             tokio::spawn(publish(push_url.clone(), reel.clone(), Duration::ZERO, tally.clone(), move |_| {
                 noted.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(Instant::now);
             }));
-        wait::until("a playable playlist", Duration::from_secs(20), || playable(hls_url)).await?;
+        wait::value("a playable playlist", Duration::from_secs(20), || playable(hls_url)).await?;
         let playable = Instant::now();
         let began = first.lock().unwrap_or_else(PoisonError::into_inner).context("nothing was sent")?;
         starts.push((playable - began).as_secs_f64() * 1000.0);
@@ -236,7 +236,7 @@ async fn playable(hls_url: &str) -> Option<()> {
     for url in media_playlists(hls_url).await.ok()? {
         let playlist = Media::parse(&http::get_text(&url).await.ok()?).ok()?;
         let uri = http::resolve(&url, playlist.references().last()?).ok()?;
-        http::get(&uri).await.ok()?;
+        http::get_ok(&uri).await.ok()?;
     }
     Some(())
 }

@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use millrace_tests::clip::Clip;
-use millrace_tests::http::get;
+use millrace_testkit::http::get_ok;
+use millrace_tests::known_clip::Clip;
 use millrace_tests::load::publisher::{Reel, Tally, publish};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -56,7 +56,7 @@ async fn measure(subject: &Subject, reel: &Arc<Reel>, seconds: u64) -> Result<Co
     tokio::time::sleep(WARM_UP).await;
     // A player's first look: from here on the edge follows the stream.
     for url in &subject.hls_urls {
-        get(url).await?;
+        get_ok(url).await?;
     }
     let per_stream = |bytes: u64| bytes.saturating_sub(idle) as f64 / count;
     let (began, before, memory) = (Instant::now(), cpu_seconds(subject.pid)?, memory_bytes(subject.pid)?);

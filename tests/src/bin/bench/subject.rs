@@ -4,10 +4,11 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use millrace_testkit::Process;
+use millrace_testkit::programs::{spawn, tail};
+use millrace_testkit::wait;
 use millrace_tests::cluster::{Cluster, Node};
-use millrace_tests::process::{Process, spawn, tail};
 use millrace_tests::standalone::Standalone;
-use millrace_tests::wait;
 use tempfile::TempDir;
 
 /// A started server that takes publishers.
@@ -84,7 +85,7 @@ pub(crate) async fn nginx(hls: bool, publishers: usize) -> Result<Subject> {
     let mut command = Command::new("/usr/sbin/nginx");
     command.arg("-p").arg(folder.path()).arg("-c").arg(&file);
     let process = spawn("nginx", folder.path(), command)?;
-    wait::until("nginx", Duration::from_secs(10), || async {
+    wait::value("nginx", Duration::from_secs(10), || async {
         tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok()
     })
     .await

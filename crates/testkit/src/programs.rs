@@ -1,10 +1,11 @@
-//! Programs under test: where they are, and what they last said.
+//! The programs under test: where they lie, how they are started, and the end of their output.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
-pub use millrace_testkit::Process;
+use anyhow::{Context as _, Result, ensure};
+
+use crate::Process;
 
 /// Lines of a log that a failure shows.
 const LOG_TAIL_LINES: usize = 40;

@@ -1,0 +1,77 @@
+//! The limits of an uploader, what it counts, and how the upload of one object ends.
+
+use std::time::Duration;
+
+use crate::{RetryPolicy, StoreError};
+
+/// Bounds and pace of an [`Uploader`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UploaderConfig {
+    /// Bytes that may wait, those being sent included.
+    pub max_bytes: usize,
+    /// Objects that may wait, those being sent included.
+    pub max_objects: usize,
+    /// Objects sent at the same time.
+    pub parallel: usize,
+    /// For one attempt; a store slower than this is away.
+    pub attempt_timeout: Duration,
+    /// Pauses between attempts. `attempts` bounds those that the store denies; an absent store is tried for as
+    /// long as the object may wait.
+    pub retry: RetryPolicy,
+}
+
+impl Default for UploaderConfig {
+    /// 256 MiB or 20 000 objects: 10 min of a 2.5 Mb/s stream, or half a minute of twenty; 16 at a time.
+    fn default() -> Self {
+        Self {
+            max_bytes: 256 * 1024 * 1024,
+            max_objects: 20_000,
+            parallel: 16,
+            attempt_timeout: Duration::from_secs(20),
+            retry: RetryPolicy::default(),
+        }
+    }
+}
+
+/// Why an object did not get into the store.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UploadError {
+    /// Dropped to make room for newer objects while the store was away.
+    #[error("dropped from the full upload queue")]
+    Dropped,
+    /// No room: it is larger than the queue, or everything that waits is essential.
+    #[error("upload queue is full")]
+    Full,
+    /// The store will not take it.
+    #[error(transparent)]
+    Refused(#[from] StoreError),
+    /// The uploader was dropped.
+    #[error("uploader is closed")]
+    Closed,
+}
+
+/// An object that is in the store now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Completed {
+    /// Attempts it took.
+    pub attempts: u32,
+    /// From submission to the store's answer.
+    pub took: Duration,
+}
+
+/// The objects an uploader holds now, and its counts since it started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct UploadStats {
+    /// Objects waiting or being sent.
+    pub objects: usize,
+    /// Their bytes.
+    pub bytes: usize,
+    /// Objects stored.
+    pub stored: u64,
+    /// Attempts that failed.
+    pub failed_attempts: u64,
+    /// Objects dropped for want of room.
+    pub dropped: u64,
+    /// Objects the store would not take.
+    pub refused: u64,
+}
