@@ -8,8 +8,7 @@ use millrace_runtime::metrics::Unit;
 use millrace_wire::close_reason::CloseReason;
 use millrace_wire::ids::SessionId;
 use millrace_wire::message::control::{self, Kick};
-use millrace_wire::subjects;
-use serde::Serialize;
+use millrace_wire::{subjects, topic};
 use tracing::{info, warn};
 
 use crate::domain::claim::Claim;
@@ -51,7 +50,7 @@ impl Announcer {
     pub(crate) fn event(&self, claim: &Claim) {
         let Some(event) = &claim.event else { return };
         match control::encode(event) {
-            Ok(bytes) => self.events.append(subjects::events(event.stream), event.id(), bytes.into()),
+            Ok(bytes) => self.events.append(subjects::events(event.stream), event.id(), bytes),
             Err(error) => warn!(stream = %event.stream, %error, "lifecycle event not encoded; event dropped"),
         }
     }
@@ -61,8 +60,8 @@ impl Announcer {
         self.events.flush(limit).await
     }
 
-    fn publish<T: Serialize>(&self, subject: &str, body: &T) {
-        let sent = control::encode(body).map(|bytes| self.bus.publish(subject, bytes.into()));
+    fn publish<T: topic::Message>(&self, subject: &str, body: &T) {
+        let sent = control::encode(body).map(|bytes| self.bus.publish(subject, bytes));
         if let Ok(Err(error)) = sent {
             warn!(subject, %error, "message not published; it is repeated or made good later");
         }

@@ -12,7 +12,7 @@ use millrace_wire::catalog::PlaybackRecord;
 use millrace_wire::fact::StreamState;
 use millrace_wire::ids::{KeyHash, Rendition, StreamId, StreamKey, UnixMillis};
 use millrace_wire::message::announce::IndexFact;
-use millrace_wire::state_keys;
+use millrace_wire::{WireError, state_keys, topic, versioned};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
@@ -66,8 +66,8 @@ pub(crate) enum RepoError {
     Corrupt {
         /// The record's key.
         key: String,
-        /// The error of the JSON parser.
-        error: serde_json::Error,
+        /// The rule of the wire format that the record breaks.
+        error: WireError,
     },
 }
 
@@ -274,9 +274,8 @@ impl Repo {
         let key = state_keys::snapshot(id);
         retry!({
             let old = self.state.get(&key).await?;
-            let replaceable = |value: &[u8]| {
-                serde_json::from_slice(value).map_or(true, |old| may_replace(checkpoint, &old))
-            };
+            let replaceable =
+                |value: &[u8]| topic::decode(value).map_or(true, |old| may_replace(checkpoint, &old));
             if old.as_ref().is_some_and(|old| !replaceable(&old.value)) {
                 return Ok(());
             }
@@ -415,10 +414,10 @@ impl Repo {
 
 /// Parses the value of the record under `key`.
 pub(crate) fn read<T: DeserializeOwned>(key: &str, value: &[u8]) -> Result<T, RepoError> {
-    serde_json::from_slice(value).map_err(|error| RepoError::Corrupt { key: key.to_owned(), error })
+    versioned::decode(value).map_err(|error| RepoError::Corrupt { key: key.to_owned(), error })
 }
 
 /// Encodes a record. Control's records have no maps with non-text keys and no failing serializers.
 fn json<T: Serialize>(value: &T) -> Bytes {
-    serde_json::to_vec(value).map(Bytes::from).unwrap_or_default()
+    versioned::encode(value).map(Bytes::from).unwrap_or_default()
 }

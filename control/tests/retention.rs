@@ -24,7 +24,7 @@ use millrace_wire::ids::{
 use millrace_wire::message::announce::IndexFact;
 use millrace_wire::message::control::{ClaimGrant, ClaimReply, LeaseReply, RenewRequest, SealReport, encode};
 use millrace_wire::object_names::{self, ObjectKind, ObjectName};
-use millrace_wire::{state_keys, subjects};
+use millrace_wire::{state_keys, subjects, topic};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -77,7 +77,7 @@ impl Worker<'_> {
                     segment: segment(rendition.clone(), msn),
                 };
                 let key = state_keys::segment(fact.stream, &rendition, fact.epoch, msn);
-                let put = Tx::new().put(key, serde_json::to_vec(&fact).unwrap());
+                let put = Tx::new().put(key, topic::encode(&fact).unwrap());
                 self.state.commit(put).await.unwrap();
             }
         }
@@ -99,7 +99,7 @@ impl Worker<'_> {
             ..apply::empty(self.grant.broadcast)
         };
         let key = state_keys::snapshot(self.grant.stream);
-        self.state.commit(Tx::new().put(key, serde_json::to_vec(&checkpoint).unwrap())).await.unwrap();
+        self.state.commit(Tx::new().put(key, topic::encode(&checkpoint).unwrap())).await.unwrap();
     }
 
     fn slot(&self, msn: Msn) -> SegmentSlot {

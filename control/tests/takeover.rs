@@ -31,9 +31,9 @@ use millrace_wire::message::announce::{EpochAnnouncement, EpochPhase, IndexFact,
 use millrace_wire::message::control::{
     ClaimGrant, ClaimReply, LeaseReply, ReleaseRequest, SealReport, decode,
 };
-use millrace_wire::message::repair::{RepairReply, RepairRequest};
+use millrace_wire::message::repair::{RepairReply, RepairRequest, SnapshotRequest};
 use millrace_wire::object_names::{ObjectKind, ObjectName};
-use millrace_wire::{state_keys, subjects};
+use millrace_wire::{state_keys, subjects, topic};
 use reqwest::StatusCode;
 use serde_json::json;
 
@@ -146,8 +146,8 @@ impl Worker {
                     let request = request.unwrap();
                     let asked = RepairRequest::parse(&request.payload).unwrap();
                     let reply = self.author.repair(Millis(0), &asked);
-                    let reply = serde_json::to_vec(&reply).unwrap();
-                    self.bus.respond(request.reply.as_ref().unwrap(), reply.into()).unwrap();
+                    let reply = topic::encode(&reply).unwrap();
+                    self.bus.respond(request.reply.as_ref().unwrap(), reply).unwrap();
                     self.publish();
                 }
             }
@@ -163,8 +163,8 @@ impl Worker {
             worker: "worker-1".parse().ok(),
             degraded: None,
         };
-        let body = serde_json::to_vec(&announcement).unwrap();
-        self.bus.publish(&subjects::session(self.grant.stream), body.into()).unwrap();
+        let body = topic::encode(&announcement).unwrap();
+        self.bus.publish(&subjects::session(self.grant.stream), body).unwrap();
     }
 }
 
@@ -331,15 +331,19 @@ async fn publisher_is_away(backends: &Backends) {
     assert!(!shown.contains("ENDLIST"));
     let state = backends.state.clone().unwrap();
     let kept = state.get(&state_keys::snapshot(grant.stream)).await.unwrap().unwrap();
-    let kept: StreamState = serde_json::from_slice(&kept.value).unwrap();
+    let kept: StreamState = topic::decode(&kept.value).unwrap();
     assert!(kept.sealed && !kept.ended && kept.epoch > grant.epoch, "{kept:?}");
 
     // The publisher is back: nothing that was shown is used again.
     let back = granted(control.claim(key, 2).await);
     assert!(back.continues && back.epoch > kept.epoch);
     let wait = Duration::from_millis(300);
-    let known = backends.bus.gather(&subjects::snap(grant.stream), Bytes::new(), wait, 3).await.unwrap();
-    let known = known.iter().map(|reply| serde_json::from_slice::<StreamState>(reply).unwrap());
+    let known = backends
+        .bus
+        .gather(&subjects::snap(grant.stream), topic::encode(&SnapshotRequest {}).unwrap(), wait, 3)
+        .await
+        .unwrap();
+    let known = known.iter().map(|reply| topic::decode::<StreamState>(reply).unwrap());
     let base = known.max_by_key(|s| (s.epoch, s.seq)).unwrap();
     assert!(base.sealed && base.slots.back().unwrap().msn < back.first_msn, "{base:?}");
     let mut worker = Worker::on(base, backends.bus.clone(), back.clone());
@@ -383,11 +387,11 @@ async fn takeover_waits_while_a_session_with_a_lapsed_lease_answers() {
             let (message, body) = tokio::select! {
                 probe = asked.recv() => {
                     seen += 1;
-                    (probe.unwrap(), serde_json::to_vec(&reply).unwrap())
+                    (probe.unwrap(), topic::encode(&reply).unwrap())
                 }
-                snap = snaps.recv() => (snap.unwrap(), serde_json::to_vec(worker.author.view()).unwrap()),
+                snap = snaps.recv() => (snap.unwrap(), topic::encode(worker.author.view()).unwrap()),
             };
-            bus.respond(message.reply.as_ref().unwrap(), body.into()).unwrap();
+            bus.respond(message.reply.as_ref().unwrap(), body).unwrap();
         }
     };
     tokio::time::timeout(LIMIT, search).await.unwrap();
@@ -416,7 +420,7 @@ async fn takeover_rebuilds_the_state_from_the_index_after_a_crash() {
             segment: segment(grant.first_msn, n),
         };
         let key = state_keys::segment(grant.stream, &Rendition::audio(), grant.epoch, fact.segment.msn);
-        let put = Tx::new().put(key, serde_json::to_vec(&fact).unwrap());
+        let put = Tx::new().put(key, topic::encode(&fact).unwrap());
         backends.state.as_ref().unwrap().commit(put).await.unwrap();
     }
     control.node.drain().await;
@@ -459,11 +463,11 @@ async fn takeover_leaves_the_log_of_a_live_writer_alone() {
                 probe = probes.recv() => {
                     seen += 1;
                     let request = millrace_wire::message::repair::RepairRequest { ranges: Vec::new() };
-                    (probe.unwrap(), serde_json::to_vec(&worker.author.repair(Millis(0), &request)).unwrap())
+                    (probe.unwrap(), topic::encode(&worker.author.repair(Millis(0), &request)).unwrap())
                 }
-                snap = snaps.recv() => (snap.unwrap(), serde_json::to_vec(worker.author.view()).unwrap()),
+                snap = snaps.recv() => (snap.unwrap(), topic::encode(worker.author.view()).unwrap()),
             };
-            backends.bus.respond(message.reply.as_ref().unwrap(), body.into()).unwrap();
+            backends.bus.respond(message.reply.as_ref().unwrap(), body).unwrap();
         }
     };
     tokio::time::timeout(LIMIT, search).await.unwrap();

@@ -13,8 +13,8 @@ use millrace_state::SharedState;
 use millrace_wire::fact::{FactReader, StreamState};
 use millrace_wire::ids::{Epoch, Generation, PartIndex, StreamId};
 use millrace_wire::message::announce::{EpochAnnouncement, SessionAnnouncement};
-use millrace_wire::message::repair::{RepairReply, RepairRequest};
-use millrace_wire::{state_keys, subjects};
+use millrace_wire::message::repair::{RepairReply, RepairRequest, SnapshotRequest};
+use millrace_wire::{state_keys, subjects, topic};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -144,13 +144,12 @@ impl Shell {
         due.clamp(Duration::from_millis(1), LOOK)
     }
 
-    async fn announcement<T: serde::de::DeserializeOwned>(
+    async fn announcement<T: topic::Message>(
         &mut self,
         payload: &Bytes,
         input: impl FnOnce(T) -> Input,
     ) -> anyhow::Result<()> {
-        // Announcements are JSON with or without the version that control messages carry.
-        match serde_json::from_slice::<T>(payload) {
+        match topic::decode::<T>(payload) {
             Ok(announcement) => self.turn(input(announcement)).await,
             Err(error) => {
                 tracing::warn!(stream = %self.stream.id, %error, "announcement could not be read");
@@ -246,8 +245,9 @@ impl Shell {
         let (deps, sender, stream) = (self.deps.clone(), self.replies.0.clone(), self.stream.id);
         tokio::spawn(async move {
             let subject = subjects::snap(stream);
-            let gathered = deps.bus.gather(&subject, Bytes::new(), SNAPSHOT_WAIT, MAX_SNAPSHOTS).await;
-            let read = |reply: Bytes| serde_json::from_slice::<StreamState>(&reply).ok();
+            let Ok(ask) = topic::encode(&SnapshotRequest {}) else { return };
+            let gathered = deps.bus.gather(&subject, ask, SNAPSHOT_WAIT, MAX_SNAPSHOTS).await;
+            let read = |reply: Bytes| topic::decode::<StreamState>(&reply).ok();
             let mut found: Vec<_> = gathered.unwrap_or_default().into_iter().filter_map(read).collect();
             if found.iter().all(|s| s.slots.is_empty()) {
                 found.extend(stored(&deps.state, stream).await);
@@ -264,20 +264,20 @@ impl Shell {
     /// What this feed has folded is worth having for a session whose stream's last author is gone.
     fn answer_snapshot(&self, reply: Option<&str>) {
         let (Some(snapshot), Some(reply)) = (self.feed.snapshot(), reply) else { return };
-        if let Ok(snapshot) = serde_json::to_vec(snapshot)
-            && let Err(error) = self.deps.bus.respond(reply, snapshot.into())
+        if let Ok(snapshot) = topic::encode(snapshot)
+            && let Err(error) = self.deps.bus.respond(reply, snapshot)
         {
             tracing::debug!(stream = %self.stream.id, %error, "snapshot not sent");
         }
     }
 
     fn repair(&self, epoch: Epoch, generation: Generation, request: &RepairRequest) {
-        let Ok(request) = serde_json::to_vec(request) else { return };
+        let Ok(request) = topic::encode(request) else { return };
         let (bus, sender) = (self.deps.bus.clone(), self.replies.0.clone());
         let subject = subjects::ring_live(self.stream.id, epoch, generation);
         tokio::spawn(async move {
-            let Ok(reply) = bus.request(&subject, request.into(), REPAIR_WAIT).await else { return };
-            if let Ok(reply) = serde_json::from_slice::<RepairReply>(&reply) {
+            let Ok(reply) = bus.request(&subject, request, REPAIR_WAIT).await else { return };
+            if let Ok(reply) = topic::decode::<RepairReply>(&reply) {
                 let _ = sender.send(Input::RepairReply(epoch, generation, reply)).await;
             }
         });
@@ -311,7 +311,7 @@ impl Drop for Shell {
 async fn stored(state: &SharedState, stream: StreamId) -> Option<StreamState> {
     let key = state_keys::snapshot(stream);
     match tokio::time::timeout(STORED_WAIT, state.get(&key)).await {
-        Ok(Ok(record)) => serde_json::from_slice(&record?.value).ok().map(checkpoint::base),
+        Ok(Ok(record)) => topic::decode(&record?.value).ok().map(checkpoint::base),
         Ok(Err(error)) => {
             tracing::warn!(%stream, %error, "the stored state could not be read");
             None

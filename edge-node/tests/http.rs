@@ -24,7 +24,7 @@ use millrace_state::{RedbState, SharedState, StateStore, Tx};
 use millrace_store::{DirStore, Meta, SharedStore, SyncPolicy};
 use millrace_wire::fact::MediaDuration;
 use millrace_wire::ids::{PlaybackId, Rendition, StreamId};
-use millrace_wire::state_keys;
+use millrace_wire::{state_keys, topic};
 
 const PARTS: u32 = 10;
 const PART_MS: u64 = 200;
@@ -305,7 +305,7 @@ async fn leave(world: &World, author: LogWriter, msns: std::ops::Range<u64>) {
 
 async fn keep(world: &World, author: &LogWriter) {
     let rest = checkpoint::at_rest(&author.view(), &BTreeSet::new(), 600);
-    let tx = Tx::new().put(state_keys::snapshot(world.stream), serde_json::to_vec(&rest).unwrap());
+    let tx = Tx::new().put(state_keys::snapshot(world.stream), topic::encode(&rest).unwrap());
     world.state.commit(tx).await.unwrap();
 }
 

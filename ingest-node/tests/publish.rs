@@ -10,7 +10,7 @@ use millrace_wire::close_reason::CloseReason;
 use millrace_wire::message::control::PublishLimits;
 use millrace_wire::message::media::{MediaMessage, MediaReader, Track, UnitKind};
 use millrace_wire::message::repair::{RepairReply, RepairRequest};
-use millrace_wire::subjects;
+use millrace_wire::{subjects, topic};
 use support::{
     Consumer, FakeControl, LIMIT, Pusher, World, check_order, config, eventually, frames, node, pushed, tags,
 };
@@ -132,11 +132,10 @@ async fn a_repair_request_gets_exactly_the_lost_messages_again() {
     consumer.until(|messages| frames(messages, Track::Video).len() >= 150).await;
     let epoch = consumer.messages[0].epoch;
     let mut repairs = world.bus.subscribe(&subjects::repair_media(stream, epoch), 1_000).await.unwrap();
-    let request =
-        serde_json::to_vec(&RepairRequest { ranges: vec![(3, 5), (9, 9), (100_000, 100_001)] }).unwrap();
+    let request = topic::encode(&RepairRequest { ranges: vec![(3, 5), (9, 9), (100_000, 100_001)] }).unwrap();
     let subject = subjects::ring_media(stream, epoch);
     let reply = world.bus.request(&subject, request.into(), LIMIT).await.unwrap();
-    let reply: RepairReply = serde_json::from_slice(&reply).unwrap();
+    let reply: RepairReply = topic::decode(&reply).unwrap();
     assert_eq!(reply.oldest, Some(0));
     assert!(reply.next >= consumer.messages.len() as u64);
     let mut reader = MediaReader::default();

@@ -14,8 +14,9 @@ use millrace_testkit::ClipSpec;
 use millrace_wire::fact::{Fact, Gap, MediaDuration, StreamState};
 use millrace_wire::ids::{FactSeq, NodeId};
 use millrace_wire::message::announce::{Degraded, SessionAnnouncement};
-use millrace_wire::message::job::{Bid, Grant, GrantOrder, Heartbeat, Offer};
-use millrace_wire::subjects;
+use millrace_wire::message::job::{Bid, Grant, GrantOrder, Heartbeat, Offer, WorkerFree};
+use millrace_wire::message::repair::SnapshotRequest;
+use millrace_wire::{subjects, topic};
 use support::{Consumer, LIMIT, Pusher, World, eventually, tags};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -39,19 +40,19 @@ impl FakeWorker {
         let (granted, grant) = watch::channel(None);
         let (done, is_done) = watch::channel(false);
         let bus = bus.clone();
-        bus.publish(subjects::JOBS_FREE, Bytes::new()).unwrap();
+        bus.publish(subjects::JOBS_FREE, topic::encode(&WorkerFree {}).unwrap()).unwrap();
         let task = tokio::spawn(async move {
             let mut beat = tokio::time::interval(Duration::from_millis(200));
             let mut sealed = false;
             loop {
                 tokio::select! {
                     Some(offer) = offers.recv() => {
-                        let offer: Offer = serde_json::from_slice(&offer.payload).unwrap();
+                        let offer: Offer = topic::decode(&offer.payload).unwrap();
                         let bid = Bid { round: offer.round, node: node.clone(), free: 1, continuing: false };
                         tell(&bus, &subjects::jobs_bid(offer.session), &bid);
                     }
                     Some(order) = orders.recv() => {
-                        let order: GrantOrder = serde_json::from_slice(&order.payload).unwrap();
+                        let order: GrantOrder = topic::decode(&order.payload).unwrap();
                         if let GrantOrder::Grant(grant) = order {
                             granted.send_replace(Some(*grant));
                         }
@@ -100,8 +101,8 @@ impl Drop for FakeWorker {
     }
 }
 
-fn tell(bus: &SharedBus, subject: &str, body: &impl serde::Serialize) {
-    bus.publish(subject, serde_json::to_vec(body).unwrap().into()).unwrap();
+fn tell(bus: &SharedBus, subject: &str, body: &impl topic::Message) {
+    bus.publish(subject, topic::encode(body).unwrap()).unwrap();
 }
 
 /// Publishes the log of a worker that reports two missing segments and seals the epoch.
@@ -145,11 +146,15 @@ async fn a_session_ends_once_its_worker_has_stored_every_segment() {
     assert_eq!((grant.open.discontinuity_sequence.0, grant.open.lead_gaps), (7, 1));
     let mut announcements = world.bus.subscribe(&subjects::session(stream), 64).await.unwrap();
     let told = tokio::time::timeout(LIMIT, announcements.recv()).await.unwrap().unwrap();
-    let told: SessionAnnouncement = serde_json::from_slice(&told.payload).unwrap();
+    let told: SessionAnnouncement = topic::decode(&told.payload).unwrap();
     assert_eq!((told.generation, told.epoch), (Some(grant.generation), grant.epoch));
     // A reader that starts without state gets the newest one.
-    let snapshot = world.bus.request(&subjects::snap(stream), Bytes::new(), LIMIT).await.unwrap();
-    serde_json::from_slice::<StreamState>(&snapshot).unwrap();
+    let snapshot = world
+        .bus
+        .request(&subjects::snap(stream), topic::encode(&SnapshotRequest {}).unwrap(), LIMIT)
+        .await
+        .unwrap();
+    topic::decode::<StreamState>(&snapshot).unwrap();
     pusher.unpublish().await;
     consumer.read_to_end().await;
     world.control.released(stream).await;
@@ -187,7 +192,7 @@ async fn a_session_without_worker_puts_its_job_into_the_backlog() {
     let mut pusher = Pusher::publish(&world.url(&key), 60_000).await.unwrap();
     pusher.push(&tags[..30]).await.unwrap();
     let job = world.bus.queue_pull(&queue.name, LIMIT).await.unwrap().expect("a job in the backlog");
-    let offer: Offer = serde_json::from_slice(&job.payload).unwrap();
+    let offer: Offer = topic::decode(&job.payload).unwrap();
     assert_eq!(offer.stream, stream);
     assert_eq!(world.metric("millrace_ingest_sessions_without_worker"), 1);
     eventually("a renewal that reports the missing capacity", async || {

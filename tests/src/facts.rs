@@ -8,7 +8,7 @@ use millrace_bus::{Bus, JournalConfig, JournalEntry, NatsBus, NatsConfig, Reader
 use millrace_wire::ids::StreamId;
 use millrace_wire::message::announce::IndexFact;
 use millrace_wire::message::control::{self, LifecycleEvent, LifecycleKind};
-use millrace_wire::subjects;
+use millrace_wire::{subjects, topic};
 
 /// What is said at the end of a stream is kept in a moment; an election of JetStream takes seconds.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -63,7 +63,7 @@ impl Facts {
         let mut ids = BTreeSet::new();
         while !wanted.is_empty() {
             let entry = self.next(subjects::INDEX_STREAM, &format!("{wanted:?}")).await?;
-            let fact: IndexFact = serde_json::from_slice(&entry.payload)?;
+            let fact: IndexFact = topic::decode(&entry.payload)?;
             wanted.remove(&(fact.segment.rendition.to_string(), fact.segment.msn.0));
             ensure!(ids.insert(fact.id()), "{} is kept twice", fact.id());
         }

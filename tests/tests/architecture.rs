@@ -111,7 +111,7 @@ const LAYERS: &[&[&str]] = &[
         "millrace-rtmp",
         "millrace-runtime",
     ],
-    &["millrace-node"],
+    &["millrace-node", "millrace-link"],
     &["millrace-ingest", "millrace-transcode", "millrace-edge", "millrace-control"],
     &["millrace"],
 ];

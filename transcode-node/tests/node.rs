@@ -9,7 +9,6 @@ mod session;
 use std::time::Duration;
 
 use audio::{FIRST, messages};
-use bytes::Bytes;
 use millrace_media::hls::MediaPlaylist;
 use millrace_media::hls::checker::Checker;
 use millrace_runtime::Metrics;
@@ -18,8 +17,9 @@ use millrace_wire::fact::{Fact, FactMessage, RenditionSegment, StreamState};
 use millrace_wire::ids::{Generation, InitVersion, Rendition};
 use millrace_wire::message::control::StreamSettings;
 use millrace_wire::message::media::MediaMessage;
+use millrace_wire::message::repair::SnapshotRequest;
 use millrace_wire::object_names::{self, ObjectKind};
-use millrace_wire::subjects;
+use millrace_wire::{subjects, topic};
 use session::{LIMIT, World, eventually, playback, stream};
 
 const NODE: &str = "worker-a";
@@ -185,8 +185,12 @@ async fn a_broadcast_without_an_author_is_remembered() {
 
     let ask = async || {
         let wait = Duration::from_millis(300);
-        let replies = world.bus.gather(&subjects::snap(stream()), Bytes::new(), wait, 1).await.unwrap();
-        replies.first().map(|r| serde_json::from_slice::<StreamState>(r).unwrap())
+        let replies = world
+            .bus
+            .gather(&subjects::snap(stream()), topic::encode(&SnapshotRequest {}).unwrap(), wait, 1)
+            .await
+            .unwrap();
+        replies.first().map(|r| topic::decode::<StreamState>(r).unwrap())
     };
     let base = eventually("an answer", ask).await;
     assert_eq!((base.generation, base.epoch, base.ended), (Generation(0), kept.epoch, false));

@@ -8,9 +8,7 @@ use bytes::Bytes;
 use millrace_bus::Message;
 use millrace_runtime::Ready;
 use millrace_wire::message::control::{self, ClaimRequest, ReleaseRequest, RenewRequest, SealReport};
-use millrace_wire::subjects;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use millrace_wire::{subjects, topic};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -95,14 +93,14 @@ async fn answer(livestreams: &Livestreams, subject: &str, message: &Message) {
 /// requester asks again and goes on meanwhile.
 async fn reply<Q, A, F>(message: &Message, handle: impl FnOnce(Q) -> F) -> Option<Bytes>
 where
-    Q: DeserializeOwned,
-    A: Serialize,
+    Q: topic::Message,
+    A: topic::Message,
     F: Future<Output = Result<A, CommandError>>,
 {
     match control::decode::<Q>(&message.payload) {
         Ok(request) => {
             let answer = handle(request).await.ok()?;
-            control::encode(&answer).ok().map(Bytes::from)
+            control::encode(&answer).ok()
         }
         Err(error) => {
             warn!(subject = &*message.subject, %error, "request malformed; no answer sent");

@@ -15,9 +15,8 @@ use millrace_wire::message::control::{
     ClaimReply, ClaimRequest, LeaseReply, LifecycleEvent, ReleaseRequest, RenewRequest, SealReport, decode,
     encode,
 };
+use millrace_wire::topic::Message;
 use millrace_wire::{state_keys, subjects};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::*;
@@ -122,8 +121,8 @@ impl World {
         (answer.status().as_u16(), answer.json().await.unwrap_or(Value::Null))
     }
 
-    async fn request<Q: Serialize, A: DeserializeOwned>(&self, subject: &str, request: &Q) -> A {
-        let payload = encode(request).unwrap().into();
+    async fn request<Q: Message, A: Message>(&self, subject: &str, request: &Q) -> A {
+        let payload = encode(request).unwrap();
         decode(&self.bus.request(subject, payload, ANSWER_LIMIT).await.unwrap()).unwrap()
     }
 

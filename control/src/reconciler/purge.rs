@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use millrace_state::scan_all;
 use millrace_store::{DELETE_BATCH, StoreError};
-use millrace_wire::{object_names, state_keys};
+use millrace_wire::{object_names, state_keys, versioned};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -63,7 +63,7 @@ async fn run_once(services: &Services) -> Result<(), RepoError> {
 async fn pending(repo: &Repo) -> Result<Vec<Purge>, RepoError> {
     let records = scan_all(repo.state(), state_keys::PURGES, MAX_STREAMS).await?;
     let read = |value: &[u8]| {
-        serde_json::from_slice(value)
+        versioned::decode(value)
             .inspect_err(|error| warn!(%error, "purge record cannot be read; record skipped"))
     };
     Ok(records.iter().filter_map(|record| read(&record.value).ok()).collect())

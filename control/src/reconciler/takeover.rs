@@ -7,7 +7,6 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use millrace_bus::{BusError, Message, Subscription};
 use millrace_media::container::cmaf::demux::parse_config;
 use millrace_protocol::job;
@@ -23,10 +22,9 @@ use millrace_wire::fragment::FragmentError;
 use millrace_wire::ids::{Generation, StreamId};
 use millrace_wire::message::announce::{EpochAnnouncement, EpochPhase};
 use millrace_wire::message::control;
-use millrace_wire::message::repair::RepairRequest;
+use millrace_wire::message::repair::{RepairRequest, SnapshotRequest};
 use millrace_wire::object_names::{ObjectKind, ObjectName};
-use millrace_wire::subjects;
-use serde::Serialize;
+use millrace_wire::{subjects, topic};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -183,9 +181,10 @@ async fn has_live_owner(services: &Services, claim: &Claim, known: Option<&Strea
 /// Asks the stream's followers for their state; returns the newest one of this broadcast.
 async fn newest_snapshot(services: &Services, claim: &Claim) -> Result<Option<StreamState>, TakeoverError> {
     let subject = subjects::snap(claim.stream);
+    let ask = topic::encode(&SnapshotRequest {}).unwrap_or_default();
     for _ in 0..SNAPSHOT_TRIES {
-        let replies = services.bus.gather(&subject, Bytes::new(), SNAPSHOT_WAIT, MAX_SNAPSHOTS).await?;
-        let states = replies.iter().filter_map(|reply| serde_json::from_slice(reply).ok());
+        let replies = services.bus.gather(&subject, ask.clone(), SNAPSHOT_WAIT, MAX_SNAPSHOTS).await?;
+        let states = replies.iter().filter_map(|reply| topic::decode(reply).ok());
         if let Some(state) = newest(states, claim.broadcast, claim.epoch) {
             return Ok(Some(state));
         }
@@ -195,8 +194,8 @@ async fn newest_snapshot(services: &Services, claim: &Claim) -> Result<Option<St
 
 /// Returns true if the owner of the replay buffer behind `ring` answers a repair request.
 async fn answers(services: &Services, ring: &str) -> bool {
-    let numbers_only = serde_json::to_vec(&RepairRequest { ranges: Vec::new() }).unwrap_or_default();
-    services.bus.request(ring, numbers_only.into(), WRITER_WAIT).await.is_ok()
+    let numbers_only = topic::encode(&RepairRequest { ranges: Vec::new() }).unwrap_or_default();
+    services.bus.request(ring, numbers_only, WRITER_WAIT).await.is_ok()
 }
 
 /// Rebuilds the state from the segment index and the stored initialisation sections.
@@ -365,9 +364,9 @@ impl<'a> OrphanLogTask<'a> {
         self.answer(message, &reply);
     }
 
-    fn answer(&self, message: &Message, body: &impl Serialize) {
-        if let (Some(reply), Ok(body)) = (&message.reply, serde_json::to_vec(body))
-            && let Err(error) = self.services.bus.respond(reply, body.into())
+    fn answer(&self, message: &Message, body: &impl topic::Message) {
+        if let (Some(reply), Ok(body)) = (&message.reply, topic::encode(body))
+            && let Err(error) = self.services.bus.respond(reply, body)
         {
             debug!(stream = %self.claim.stream, %error, "answer not sent; the requester asks again");
         }

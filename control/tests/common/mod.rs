@@ -13,9 +13,8 @@ use millrace_testkit::servers::{NatsServer, RedisServer};
 use millrace_wire::ids::{KeyHash, SessionId};
 use millrace_wire::message::control::{ClaimReply, ClaimRequest, decode, encode};
 use millrace_wire::subjects;
+use millrace_wire::topic::Message;
 use reqwest::{Client, Method, Response, StatusCode};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 pub(crate) const TOKEN: &str = "test-admin-token-0123456789";
@@ -136,8 +135,8 @@ impl Control {
         self.call(Method::GET, &format!("/api/v1/livestreams/{id}/status"), None).await.1
     }
 
-    pub(crate) async fn ask<Q: Serialize, A: DeserializeOwned>(&self, subject: &str, request: &Q) -> A {
-        let payload = encode(request).unwrap().into();
+    pub(crate) async fn ask<Q: Message, A: Message>(&self, subject: &str, request: &Q) -> A {
+        let payload = encode(request).unwrap();
         let answer = self.bus.request(subject, payload, Duration::from_secs(20)).await.unwrap();
         decode(&answer).unwrap()
     }

@@ -10,7 +10,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use millrace_buf::ByteChain;
 use serde::{Deserialize, Serialize};
 
-use crate::fragment::{self, Fragment, FragmentError, Kind, Position, Reassembler};
+use crate::fragment::{self, FragmentError, FragmentReader, Fragmented, Kind, Position};
 use crate::ids::{
     BroadcastId, DiscontinuitySeq, Epoch, FactSeq, Generation, InitVersion, Msn, PartIndex, Rendition,
     UnixMillis,
@@ -419,20 +419,16 @@ impl FactMessage {
     }
 }
 
-/// Receives fact frames of one subject: reassembly and decoding.
-#[derive(Debug, Default)]
-pub struct FactReader(Reassembler);
+impl Fragmented for FactMessage {
+    const KIND: Kind = Kind::Fact;
 
-impl FactReader {
-    /// Takes one received frame; gives back a fact when one is whole.
-    pub fn push(&mut self, bytes: Bytes) -> Result<Option<FactMessage>, FragmentError> {
-        let frame = Fragment::decode(bytes)?;
-        if frame.kind != Kind::Fact {
-            return Err(FragmentError::Kind(1));
-        }
-        self.0.push(frame).map(|(at, body)| FactMessage::decode(at, body)).transpose()
+    fn decode(position: Position, body: Bytes) -> Result<Self, FragmentError> {
+        Self::decode(position, body)
     }
 }
+
+/// Turns the fragments received on one subject into facts.
+pub type FactReader = FragmentReader<FactMessage>;
 
 #[cfg(test)]
 #[path = "fact_tests.rs"]

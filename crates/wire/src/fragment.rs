@@ -8,6 +8,7 @@
 //! same number of body bytes.
 
 use std::collections::BTreeMap;
+use std::marker::PhantomData;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use thiserror::Error;
@@ -33,6 +34,15 @@ pub enum Kind {
     Media,
     /// A fact.
     Fact,
+}
+
+impl Kind {
+    const fn code(self) -> u8 {
+        match self {
+            Self::Media => 1,
+            Self::Fact => 2,
+        }
+    }
 }
 
 /// Bytes that are not a frame, or a frame over a limit.
@@ -155,7 +165,7 @@ pub fn encode(
         let mut left = room.min(total - usize::from(index) * room);
         let mut out = buffer(HEADER + left);
         out.put_u8(WIRE_VERSION);
-        out.put_u8(if kind == Kind::Media { 1 } else { 2 });
+        out.put_u8(kind.code());
         out.put_u16_le(index);
         out.put_u16_le(count);
         out.put_u32_le(body_len);
@@ -232,6 +242,39 @@ impl Reassembler {
         let mut body = BytesMut::with_capacity(partial.bytes);
         partial.pieces.into_iter().flatten().for_each(|p| body.put(p));
         Some((at, body.freeze()))
+    }
+}
+
+/// A message that travels as binary fragments: a media message or a fact.
+pub trait Fragmented: Sized + Send + 'static {
+    /// Kind in the header of the message's fragments.
+    const KIND: Kind;
+
+    /// Decodes a reassembled body; byte data of the message are slices of it.
+    fn decode(position: Position, body: Bytes) -> Result<Self, FragmentError>;
+}
+
+/// Turns the fragments received on one subject into messages.
+#[derive(Debug)]
+pub struct FragmentReader<T> {
+    reassembler: Reassembler,
+    message: PhantomData<fn() -> T>,
+}
+
+impl<T> Default for FragmentReader<T> {
+    fn default() -> Self {
+        Self { reassembler: Reassembler::default(), message: PhantomData }
+    }
+}
+
+impl<T: Fragmented> FragmentReader<T> {
+    /// Takes one received fragment; returns the message that it completes, if it completes one.
+    pub fn push(&mut self, bytes: Bytes) -> Result<Option<T>, FragmentError> {
+        let fragment = Fragment::decode(bytes)?;
+        if fragment.kind != T::KIND {
+            return Err(FragmentError::Kind(fragment.kind.code()));
+        }
+        self.reassembler.push(fragment).map(|(position, body)| T::decode(position, body)).transpose()
     }
 }
 

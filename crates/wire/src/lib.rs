@@ -1,8 +1,11 @@
-//! What Millrace's nodes say to each other: typed ids, bus subjects, object keys, state-store keys, the binary
-//! framing of media and facts, and the control API's messages.
+//! The wire format of Millrace: typed ids, the topics nodes exchange messages on, the messages, object names and
+//! state-store keys.
 //!
-//! Every subject, key and code is spelled here and nowhere else. Nothing here does I/O, reads a clock or draws
-//! randomness on its own: the caller passes a random number generator where an id is made.
+//! [`topics`] pairs each bus subject with the type of its messages. JSON messages carry their version as first member
+//! ([`versioned`]); media messages and facts are split into binary fragments with the version in byte 0 ([`fragment`]).
+//!
+//! Every subject, key and code is spelled here and nowhere else. This crate does no I/O, reads no clock and draws no
+//! randomness: the caller passes a random number generator where an id is made.
 #![forbid(unsafe_code)]
 
 pub mod catalog;
@@ -16,6 +19,12 @@ pub mod secret_ids;
 pub mod state_keys;
 pub mod subjects;
 mod text;
+pub mod topic;
+pub mod topics;
+pub mod versioned;
 
-/// Version of every message this crate encodes; a reader refuses another one.
-pub const WIRE_VERSION: u8 = 1;
+pub use versioned::WireError;
+
+/// Version of every message and record this crate encodes. A message of another version is refused
+/// ([`WireError::Version`]).
+pub const WIRE_VERSION: u8 = 2;

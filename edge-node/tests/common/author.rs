@@ -15,7 +15,7 @@ use millrace_wire::ids::{
 use millrace_wire::message::announce::{EpochAnnouncement, EpochPhase, SessionAnnouncement};
 use millrace_wire::message::control;
 use millrace_wire::message::repair::{RepairReply, RepairRequest};
-use millrace_wire::subjects;
+use millrace_wire::{subjects, topic};
 use tokio::task::JoinHandle;
 
 /// The first segment's number.
@@ -70,7 +70,7 @@ impl LogWriter {
                 let again: Vec<FactMessage> = {
                     let log = this.log.lock().unwrap();
                     let reply = RepairReply { oldest: Some(0), next: log.facts.len() as u64 };
-                    let reply = serde_json::to_vec(&reply).unwrap().into();
+                    let reply = topic::encode(&reply).unwrap();
                     this.bus.respond(request.reply.as_ref().unwrap(), reply).unwrap();
                     let wanted = |f: &&FactMessage| ranges.iter().any(|(a, b)| (*a..=*b).contains(&f.seq.0));
                     log.facts.iter().filter(wanted).cloned().collect()
@@ -84,8 +84,8 @@ impl LogWriter {
         let this = self.clone();
         let telling = tokio::spawn(async move {
             while let Some(request) = snaps.recv().await {
-                let snapshot = serde_json::to_vec(&this.log.lock().unwrap().view).unwrap();
-                this.bus.respond(request.reply.as_ref().unwrap(), snapshot.into()).unwrap();
+                let snapshot = topic::encode(&this.log.lock().unwrap().view).unwrap();
+                this.bus.respond(request.reply.as_ref().unwrap(), snapshot).unwrap();
             }
         });
         self.answering.lock().unwrap().extend([repairing, telling]);
@@ -149,8 +149,8 @@ impl LogWriter {
             worker: "worker-1".parse::<NodeId>().ok(),
             degraded: None,
         };
-        let granted = serde_json::to_vec(&granted).unwrap();
-        self.bus.publish(&subjects::session(self.stream), granted.into()).unwrap();
+        let granted = topic::encode(&granted).unwrap();
+        self.bus.publish(&subjects::session(self.stream), granted).unwrap();
     }
 
     /// Announces the epoch, as control does every second.
@@ -164,7 +164,7 @@ impl LogWriter {
             phase: EpochPhase::Open,
         };
         let epoch = control::encode(&epoch).unwrap();
-        self.bus.publish(&subjects::epoch(self.stream), epoch.into()).unwrap();
+        self.bus.publish(&subjects::epoch(self.stream), epoch).unwrap();
     }
 
     /// Opens the epoch with a video and an audio track.

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use millrace_bus::SharedBus;
 use millrace_wire::close_reason::CloseReason;
 use millrace_wire::message::control::{self, ClaimGrant, ClaimReply, ClaimRequest};
@@ -18,10 +17,10 @@ pub(crate) async fn claim(
     request: &ClaimRequest,
     limit: Duration,
 ) -> Result<ClaimGrant, CloseReason> {
-    let payload = Bytes::from(control::encode(request).map_err(|error| {
+    let payload = control::encode(request).map_err(|error| {
         tracing::error!(%error, "the claim cannot be encoded; the publisher is refused");
         CloseReason::Internal
-    })?);
+    })?;
     let deadline = Instant::now() + limit;
     loop {
         let attempt = limits::CLAIM_ATTEMPT.min(deadline.saturating_duration_since(Instant::now()));

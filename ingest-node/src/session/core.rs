@@ -19,9 +19,10 @@ use millrace_wire::ids::{SessionId, UnixMillis};
 use millrace_wire::message::announce::Degraded;
 use millrace_wire::message::control::ClaimGrant;
 use millrace_wire::message::job::COPY_COST;
+use millrace_wire::message::probe::Loopback;
 use millrace_wire::message::repair::{RepairReply, RepairRequest};
 use millrace_wire::subjects;
-use serde::Serialize;
+use millrace_wire::topic::{self, Message};
 use tokio::sync::Notify;
 
 use crate::context::Context;
@@ -171,7 +172,7 @@ impl Core {
                 }
                 Output::Announce(announcement) => self.tell(&self.session_subject, &announcement),
                 Output::Offer(offer) => self.tell(subjects::JOBS_OFFER, &offer),
-                Output::Loopback => self.count(self.bus.publish(&self.loop_subject, Bytes::new())),
+                Output::Loopback => self.tell(&self.loop_subject, &Loopback {}),
                 Output::Close(reason) => self.disconnect.close(reason),
                 other if state.later.len() < limits::CONTROL_QUEUE => {
                     state.later.push_back(other);
@@ -214,9 +215,9 @@ impl Core {
     }
 
     /// Publishes `body` as JSON; what is lost is said again by the machine.
-    pub(crate) fn tell(&self, subject: &str, body: &impl Serialize) {
-        match serde_json::to_vec(body) {
-            Ok(body) => self.count(self.bus.publish(subject, Bytes::from(body))),
+    pub(crate) fn tell(&self, subject: &str, body: &impl Message) {
+        match topic::encode(body) {
+            Ok(body) => self.count(self.bus.publish(subject, body)),
             Err(error) => tracing::error!(%error, subject, "message could not be written"),
         }
     }

@@ -5,7 +5,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::{Map, SelectAll};
 use millrace_bus::{BusError, Message, QueueConfig, SharedBus, Subscription};
@@ -15,10 +14,8 @@ use millrace_wire::fact::{FactReader, StreamState};
 use millrace_wire::ids::{Epoch, Generation, SessionId, StreamId};
 use millrace_wire::message::control::{self, ClaimGrant, Kick, LeaseReply};
 use millrace_wire::message::job::{Bid, Heartbeat, Offer};
-use millrace_wire::message::repair::{RepairReply, RepairRequest};
-use millrace_wire::subjects;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use millrace_wire::message::repair::{RepairReply, RepairRequest, SnapshotRequest};
+use millrace_wire::{subjects, topic};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -144,8 +141,8 @@ impl SessionTask {
         }
     }
 
-    fn read<T: DeserializeOwned>(&self, message: &Message, input: impl FnOnce(T) -> Input) {
-        match serde_json::from_slice(&message.payload) {
+    fn read<T: topic::Message>(&self, message: &Message, input: impl FnOnce(T) -> Input) {
+        match topic::decode(&message.payload) {
             Ok(read) => self.core.handle(input(read)),
             Err(error) => tracing::warn!(subject = %message.subject, %error, "unreadable message"),
         }
@@ -166,7 +163,7 @@ impl SessionTask {
         match output {
             Output::Order(node, order) => {
                 tracing::info!(worker = %node, order = order_name(&order), "order to a worker");
-                self.core.tell(&subjects::job_grant(&node), &order);
+                self.core.tell(&subjects::job_grant(&node), &*order);
             }
             Output::Follow(epoch, generation) => self.follow(epoch, generation).await,
             Output::AskFacts(epoch, generation, request) => self.ask_facts(epoch, generation, &request),
@@ -197,14 +194,12 @@ impl SessionTask {
     }
 
     fn ask_facts(&mut self, epoch: Epoch, generation: Generation, request: &RepairRequest) {
-        let Ok(body) = serde_json::to_vec(request) else { return };
+        let Ok(body) = topic::encode(request) else { return };
         let subject = subjects::ring_live(self.stream, epoch, generation);
         let (bus, core) = (self.bus.clone(), self.core.clone());
         self.errands.spawn(async move {
-            let reply = bus.request(&subject, Bytes::from(body), limits::CONTROL_ATTEMPT).await;
-            if let Some(reply) =
-                reply.ok().and_then(|reply| serde_json::from_slice::<RepairReply>(&reply).ok())
-            {
+            let reply = bus.request(&subject, body, limits::CONTROL_ATTEMPT).await;
+            if let Some(reply) = reply.ok().and_then(|reply| topic::decode::<RepairReply>(&reply).ok()) {
                 core.handle(Input::FactReply(epoch, generation, reply));
             }
         });
@@ -215,8 +210,9 @@ impl SessionTask {
         self.errands.spawn(async move {
             // Collected answers are handed in together, and must be there before the first grant.
             let wait = Duration::from_millis(BASE_MS / 3);
-            for reply in bus.gather(&subject, Bytes::new(), wait, SNAPSHOTS).await.unwrap_or_default() {
-                if let Ok(snapshot) = serde_json::from_slice::<StreamState>(&reply) {
+            let Ok(ask) = topic::encode(&SnapshotRequest {}) else { return };
+            for reply in bus.gather(&subject, ask.clone(), wait, SNAPSHOTS).await.unwrap_or_default() {
+                if let Ok(snapshot) = topic::decode::<StreamState>(&reply) {
                     core.handle(Input::Snapshot(Box::new(snapshot)));
                 }
             }
@@ -224,11 +220,11 @@ impl SessionTask {
     }
 
     /// Silence is no evidence: a stream goes on without control, and the machine asks again.
-    fn ask_control(&mut self, subject: &'static str, request: &impl Serialize) {
+    fn ask_control(&mut self, subject: &'static str, request: &impl topic::Message) {
         let Ok(body) = control::encode(request) else { return };
         let (bus, core, metrics) = (self.bus.clone(), self.core.clone(), self.metrics.clone());
         self.errands.spawn(async move {
-            let reply = bus.request(subject, Bytes::from(body), limits::CONTROL_ATTEMPT).await;
+            let reply = bus.request(subject, body, limits::CONTROL_ATTEMPT).await;
             let read = reply
                 .map_err(|error| error.to_string())
                 .and_then(|reply| control::decode::<LeaseReply>(&reply).map_err(|error| error.to_string()));
@@ -244,8 +240,8 @@ impl SessionTask {
 
     /// The job is stored until a worker takes it: for those that come later, and to tell the autoscaler.
     fn wait_in_backlog(&mut self, offer: &Offer) {
-        let Ok(body) = serde_json::to_vec(offer) else { return };
-        let (bus, core, body) = (self.bus.clone(), self.core.clone(), Bytes::from(body));
+        let Ok(body) = topic::encode(offer) else { return };
+        let (bus, core, body) = (self.bus.clone(), self.core.clone(), body);
         let id = format!("{}-{}", offer.stream, offer.epoch);
         self.errands.spawn(async move {
             let queue = QueueConfig::new(subjects::JOBS_STREAM, subjects::BACKLOG_LIVE);
@@ -289,10 +285,10 @@ fn order_name(order: &millrace_wire::message::job::GrantOrder) -> &'static str {
     }
 }
 
-fn respond(bus: &SharedBus, message: &Message, answer: &impl Serialize) {
+fn respond(bus: &SharedBus, message: &Message, answer: &impl topic::Message) {
     let Some(reply) = &message.reply else { return };
-    let Ok(answer) = serde_json::to_vec(answer) else { return };
-    if let Err(error) = bus.respond(reply, Bytes::from(answer)) {
+    let Ok(answer) = topic::encode(answer) else { return };
+    if let Err(error) = bus.respond(reply, answer) {
         tracing::debug!(%error, subject = %message.subject, "request could not be answered");
     }
 }

@@ -111,7 +111,7 @@ fn answer(bus: &SharedBus, state: &Mutex<Seen>, subject: &str, payload: &Bytes) 
                     if let Some(session) = seen.holders.insert(stream, request.session) {
                         let kick =
                             control::encode(&Kick { session, reason: CloseReason::TakenOver }).unwrap();
-                        bus.publish(&subjects::control_kick(session), kick.into()).unwrap();
+                        bus.publish(&subjects::control_kick(session), kick).unwrap();
                     }
                     let epoch = Epoch(1_000 + seen.claims.len() as u64);
                     ClaimReply::Granted(Box::new(grant(stream, epoch, limits)))
@@ -135,7 +135,7 @@ fn answer(bus: &SharedBus, state: &Mutex<Seen>, subject: &str, payload: &Bytes) 
         }
         _ => return None,
     };
-    Some(encoded.unwrap().into())
+    Some(encoded.unwrap())
 }
 
 fn grant(stream: StreamId, epoch: Epoch, limits: PublishLimits) -> ClaimGrant {

@@ -5,8 +5,7 @@ use millrace_protocol::Machine;
 use millrace_protocol::job::Input;
 use millrace_wire::message::job::Grant;
 use millrace_wire::message::repair::RepairRequest;
-use millrace_wire::subjects;
-use serde::de::DeserializeOwned;
+use millrace_wire::{subjects, topic};
 
 use super::{Job, JobError, Order};
 use crate::output::objects::UploadReport;
@@ -84,14 +83,14 @@ impl Job {
         self.on_announcement(message, "session announcements", Input::Session)
     }
 
-    fn on_announcement<T: DeserializeOwned>(
+    fn on_announcement<T: topic::Message>(
         &mut self,
         message: Option<Message>,
         name: &'static str,
         input: impl FnOnce(T) -> Input,
     ) -> Result<(), JobError> {
         let message = message.ok_or(JobError::Closed(name))?;
-        match serde_json::from_slice(&message.payload) {
+        match topic::decode(&message.payload) {
             Ok(announcement) => self.handle(input(announcement)),
             Err(error) => {
                 tracing::warn!(%error, subject = %message.subject, "malformed announcement dropped");

@@ -3,14 +3,13 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use millrace_protocol::Machine;
 use millrace_protocol::job::{Input, Output, Packaged};
 use millrace_protocol::log::writer::EncodedMessage;
 use millrace_wire::ids::RungId;
 use millrace_wire::message::control;
 use millrace_wire::message::repair::{RepairReply, RepairRequest};
-use millrace_wire::subjects;
+use millrace_wire::{subjects, topic};
 
 use super::{Job, JobError};
 
@@ -116,12 +115,12 @@ impl Job {
     fn request_media(&self, request: &RepairRequest) {
         let grant = self.machine.grant();
         let subject = subjects::ring_media(grant.stream, grant.epoch);
-        let Ok(request) = serde_json::to_vec(request) else { return };
+        let Ok(request) = topic::encode(request) else { return };
         let (bus, replies) = (self.context.bus.clone(), self.replies.0.clone());
         tokio::spawn(async move {
-            match bus.request(&subject, Bytes::from(request), MEDIA_REQUEST_LIMIT).await {
+            match bus.request(&subject, request, MEDIA_REQUEST_LIMIT).await {
                 Ok(reply) => {
-                    if let Ok(reply) = serde_json::from_slice::<RepairReply>(&reply) {
+                    if let Ok(reply) = topic::decode::<RepairReply>(&reply) {
                         let _ = replies.send(Input::MediaReply(reply)).await;
                     }
                 }
@@ -135,7 +134,7 @@ impl Job {
         let Ok(request) = control::encode(report) else { return };
         let (bus, replies) = (self.context.bus.clone(), self.replies.0.clone());
         tokio::spawn(async move {
-            let answer = bus.request(subjects::CONTROL_SEALED, request.into(), SEAL_REPORT_LIMIT).await;
+            let answer = bus.request(subjects::CONTROL_SEALED, request, SEAL_REPORT_LIMIT).await;
             match answer.map(|answer| control::decode::<control::LeaseReply>(&answer)) {
                 // If a newer epoch is open, its claim has recorded where this one ended: that is an answer too.
                 Ok(Ok(_)) => drop(replies.send(Input::Reported).await),
@@ -148,17 +147,17 @@ impl Job {
     }
 
     /// Responds to a request. An answer that the bus drops is asked for again.
-    pub(super) fn respond(&self, reply: &str, answer: &impl serde::Serialize) {
-        if let Ok(answer) = serde_json::to_vec(answer)
-            && let Err(error) = self.context.bus.respond(reply, answer.into())
+    pub(super) fn respond(&self, reply: &str, answer: &impl topic::Message) {
+        if let Ok(answer) = topic::encode(answer)
+            && let Err(error) = self.context.bus.respond(reply, answer)
         {
             tracing::debug!(%error, "answer not sent");
         }
     }
 
-    fn send(&self, subject: &str, body: &impl serde::Serialize) {
-        if let Ok(body) = serde_json::to_vec(body)
-            && let Err(error) = self.context.bus.publish(subject, body.into())
+    fn send(&self, subject: &str, body: &impl topic::Message) {
+        if let Ok(body) = topic::encode(body)
+            && let Err(error) = self.context.bus.publish(subject, body)
         {
             tracing::debug!(subject, %error, "message not sent");
         }

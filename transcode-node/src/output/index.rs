@@ -8,7 +8,7 @@ use millrace_bus::JournalWriter;
 use millrace_runtime::Backoff;
 use millrace_state::{SharedState, StateError, Tx};
 use millrace_wire::message::announce::IndexFact;
-use millrace_wire::{state_keys, subjects};
+use millrace_wire::{state_keys, subjects, topic};
 use tokio::sync::Mutex;
 
 use super::objects::ObjectRemover;
@@ -43,9 +43,9 @@ impl Index {
 
     /// Has the fact kept, writes the entry, and deletes what has left the window, all behind the caller's back.
     pub(crate) fn add(&self, fact: IndexFact, window: Duration) {
-        let Ok(value) = serde_json::to_vec(&fact) else { return };
+        let Ok(value) = topic::encode(&fact) else { return };
         // Whatever becomes of the entry: the two are in different places, and neither waits for the other's.
-        self.facts.append(subjects::index(fact.stream), fact.id(), value.clone().into());
+        self.facts.append(subjects::index(fact.stream), fact.id(), value.clone());
         let (state, remover) = (self.state.clone(), self.remover.clone());
         let (kept, record) = (self.kept.clone(), self.record);
         tokio::spawn(async move {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use millrace_bus::{QueueConfig, SharedBus};
 use millrace_wire::message::job::{COPY_COST, Offer};
-use millrace_wire::subjects;
+use millrace_wire::{subjects, topic};
 use tokio_util::sync::CancellationToken;
 
 use super::Worker;
@@ -54,7 +54,7 @@ impl Worker {
                 return tokio::time::sleep(QUEUE_RETRY).await;
             }
         };
-        let Ok(offer) = serde_json::from_slice::<Offer>(&job.payload) else {
+        let Ok(offer) = topic::decode::<Offer>(&job.payload) else {
             tracing::warn!("malformed backlog job dropped");
             let _ = job.ack().await;
             return;

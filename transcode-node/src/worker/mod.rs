@@ -6,13 +6,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use anyhow::Context;
-use bytes::Bytes;
 use millrace_bus::Message;
 use millrace_protocol::admission::{Admission, JobKey};
 use millrace_runtime::supervisor::{Policy, Supervisor};
 use millrace_runtime::{ActorId, Drain, Exit, Ready};
-use millrace_wire::message::job::{Bid, Grant, GrantOrder, Offer};
-use millrace_wire::subjects;
+use millrace_wire::message::job::{Bid, Grant, GrantOrder, Offer, WorkerFree};
+use millrace_wire::{subjects, topic};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -76,7 +75,8 @@ impl Worker {
     /// Makes sessions that lack a worker offer their jobs again.
     fn announce_free_capacity(&self) {
         if !self.drain.is_draining() {
-            let _ = self.context.bus.publish(subjects::JOBS_FREE, Bytes::new());
+            let Ok(free) = topic::encode(&WorkerFree {}) else { return };
+            let _ = self.context.bus.publish(subjects::JOBS_FREE, free);
         }
     }
 
@@ -84,7 +84,7 @@ impl Worker {
         if self.drain.is_draining() {
             return;
         }
-        let Ok(offer) = serde_json::from_slice::<Offer>(&message.payload) else {
+        let Ok(offer) = topic::decode::<Offer>(&message.payload) else {
             tracing::warn!("malformed job offer dropped");
             return;
         };
@@ -99,14 +99,14 @@ impl Worker {
             free,
             continuing: running.orders.keys().any(|(stream, ..)| *stream == offer.stream),
         };
-        if let Ok(bid) = serde_json::to_vec(&bid) {
+        if let Ok(bid) = topic::encode(&bid) {
             // A lost bid costs the session one more round of offers.
-            let _ = self.context.bus.publish(&subjects::jobs_bid(offer.session), bid.into());
+            let _ = self.context.bus.publish(&subjects::jobs_bid(offer.session), bid);
         }
     }
 
     async fn on_order(&self, message: Message) {
-        match serde_json::from_slice(&message.payload) {
+        match topic::decode(&message.payload) {
             Ok(GrantOrder::Grant(grant)) => self.start(*grant).await,
             Ok(GrantOrder::Yield { stream, epoch, generation }) => {
                 self.order((stream, epoch, generation), Order::Quiesce);

@@ -25,8 +25,7 @@ use millrace_wire::message::job::{Bid, COPY_COST, Grant, GrantOrder, Heartbeat, 
 use millrace_wire::message::media::MediaMessage;
 use millrace_wire::message::repair::{RepairReply, RepairRequest};
 use millrace_wire::object_names::{ObjectKind, ObjectName};
-use millrace_wire::{state_keys, subjects};
-use serde::Serialize;
+use millrace_wire::{state_keys, subjects, topic};
 
 use super::audio::open;
 
@@ -119,17 +118,17 @@ impl World {
             loop {
                 tokio::select! {
                     Some(bid) = bids.recv() => {
-                        heard.lock().unwrap().bids.push(serde_json::from_slice(&bid.payload).unwrap());
+                        heard.lock().unwrap().bids.push(topic::decode(&bid.payload).unwrap());
                     }
                     Some(beat) = beats.recv() => {
-                        heard.lock().unwrap().heartbeats.push(serde_json::from_slice(&beat.payload).unwrap());
+                        heard.lock().unwrap().heartbeats.push(topic::decode(&beat.payload).unwrap());
                     }
                     Some(request) = ring.recv() => {
                         let media = heard.lock().unwrap().media.clone();
                         let oldest = media.first().map(|m| m.seq.0);
                         let reply = RepairReply { oldest, next: media.len() as u64 };
-                        let reply = serde_json::to_vec(&reply).unwrap();
-                        bus.respond(request.reply.as_ref().unwrap(), reply.into()).unwrap();
+                        let reply = topic::encode(&reply).unwrap();
+                        bus.respond(request.reply.as_ref().unwrap(), reply).unwrap();
                         for (from, to) in RepairRequest::parse(&request.payload).unwrap().ranges {
                             for message in media.iter().filter(|m| (from..=to).contains(&m.seq.0)) {
                                 send(&bus, &subjects::repair_media(stream(), EPOCH), message);
@@ -138,7 +137,7 @@ impl World {
                     }
                     Some(report) = sealed.recv() => {
                         let reply = control::encode(&LeaseReply::Ok).unwrap();
-                        bus.respond(report.reply.as_ref().unwrap(), reply.into()).unwrap();
+                        bus.respond(report.reply.as_ref().unwrap(), reply).unwrap();
                     }
                     else => return,
                 }
@@ -161,8 +160,8 @@ impl World {
         });
     }
 
-    pub(crate) fn tell(&self, subject: &str, body: &impl Serialize) {
-        self.bus.publish(subject, serde_json::to_vec(body).unwrap().into()).unwrap();
+    pub(crate) fn tell(&self, subject: &str, body: &impl topic::Message) {
+        self.bus.publish(subject, topic::encode(body).unwrap()).unwrap();
     }
 
     /// Offers the job until `node` bids for it.
@@ -305,7 +304,7 @@ impl World {
 
     pub(crate) async fn index(&self) -> Vec<IndexFact> {
         let records = scan_all(&*self.state, &state_keys::all_segments(stream()), 1000).await.unwrap();
-        records.iter().map(|r| serde_json::from_slice(&r.value).unwrap()).collect()
+        records.iter().map(|r| topic::decode(&r.value).unwrap()).collect()
     }
 
     /// The next index fact of the journal.
@@ -315,13 +314,13 @@ impl World {
         let fact =
             self.bus.journal_next(subjects::INDEX_STREAM, "test", LIMIT).await.unwrap().expect("a fact");
         fact.ack().await.unwrap();
-        serde_json::from_slice(&fact.payload).unwrap()
+        topic::decode(&fact.payload).unwrap()
     }
 
     /// The state kept for when everybody is gone.
     pub(crate) async fn kept(&self) -> Option<StreamState> {
         let record = self.state.get(&state_keys::snapshot(stream())).await.unwrap()?;
-        serde_json::from_slice(&record.value).unwrap()
+        Some(topic::decode(&record.value).unwrap())
     }
 
     /// As if nobody had kept a state yet.

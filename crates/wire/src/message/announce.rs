@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{
     BroadcastId, DiscontinuitySeq, Epoch, Generation, Msn, NodeId, PlaybackId, SessionId, StreamId,
 };
+use crate::topic::Message;
 
 /// Published by control on `epoch.{stream}` on every change, and again about every second while it holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +23,8 @@ pub struct EpochAnnouncement {
     /// What the epoch's author is to do.
     pub phase: EpochPhase,
 }
+
+impl Message for EpochAnnouncement {}
 
 /// Phase of the newest epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +61,8 @@ pub struct SessionAnnouncement {
     pub degraded: Option<Degraded>,
 }
 
+impl Message for SessionAnnouncement {}
+
 /// Why a stream runs with less than it should.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -92,6 +97,8 @@ pub struct IndexFact {
     /// The segment.
     pub segment: crate::fact::Segment,
 }
+
+impl Message for IndexFact {}
 
 impl IndexFact {
     /// What tells this fact from every other: said twice it is kept once.

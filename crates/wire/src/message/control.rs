@@ -1,63 +1,25 @@
-//! Requests of ingest nodes and authors to control, and control's orders to sessions. JSON over the bus.
+//! Requests of ingest nodes and log writers to control, and control's orders to publisher sessions.
 
 use std::net::IpAddr;
 
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 
-use crate::WIRE_VERSION;
 use crate::close_reason::CloseReason;
 use crate::ids::{
     BroadcastId, DiscontinuitySeq, Epoch, Generation, KeyHash, Msn, NodeId, PlaybackId, SessionId, StreamId,
     UnixMillis,
 };
+use crate::topic::Message;
+pub use crate::topic::{decode, encode};
 
-/// Longest message accepted.
-pub const MAX_MESSAGE: usize = 64 << 10;
-
-/// A message that cannot be read.
-#[derive(Debug, Error)]
-pub enum ApiError {
-    /// Longer than [`MAX_MESSAGE`].
-    #[error("message of {0} bytes")]
-    TooLong(usize),
-    /// Another version than this build speaks.
-    #[error("version {0}, this node speaks {WIRE_VERSION}")]
-    Version(u8),
-    /// Not the expected JSON.
-    #[error("malformed: {0}")]
-    Json(#[from] serde_json::Error),
-}
-
-#[derive(Serialize, Deserialize)]
-struct Envelope<T> {
-    v: u8,
-    #[serde(flatten)]
-    body: T,
-}
-
-#[derive(Deserialize)]
-struct VersionOnly {
-    v: u8,
-}
-
-/// Encodes a control message with its version.
-pub fn encode<T: Serialize>(body: &T) -> Result<Vec<u8>, ApiError> {
-    Ok(serde_json::to_vec(&Envelope { v: crate::WIRE_VERSION, body })?)
-}
-
-/// Reads a control message; its version is checked first, so that a newer form is named as such.
-pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
-    if bytes.len() > MAX_MESSAGE {
-        return Err(ApiError::TooLong(bytes.len()));
-    }
-    let VersionOnly { v } = serde_json::from_slice(bytes)?;
-    if v != crate::WIRE_VERSION {
-        return Err(ApiError::Version(v));
-    }
-    Ok(serde_json::from_slice::<Envelope<T>>(bytes)?.body)
-}
+impl Message for ClaimRequest {}
+impl Message for ClaimReply {}
+impl Message for RenewRequest {}
+impl Message for ReleaseRequest {}
+impl Message for SealReport {}
+impl Message for LeaseReply {}
+impl Message for Kick {}
+impl Message for LifecycleEvent {}
 
 /// On `control.claim`: may this publisher go live?
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -312,6 +274,8 @@ impl LifecycleEvent {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::WireError;
+    use crate::topic::{decode, encode};
     use proptest::prelude::*;
 
     fn claim() -> ClaimRequest {
@@ -327,10 +291,11 @@ mod tests {
     #[test]
     fn messages_carry_a_version_and_round_trip() {
         let bytes = encode(&claim()).unwrap();
-        assert!(String::from_utf8_lossy(&bytes).starts_with("{\"v\":1"));
+        assert!(String::from_utf8_lossy(&bytes).starts_with("{\"v\":2"));
         assert_eq!(decode::<ClaimRequest>(&bytes).unwrap(), claim());
-        let newer = String::from_utf8(bytes).unwrap().replacen("\"v\":1", "\"v\":2", 1);
-        assert!(matches!(decode::<ClaimRequest>(newer.as_bytes()), Err(ApiError::Version(2))));
+        let newer = String::from_utf8(bytes.into()).unwrap().replacen("\"v\":2", "\"v\":3", 1);
+        let refused = decode::<ClaimRequest>(newer.as_bytes());
+        assert!(matches!(refused, Err(WireError::Version { found: 3 })), "{refused:?}");
         let refused = ClaimReply::Refused { reason: CloseReason::UnknownKey };
         assert_eq!(decode::<ClaimReply>(&encode(&refused).unwrap()).unwrap(), refused);
         let granted = ClaimReply::Granted(Box::new(ClaimGrant {
@@ -365,7 +330,7 @@ mod tests {
         }
         #[test]
         fn damaged_requests_do_not_panic(flip: u16, to: u8) {
-            let mut bytes = encode(&claim()).unwrap();
+            let mut bytes = encode(&claim()).unwrap().to_vec();
             let i = usize::from(flip) % bytes.len();
             bytes[i] = to;
             let _ = decode::<ClaimRequest>(&bytes);

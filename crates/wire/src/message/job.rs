@@ -9,6 +9,7 @@ use crate::ids::{
     Epoch, FactSeq, Generation, MediaSeq, Msn, NodeId, PartIndex, PlaybackId, Rendition, SessionId, StreamId,
 };
 use crate::message::control::StreamSettings;
+use crate::topic::{MAX_STATE_MESSAGE, Message};
 
 /// Cost units of a job that copies and encodes nothing: the unit itself.
 pub const COPY_COST: u64 = 1;
@@ -28,6 +29,14 @@ pub struct Offer {
     pub cost: u64,
 }
 
+impl Message for Offer {}
+
+/// Published by a worker on `jobs.free`: it has free capacity again, so sessions without a worker offer their job anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct WorkerFree {}
+
+impl Message for WorkerFree {}
+
 /// On `jobs.bid.{session}`: this worker can.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bid {
@@ -40,6 +49,8 @@ pub struct Bid {
     /// The bidder already works on this stream (an earlier epoch): it is preferred.
     pub continuing: bool,
 }
+
+impl Message for Bid {}
 
 /// On `job.grant.{node}`; repeated until the heartbeats show it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +76,10 @@ pub enum GrantOrder {
         /// Generation that has ended.
         generation: Generation,
     },
+}
+
+impl Message for GrantOrder {
+    const MAX_LEN: usize = MAX_STATE_MESSAGE;
 }
 
 /// Everything a worker needs to author one generation.
@@ -123,3 +138,5 @@ pub struct Heartbeat {
     /// The epoch is sealed and everything of it is stored.
     pub done: bool,
 }
+
+impl Message for Heartbeat {}

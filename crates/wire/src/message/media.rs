@@ -10,7 +10,7 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use millrace_buf::ByteChain;
 
-use crate::fragment::{self, Fragment, FragmentError, Kind, Position, Reassembler};
+use crate::fragment::{self, FragmentError, FragmentReader, Fragmented, Kind, Position};
 use crate::ids::{DiscontinuitySeq, Epoch, Generation, InitVersion, MediaSeq, Msn};
 use millrace_buf::Arena;
 
@@ -229,20 +229,16 @@ fn need(bytes: &Bytes, need: usize) -> Result<(), FragmentError> {
     if bytes.len() < need { Err(FragmentError::Truncated { need, have: bytes.len() }) } else { Ok(()) }
 }
 
-/// Receives media frames of one subject: reassembly and decoding.
-#[derive(Debug, Default)]
-pub struct MediaReader(Reassembler);
+impl Fragmented for MediaMessage {
+    const KIND: Kind = Kind::Media;
 
-impl MediaReader {
-    /// Takes one received frame; gives back a message when one is whole.
-    pub fn push(&mut self, bytes: Bytes) -> Result<Option<MediaMessage>, FragmentError> {
-        let frame = Fragment::decode(bytes)?;
-        if frame.kind != Kind::Media {
-            return Err(FragmentError::Kind(2));
-        }
-        self.0.push(frame).map(|(at, body)| MediaMessage::decode(at, body)).transpose()
+    fn decode(position: Position, body: Bytes) -> Result<Self, FragmentError> {
+        Self::decode(position, body)
     }
 }
+
+/// Turns the fragments received on one subject into media messages.
+pub type MediaReader = FragmentReader<MediaMessage>;
 
 #[cfg(test)]
 mod tests {

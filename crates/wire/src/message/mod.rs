@@ -4,4 +4,5 @@ pub mod announce;
 pub mod control;
 pub mod job;
 pub mod media;
+pub mod probe;
 pub mod repair;

@@ -9,7 +9,7 @@ use millrace_protocol::state::checkpoint;
 use millrace_runtime::Ready;
 use millrace_state::SharedState;
 use millrace_wire::fact::StreamState;
-use millrace_wire::{state_keys, subjects};
+use millrace_wire::{state_keys, subjects, topic};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -54,9 +54,9 @@ async fn answer(bus: SharedBus, state: SharedState, message: Message) {
         return;
     };
     let Ok(Some(record)) = state.get(&state_keys::snapshot(stream)).await else { return };
-    let Ok(stored) = serde_json::from_slice::<StreamState>(&record.value) else { return };
-    if let Ok(body) = serde_json::to_vec(&checkpoint::base(stored)) {
+    let Ok(stored) = topic::decode::<StreamState>(&record.value) else { return };
+    if let Ok(body) = topic::encode(&checkpoint::base(stored)) {
         // An answer that the bus drops is asked for again.
-        let _ = bus.respond(&reply, body.into());
+        let _ = bus.respond(&reply, body);
     }
 }

@@ -8,7 +8,7 @@ use millrace_runtime::Backoff;
 use millrace_state::{SharedState, StateError, Tx, Version};
 use millrace_wire::fact::StreamState;
 use millrace_wire::ids::StreamId;
-use millrace_wire::state_keys;
+use millrace_wire::{state_keys, topic};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -90,12 +90,11 @@ async fn put_newer(
     new: &StreamState,
     own: &mut Option<Version>,
 ) -> Result<(), StateError> {
-    let Ok(value) = serde_json::to_vec(new) else { return Ok(()) };
+    let Ok(value) = topic::encode(new) else { return Ok(()) };
     let mut version = own.take();
     if version.is_none() {
         let old = state.get(key).await?;
-        let replaceable =
-            |value: &[u8]| serde_json::from_slice(value).map_or(true, |old| may_replace(new, &old));
+        let replaceable = |value: &[u8]| topic::decode(value).map_or(true, |old| may_replace(new, &old));
         if old.as_ref().is_some_and(|old| !replaceable(&old.value)) {
             return Ok(());
         }

@@ -1,0 +1,100 @@
+//! The publisher session on the bus: runs the session machine of [`millrace_protocol::session`] for one publisher whose
+//! claim was granted, whatever protocol the publisher speaks.
+//!
+//! Three parties share the machine. The publisher's task hands media in through [`PublisherSession`], and the encoded
+//! messages are published before the call returns: media crosses no queue on its way to the bus. [`SessionTask`] runs the
+//! machine's timers, receives bids, heartbeats, kicks and the worker's log, and executes the outputs that must be waited
+//! for. [`RepairTask`] answers workers that lack media messages; it is a task of its own, so that a flood of repair requests
+//! delays neither media nor supervision.
+//!
+//! The session outlives its publisher: until everything received is in the object store, the replay buffer answers and
+//! the worker is supervised.
+
+mod driver;
+mod metrics;
+mod requests;
+mod task;
+
+use std::sync::Arc;
+
+use millrace_bus::BusError;
+use millrace_protocol::log::replay_buffer::ReplayLimits;
+use millrace_protocol::session::Input;
+use millrace_runtime::Clock;
+use millrace_wire::close_reason::CloseReason;
+use millrace_wire::ids::SessionId;
+use millrace_wire::message::control::{ClaimGrant, Kick};
+use millrace_wire::message::media::MediaUnit;
+use millrace_wire::topics;
+
+use self::driver::SessionDriver;
+pub use self::metrics::SessionMetrics;
+pub use self::task::{RepairTask, SessionTask};
+use crate::link::Link;
+use crate::subscription::TypedSubscription;
+
+/// Repair requests that wait: each may ask for many messages, and is repeated when lost.
+const REPAIR_CAPACITY: usize = 256;
+
+/// Kicks that wait: control repeats a kick until the session is gone.
+const KICK_CAPACITY: usize = 16;
+
+/// What a publisher session is made from.
+pub struct SessionSetup {
+    /// Control's grant.
+    pub grant: ClaimGrant,
+    /// The session that the grant was given to.
+    pub session: SessionId,
+    /// Cost units of the packaging job.
+    pub job_cost: u64,
+    /// Bounds of the media replay buffer.
+    pub replay: ReplayLimits,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// The sessions' metrics.
+    pub metrics: SessionMetrics,
+    /// Called with the reason when the session must end though its publisher has not: a kick, a superseded lease. It must
+    /// not block.
+    pub on_close: Box<dyn Fn(CloseReason) + Send + Sync>,
+}
+
+/// Subscribes to the kicks of `session`. A publisher subscribes before it claims: control may kick as soon as it has
+/// granted.
+pub async fn subscribe_kicks(link: &Link, session: SessionId) -> Result<TypedSubscription<Kick>, BusError> {
+    link.subscribe(&topics::kick(session), KICK_CAPACITY).await
+}
+
+/// The publisher's side of a session. Cheap to clone.
+#[derive(Clone)]
+pub struct PublisherSession {
+    driver: Arc<SessionDriver>,
+}
+
+impl PublisherSession {
+    /// Starts a session and subscribes to everything it listens to; its two tasks are to be spawned by the caller.
+    ///
+    /// The subscription to repair requests exists before the first media message: a worker may ask as soon as it is
+    /// granted.
+    pub async fn open(
+        link: &Link,
+        setup: SessionSetup,
+        kicks: TypedSubscription<Kick>,
+    ) -> Result<(Self, SessionTask, RepairTask), BusError> {
+        let (stream, epoch, session) = (setup.grant.stream, setup.grant.epoch, setup.session);
+        let requests = link.respond(&topics::ring_media(stream, epoch), REPAIR_CAPACITY).await?;
+        let driver = Arc::new(SessionDriver::new(link.clone(), setup));
+        let task = SessionTask::subscribe(link, (stream, epoch), session, driver.clone(), kicks).await?;
+        let repairs = RepairTask::new(driver.clone(), requests, task.ended());
+        Ok((Self { driver }, task, repairs))
+    }
+
+    /// Publishes units as one media message, before it returns. What the bus drops is repaired from the replay buffer.
+    pub fn publish(&self, units: Vec<MediaUnit>) {
+        self.driver.handle(Input::Media(units));
+    }
+
+    /// Ends the epoch's media: the publisher is gone, for `reason`. Later calls do nothing.
+    pub fn end(&self, reason: CloseReason) {
+        self.driver.handle(Input::PublisherGone(reason));
+    }
+}
