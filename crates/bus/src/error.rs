@@ -1,6 +1,6 @@
-//! Why a bus operation failed.
+//! The error of a bus operation.
 
-/// Why a bus operation failed. Carries no client library's type.
+/// The reason why a bus operation failed. It carries no type of a client library.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BusError {
     /// The server is away; the client keeps reconnecting.
@@ -9,13 +9,13 @@ pub enum BusError {
     /// Nothing answered within the time limit.
     #[error("no answer from {what} within the time limit")]
     Timeout {
-        /// The subject or queue.
+        /// The subject or queue that was used.
         what: String,
     },
-    /// Nobody subscribes to the request's subject.
-    #[error("nobody listens on {subject}")]
+    /// The request's subject has no subscriber.
+    #[error("{subject} has no subscriber")]
     NoResponders {
-        /// The request's subject.
+        /// The subject of the request.
         subject: String,
     },
     /// The payload does not fit one message.
@@ -29,7 +29,7 @@ pub enum BusError {
     /// Not a valid subject, pattern, group or queue name.
     #[error("invalid subject or name {subject:?}")]
     InvalidSubject {
-        /// What was given.
+        /// The invalid subject or name as given.
         subject: String,
     },
     /// The outgoing buffer is full; the message was dropped.
@@ -38,7 +38,7 @@ pub enum BusError {
     /// The queue was not declared.
     #[error("unknown queue {queue}")]
     UnknownQueue {
-        /// The queue's name.
+        /// The name of the queue.
         queue: String,
     },
     /// The journal, or its reader, was not declared.
@@ -50,19 +50,19 @@ pub enum BusError {
     /// The queue holds as many jobs as it may.
     #[error("queue {queue} is full")]
     QueueFull {
-        /// The queue's name.
+        /// The name of the queue.
         queue: String,
     },
     /// The bus was shut down.
     #[error("bus is closed")]
     Closed,
-    /// Something else the server or client said.
+    /// Another error of the server or the client library, in its own words.
     #[error("bus: {0}")]
     Other(String),
 }
 
 impl BusError {
-    /// Whether the same call may succeed later without any change by the caller.
+    /// True if the same call may succeed later without any change by the caller.
     pub fn is_retryable(&self) -> bool {
         matches!(
             self,

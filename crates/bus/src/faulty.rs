@@ -16,8 +16,8 @@ use crate::{
     SharedBus, Subscription,
 };
 
-/// What goes wrong, each with a probability from 0 to 1 a message. Losses, doubles, delays and reorderings
-/// strike each subscription by itself, as they do in a network.
+/// The faults a wrapped bus injects, each with a probability from 0 to 1 per message. Losses, doubles, delays
+/// and reorderings strike each subscription by itself, as they do in a network.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct FaultPlan {
     /// Only subjects that begin so; empty: all.
@@ -54,9 +54,9 @@ pub struct FaultyBus {
     inner: Arc<Inner>,
 }
 
-/// How many messages wait between the wrapped subscription and the harm done to them.
+/// The number of messages that wait between the wrapped subscription and the injection of faults.
 const RAW_CAPACITY: usize = 4096;
-/// How often a held-back message looks for the end of its wait for a successor.
+/// The interval at which a held-back message checks whether its wait for a successor is over.
 const SWAP_WAIT: Duration = Duration::from_millis(20);
 
 impl Inner {
@@ -79,7 +79,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Whether the answer to what was done for `subject` gets lost on its way back.
+    /// True if the answer to an operation on `subject` is lost on its way back.
     fn loses_answer(&self, subject: &str) -> bool {
         let plan = self.plan();
         plan.away || subject.starts_with(&plan.subject_prefix) && self.hit(plan.lose)
@@ -102,7 +102,7 @@ impl FaultyBus {
         Self { inner: Arc::new(inner) }
     }
 
-    /// What goes wrong from now on.
+    /// Replaces the faults that are injected from now on.
     pub fn set(&self, plan: FaultPlan) {
         self.inner.connected.send_replace(!plan.away);
         *self.inner.plan() = plan;
@@ -154,7 +154,7 @@ struct Passed {
     twice: bool,
 }
 
-/// What becomes of one message: lost or held back is `None`.
+/// Decides the fate of one message; `None` if it is lost or held back.
 async fn step(
     plan: &FaultPlan,
     dice: &mut StdRng,

@@ -88,7 +88,8 @@ pub trait Bus: Send + Sync + 'static {
         capacity: usize,
     ) -> Result<Subscription, BusError>;
 
-    /// Sends `payload` and waits for the first answer, [`BusError::NoResponders`] at once if nobody listens.
+    /// Sends `payload` and waits for the first answer; fails at once with [`BusError::NoResponders`] if the
+    /// subject has no subscriber.
     async fn request(&self, subject: &str, payload: Bytes, timeout: Duration) -> Result<Bytes, BusError>;
 
     /// Answers a request: `reply` is [`Message::reply`]. Never waits.
@@ -133,15 +134,16 @@ pub trait Bus: Send + Sync + 'static {
     /// Takes the next job, waiting up to `wait` for one. Survives a lost connection while waiting.
     async fn queue_pull(&self, queue: &str, wait: Duration) -> Result<Option<Job>, BusError>;
 
-    /// How many jobs wait, and how many are out with a worker.
+    /// Returns how many jobs wait, and how many are out with a worker.
     async fn queue_depth(&self, queue: &str) -> Result<QueueDepth, BusError>;
 
     /// Makes sure the journal exists with these settings. Calling it again is harmless.
     async fn journal_declare(&self, config: &JournalConfig) -> Result<(), BusError>;
 
-    /// Says a fact to the subscribers of `subject` and keeps it; returns when that is acknowledged, or an attempt of a few
-    /// seconds has failed: the fact may be kept all the same, and saying it again with the same `id` does no harm.
-    /// `false`: a fact with this `id` was kept within the journal's dedup window.
+    /// Publishes a fact to the subscribers of `subject` and appends it to the journal; returns when the
+    /// journal has acknowledged it, or an attempt of a few seconds has failed: the fact may be kept all the
+    /// same, and saying it again with the same `id` does no harm. `false`: a fact with this `id` was kept
+    /// within the journal's dedup window.
     async fn journal_append(
         &self,
         journal: &str,
@@ -164,12 +166,12 @@ pub trait Bus: Send + Sync + 'static {
     /// The largest payload, in bytes, of one message.
     fn max_payload(&self) -> usize;
 
-    /// Whether the transport is up, now and on change.
+    /// Returns whether the transport is up, now and on every change.
     fn connected(&self) -> watch::Receiver<bool>;
 
     /// Sends a message to itself through the server; the time it took, in one round trip.
     async fn loopback(&self, timeout: Duration) -> Result<Duration, BusError>;
 
-    /// What was sent, dropped and reconnected so far.
+    /// Returns the counters of what was published, dropped and reconnected so far.
     fn stats(&self) -> BusStats;
 }

@@ -41,7 +41,7 @@ impl QueueConfig {
     }
 }
 
-/// How full a queue is.
+/// The number of jobs in a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct QueueDepth {
     /// Jobs not yet delivered, or waiting to be delivered again.
@@ -50,7 +50,7 @@ pub struct QueueDepth {
     pub in_flight: u64,
 }
 
-/// What a worker can say about its job; each implementation has one.
+/// The answers a worker gives for its job; each implementation has its own.
 #[async_trait]
 pub trait JobControl: Send + Sync {
     /// Done: the queue forgets the job. Returns when the queue has confirmed it.
@@ -67,7 +67,7 @@ pub trait JobControl: Send + Sync {
 pub struct Job {
     /// The id it was pushed with.
     pub id: String,
-    /// What was pushed.
+    /// The payload of the job as it was pushed.
     pub payload: Bytes,
     /// The delivery's number, from 1.
     pub attempt: u64,

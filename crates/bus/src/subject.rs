@@ -51,12 +51,12 @@ pub(crate) fn check_name(name: &str) -> Result<(), BusError> {
     Ok(())
 }
 
-/// Whether the pattern has a wildcard.
+/// True if the pattern has a wildcard.
 pub(crate) fn is_wild(pattern: &str) -> bool {
     pattern.split('.').any(|token| token == "*" || token == ">")
 }
 
-/// Whether `subject` matches `pattern`; both valid.
+/// True if `subject` matches `pattern`; both must be valid.
 pub(crate) fn matches(pattern: &str, subject: &str) -> bool {
     let mut subject = subject.split('.');
     for token in pattern.split('.') {

@@ -1,4 +1,4 @@
-//! What a subscriber holds.
+//! A subscription: the bounded queue of messages that one subscriber receives from.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,16 +9,17 @@ use bytes::Bytes;
 use futures::Stream;
 use tokio::sync::mpsc;
 
-/// One received message.
+/// One message as a subscriber receives it.
 #[derive(Debug, Clone)]
 pub struct Message {
     /// The subject it was published on.
     pub subject: Arc<str>,
     /// Its payload, shared with every other subscriber in this process.
     pub payload: Bytes,
-    /// Where an answer is awaited: give it to [`crate::Bus::respond`].
+    /// The subject on which an answer is awaited; [`crate::Bus::respond`] takes it.
     pub reply: Option<Arc<str>>,
-    /// The server's notice that nobody listens to what was asked; never seen by ordinary subscribers.
+    /// True for the server's notice that a request's subject has no subscriber; ordinary subscribers never
+    /// receive one.
     pub(crate) no_responders: bool,
 }
 
@@ -58,12 +59,12 @@ impl Subscription {
         self.receiver.recv_many(out, limit).await
     }
 
-    /// How many messages were lost because this subscription was full.
+    /// Returns how many messages were lost because this subscription was full.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// How many messages wait to be received.
+    /// Returns how many messages wait to be received.
     pub fn waiting(&self) -> usize {
         self.receiver.len()
     }
@@ -102,7 +103,7 @@ pub(crate) struct Sink {
     dropped: Arc<AtomicU64>,
 }
 
-/// What became of a message given to a [`Sink`].
+/// The outcome of handing a message to a [`Sink`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Delivery {
     Taken,

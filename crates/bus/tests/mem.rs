@@ -32,7 +32,7 @@ fn faulty(seed: u64) -> (FaultyBus, SharedBus) {
     (FaultyBus::new(inner.clone(), seed), inner)
 }
 
-/// What comes of 1000 numbered messages.
+/// Returns the outcomes of 1000 numbered messages.
 async fn received(seed: u64, plan: FaultPlan) -> Vec<u32> {
     let (bus, _) = faulty(seed);
     bus.set(plan);
@@ -85,7 +85,7 @@ async fn a_partition_ends() {
     assert!(matches!(bus.publish("a", bytes("x")), Err(BusError::Other(_))));
 }
 
-/// What became of the facts given to a writer.
+/// The outcomes of the facts given to a writer.
 #[derive(Default)]
 struct Outcomes(Mutex<HashMap<Outcome, u32>>);
 

@@ -192,7 +192,7 @@ async fn without_jetstream_media_flow_and_facts_wait() {
             writer.append("f.x".into(), number.to_string(), bytes("x"));
             bus.publish("media.s.1", bytes("x")).unwrap();
         }
-        assert!(start.elapsed() < Duration::from_millis(500), "{kind:?}: somebody waited");
+        assert!(start.elapsed() < Duration::from_millis(500), "{kind:?}: a publish waited");
         for _ in 0..500 {
             assert_eq!(next(&mut sub).await, "x");
         }

@@ -1,6 +1,6 @@
 use thiserror::Error;
 
-/// What can go wrong in libav, with the step that failed. libav's own error type stays inside this crate.
+/// The errors of libav, each with the step that failed. libav's own error type stays inside this crate.
 #[derive(Debug, Error)]
 pub enum CodecError {
     /// The installed libav lacks the codec.
@@ -9,18 +9,18 @@ pub enum CodecError {
         /// libav's name of the codec.
         codec: &'static str,
     },
-    /// libav refused a step.
+    /// A step that libav refused.
     #[error("libav failed at {step}: {message}")]
     Libav {
-        /// What was being done.
+        /// The step, as a verb phrase.
         step: &'static str,
-        /// libav's words.
+        /// The error text that libav gives.
         message: String,
     },
     /// The input does not have the shape the codec's specification asks for.
     #[error("malformed {what}")]
     Malformed {
-        /// Which structure.
+        /// The structure that could not be allocated or read.
         what: &'static str,
     },
 }

@@ -12,9 +12,9 @@ const MAX_SIDE: u32 = 16_384;
 pub struct LumaFrame {
     /// Presentation time as given with the access unit.
     pub pts: i64,
-    /// Width in pixels.
+    /// The width of the picture in pixels.
     pub width: u32,
-    /// Height in pixels.
+    /// The height of the picture in pixels.
     pub height: u32,
     /// `width * height` samples, row by row.
     pub luma: Vec<u8>,

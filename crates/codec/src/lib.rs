@@ -1,6 +1,6 @@
 //! libav behind a small safe API: the only crate that links it.
 //!
-//! [`H264Decoder`] turns access units into luma planes, for checks that look at pictures.
+//! [`H264Decoder`] turns access units into luma planes, for checks of pictures.
 //!
 //! Decoding untrusted bytes belongs in a process of its own (no network, no credentials); nothing on the live path
 //! of the copy rung calls the decoder.

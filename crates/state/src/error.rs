@@ -1,9 +1,9 @@
-//! Why a state operation failed.
+//! The error of a state operation.
 
-/// Why a state operation failed. Carries no client library's type.
+/// The reason why a state operation failed. It carries no type of a client library.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StateError {
-    /// A check did not hold: somebody else changed this record. Nothing was changed.
+    /// A check did not hold because the record changed meanwhile. The transaction changed nothing.
     #[error("conflict on {key}")]
     Conflict {
         /// The first record whose check failed.
@@ -12,25 +12,25 @@ pub enum StateError {
     /// The store is away or slow. A commit may or may not have been made.
     #[error("state store unavailable: {reason}")]
     Unavailable {
-        /// What was seen.
+        /// The observed failure, for the operator.
         reason: String,
     },
     /// The request makes no sense: a bad key, too large a transaction.
     #[error("invalid state request: {reason}")]
     Invalid {
-        /// What is wrong.
+        /// The part of the request that is invalid.
         reason: String,
     },
     /// The store holds something this version can't read.
     #[error("corrupt state: {reason}")]
     Corrupt {
-        /// What was found.
+        /// The content that was found in its place.
         reason: String,
     },
 }
 
 impl StateError {
-    /// Whether the same call may succeed later; a conflict needs a fresh read first.
+    /// True if the same call may succeed later; a conflict needs a fresh read first.
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::Unavailable { .. })
     }

@@ -9,10 +9,10 @@ use rand::{Rng as _, SeedableRng as _};
 
 use crate::{Record, SharedState, StateError, StateStore, Tx, Version, Versioned};
 
-/// What goes wrong.
+/// The faults that a wrapped store injects.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct StateFaults {
-    /// Every call fails.
+    /// True if every call fails.
     pub away: bool,
     /// A call fails, with this probability.
     pub fail: f64,
@@ -55,7 +55,7 @@ impl FaultyState {
         Self { inner: Arc::new(Inner { state, faults: Mutex::default(), dice }) }
     }
 
-    /// What goes wrong from now on.
+    /// Replaces the faults that are injected from now on.
     pub fn set(&self, faults: StateFaults) {
         *lock(&self.inner.faults) = faults;
     }

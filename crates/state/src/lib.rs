@@ -32,7 +32,7 @@ pub use redis_state::{RedisConfig, RedisState};
 /// A state store shared by the parts of a node.
 pub type SharedState = Arc<dyn StateStore>;
 
-/// How many records one scan returns at most.
+/// The most records that one scan returns.
 pub const SCAN_PAGE: usize = 1000;
 
 /// Versioned records, transactions over several of them, and expiring sets.
@@ -57,10 +57,10 @@ pub trait StateStore: Send + Sync + 'static {
     /// Takes `members` out of the expiring set; those not in it are no error.
     async fn set_remove(&self, set: &str, members: &[String]) -> Result<(), StateError>;
 
-    /// How many members of the expiring set have not expired.
+    /// Returns how many members of the expiring set have not expired.
     async fn set_count(&self, set: &str) -> Result<u64, StateError>;
 
-    /// Whether the store answers, for readiness.
+    /// Succeeds if the store answers; readiness asks it.
     async fn ready(&self) -> Result<(), StateError>;
 }
 

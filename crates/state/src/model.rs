@@ -1,4 +1,4 @@
-//! Records and transactions.
+//! The records of a state store, and the transactions that change them.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::StateError;
 use crate::key::check_key;
 
-/// How many keys one transaction may name; Redis runs it in one script, blocking others meanwhile.
+/// The most keys that one transaction may name;
 pub const MAX_TX_KEYS: usize = 256;
 /// All values of one transaction, in bytes.
 pub const MAX_TX_BYTES: usize = 4 * 1024 * 1024;
@@ -19,7 +19,7 @@ pub struct Version(pub u64);
 /// A record's value and version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Versioned {
-    /// The value.
+    /// The value of the record.
     pub value: Bytes,
     /// The commit that wrote it.
     pub version: Version,
@@ -28,9 +28,9 @@ pub struct Versioned {
 /// A record found by a scan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// The record's key.
+    /// The key of the record.
     pub key: String,
-    /// The value.
+    /// The value to write.
     pub value: Bytes,
     /// The commit that wrote it.
     pub version: Version,
@@ -52,7 +52,7 @@ pub struct Tx {
 }
 
 impl Tx {
-    /// Changes nothing yet.
+    /// Returns a transaction that changes nothing yet.
     pub fn new() -> Self {
         Self::default()
     }
@@ -71,7 +71,7 @@ impl Tx {
         self
     }
 
-    /// Writes the record; it is gone after `ttl` unless written again.
+    /// Writes the record; it expires after `ttl` unless it is written again.
     #[must_use]
     pub fn put_ttl(mut self, key: impl Into<String>, value: impl Into<Bytes>, ttl: Duration) -> Self {
         self.puts.push(Put { key: key.into(), value: value.into(), ttl: Some(ttl) });
@@ -85,7 +85,7 @@ impl Tx {
         self
     }
 
-    /// Whether it changes nothing.
+    /// True if the transaction changes nothing.
     pub fn is_empty(&self) -> bool {
         self.puts.is_empty() && self.deletes.is_empty()
     }

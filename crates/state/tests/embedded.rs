@@ -38,10 +38,11 @@ async fn what_was_committed_is_there_after_reopening() {
     assert!(state.commit(Tx::new().put("new", "1")).await.unwrap() > version, "versions go on");
 }
 
-/// Where the process that is to be killed writes; without it that test does nothing.
+/// Names the folder into which the process that will be killed writes; without it that test does nothing.
 const VICTIM_DIR: &str = "MILLRACE_TEST_VICTIM_DIR";
 
-/// Run as a process of its own by the test below: commits and says so, until killed.
+/// The test below runs this one as a process of its own: it commits and prints each commit until it is
+/// killed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn victim() {
     let Ok(dir) = std::env::var(VICTIM_DIR) else { return };

@@ -1,36 +1,36 @@
-//! Why a store operation failed.
+//! The error of a store operation.
 
-/// Why a store operation failed. Carries no client library's type.
+/// The reason why a store operation failed. It carries no type of a client library.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// No such object.
+    /// The store has no object under this key.
     #[error("no object {key}")]
     NotFound {
-        /// The object's key.
+        /// The key of the object.
         key: String,
     },
     /// The store is away, slow or overloaded: the same call may succeed later.
     #[error("object store unavailable: {reason}")]
     Unavailable {
-        /// What was seen.
+        /// The observed failure, for the operator.
         reason: String,
     },
     /// The store refuses these credentials, or does not let them do this.
     #[error("object store denied access: {reason}")]
     Denied {
-        /// What the store said.
+        /// The store's refusal in its own words.
         reason: String,
     },
     /// The request makes no sense: a bad key, a range outside the object, too large a body.
     #[error("invalid store request: {reason}")]
     Invalid {
-        /// What is wrong.
+        /// The part of the request that is invalid.
         reason: String,
     },
 }
 
 impl StoreError {
-    /// Whether the same call may succeed later without any change by the caller.
+    /// True if the same call may succeed later without any change by the caller.
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::Unavailable { .. })
     }

@@ -11,10 +11,10 @@ use rand::{Rng as _, SeedableRng as _};
 
 use crate::{ByteRange, ListPage, Meta, Object, ObjectInfo, ObjectStore, SharedStore, StoreError};
 
-/// What goes wrong.
+/// The faults that a wrapped store injects.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct StoreFaults {
-    /// Every call fails.
+    /// True if every call fails.
     pub away: bool,
     /// A call fails, with this probability.
     pub fail: f64,
@@ -65,13 +65,13 @@ impl FaultyStore {
         Self { inner: Arc::new(inner) }
     }
 
-    /// What goes wrong from now on, calls under way included once they have waited.
+    /// Replaces the faults from now on, for calls under way too once they have waited.
     pub fn set(&self, faults: StoreFaults) {
         *lock(&self.inner.faults) = faults;
         lock(&self.inner.tries).clear();
     }
 
-    /// How many calls there were.
+    /// Returns how many calls were made.
     pub fn calls(&self) -> u64 {
         self.inner.calls.load(Ordering::Relaxed)
     }

@@ -37,13 +37,13 @@ pub use upload::{Completed, UploadError, UploadStats, UploadTicket, Uploader, Up
 /// A store shared by the parts of a node.
 pub type SharedStore = Arc<dyn ObjectStore>;
 
-/// How many keys one `delete_many` request carries at most (S3's limit); longer lists are split.
+/// The most keys that one `delete_many` request carries (S3's limit); longer lists are split.
 pub const DELETE_BATCH: usize = 1000;
 
-/// How many entries one [`ListPage`] holds at most (S3's limit).
+/// The most entries that one [`ListPage`] holds (S3's limit).
 pub const LIST_PAGE: usize = 1000;
 
-/// Whole objects under keys.
+/// A store of whole objects under keys.
 #[async_trait]
 pub trait ObjectStore: Send + Sync + 'static {
     /// Stores the object under `key`, whole or not at all; an object already there is replaced.
@@ -52,7 +52,7 @@ pub trait ObjectStore: Send + Sync + 'static {
     /// Reads the object, or the part of it that `range` names.
     async fn get(&self, key: &str, range: Option<ByteRange>) -> Result<Object, StoreError>;
 
-    /// What the store knows about the object without its bytes.
+    /// Returns what the store knows about the object without reading its bytes.
     async fn head(&self, key: &str) -> Result<ObjectInfo, StoreError>;
 
     /// Removes the object; one that is not there is no error.
@@ -65,7 +65,7 @@ pub trait ObjectStore: Send + Sync + 'static {
     /// in byte order of the key.
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<ListPage, StoreError>;
 
-    /// Whether the store answers and may be used, for readiness.
+    /// Succeeds if the store answers and may be used; readiness asks it.
     async fn ready(&self) -> Result<(), StoreError>;
 }
 

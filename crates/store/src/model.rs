@@ -1,4 +1,4 @@
-//! What goes into a store and what comes out.
+//! The types of objects, their metadata and their listing.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -8,12 +8,12 @@ use bytes::Bytes;
 
 use crate::StoreError;
 
-/// What is kept beside an object's bytes.
+/// The metadata that is stored beside an object's bytes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Meta {
-    /// `Content-Type`.
+    /// The value of the `Content-Type` header.
     pub content_type: Option<String>,
-    /// `Cache-Control`.
+    /// The value of the `Cache-Control` header.
     pub cache_control: Option<String>,
     /// The caller's own facts. Names: lower-case ASCII letters, digits and `-`; values: printable ASCII;
     /// 2 KiB together (S3's limit).
@@ -29,7 +29,7 @@ impl Meta {
         Self { content_type: Some(content_type.into()), ..Self::default() }
     }
 
-    /// Sets `Cache-Control`.
+    /// Returns the metadata with this `Cache-Control`.
     #[must_use]
     pub fn cache(mut self, cache_control: impl Into<String>) -> Self {
         self.cache_control = Some(cache_control.into());
@@ -98,36 +98,36 @@ impl ByteRange {
     }
 }
 
-/// What a store knows about an object.
+/// An object as the store knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectInfo {
     /// The whole object's size in bytes.
     pub size: u64,
-    /// When it was stored.
+    /// The time at which it was stored.
     pub modified: SystemTime,
-    /// What was stored beside it.
+    /// The metadata that was stored beside it.
     pub meta: Meta,
 }
 
 /// An object, or a part of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Object {
-    /// What the store knows about the whole object.
+    /// The size and metadata of the whole object.
     pub info: ObjectInfo,
-    /// The bytes asked for.
+    /// The bytes of the requested range.
     pub body: Bytes,
-    /// Where in the object `body` begins, in bytes.
+    /// The offset of `body` in the object, in bytes.
     pub offset: u64,
 }
 
-/// One listed object.
+/// One entry of a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListEntry {
-    /// The object's key.
+    /// The key of the object.
     pub key: String,
-    /// Its size in bytes.
+    /// The size of the object in bytes.
     pub size: u64,
-    /// When it was stored.
+    /// The time at which it was stored.
     pub modified: SystemTime,
 }
 
@@ -136,6 +136,6 @@ pub struct ListEntry {
 pub struct ListPage {
     /// In byte order of the key.
     pub entries: Vec<ListEntry>,
-    /// Whether there are more after these.
+    /// True if the store has entries after these.
     pub more: bool,
 }

@@ -1,4 +1,4 @@
-//! Trying again.
+//! A store wrapper that repeats calls that failed for a while.
 
 use std::time::Duration;
 
@@ -7,14 +7,14 @@ use millrace_buf::ByteChain;
 
 use crate::{ByteRange, ListPage, Meta, Object, ObjectInfo, ObjectStore, SharedStore, StoreError};
 
-/// How often and how fast to try again what may succeed later.
+/// The number and the pace of repeated attempts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetryPolicy {
     /// Attempts in all, at least 1.
     pub attempts: u32,
     /// Before the second attempt; doubles from attempt to attempt.
     pub first_delay: Duration,
-    /// The longest pause.
+    /// The longest pause between two attempts.
     pub max_delay: Duration,
 }
 
@@ -59,7 +59,7 @@ pub struct RetryStore {
 }
 
 impl RetryStore {
-    /// Wraps `store`.
+    /// Wraps `store` with this policy.
     pub fn new(store: SharedStore, policy: RetryPolicy) -> Self {
         Self { store, policy }
     }

@@ -1,4 +1,5 @@
-//! The spill: bounds, order, retries, what is dropped and who is told.
+//! Tests of the uploader's spill: bounds, order, retries, which objects are dropped and how their tickets
+//! resolve.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failing test panics")]
 
 use std::sync::Arc;

@@ -11,13 +11,13 @@ use crate::queue::JobControl;
 use crate::subject::{check_name, check_pattern, matches};
 pub use writer::{JournalWriter, Outcome};
 
-/// How long facts are kept: a reader that was away over a weekend and its repair misses none.
+/// The age at which facts are deleted: a reader that was away over a weekend and its repair misses none.
 pub const MAX_AGE: Duration = Duration::from_hours(7 * 24);
 /// Bytes kept, which a server sets aside: little for any disk.
 pub const MAX_BYTES: u64 = 256 * 1024 * 1024;
 /// Facts kept: at half a kilobyte each they fit into [`MAX_BYTES`].
 pub const MAX_MESSAGES: u64 = 500_000;
-/// A fact is said again within this time, if at all: longer than a writer tries.
+/// The time for which ids are remembered: longer than a writer repeats a fact.
 pub const DEDUP_WINDOW: Duration = Duration::from_mins(2);
 
 /// A journal's settings. Past its limits the oldest facts go.
@@ -55,7 +55,7 @@ impl JournalConfig {
         self.subjects.iter().try_for_each(|pattern| check_pattern(pattern))
     }
 
-    /// Whether it keeps what is said on `subject`.
+    /// True if the journal keeps what is published on `subject`.
     pub(crate) fn takes(&self, subject: &str) -> Result<(), BusError> {
         if self.subjects.iter().any(|pattern| matches(pattern, subject)) {
             return Ok(());
@@ -96,9 +96,9 @@ impl ReaderConfig {
 
 /// A fact read from a journal. Dropped without a word it comes back after the reader's `ack_wait`.
 pub struct JournalEntry {
-    /// What it was said on.
+    /// The subject on which the fact was published.
     pub subject: String,
-    /// What was said.
+    /// The payload of the fact.
     pub payload: Bytes,
     /// The delivery's number, from 1.
     pub attempt: u64,

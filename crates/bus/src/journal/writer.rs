@@ -24,10 +24,10 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 /// Lost facts are logged together.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
-/// What became of a fact.
+/// The outcome of writing one fact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Outcome {
-    /// Kept and acknowledged.
+    /// The journal acknowledged and keeps the fact.
     Stored,
     /// Acknowledged, and was there already: an earlier acknowledgement was lost.
     Known,
@@ -98,7 +98,7 @@ pub struct JournalWriter {
 }
 
 impl JournalWriter {
-    /// Starts a writer that declares the journal itself; `told` hears what became of each fact.
+    /// Starts a writer that declares the journal itself and reports each fact's outcome to the callback.
     pub fn start(
         bus: SharedBus,
         config: JournalConfig,

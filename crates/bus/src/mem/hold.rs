@@ -1,4 +1,4 @@
-//! What a delivery is until it is acknowledged, the same for jobs and facts.
+//! The state of a delivery until it is acknowledged, the same for jobs and facts.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ pub(super) struct Hold {
 }
 
 impl Hold {
-    /// Just delivered.
+    /// The delivery has just been handed out.
     pub(super) fn delivered(now: Instant, ack_wait: Duration) -> Self {
         Self { due: now + ack_wait, out: true }
     }
 
-    /// Refused: again after `delay`.
+    /// The receiver refused it; it is delivered again after `delay`.
     pub(super) fn put_back(&mut self, delay: Duration) {
         *self = Self { due: Instant::now() + delay, out: false };
     }

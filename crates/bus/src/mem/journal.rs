@@ -14,8 +14,8 @@ use crate::queue::JobControl;
 use crate::subject::matches;
 use crate::{BusError, JournalConfig, JournalEntry, ReaderConfig};
 
-/// Bytes kept whatever the settings say: who reads lives in this process and is not away for long, and a process that
-/// runs for weeks must not grow.
+/// The bytes kept whatever the configuration allows: who reads lives in this process and is not away for
+/// long, and a process that runs for weeks must not grow.
 const MAX_KEPT_BYTES: u64 = 4 * 1024 * 1024;
 
 struct Kept {
@@ -53,7 +53,7 @@ struct State {
     readers: HashMap<String, Reader>,
 }
 
-/// A journal in memory.
+/// A journal in this process's memory.
 pub(super) struct MemJournal {
     state: Mutex<State>,
     changed: Notify,
@@ -147,7 +147,7 @@ impl MemJournal {
         self.lock().config = config;
     }
 
-    /// `false`: known already.
+    /// Appends a fact; returns `false` if its id is known already.
     pub(super) fn append(&self, subject: &str, id: &str, payload: Bytes) -> Result<bool, BusError> {
         let mut state = self.lock();
         state.config.takes(subject)?;

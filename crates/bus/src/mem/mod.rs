@@ -59,7 +59,7 @@ impl Default for MemBus {
 }
 
 impl MemBus {
-    /// An empty bus.
+    /// Returns a bus without subscriptions, queues or journals.
     pub fn new() -> Self {
         Self::with_max_payload(MEM_MAX_PAYLOAD)
     }

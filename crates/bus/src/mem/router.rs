@@ -15,7 +15,7 @@ struct Entry {
     sink: Sink,
 }
 
-/// What became of one publish.
+/// The outcome of one publish.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Routed {
     /// Subscriptions and groups that matched.

@@ -1,20 +1,21 @@
-//! How to reach NATS.
+//! The settings of a connection to NATS.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// How to reach NATS. `new` gives settings that notice a dead server within 1.5 s and a closed one at once.
+/// The settings of a connection to NATS. `new` gives settings that notice a dead server within 1.5 s and a
+/// closed one at once.
 #[derive(Clone)]
 pub struct NatsConfig {
     /// Servers, as `nats://host:port` or `tls://host:port`.
     pub urls: Vec<String>,
     /// This client's name in the server's monitoring.
     pub name: String,
-    /// User and password.
+    /// The user name and password, if the server asks for them.
     pub user: Option<(String, String)>,
     /// Token, instead of a user.
     pub token: Option<String>,
-    /// Only TLS connections.
+    /// True if only TLS connections are accepted.
     pub require_tls: bool,
     /// Trust these certificates (PEM) instead of the system's.
     pub root_ca: Option<PathBuf>,
@@ -22,7 +23,7 @@ pub struct NatsConfig {
     pub ping_interval: Duration,
     /// For one attempt to connect to one address.
     pub connect_timeout: Duration,
-    /// How long [`crate::NatsBus::connect`] waits for a first server.
+    /// The time for which [`crate::NatsBus::connect`] waits for a first server.
     pub start_timeout: Duration,
     /// Messages that may wait in the control connection, each way, each subscription.
     pub control_capacity: usize,
@@ -35,7 +36,7 @@ pub struct NatsConfig {
 }
 
 impl NatsConfig {
-    /// Defaults for these servers.
+    /// Returns the default settings for these servers.
     pub fn new(urls: impl IntoIterator<Item = impl Into<String>>) -> Self {
         Self {
             urls: urls.into_iter().map(Into::into).collect(),

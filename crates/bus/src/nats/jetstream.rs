@@ -1,4 +1,4 @@
-//! What work queues and journals have in common: acknowledged, deduplicated publishes.
+//! Acknowledged, deduplicated publishes, which work queues and journals have in common.
 
 use std::time::Duration;
 
@@ -51,7 +51,7 @@ pub(super) async fn publish(
     }
 }
 
-/// Whether the message was stored, and not known already.
+/// True if the server stored the message and did not know its id already.
 fn read_ack(answer: &[u8], stream: &str) -> Result<bool, BusError> {
     let answer: Value = serde_json::from_slice(answer).map_err(other)?;
     if let Some(error) = answer.get("error") {

@@ -1,4 +1,4 @@
-//! One connection to NATS.
+//! One connection to a NATS server.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,13 +20,14 @@ use super::outbox::{Outbox, Outgoing};
 use crate::subscription::{Delivery, Message, Sink, Subscription};
 use crate::{BusError, BusStats};
 
-/// How long a new subscription waits for the server to have seen it, and a command for room in the buffer.
+/// The time for which a new subscription waits until the server has seen it, and a command waits for room in
+/// the buffer.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(1);
 /// The reconnect delay's jitter: a cluster's clients should not come back in the same millisecond.
 const RECONNECT_JITTER_MS: u64 = 15;
 /// The longest pause between attempts while every server is away.
 const RECONNECT_MAX_MS: u64 = 100;
-/// How often a waiting request looks whether the connection is back.
+/// The interval at which a waiting request checks whether the connection is back.
 const RECONNECT_POLL: Duration = Duration::from_millis(10);
 
 /// The server at the other end.
@@ -236,8 +237,8 @@ impl Link {
         });
         let pump = pump.abort_handle();
         let subscription = Subscription::new(receiver, dropped, Box::new(move || pump.abort()));
-        // The server handles a connection's commands in order, so the echo says it has seen the subscription.
-        // Away, it sees it when it is back.
+        // The server handles a connection's commands in order, so the echo proves that it has seen the
+        // subscription. While the connection is down, the server sees the subscription when it is back.
         if self.is_connected() {
             let _ = self.echo(CONFIRM_TIMEOUT).await;
         }

@@ -24,7 +24,7 @@ use crate::{
 pub use config::NatsConfig;
 use link::Link;
 
-/// How often the connections' state is looked at besides being told of changes, which may get lost.
+/// The interval at which the connections' state is polled, besides the client's events, which may get lost.
 const STATE_POLL: Duration = Duration::from_millis(250);
 
 struct Inner {
@@ -104,7 +104,7 @@ impl NatsBus {
         Ok(Self { inner })
     }
 
-    /// The version of the server of the control connection, as it says itself.
+    /// Returns the version that the server of the control connection reports.
     pub fn server_version(&self) -> String {
         self.inner.control.server().version
     }

@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 
 use crate::BusError;
 
-/// One message to publish.
+/// One message that waits to be published.
 pub(super) struct Outgoing {
     pub(super) subject: Subject,
     pub(super) reply: Option<Subject>,
@@ -69,8 +69,8 @@ impl Outbox {
         }
     }
 
-    /// Hands over what is there; waits while the library has no room. A failed publish means that the library's task has
-    /// ended, which every later publish is told.
+    /// Hands the waiting messages to the client library, and waits while the library has no room. A failed
+    /// publish means that the library's task has ended, which every later publish is told.
     pub(super) async fn hand_over(&self, client: &Client) {
         let _handing = self.handing.lock().await;
         for message in self.take() {

@@ -27,7 +27,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// For the confirmation of an acknowledgement.
 const ACK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Where messages are pulled from.
+/// The stream and consumer that messages are pulled from.
 pub(super) struct Source<'a> {
     pub(super) stream: &'a str,
     pub(super) consumer: &'a str,
@@ -35,7 +35,7 @@ pub(super) struct Source<'a> {
     pub(super) max_deliver: u32,
 }
 
-/// A pulled message.
+/// One message as it was pulled.
 pub(super) struct Pulled {
     pub(super) subject: String,
     pub(super) payload: Bytes,
@@ -78,7 +78,7 @@ pub(super) async fn pull(
     }
 }
 
-/// One pull request.
+/// One pull request to the server.
 async fn ask(link: &Link, source: &Source<'_>, left: Duration) -> Result<Answer, BusError> {
     let inbox = link.new_inbox();
     let mut replies = link.listen(&inbox, None).await?;
@@ -148,7 +148,7 @@ struct NatsControl {
 }
 
 impl NatsControl {
-    /// Tells the server, which confirms.
+    /// Sends the acknowledgement and waits for the server's confirmation.
     async fn tell(&self, what: String) -> Result<(), BusError> {
         let request = async_nats::Request::new()
             .payload(what.into())

@@ -1,4 +1,4 @@
-//! Journals.
+//! The checks of journals that every bus passes.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What every bus must do. Each implementation's test runs `all` on its own bus.
+//! The conformance suite of the bus trait. Each implementation's test runs `all` on its own bus.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
 pub mod journals;
@@ -28,14 +28,14 @@ pub async fn next(subscription: &mut Subscription) -> String {
     String::from_utf8(message.payload.to_vec()).unwrap()
 }
 
-/// Nothing has come to the subscription: what is published now on `subject`, which it hears, is next, for a bus keeps the
-/// order of one publisher.
+/// Asserts that the subscription has received nothing: a marker published now on a subject it receives must
+/// be its next message, for a bus keeps the order of one publisher.
 async fn nothing(bus: &SharedBus, subscription: &mut Subscription, subject: &str) {
     bus.publish(subject, bytes("marker")).unwrap();
     assert_eq!(next(subscription).await, "marker", "an unexpected message");
 }
 
-/// Every check.
+/// Runs every check of the suite.
 pub async fn all(bus: SharedBus) {
     exact_subjects(&bus).await;
     wildcards(&bus).await;
@@ -98,7 +98,7 @@ async fn queue_groups_share(bus: &SharedBus) {
     let mut a = bus.queue_subscribe(&s, "g", 200).await.unwrap();
     let mut b = bus.queue_subscribe(&s, "g", 200).await.unwrap();
     let mut plain = bus.subscribe(&s, 200).await.unwrap();
-    // The last one is a marker: whoever gets it, everything before it has been given out.
+    // The last message is a marker: once one member has received it, everything before it has been delivered.
     for number in 0..=100 {
         bus.publish(&s, bytes(&number.to_string())).unwrap();
     }

@@ -1,4 +1,4 @@
-//! Work queues.
+//! The checks of work queues that every bus passes.
 
 use std::time::Duration;
 

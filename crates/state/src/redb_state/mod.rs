@@ -54,7 +54,7 @@ impl RedbState {
             .name("state-writer".into())
             .spawn(move || {
                 writer.run(inbox);
-                // Nobody waits unless closing.
+                // The receiver exists only while the store is being closed.
                 let _ = done.send(());
             })
             .map_err(StateError::unavailable)?;
@@ -65,7 +65,7 @@ impl RedbState {
     pub async fn close(self) {
         let Self { db, orders, writer_gone, .. } = self;
         drop(orders);
-        // An error says the writer is gone already.
+        // An error means that the writer has ended already.
         let _ = writer_gone.await;
         drop(db);
     }

@@ -1,4 +1,4 @@
-//! Expiring sets in memory.
+//! Expiring sets, kept in this process's memory.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -34,7 +34,7 @@ impl Sets {
     pub(super) fn count(&self, set: &str) -> u64 {
         let now = Instant::now();
         let mut sets = self.lock();
-        // All sets, so that one nobody counts any more goes too.
+        // Every set is swept, so that a set that is not read any more is freed too.
         sets.retain(|_, members| {
             members.retain(|_, until| *until > now);
             !members.is_empty()

@@ -1,4 +1,4 @@
-//! How records lie in the file.
+//! The layout of records in the file.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -11,7 +11,7 @@ use crate::{Record, StateError, Tx, Version, Versioned};
 pub(super) const RECORDS: TableDefinition<'_, &str, (u64, u64, &[u8])> = TableDefinition::new("records");
 /// Names → numbers of the file's own.
 pub(super) const NUMBERS: TableDefinition<'_, &str, u64> = TableDefinition::new("numbers");
-/// The last commit's version.
+/// The name of the last commit's version.
 const LAST_VERSION: &str = "version";
 /// The layout of this file.
 const FORMAT: &str = "format";

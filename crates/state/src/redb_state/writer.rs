@@ -9,12 +9,13 @@ use tokio::sync::{mpsc, oneshot};
 use super::table::{self, unix_ms};
 use crate::{StateError, Tx, Version};
 
-/// How many commits share one flush at most; bounds how long the first waits.
+/// The most commits that share one flush; it bounds how long the first one waits.
 const MAX_BATCH: usize = 64;
 /// Flushes are at least this far apart: what comes meanwhile shares the next one, so a busy server's disk sees ten a
 /// second however many streams it carries, and a lone commit on a quiet one does not wait.
 const PACE: Duration = Duration::from_millis(100);
-/// How often expired records are removed from the file, when something is written at all; reads skip them.
+/// The interval at which expired records are removed from the file while something is written; reads skip
+/// them.
 const PURGE_EVERY: Duration = Duration::from_mins(1);
 
 /// A commit waiting for the writer.
@@ -34,7 +35,7 @@ impl Writer {
         Self { db, version, purged: Instant::now() }
     }
 
-    /// Works until every sender is gone.
+    /// Works until every sender is dropped.
     pub(super) fn run(mut self, mut inbox: mpsc::Receiver<Order>) {
         let mut batch = Vec::with_capacity(MAX_BATCH);
         let mut flushed: Option<Instant> = None;

@@ -1,4 +1,4 @@
-//! State in Redis.
+//! The state store on a Redis server.
 
 mod scripts;
 
@@ -14,14 +14,14 @@ use crate::key::{check_key, check_prefix};
 use crate::{Record, SCAN_PAGE, StateError, StateStore, Tx, Version, Versioned};
 use scripts::Scripts;
 
-/// How to reach Redis.
+/// The settings of a connection to Redis.
 #[derive(Clone)]
 pub struct RedisConfig {
-    /// `redis://[user:password@]host:port[/db]`.
+    /// The server's URL: `redis://[user:password@]host:port[/db]`.
     pub url: String,
     /// Everything is kept under this name, in braces: one hash slot, as scripts over several keys need.
     pub namespace: String,
-    /// For making a connection.
+    /// The time limit for making a connection.
     pub connect_timeout: Duration,
     /// For one command with its answer.
     pub response_timeout: Duration,
@@ -201,7 +201,7 @@ impl StateStore for RedisState {
             call.key(self.index()).arg(&from).arg(&to).arg(limit - out.len()).arg(self.record(""));
             let Value::Array(fields) = self.run(&call).await? else { break };
             let mut fields = fields.into_iter();
-            // The last index entry looked at; its record may have expired.
+            // The last index entry that was read; its record may have expired.
             let last = fields.next().map(text).transpose()?.unwrap_or_default();
             while let (Some(key), Some(version), Some(value)) = (fields.next(), fields.next(), fields.next())
             {

@@ -37,9 +37,9 @@ end
 return {1, version}
 ";
 
-/// KEYS: index. ARGV: from, to (as ZRANGE BYLEX), limit, prefix of record keys.
-/// Gives the last key looked at if there may be more, else an empty string, and then key, version, value of each
-/// record that has not expired; the index forgets those that have.
+/// KEYS: index. ARGV: from, to (as ZRANGE BYLEX), limit, prefix of record keys. Gives the
+/// last key looked at if there may be more, else an empty string, and then key, version, value of each record
+/// that has not expired; the index forgets those that have.
 const SCAN: &str = r"
 local limit = tonumber(ARGV[3])
 local keys = redis.call('ZRANGE', KEYS[1], ARGV[1], ARGV[2], 'BYLEX', 'LIMIT', 0, limit)
@@ -69,7 +69,7 @@ if redis.call('PTTL', KEYS[1]) < ttl then redis.call('PEXPIRE', KEYS[1], ttl) en
 return 1
 ";
 
-/// KEYS: set. ARGV: members.
+/// Arguments: KEYS holds the set, ARGV its members.
 const SET_REMOVE: &str = r"
 for i = 1, #ARGV do redis.call('ZREM', KEYS[1], ARGV[i]) end
 return 1

@@ -1,4 +1,4 @@
-//! What every state store must do. Each implementation's test runs `all` on its own store.
+//! The conformance suite of the state store trait. Each implementation's test runs `all` on its own store.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
 use std::time::Duration;
@@ -21,7 +21,7 @@ fn conflict(key: &str) -> Result<Version, StateError> {
     Err(StateError::Conflict { key: key.to_owned() })
 }
 
-/// Every check.
+/// Runs every check of the suite.
 pub async fn all(state: SharedState) {
     records(&state).await;
     checks(&state).await;

@@ -11,7 +11,7 @@ use super::meta::{self, Trailer};
 use crate::{Meta, ObjectInfo, StoreError};
 use millrace_buf::ByteChain;
 
-/// How often a put makes its directory again when a delete has just removed it as empty.
+/// The number of times a put creates its directory again when a delete has just removed it as empty.
 const DIR_RACE_TRIES: usize = 32;
 
 pub(super) fn io_error(error: &io::Error, key: &str) -> StoreError {
@@ -63,7 +63,8 @@ pub(super) fn put(inner: &Layout, key: &str, mut body: ByteChain, meta: &Meta) -
         place(inner, &body, &inner.object(key))
     };
     work().map_err(|error| match error.kind() {
-        // Not the object, but a directory of ours is gone: an operator's mistake, not the caller's.
+        // The missing path is not the object but a directory of the store: an operator removed it, the caller
+        // did nothing wrong.
         ErrorKind::NotFound => StoreError::unavailable(format!("{key}: {error}")),
         _ => io_error(&error, key),
     })
@@ -119,7 +120,7 @@ fn rename(from: &Path, to: &Path) -> io::Result<()> {
     done
 }
 
-/// An object's open file.
+/// The open file of an object.
 pub(super) struct Opened {
     file: File,
     pub(super) info: ObjectInfo,

@@ -1,4 +1,4 @@
-//! Where an object store's files lie below its root directory, and what is forced to the disk.
+//! The paths of an object store's files below its root directory, and the policy of flushing them to disk.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,4 +1,4 @@
-//! Where a file's metadata is kept.
+//! The metadata of an object: in its file's trailing box or in a side file.
 
 use bytes::Bytes;
 use serde_json::{Map, Value};
@@ -26,12 +26,12 @@ fn extension(key: &str) -> &str {
     key.rsplit('/').next().and_then(|name| name.rsplit_once('.')).map_or("", |(_, extension)| extension)
 }
 
-/// Whether the object is an ISO base media file, which may end in a `free` box.
+/// True if the object is an ISO base media file, which may end in a `free` box.
 pub(super) fn is_bmff(key: &str) -> bool {
     matches!(extension(key), "m4s" | "mp4")
 }
 
-/// What the name alone says.
+/// Returns the metadata that the name alone implies.
 pub(super) fn guessed(key: &str) -> Meta {
     match extension(key) {
         "m3u8" => Meta::of_type("application/vnd.apple.mpegurl"),

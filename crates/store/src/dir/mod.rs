@@ -41,7 +41,7 @@ impl DirStore {
         Ok(store)
     }
 
-    /// Where the object's file is, its first [`ObjectInfo::size`] bytes being the object.
+    /// Returns the path of the object's file; its first [`ObjectInfo::size`] bytes are the object.
     pub fn path(&self, key: &str) -> Result<PathBuf, StoreError> {
         check_key(key)?;
         Ok(self.inner.object(key))

@@ -6,7 +6,7 @@ use crate::StoreError;
 
 type Response = aws_sdk_s3::config::http::HttpResponse;
 
-/// What went wrong with a request for `key`.
+/// Maps an error of the client library about `key` to a [`StoreError`].
 pub(super) fn classify<E>(error: &SdkError<E, Response>, key: &str) -> StoreError
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,

@@ -1,4 +1,4 @@
-//! S3, and whatever speaks it.
+//! The object store on S3 and on servers that speak its protocol.
 
 mod errors;
 
@@ -25,20 +25,20 @@ use crate::{
 };
 use errors::{classify, refused};
 
-/// Where the bucket is and who we are.
+/// The settings of a connection to a bucket.
 #[derive(Clone)]
 pub struct S3Config {
-    /// The bucket.
+    /// The name of the bucket.
     pub bucket: String,
     /// `http://host:port` or `https://host`; the bucket goes into the path.
     pub endpoint: String,
     /// The region that signatures name.
     pub region: String,
-    /// The access key's id.
+    /// The id of the access key.
     pub access_key: String,
-    /// The access key's secret.
+    /// The secret of the access key.
     pub secret_key: String,
-    /// For making a connection.
+    /// The time limit for making a connection.
     pub connect_timeout: Duration,
     /// For one request with its answer. Segments are a few megabytes.
     pub attempt_timeout: Duration,

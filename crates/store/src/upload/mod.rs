@@ -14,7 +14,7 @@ use self::queue::{Item, Shared};
 use crate::key::check_key;
 use crate::{Meta, SharedStore, StoreError};
 
-/// Tells when one object is in the store. Dropping it does not stop the upload.
+/// Resolves when one object is in the store. Dropping the ticket does not stop the upload.
 #[derive(Debug)]
 pub struct UploadTicket(oneshot::Receiver<Result<Completed, UploadError>>);
 
@@ -25,7 +25,7 @@ impl UploadTicket {
     }
 }
 
-/// Puts objects into the store behind the live path's back.
+/// Puts objects into the store while the live path goes on.
 ///
 /// [`Uploader::submit`] never waits. Objects are sent oldest first, several at a time, those of one key in order.
 /// While the store is away they wait, within bounds, and every one is sent when it is back. Beyond the bounds the
@@ -61,7 +61,7 @@ impl Uploader {
         Ok(UploadTicket(answered))
     }
 
-    /// What it holds and has done.
+    /// Returns the objects it holds now and its counts since it started.
     pub fn stats(&self) -> UploadStats {
         self.shared.stats()
     }

@@ -33,7 +33,7 @@ impl Default for UploaderConfig {
     }
 }
 
-/// Why an object did not get into the store.
+/// The reason why an object did not get into the store.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UploadError {
     /// Dropped to make room for newer objects while the store was away.
@@ -45,7 +45,7 @@ pub enum UploadError {
     /// The store will not take it.
     #[error(transparent)]
     Refused(#[from] StoreError),
-    /// The uploader was dropped.
+    /// The uploader was dropped before the object was sent.
     #[error("uploader is closed")]
     Closed,
 }
@@ -53,7 +53,7 @@ pub enum UploadError {
 /// An object that is in the store now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Completed {
-    /// Attempts it took.
+    /// The number of attempts it took.
     pub attempts: u32,
     /// From submission to the store's answer.
     pub took: Duration,
@@ -64,11 +64,11 @@ pub struct Completed {
 pub struct UploadStats {
     /// Objects waiting or being sent.
     pub objects: usize,
-    /// Their bytes.
+    /// The bytes of these objects.
     pub bytes: usize,
-    /// Objects stored.
+    /// The number of objects stored.
     pub stored: u64,
-    /// Attempts that failed.
+    /// The number of attempts that failed.
     pub failed_attempts: u64,
     /// Objects dropped for want of room.
     pub dropped: u64,

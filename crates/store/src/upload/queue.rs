@@ -1,4 +1,4 @@
-//! What waits to be sent.
+//! The queue of objects that wait to be sent.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -33,7 +33,7 @@ impl Item {
     }
 
     fn tell(self, result: Result<Completed, UploadError>) {
-        // Whoever dropped the ticket does not want to know.
+        // A caller that dropped its ticket does not need the result.
         let _ = self.answer.send(result);
     }
 }
@@ -41,7 +41,7 @@ impl Item {
 struct State {
     /// By age: the lowest number is the oldest.
     waiting: BTreeMap<u64, Item>,
-    /// Keys being sent.
+    /// The keys that are being sent.
     busy: HashSet<String>,
     next_number: u64,
     stats: UploadStats,

@@ -1,4 +1,4 @@
-//! What every object store must do. Each implementation's test runs `all` on its own store.
+//! The conformance suite of the object store trait. Each implementation's test runs `all` on its own store.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 #![allow(clippy::needless_pass_by_value, reason = "results are asserted on where they are made")]
 
@@ -28,7 +28,7 @@ fn invalid<T: std::fmt::Debug>(result: Result<T, StoreError>) -> bool {
     matches!(result, Err(StoreError::Invalid { .. }))
 }
 
-/// Every check.
+/// Runs every check of the suite.
 pub async fn all(store: SharedStore) {
     store.ready().await.unwrap();
     objects(&store).await;
