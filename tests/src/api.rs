@@ -1,4 +1,4 @@
-//! The control API's client.
+//! A client of the control API.
 
 use anyhow::{Context, Result, bail};
 use reqwest::{Method, StatusCode};
@@ -14,18 +14,18 @@ pub struct Api {
     token: String,
 }
 
-/// What creating a livestream answers.
+/// The answer to the creation of a livestream.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Livestream {
     /// The id the API knows it by.
     pub id: String,
     /// The public id in viewers' URLs.
     pub playback_id: String,
-    /// The secret to push with; told this once.
+    /// The stream key, which the API returns only once.
     pub stream_key: String,
-    /// Where to push: the application's URL, without the key.
+    /// The RTMP URL of the application, without the key.
     pub rtmp_url: String,
-    /// The multivariant playlist.
+    /// The URL of the multivariant playlist.
     pub hls_url: String,
 }
 
@@ -80,12 +80,12 @@ impl Api {
         serde_json::from_value(value.clone()).with_context(|| format!("a livestream: {value}"))
     }
 
-    /// `GET …/status`.
+    /// Fetches the status of a livestream.
     pub async fn status(&self, id: &str) -> Result<Value> {
         self.expect(Method::GET, &format!("/livestreams/{id}/status"), None).await
     }
 
-    /// Ends the livestream, whatever its encoder does.
+    /// Ends the livestream, even while its encoder sends.
     pub async fn stop(&self, id: &str) -> Result<()> {
         self.expect(Method::POST, &format!("/livestreams/{id}/stop"), None).await.map(drop)
     }

@@ -22,12 +22,12 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(40);
 const TOKEN: &str = "test-admin-token-0123456789abcdef";
 const BUCKET: &str = "millrace";
 
-/// A node of the cluster, with what tells it from others of its kind.
+/// A node of the cluster, with the number that distinguishes it from others of its kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Node {
     /// The API, and the stream's lifecycle.
     Control,
-    /// Takes publishers.
+    /// The node that takes publishers.
     Ingest,
     /// Packages; the first or the second.
     Transcode(u8),
@@ -53,10 +53,10 @@ impl Node {
     }
 }
 
-/// What the nodes run as.
+/// The programs that the nodes run as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Programs {
-    /// Commands of `millrace`.
+    /// The commands of the `millrace` program.
     One,
     /// Each kind its own program.
     Own,
@@ -68,11 +68,11 @@ pub struct Cluster {
     programs: Programs,
     nodes: BTreeMap<Node, Process>,
     ports: BTreeMap<Node, u16>,
-    /// The message bus.
+    /// The server of the message bus.
     pub nats: NatsServer,
-    /// The state store.
+    /// The server of the state store.
     pub redis: RedisServer,
-    /// The object store.
+    /// The server of the object store.
     pub minio: MinioServer,
     folder: TempDir,
 }
@@ -173,12 +173,12 @@ impl Cluster {
         .await?
     }
 
-    /// A running node.
+    /// Returns a node that is running.
     pub fn node(&mut self, node: Node) -> Result<&mut Process> {
         self.nodes.get_mut(&node).with_context(|| format!("{} does not run", node.name()))
     }
 
-    /// `kill -9`.
+    /// Ends a node with `kill -9`.
     pub fn kill(&mut self, node: Node) -> Result<()> {
         self.node(node)?.kill();
         Ok(())
@@ -193,12 +193,12 @@ impl Cluster {
         Ok(())
     }
 
-    /// The API.
+    /// Returns a client of the API.
     pub fn api(&self) -> Api {
         Api::new(&format!("http://127.0.0.1:{}", self.ports[&Node::Control]), TOKEN)
     }
 
-    /// `http://host:port` of an edge.
+    /// Returns the URL of an edge, `http://host:port`.
     pub fn edge_url(&self, number: u8) -> String {
         format!("http://127.0.0.1:{}", self.ports[&Node::Edge(number)])
     }
@@ -208,7 +208,7 @@ impl Cluster {
         format!("{}/live/{playback_id}/index.m3u8", self.edge_url(edge))
     }
 
-    /// Where logs go; deleted with the cluster.
+    /// Returns the folder of the logs, which is deleted with the cluster.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }

@@ -1,9 +1,9 @@
-//! What went in against what came out, byte for byte.
+//! Compares the media that was sent with the media that was received, byte for byte.
 
 use anyhow::{Result, bail};
 use bytes::Bytes;
 
-/// Fails unless `got` is exactly `sent`, in order, once; says where and how they part.
+/// Fails unless `got` is exactly `sent`, in order, once; the error names the first difference.
 pub fn same(what: &str, sent: &[Bytes], got: &[Bytes]) -> Result<()> {
     let equal = sent.iter().zip(got).take_while(|(a, b)| a == b).count();
     if equal == sent.len() && equal == got.len() {

@@ -1,4 +1,4 @@
-//! What a cluster's JetStream keeps of a livestream.
+//! The events and index facts that a cluster's JetStream keeps of a livestream.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use millrace_wire::message::announce::IndexFact;
 use millrace_wire::message::control::{self, LifecycleEvent, LifecycleKind};
 use millrace_wire::{subjects, topic};
 
-/// What is said at the end of a stream is kept in a moment; an election of JetStream takes seconds.
+/// The last facts of a stream are kept within moments; an election of JetStream takes seconds.
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// A reader of what the nodes keep.

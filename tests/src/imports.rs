@@ -19,7 +19,7 @@ pub struct Imports {
     pub edges: BTreeMap<PathBuf, BTreeMap<PathBuf, BTreeSet<String>>>,
 }
 
-/// One file as parsed.
+/// One source file as parsed.
 #[derive(Default)]
 struct Module {
     file: PathBuf,

@@ -14,20 +14,20 @@ use millrace_testkit::ffmpeg;
 pub struct Units {
     /// Access units, NAL units with length prefixes.
     pub video: Vec<Bytes>,
-    /// AAC frames.
+    /// The AAC frames of the clip.
     pub audio: Vec<Bytes>,
 }
 
 /// A clip on disk, and what it holds.
 #[derive(Debug, Clone)]
 pub struct Clip {
-    /// The FLV file.
+    /// The path of the FLV file.
     pub path: PathBuf,
-    /// Its units.
+    /// The access units and audio frames in it.
     pub units: Units,
 }
 
-/// What most tests push: 2 s from keyframe to keyframe, B-frames, sound.
+/// Returns the clip that most tests push: 2 s from keyframe to keyframe, B-frames, sound.
 pub fn seconds(seconds: u32) -> ClipSpec {
     ClipSpec { frames: 30 * seconds, gop: 60, ..ClipSpec::default() }
 }
@@ -38,14 +38,14 @@ impl Clip {
         Self::open(&millrace_testkit::Clip::flv(spec).await?.path)
     }
 
-    /// A tone without pictures.
+    /// Makes a tone without pictures.
     pub async fn tone(seconds: u32) -> Result<Self> {
         let source = format!("sine=frequency=440:sample_rate=48000:duration={seconds}");
         let arguments = ["-f", "lavfi", "-i", &source, "-c:a", "aac", "-b:a", "96k", "-ac", "2"];
         Self::made(&format!("tone-{seconds}.flv"), &arguments).await
     }
 
-    /// What load is made of: 720p at 30 frames a second, 2.5 Mb/s with sound, keyframes every 2 s.
+    /// Makes the clip of load tests: 720p at 30 frames a second, 2.5 Mb/s with sound, keyframes every 2 s.
     pub async fn load(seconds: u32) -> Result<Self> {
         let picture = format!("testsrc2=size=1280x720:rate=30:duration={seconds}");
         let tone = format!("sine=frequency=440:sample_rate=48000:duration={seconds}");
@@ -72,7 +72,7 @@ impl Clip {
         Self::open(&path)
     }
 
-    /// Reads an FLV file.
+    /// Reads an FLV file from disk.
     pub fn open(path: &Path) -> Result<Self> {
         let file = std::fs::read(path).with_context(|| path.display().to_string())?;
         Ok(Self { path: path.to_owned(), units: Units::from_flv(file.into())? })

@@ -1,5 +1,5 @@
-//! What the end-to-end tests, load generators and benchmarks share: processes, the API's client, a viewer that checks every
-//! playlist it is served, and clips whose every access unit is known.
+//! The parts that end-to-end tests, load generators and benchmarks share: processes, the API's client, a
+//! viewer that checks every playlist it is served, and clips whose every access unit is known.
 //!
 //! The viewer's playlist reader is deliberately not the product's own: an error made in both would hide itself.
 #![forbid(unsafe_code)]

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 
-/// What a multivariant playlist offers.
+/// The variants and renditions of a multivariant playlist.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Multivariant {
     /// Media playlists of the variants, in order.
@@ -13,43 +13,43 @@ pub struct Multivariant {
     pub audio: Vec<String>,
 }
 
-/// One listed segment.
+/// One segment of a media playlist.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Segment {
-    /// Media sequence number.
+    /// The media sequence number of the segment.
     pub msn: u64,
-    /// Reference to its bytes.
+    /// The URI of the segment's bytes.
     pub uri: String,
     /// Reference to its initialisation section.
     pub init: String,
-    /// `EXTINF`, seconds.
+    /// The EXTINF duration in seconds.
     pub duration: f64,
-    /// `EXT-X-DISCONTINUITY` stands before it.
+    /// True if an `EXT-X-DISCONTINUITY` tag stands before it.
     pub discontinuity: bool,
-    /// How many discontinuities lie before it, since the stream began.
+    /// The number of discontinuities before it since the stream began.
     pub discontinuity_sequence: u64,
     /// `EXT-X-GAP`: its bytes do not exist.
     pub gap: bool,
-    /// `EXT-X-PROGRAM-DATE-TIME`, as written.
+    /// The `EXT-X-PROGRAM-DATE-TIME` value as written.
     pub program_date_time: Option<String>,
 }
 
-/// A media playlist.
+/// A media playlist as a player reads it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Media {
-    /// `EXT-X-TARGETDURATION`, seconds.
+    /// The `EXT-X-TARGETDURATION` value in seconds.
     pub target_duration: u64,
-    /// `EXT-X-MEDIA-SEQUENCE`.
+    /// The `EXT-X-MEDIA-SEQUENCE` value of the playlist.
     pub media_sequence: u64,
-    /// `EXT-X-DISCONTINUITY-SEQUENCE`.
+    /// The `EXT-X-DISCONTINUITY-SEQUENCE` value of the playlist.
     pub discontinuity_sequence: u64,
-    /// Complete segments.
+    /// The complete segments of the playlist.
     pub segments: Vec<Segment>,
     /// References of the parts, complete segments' and the open one's.
     pub parts: Vec<String>,
     /// Parts of the segment that is not complete yet.
     pub open_parts: usize,
-    /// `EXT-X-ENDLIST`.
+    /// True if the playlist has `EXT-X-ENDLIST`.
     pub ended: bool,
 }
 
@@ -70,7 +70,7 @@ fn lines(text: &str) -> Result<impl Iterator<Item = &str>> {
 }
 
 impl Multivariant {
-    /// Reads a multivariant playlist.
+    /// Reads the text of a multivariant playlist.
     pub fn parse(text: &str) -> Result<Self> {
         let mut found = Self::default();
         let mut variant_follows = false;
@@ -95,7 +95,7 @@ impl Multivariant {
     }
 }
 
-/// What the lines before a segment's URI said about it.
+/// The tags read so far that apply to the next segment's URI.
 #[derive(Default)]
 struct Pending {
     duration: Option<f64>,
@@ -105,7 +105,7 @@ struct Pending {
 }
 
 impl Media {
-    /// Reads a media playlist.
+    /// Reads the text of a media playlist.
     pub fn parse(text: &str) -> Result<Self> {
         let mut playlist = Self::default();
         let mut pending = Pending::default();
@@ -154,7 +154,7 @@ impl Media {
         Ok(playlist)
     }
 
-    /// What a viewer fetches: parts where the playlist has them, else segments.
+    /// Returns the URIs a viewer fetches: parts where the playlist has them, else segments.
     pub fn references(&self) -> Vec<&str> {
         if self.parts.is_empty() {
             self.segments.iter().filter(|segment| !segment.gap).map(|segment| segment.uri.as_str()).collect()
@@ -163,7 +163,8 @@ impl Media {
         }
     }
 
-    /// What is wrong in `self`, served after `earlier`: a viewer's playlist never goes backwards and never rewrites what it said.
+    /// Returns the faults of `self`, served after `earlier`: a viewer's playlist never goes backwards and
+    /// never changes what it has listed.
     pub fn violations_after(&self, earlier: &Self) -> Vec<String> {
         let mut wrong = Vec::new();
         let mut hold = |holds: bool, what: String| {

@@ -17,14 +17,14 @@ const READY_LIMIT: Duration = Duration::from_secs(30);
 /// The administrator's token of the tests.
 const TOKEN: &str = "test-admin-token-0123456789abcdef";
 
-/// Where a started server listens (`ready.json`).
+/// The addresses at which a started server listens (`ready.json`).
 #[derive(Debug, Clone, Deserialize)]
 pub struct Ready {
-    /// `rtmp://host:port/live`.
+    /// The RTMP URL, `rtmp://host:port/live`.
     pub rtmp: String,
     /// `http://host:port` of the viewers' side.
     pub edge: String,
-    /// `http://host:port` of the API.
+    /// The URL of the API, `http://host:port`.
     pub control: String,
 }
 
@@ -45,17 +45,17 @@ impl Standalone {
         Ok(Self { folder, process, ready })
     }
 
-    /// Where it listens.
+    /// The addresses it listens at.
     pub fn ready(&self) -> &Ready {
         &self.ready
     }
 
-    /// Its API.
+    /// Returns a client of its API.
     pub fn api(&self) -> Api {
         Api::new(&self.ready.control, TOKEN)
     }
 
-    /// Its process.
+    /// Returns the process of the server.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
     }
@@ -75,7 +75,7 @@ impl Standalone {
     }
 }
 
-/// `host:port` of a URL.
+/// Returns the `host:port` of a URL.
 pub fn address(url: &str) -> Result<String> {
     let rest = url.split_once("://").map(|(_, rest)| rest).with_context(|| format!("no URL: {url}"))?;
     Ok(rest.split('/').next().unwrap_or(rest).to_owned())

@@ -1,4 +1,6 @@
-//! A viewer that keeps everything: polls the media playlists, fetches each segment once, notes whatever a player would choke on.
+//! A viewer that keeps everything: it polls the media playlists, fetches each segment once, and records every
+//! fault that a player would meet. polls the media playlists, fetches each segment once, notes whatever a
+//! player would choke on.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,7 +14,8 @@ use tokio::task::JoinHandle;
 use crate::playlist::{Media, Multivariant, Segment};
 use millrace_testkit::{http, wait};
 
-/// Between two looks at a playlist; far below a segment, so that none slides out of the window unseen.
+/// The interval between two requests of a playlist; far below a segment, so that none leaves the window
+/// unseen.
 const POLL: Duration = Duration::from_millis(150);
 /// Time for the first playable playlist.
 const START_LIMIT: Duration = Duration::from_secs(20);
@@ -30,7 +33,7 @@ pub struct Track {
     pub segments: BTreeMap<u64, (Segment, Option<Bytes>)>,
     /// Every different playlist text, in order.
     pub playlists: Vec<String>,
-    /// Broken promises.
+    /// The promises that the playlists broke.
     pub violations: Vec<String>,
     /// Requests that failed (an edge that was away), and were tried again.
     pub failures: u64,
@@ -53,7 +56,7 @@ impl Track {
         Ok(samples)
     }
 
-    /// How many discontinuities lie between the first and the last segment.
+    /// Returns the number of discontinuities between the first and the last segment.
     pub fn discontinuities(&self) -> usize {
         self.segments.values().skip(1).filter(|(segment, _)| segment.discontinuity).count()
     }
@@ -86,17 +89,17 @@ impl Track {
 /// Both tracks of a watched stream.
 #[derive(Debug, Clone)]
 pub struct Recording {
-    /// The first variant.
+    /// The media playlist of the first variant.
     pub video: Track,
-    /// The first audio rendition.
+    /// The media playlist of the first audio rendition.
     pub audio: Track,
     /// BANDWIDTH of the first variant at the end.
     pub bandwidth: u64,
 }
 
 impl Recording {
-    /// Fails when the segments need more than BANDWIDTH says, beyond the tenth that players are to expect (HLS authoring
-    /// specification, 1.26).
+    /// Fails when the segments need more than BANDWIDTH declares, beyond the tenth that players are to expect
+    /// (HLS authoring specification, 1.26).
     pub fn check_bandwidth(&self) -> Result<()> {
         for (msn, (segment, bytes)) in &self.video.segments {
             let audio = self.audio.segments.get(msn).and_then(|(_, bytes)| bytes.as_ref());
@@ -111,7 +114,7 @@ impl Recording {
     }
 }
 
-/// A viewer at work.
+/// A viewer that is following a stream.
 #[derive(Debug)]
 pub struct Viewer {
     hls_url: String,

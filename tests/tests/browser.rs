@@ -14,7 +14,7 @@ use millrace_tests::standalone::Standalone;
 const LIMIT: Duration = Duration::from_mins(1);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_watch_page_starts_by_itself_and_plays_without_a_stall() -> Result<()> {
+async fn watch_page_starts_by_itself_and_plays_without_a_stall() -> Result<()> {
     let server = Standalone::start().await?;
     let live = server.api().create("browser").await?;
     let page = format!("{}/watch/{}", server.ready().edge.trim_end_matches('/'), live.playback_id);

@@ -1,4 +1,5 @@
-//! A stream that finds no worker waits, says so, and starts by itself; what it shows then is what was sent.
+//! A stream that finds no worker waits, reports it in its status, and starts by itself; its media is then
+//! what was sent.
 #![forbid(unsafe_code)]
 
 use std::time::Duration;
@@ -15,13 +16,13 @@ use millrace_tests::known_clip::{Clip, seconds};
 use millrace_tests::publish::push;
 use millrace_tests::viewer::Viewer;
 
-/// The session waits 300 ms for bids and tells control at its next renewal.
+/// The session waits 300 ms for bids and reports to control with its next renewal.
 const DEGRADED_LIMIT: Duration = Duration::from_secs(10);
-/// The clip, and an encoder that takes its time to say goodbye.
+/// The clip's duration and the time an encoder takes to end its session.
 const CLIP_LIMIT: Duration = Duration::from_mins(1);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_without_a_worker_waits_and_loses_nothing() -> Result<()> {
+async fn stream_without_a_worker_waits_and_loses_no_frame() -> Result<()> {
     let mut cluster = Cluster::start_with(&[Node::Control, Node::Ingest, Node::Edge(1)]).await?;
     let clip = Clip::numbered(seconds(16)).await?;
     let api = cluster.api();

@@ -1,5 +1,5 @@
-//! The cluster, each node a process, real servers: what was pushed comes out byte for byte, in order, once, at every edge,
-//! whoever dies meanwhile.
+//! The cluster, each node a process, real servers: the media that was pushed comes out byte for byte, in
+//! order, once, at every edge, through the death of any node.
 #![forbid(unsafe_code)]
 
 use std::time::Duration;
@@ -15,13 +15,13 @@ use millrace_tests::viewer::{Recording, Track, Viewer};
 
 /// A cluster takes both cores: these tests take turns.
 static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-/// The clip, and an encoder that takes its time to say goodbye.
+/// The clip's duration and the time an encoder takes to end its session.
 const CLIP_LIMIT: Duration = Duration::from_mins(1);
 
-/// What is done to the cluster in mid-stream.
+/// The disturbance of the cluster in mid-stream.
 type Blow = for<'a> fn(&'a mut Cluster) -> std::pin::Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
 
-/// What JetStream must have kept at the end.
+/// The facts that JetStream must have kept at the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kept {
     Everything,
@@ -102,12 +102,12 @@ async fn nothing_but(kept: Kept, blow: Option<Blow>) -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_frame_comes_out_once_at_both_edges() -> Result<()> {
+async fn cluster_serves_every_frame_once_at_both_edges() -> Result<()> {
     nothing_is_lost(None).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_worker_costs_no_frame() -> Result<()> {
+async fn killed_worker_loses_no_frame() -> Result<()> {
     // Which of the two holds the job is the cluster's choice: the first is killed and comes back, then the second goes.
     let killed: Blow = |cluster| {
         Box::pin(async {
@@ -121,8 +121,8 @@ async fn a_killed_worker_costs_no_frame() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_drained_worker_hands_over() -> Result<()> {
-    // As a roll-out does it: one after the other is told to end, ends in order, and comes back.
+async fn drained_worker_hands_its_streams_over() -> Result<()> {
+    // Drains as a roll-out does: one node after the other gets SIGTERM, ends in order, and comes back.
     nothing_is_lost(Some(|cluster| {
         Box::pin(async {
             for worker in [Node::Transcode(1), Node::Transcode(2)] {
@@ -136,7 +136,7 @@ async fn a_drained_worker_hands_over() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_edge_that_comes_back_serves_the_same_bytes() -> Result<()> {
+async fn restarted_edge_serves_the_same_bytes() -> Result<()> {
     nothing_is_lost(Some(|cluster| {
         Box::pin(async {
             cluster.kill(Node::Edge(1))?;
@@ -147,7 +147,7 @@ async fn an_edge_that_comes_back_serves_the_same_bytes() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn control_away_stops_no_stream() -> Result<()> {
+async fn absent_control_stops_no_stream() -> Result<()> {
     nothing_is_lost(Some(|cluster| {
         Box::pin(async {
             cluster.kill(Node::Control)?;
@@ -159,7 +159,7 @@ async fn control_away_stops_no_stream() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_object_store_away_costs_no_frame() -> Result<()> {
+async fn absent_object_store_loses_no_frame() -> Result<()> {
     nothing_is_lost(Some(|cluster| {
         Box::pin(async {
             cluster.minio.process().kill();
@@ -172,7 +172,7 @@ async fn the_object_store_away_costs_no_frame() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn redis_away_stops_no_stream() -> Result<()> {
+async fn absent_redis_stops_no_stream() -> Result<()> {
     nothing_is_lost(Some(|cluster| {
         Box::pin(async {
             cluster.redis.restart().await;
@@ -183,7 +183,7 @@ async fn redis_away_stops_no_stream() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restarted_bus_costs_no_frame() -> Result<()> {
+async fn restarted_bus_loses_no_frame() -> Result<()> {
     nothing_is_lost(Some(|cluster| {
         Box::pin(async {
             cluster.nats.restart().await;

@@ -20,17 +20,17 @@ use millrace_tests::viewer::{Recording, Viewer};
 const BEFORE: usize = 3;
 /// Parts shown of the segment that dies with it.
 const OPEN_PARTS: usize = 3;
-/// A 12 s clip, and an encoder that takes its time to say goodbye.
+/// The clip's 12 s and the time an encoder takes to end its session.
 const CLIP_LIMIT: Duration = Duration::from_secs(30);
 
 /// Sessions get time to renew their leases before control believes them gone, and then it looks for an author.
 const RETURN_LIMIT: Duration = Duration::from_secs(40);
 
-/// What was served before the blow.
+/// The media that was served before the kill.
 struct Served {
-    /// By absolute URL.
+    /// The bytes by absolute URL.
     bytes: BTreeMap<String, Bytes>,
-    /// Numbers listed as complete.
+    /// The media sequence numbers listed as complete.
     complete: BTreeSet<u64>,
     /// The number whose parts were listed beyond them.
     open: u64,
@@ -70,7 +70,8 @@ fn is_nobodys(part: &str) -> bool {
 }
 
 impl Served {
-    /// What was on disk is served again with the same bytes; of the open segment nothing is, or the same.
+    /// Checks that stored media is served again with the same bytes, and the open segment not at all or with
+    /// the same bytes.
     async fn check(&self) -> Result<()> {
         let open = format!("/{}.", self.open);
         for (url, bytes) in &self.bytes {
@@ -122,7 +123,7 @@ impl Restarted {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_server_forgets_no_stream_key_or_number() -> Result<()> {
+async fn killed_standalone_keeps_streams_keys_and_sequence_numbers() -> Result<()> {
     let Restarted { server, clip, live, viewer, served } = Restarted::while_watched().await?;
 
     let mut second = push(&clip, &live.push_url(), server.folder())?;
@@ -144,7 +145,7 @@ async fn a_killed_server_forgets_no_stream_key_or_number() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_a_kill_without_a_publisher_the_playlist_goes_on_and_ends() -> Result<()> {
+async fn killed_standalone_without_a_publisher_continues_and_ends_the_playlist() -> Result<()> {
     let Restarted { server, clip, live, viewer, served } = Restarted::while_watched().await?;
 
     // Nothing is shown until control has closed the log above everything that was.

@@ -15,7 +15,7 @@ use millrace_tests::standalone::Standalone;
 use millrace_tests::viewer::{Recording, Viewer};
 use reqwest::{Method, StatusCode};
 
-/// A 12 s clip, and an encoder that takes its time to say goodbye.
+/// The clip's 12 s and the time an encoder takes to end its session.
 const CLIP_LIMIT: Duration = Duration::from_secs(30);
 
 /// Pushes a clip to its end, ends the livestream, gives what a viewer got.
@@ -45,7 +45,7 @@ fn whole(recording: &Recording, clip: &Clip) -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_frame_comes_out_once() -> Result<()> {
+async fn standalone_serves_every_frame_once_and_in_order() -> Result<()> {
     let server = Standalone::start().await?;
     let clip = Clip::numbered(seconds(12)).await?;
     let recording = push_and_watch(&server, &clip).await?;
@@ -53,7 +53,7 @@ async fn every_frame_comes_out_once() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_without_b_frames_and_with_long_gops_comes_out_whole() -> Result<()> {
+async fn standalone_serves_every_frame_of_long_gops_without_b_frames() -> Result<()> {
     let server = Standalone::start().await?;
     let clip = Clip::numbered(ClipSpec { b_frames: 0, gop: 250, ..seconds(12) }).await?;
     let recording = push_and_watch(&server, &clip).await?;
@@ -61,7 +61,7 @@ async fn a_stream_without_b_frames_and_with_long_gops_comes_out_whole() -> Resul
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn video_alone_comes_out_whole() -> Result<()> {
+async fn standalone_serves_every_frame_of_video_alone() -> Result<()> {
     let server = Standalone::start().await?;
     let clip = Clip::numbered(ClipSpec { audio: false, ..seconds(12) }).await?;
     let recording = push_and_watch(&server, &clip).await?;
@@ -70,7 +70,7 @@ async fn video_alone_comes_out_whole() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn audio_alone_comes_out_whole() -> Result<()> {
+async fn standalone_serves_every_frame_of_audio_alone() -> Result<()> {
     let server = Standalone::start().await?;
     let clip = Clip::tone(12).await?;
     let recording = push_and_watch(&server, &clip).await?;
@@ -80,7 +80,7 @@ async fn audio_alone_comes_out_whole() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_publisher_that_comes_back_costs_one_discontinuity() -> Result<()> {
+async fn publisher_reconnect_within_the_window_adds_one_discontinuity() -> Result<()> {
     let server = Standalone::start().await?;
     let api = server.api();
     let clip = Clip::numbered(seconds(12)).await?;
@@ -109,7 +109,7 @@ async fn a_publisher_that_comes_back_costs_one_discontinuity() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn media_is_served_as_caches_and_players_want_it() -> Result<()> {
+async fn edge_answers_with_cache_range_and_etag_headers() -> Result<()> {
     let server = Standalone::start().await?;
     let clip = Clip::numbered(seconds(12)).await?;
     let live = server.api().create("http").await?;
@@ -151,7 +151,7 @@ async fn first_segment(hls_url: &str) -> Result<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_api_keeps_its_word() -> Result<()> {
+async fn control_api_refuses_and_ends_publishers_as_documented() -> Result<()> {
     let server = Standalone::start().await?;
     let api = server.api();
     let live = api.create("api").await?;

@@ -29,7 +29,7 @@ async fn push_and_decode(name: &str, encoder: impl FnOnce(&str, &str) -> Command
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn obs_pushes() -> Result<()> {
+async fn obs_publishes_and_its_stream_plays() -> Result<()> {
     let script = std::env::current_dir()?.join("interop/obs-push");
     push_and_decode("obs", |server, key| {
         let mut command = Command::new(script);
@@ -40,7 +40,7 @@ async fn obs_pushes() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn gstreamer_pushes() -> Result<()> {
+async fn gstreamer_publishes_and_its_stream_plays() -> Result<()> {
     push_and_decode("gstreamer", |server, key| {
         let mut command = Command::new("gst-launch-1.0");
         command.args(

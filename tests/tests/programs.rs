@@ -13,7 +13,7 @@ fn run(role: &str, arguments: &[&str]) -> Result<Output> {
 }
 
 #[test]
-fn each_says_what_it_is_and_takes_the_flags_of_its_command() -> Result<()> {
+fn node_programs_describe_themselves_and_take_their_flags() -> Result<()> {
     let flags = |help: &[u8]| -> Vec<String> {
         let help = String::from_utf8_lossy(help);
         let words = help.split_whitespace().filter(|word| word.starts_with("--"));
@@ -36,7 +36,7 @@ fn each_says_what_it_is_and_takes_the_flags_of_its_command() -> Result<()> {
 }
 
 #[test]
-fn each_reads_its_part_of_a_cluster_s_file() -> Result<()> {
+fn node_programs_read_their_sections_of_a_shared_file() -> Result<()> {
     let file = "../deploy/config/cluster.toml";
     for role in ROLES {
         for arguments in [["check-config", "--config", file], ["--config", file, "check-config"]] {
@@ -54,7 +54,7 @@ fn each_reads_its_part_of_a_cluster_s_file() -> Result<()> {
 }
 
 #[test]
-fn each_can_ask_for_health() -> Result<()> {
+fn node_programs_run_health_checks() -> Result<()> {
     for role in ROLES {
         let output = run(role, &["healthcheck", "http://127.0.0.1:1/readyz"])?;
         ensure!(output.status.code() == Some(1), "{role}: {:?}", output.status);

@@ -21,24 +21,24 @@ const BLACK: u32 = 100;
 /// Mixed into the check, so that an all-black or all-white picture has no number.
 const CHECK_SALT: u8 = 0xa5;
 
-/// What a clip holds.
+/// The content of a generated clip.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ClipSpec {
     /// Pictures, at most 65 536.
     pub frames: u32,
-    /// Pictures a second.
+    /// The pictures in each second.
     pub fps: u32,
-    /// Width in pixels.
+    /// The width of the picture in pixels.
     pub width: u32,
-    /// Height in pixels.
+    /// The height of the picture in pixels.
     pub height: u32,
     /// Pictures from keyframe to keyframe.
     pub gop: u32,
-    /// B-frames in a row.
+    /// The B-frames between two reference pictures.
     pub b_frames: u32,
-    /// Whether there is AAC sound, a tone.
+    /// True if the clip has AAC sound, a tone.
     pub audio: bool,
-    /// The first picture's number.
+    /// The number in the first picture.
     pub first: u32,
 }
 
@@ -49,12 +49,12 @@ impl Default for ClipSpec {
     }
 }
 
-/// A clip on disk.
+/// A generated clip on disk.
 #[derive(Debug, Clone)]
 pub struct Clip {
-    /// The file.
+    /// The path of the file.
     pub path: PathBuf,
-    /// What it holds.
+    /// The content of the clip.
     pub spec: ClipSpec,
 }
 
@@ -85,7 +85,7 @@ impl Clip {
         Ok(Self { path, spec })
     }
 
-    /// How long it plays, in seconds.
+    /// Returns the duration in seconds.
     pub fn seconds(&self) -> f64 {
         f64::from(self.spec.frames) / f64::from(self.spec.fps)
     }

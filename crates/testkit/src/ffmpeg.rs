@@ -11,7 +11,7 @@ use crate::process::Process;
 #[derive(Debug)]
 pub struct FfmpegPublisher {
     process: Process,
-    /// Holds the log.
+    /// Keeps the folder with the log.
     _dir: TempDir,
 }
 
@@ -53,7 +53,7 @@ pub fn ffmpeg() -> Command {
     command
 }
 
-/// Runs a command to its end; what it printed on standard output, or an error with what it said.
+/// Runs a command to its end and returns its standard output; the error carries its standard error.
 pub async fn output(command: Command) -> anyhow::Result<Vec<u8>> {
     let name = command.get_program().to_string_lossy().into_owned();
     let done = tokio::process::Command::from(command).kill_on_drop(true).output().await?;
@@ -74,7 +74,7 @@ pub async fn decode_cleanly(input: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What ffprobe says of a file or URL, as JSON with `streams` and `format`.
+/// Returns the streams and the format that ffprobe finds in a file or URL, as JSON.
 pub async fn probe(input: &str) -> anyhow::Result<serde_json::Value> {
     let mut command = Command::new("ffprobe");
     command.args(["-v", "error", "-of", "json", "-show_streams", "-show_format", input]);

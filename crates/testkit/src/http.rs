@@ -7,24 +7,24 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use reqwest::header::HeaderMap;
 
-/// A whole answer.
+/// A complete HTTP response.
 #[derive(Debug, Clone)]
 pub struct Answer {
-    /// The status code.
+    /// The HTTP status code.
     pub status: u16,
-    /// The headers.
+    /// The headers of the response.
     pub headers: HeaderMap,
-    /// The body.
+    /// The body of the response.
     pub body: Bytes,
 }
 
 impl Answer {
-    /// The body as text.
+    /// Returns the body as text.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// A header's value.
+    /// Returns the value of a header.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
@@ -47,7 +47,7 @@ pub async fn get(url: &str) -> anyhow::Result<Answer> {
     fetch(client().get(url)).await
 }
 
-/// Sends a prepared request.
+/// Sends a prepared request and reads the response.
 pub async fn fetch(request: reqwest::RequestBuilder) -> anyhow::Result<Answer> {
     let answer = request.send().await?;
     let (status, headers) = (answer.status().as_u16(), answer.headers().clone());

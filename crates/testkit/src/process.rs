@@ -24,7 +24,7 @@ impl Process {
         Ok(Self { child, name, log })
     }
 
-    /// The process id.
+    /// Returns the id of the process.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -34,7 +34,7 @@ impl Process {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
-    /// Whether it has not ended.
+    /// True if the process has not ended.
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
@@ -51,12 +51,12 @@ impl Process {
         self.signal("TERM");
     }
 
-    /// Freezes it (SIGSTOP).
+    /// Stops the process without ending it (SIGSTOP).
     pub fn pause(&self) {
         self.signal("STOP");
     }
 
-    /// Thaws it (SIGCONT).
+    /// Continues a stopped process (SIGCONT).
     pub fn resume(&self) {
         self.signal("CONT");
     }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-/// Between looks at a condition: short, for it is also the error of what a test measures with it.
+/// The interval between two checks of a condition. It is short because it is also the error of a measurement
+/// that waits with it.
 const POLL: Duration = Duration::from_millis(10);
 
 /// Waits until `condition` gives true; panics at the caller's line after `timeout`.

@@ -11,13 +11,13 @@ use millrace_tests::load::viewer::{Tally, follow, media_playlists};
 
 #[derive(Parser)]
 struct Arguments {
-    /// The multivariant playlist.
+    /// The URL of the multivariant playlist.
     #[arg(long)]
     url: String,
-    /// How many.
+    /// The number of viewers.
     #[arg(long, default_value_t = 1)]
     viewers: usize,
-    /// How long to watch, in seconds.
+    /// The duration in seconds.
     #[arg(long, default_value_t = 60)]
     seconds: u64,
 }

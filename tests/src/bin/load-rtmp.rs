@@ -13,13 +13,13 @@ use millrace_tests::load::publisher::{Reel, Tally, publish};
 
 #[derive(Parser)]
 struct Arguments {
-    /// Where to push, without the key.
+    /// The RTMP URL without the key.
     #[arg(long)]
     url: String,
     /// A file with one stream key a line, one per publisher; without it, the names are 0, 1, 2, …
     #[arg(long)]
     key_file: Option<PathBuf>,
-    /// How many.
+    /// The number of publishers.
     #[arg(long, default_value_t = 1)]
     publishers: usize,
     /// An FLV file; without it, a 2.5 Mb/s 720p one is made.
@@ -28,7 +28,7 @@ struct Arguments {
     /// The clip's length in seconds; it is looped at this.
     #[arg(long, default_value_t = 10)]
     clip_seconds: u32,
-    /// How long to push, in seconds.
+    /// The duration in seconds.
     #[arg(long, default_value_t = 60)]
     seconds: u64,
 }

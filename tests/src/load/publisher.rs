@@ -24,14 +24,14 @@ pub struct Reel {
     length_ms: u32,
 }
 
-/// One tag.
+/// One FLV tag of the reel.
 #[derive(Debug, Clone)]
 pub struct Shot {
-    /// Audio or video.
+    /// The kind of the tag, audio or video.
     pub kind: TagKind,
     /// Milliseconds since the clip began.
     pub at_ms: u32,
-    /// The message's payload.
+    /// The payload of the RTMP message.
     pub body: Bytes,
 }
 
@@ -64,15 +64,15 @@ impl Reel {
     }
 }
 
-/// What OBS and ffmpeg send: a picture is some chunks.
+/// The chunk size of OBS and ffmpeg: a picture is several chunks.
 const CHUNK_BYTES: u32 = 4096;
 
-/// What all publishers of a run have done together.
+/// The counts of all publishers of a run together.
 #[derive(Debug, Default)]
 pub struct Tally {
-    /// Messages sent.
+    /// The number of messages sent.
     pub messages: AtomicU64,
-    /// Payload bytes sent.
+    /// The payload bytes sent.
     pub bytes: AtomicU64,
     /// The furthest a publisher fell behind its clock, in milliseconds.
     pub late_ms: AtomicU64,
@@ -80,8 +80,8 @@ pub struct Tally {
     pub stop: AtomicBool,
 }
 
-/// Pushes `reel` to `url` until the tally says stop, starting the clock `offset` late. `sent` sees every media message as it
-/// is handed to the socket.
+/// Pushes `reel` to `url` until the tally is stopped, starting the clock `offset` late. `sent` sees every
+/// media message as it is handed to the socket.
 pub async fn publish(
     url: String,
     reel: Arc<Reel>,
@@ -130,7 +130,7 @@ impl Connection {
         Ok(Self { socket, session, buffer: BytesMut::new(), began: Instant::now() })
     }
 
-    /// Handshake to `NetStream.Publish.Start`.
+    /// Performs the handshake and the commands up to `NetStream.Publish.Start`.
     async fn start(&mut self) -> Result<()> {
         while !self.session.is_publishing() {
             self.flush().await?;

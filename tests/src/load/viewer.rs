@@ -15,16 +15,16 @@ const RETRY: Duration = Duration::from_millis(100);
 /// A buffer that a player would have played empty: three parts of a third of a second.
 const STALL: Duration = Duration::from_secs(1);
 
-/// What all viewers of a run have got together.
+/// The counts of all viewers of a run together.
 #[derive(Debug, Default)]
 pub struct Tally {
-    /// Playlists fetched.
+    /// The number of playlists fetched.
     pub playlists: AtomicU64,
     /// Parts, and segments where there are no parts.
     pub media: AtomicU64,
-    /// Bytes of media.
+    /// The bytes of media received.
     pub bytes: AtomicU64,
-    /// Requests that failed.
+    /// The number of requests that failed.
     pub errors: AtomicU64,
     /// Times a viewer waited longer than its buffer for the next part.
     pub stalls: AtomicU64,
@@ -53,7 +53,7 @@ pub fn next_url(url: &str, playlist: &Media) -> String {
     }
 }
 
-/// Follows one media playlist until the tally says stop or the stream ends; `got` sees each part or segment.
+/// Follows one media playlist until the tally is stopped or the stream ends; `got` sees each part or segment.
 pub async fn follow(url: &str, tally: &Tally, mut got: impl FnMut(&str, Bytes)) -> Result<()> {
     let mut last: Option<Media> = None;
     let mut fetched = Instant::now();

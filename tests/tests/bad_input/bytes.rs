@@ -10,10 +10,11 @@ use crate::CLOSE_LIMIT;
 
 /// S0 and S1 answer C0 (Adobe RTMP 1.0, §5.2).
 const HANDSHAKE_BEGUN: usize = 1 + 1536;
-/// S2 answers C1.
+/// The server's S2 answers the client's C1.
 const HANDSHAKE_ANSWER: usize = HANDSHAKE_BEGUN + 1536;
 
-/// What a peer sends, and the bytes it gets before its connection is closed: no RTMP message in either case.
+/// The bytes a peer sends, and the number of bytes it gets before its connection is closed: no RTMP message
+/// in either case.
 pub(crate) struct Row {
     name: &'static str,
     sends: Vec<u8>,
@@ -21,7 +22,7 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    /// Not even a handshake.
+    /// Bytes that are no handshake.
     fn refused(name: &'static str, sends: Vec<u8>) -> Self {
         Self { name, sends, gets: 0 }
     }
@@ -31,7 +32,7 @@ impl Row {
         Self { name, sends: [&handshake()[..], sends].concat(), gets: HANDSHAKE_ANSWER }
     }
 
-    /// Sends the bytes, waits for the server to close, compares what it said.
+    /// Sends the bytes, waits for the server to close, and compares the answer.
     pub(crate) async fn run(self, address: String) -> Result<()> {
         let name = self.name;
         let mut socket = TcpStream::connect(address).await.context("connecting")?;
@@ -43,7 +44,7 @@ impl Row {
     }
 }
 
-/// How many bytes come before the server closes, in order or with a reset.
+/// Returns the number of bytes received until the server closes, in order or with a reset.
 pub(crate) async fn until_closed(socket: &mut TcpStream) -> Result<usize> {
     let drained = async {
         let (mut buffer, mut total) = (vec![0; 4096], 0);

@@ -25,9 +25,9 @@ use tokio::task::JoinSet;
 
 /// The longest deadline a silent or slow peer is given before it is closed, with room for a busy machine.
 const CLOSE_LIMIT: Duration = Duration::from_secs(30);
-/// Peers that connect and say nothing.
+/// The number of peers that connect and send nothing.
 const IDLE_PEERS: usize = 1000;
-/// How many of them one address may have open (`ingest.max_connections_per_address`).
+/// The most connections that one address may have open (`ingest.max_connections_per_address`).
 const PER_ADDRESS: usize = 256;
 /// Local addresses of the peers: limits and the growing delay of refusals are counted for each.
 const HOME: [u8; 4] = [127, 0, 0, 1];
@@ -73,14 +73,14 @@ impl Neighbour {
     }
 }
 
-/// Fails unless the peer is told exactly this and then closed.
+/// Fails unless the peer receives exactly this status and is then closed.
 async fn told(what: &str, peer: Peer, code: &str, words: &str) -> Result<()> {
     let got = peer.until_closed().await.with_context(|| what.to_owned())?;
     ensure!(got.code.as_deref() == Some(code) && got.words.contains(words), "{what}: {got:?}");
     Ok(())
 }
 
-/// As [`told`], for a publisher that is refused at the door.
+/// Checks as [`told`] does, for a publisher that is refused before it may publish.
 async fn refused(what: &str, url: &str, code: &str, words: &str) -> Result<()> {
     told(what, Peer::connect(HOME, url).await?, code, words).await
 }
@@ -126,7 +126,7 @@ async fn bad_media(api: Api) -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_bad_peer_gets_its_answer_and_the_neighbour_loses_nothing() -> Result<()> {
+async fn bad_peers_get_their_status_and_a_neighbour_loses_no_frame() -> Result<()> {
     let mut server = Standalone::start().await?;
     let neighbour = Neighbour::start(&server, 30).await?;
     let (api, base) = (server.api(), server.ready().rtmp.clone());
@@ -155,7 +155,7 @@ async fn counter(server: &Standalone, name: &str, label: &str) -> Result<usize> 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_thousand_silent_peers_take_their_address_its_places_and_nobody_elses() -> Result<()> {
+async fn idle_connections_use_up_the_limit_of_their_own_address_only() -> Result<()> {
     let mut server = Standalone::start().await?;
     let neighbour = Neighbour::start(&server, 20).await?;
     let rtmp = address(&server.ready().rtmp)?;
@@ -186,7 +186,7 @@ async fn a_thousand_silent_peers_take_their_address_its_places_and_nobody_elses(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_guesses_keys_waits_longer_each_time() -> Result<()> {
+async fn ingest_delays_each_further_wrong_key_longer() -> Result<()> {
     let server = Standalone::start().await?;
     let url = format!("{}/00000000000000000000000000000000", server.ready().rtmp);
     // The server's first delay, doubled with each further refusal of the address.

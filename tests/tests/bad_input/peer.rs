@@ -1,4 +1,4 @@
-//! A publisher that speaks RTMP well, and notes what it is told.
+//! A publisher that speaks RTMP correctly and records the server's answers.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::CLOSE_LIMIT;
 
-/// How the server ended a connection.
+/// The way in which the server ended a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Goodbye {
     /// RTMP status code; `None`: closed without a word.
@@ -37,7 +37,7 @@ pub(crate) async fn connect_from(local: [u8; 4], address: &str) -> Result<TcpStr
 }
 
 impl Peer {
-    /// Connects to the server of `url`; nothing is said yet.
+    /// Connects to the server of `url` without sending a byte.
     pub(crate) async fn connect(local: [u8; 4], url: &str) -> Result<Self> {
         let config = ClientConfig::from_url(url).context("an RTMP URL")?;
         let socket = connect_from(local, &format!("{}:{}", config.host, config.port)).await?;
@@ -59,7 +59,7 @@ impl Peer {
         Ok(peer)
     }
 
-    /// Goes on until the server has closed the connection; what it said.
+    /// Goes on until the server has closed the connection, and returns its answers.
     pub(crate) async fn until_closed(mut self) -> Result<Goodbye> {
         let closed = async {
             while self.turn().await? {}
@@ -69,12 +69,12 @@ impl Peer {
         Ok(self.goodbye)
     }
 
-    /// Sends one video message.
+    /// Sends one RTMP video message.
     pub(crate) fn video(&mut self, body: &'static [u8]) -> Result<()> {
         Ok(self.session.push_video(0, Bytes::from_static(body))?)
     }
 
-    /// Writes, reads once, notes what was said; `false` when the server has closed.
+    /// Writes, reads once and records the answers; `false` when the server has closed.
     async fn turn(&mut self) -> Result<bool> {
         while let Some(bytes) = self.session.poll_transmit() {
             if self.socket.write_all(&bytes).await.is_err() {

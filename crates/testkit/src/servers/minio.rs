@@ -41,7 +41,7 @@ impl Binary {
     async fn ready(&self, port: u16) -> bool {
         let (path, expect) = match self {
             Self::Minio(_) => ("/minio/health/cluster", " 200 OK"),
-            // Whatever it says to a stranger, it says it when it is ready.
+            // Any answer to an unauthenticated request means that the server is ready.
             Self::S3sFs(_) => ("/", "HTTP/1.1 "),
         };
         let ask = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
@@ -71,9 +71,9 @@ fn minio(binary: &Path, dir: &Path, port: u16) -> Command {
 }
 
 impl MinioServer {
-    /// The administrator's name.
+    /// Returns the name of the administrator.
     pub const ACCESS_KEY: &str = "millrace";
-    /// The administrator's password.
+    /// Returns the password of the administrator.
     pub const SECRET_KEY: &str = "millrace-test";
 
     /// Starts one and waits until it answers: MinIO, or outside CI what stands in for it.
@@ -93,7 +93,7 @@ impl MinioServer {
         Self { running, binary }
     }
 
-    /// `http://127.0.0.1:PORT`.
+    /// Returns the server's URL, `http://127.0.0.1:PORT`.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.running.port)
     }

@@ -18,15 +18,15 @@ pub use redis::RedisServer;
 
 /// A server is ready within this, or it is broken: generous for a loaded 2-core machine.
 const READY: Duration = Duration::from_secs(30);
-/// Somebody else may have taken the port meanwhile.
+/// Another process may take the port between the choice and the start, so the start is repeated this often.
 const START_TRIES: usize = 3;
 
-/// Whether missing servers are the machine's fault and not the developer's choice.
+/// True if a missing server is a fault of the machine, as under CI, and not the developer's choice.
 fn in_ci() -> bool {
     std::env::var("CI").is_ok_and(|value| value == "true" || value == "1")
 }
 
-/// Where servers lie that no package holds: `$MILLRACE_BIN_DIR`, else `~/.cache/millrace/bin`.
+/// Returns the folder of servers that no package provides: `$MILLRACE_BIN_DIR`, else `~/.cache/millrace/bin`.
 fn bin_dir() -> PathBuf {
     match (std::env::var_os("MILLRACE_BIN_DIR"), std::env::var_os("HOME")) {
         (Some(dir), _) => dir.into(),
@@ -41,7 +41,7 @@ fn on_path(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).chain(system).map(|dir| dir.join(name)).find(|file| file.is_file())
 }
 
-/// The program, or a panic that says how to get it.
+/// Returns the path of the program; panics with the way to install it.
 fn need(found: Option<PathBuf>, what: &str, install: &str) -> PathBuf {
     let place = if in_ci() { "CI needs it" } else { "this test needs it" };
     found.unwrap_or_else(|| panic!("{what} is missing and {place}: {install}"))
@@ -56,7 +56,8 @@ struct Running {
 }
 
 impl Running {
-    /// Starts what `command` makes of a directory and a port, until `ready` says so.
+    /// Starts the program that `command` describes for a directory and a port, and waits until `ready`
+    /// accepts it.
     async fn start(
         name: &str,
         command: impl Fn(&Path, u16) -> Command,

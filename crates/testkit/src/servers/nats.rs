@@ -1,4 +1,4 @@
-//! nats-server.
+//! The nats-server, as packaged by Debian and as the newest release.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,7 +10,7 @@ const INSTALL_DEBIAN: &str = "apt-get install nats-server";
 const INSTALL_NEWEST: &str =
     "GOBIN=~/.cache/millrace/bin go install github.com/nats-io/nats-server/v2@latest";
 
-/// Which nats-server.
+/// The version of nats-server to start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NatsKind {
     /// The distribution's, 2.9 on Debian 12: the oldest that is supported.
@@ -45,7 +45,7 @@ impl NatsKind {
     }
 }
 
-/// A nats-server with JetStream.
+/// A running nats-server with JetStream.
 #[derive(Debug)]
 pub struct NatsServer {
     running: Running,
@@ -71,7 +71,7 @@ impl NatsServer {
         Self { running, binary }
     }
 
-    /// Starts one without JetStream.
+    /// Starts a nats-server without JetStream.
     pub async fn start_plain(kind: NatsKind) -> Self {
         let binary = kind.need();
         let command = |_: &Path, port: u16| {
@@ -88,7 +88,7 @@ impl NatsServer {
         Self::start(NatsKind::all().pop().unwrap_or(NatsKind::Distribution)).await
     }
 
-    /// `nats://127.0.0.1:PORT`.
+    /// Returns the server's URL, `nats://127.0.0.1:PORT`.
     pub fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.running.port)
     }

@@ -1,4 +1,4 @@
-//! redis-server.
+//! The redis-server of the machine.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -32,7 +32,7 @@ impl RedisServer {
         Self { running, binary }
     }
 
-    /// `redis://127.0.0.1:PORT`.
+    /// Returns the server's URL, `redis://127.0.0.1:PORT`.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.running.port)
     }

@@ -1,4 +1,4 @@
-//! How late viewers are, and how soon a stream starts.
+//! Measures the delay of viewers and the time in which a stream starts.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -28,7 +28,7 @@ const WARM_UP: Duration = Duration::from_secs(4);
 const AFTER_KILL: Duration = Duration::from_secs(12);
 /// A part that was on its way when the worker died arrives within this.
 const IN_FLIGHT: Duration = Duration::from_millis(100);
-/// How often a stream is started.
+/// The number of times a stream is started.
 const STARTS: usize = 5;
 
 /// When each access unit was last sent.
@@ -97,7 +97,7 @@ fn at(sorted: &[f64], share: f64) -> f64 {
     sorted.get((sorted.len() as f64 * share) as usize).copied().unwrap_or(f64::NAN)
 }
 
-/// Sorted delays in milliseconds.
+/// The delays in milliseconds, sorted.
 async fn part_delays(push_url: &str, hls_url: &str, seconds: u64) -> Result<Vec<f64>> {
     let tally = Arc::new(Tally::default());
     let times = SentTimes::default();

@@ -13,23 +13,23 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use clap::Parser;
 
-/// What there is to measure, in the order of the table.
+/// The scenarios, in the order of the table.
 const SCENARIOS: &[&str] = &["publishers", "ingest", "growth", "latency", "start", "failover"];
 
 #[derive(Parser)]
 struct Arguments {
     /// Which to run; all when none is named.
     scenarios: Vec<String>,
-    /// Where the JSON goes.
+    /// The folder of the JSON reports.
     #[arg(long, default_value = "target/bench")]
     out: PathBuf,
     /// The page that holds the table.
     #[arg(long, default_value = "docs/PERFORMANCE.md")]
     page: PathBuf,
-    /// Publishers of the comparison.
+    /// The number of publishers of the comparison.
     #[arg(long, default_value_t = 40)]
     publishers: usize,
-    /// Seconds of each measurement.
+    /// The duration of each measurement in seconds.
     #[arg(long, default_value_t = 20)]
     seconds: u64,
 }

@@ -6,18 +6,18 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-/// What one scenario measured.
+/// The results of one scenario.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Report {
     scenario: String,
-    /// Repeats this measurement.
+    /// The command that repeats this measurement.
     command: String,
     machine: String,
     date: String,
     rows: Vec<Row>,
 }
 
-/// One number.
+/// One number of a report.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Row {
     what: String,
@@ -34,7 +34,7 @@ impl Row {
         Self { what: what.to_owned(), subject: subject.to_owned(), value, bar: None }
     }
 
-    /// With an absolute bar.
+    /// Adds an absolute bar to it.
     pub(crate) fn at_most(mut self, bar: f64) -> Self {
         self.bar = Some(bar);
         self
@@ -66,7 +66,7 @@ impl Report {
         self.rows.push(row);
     }
 
-    /// Writes `{folder}/{scenario}.json`.
+    /// Writes the report to `{folder}/{scenario}.json`.
     pub(crate) fn write(&self, folder: &Path) -> Result<()> {
         std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
         let path = folder.join(format!("{}.json", self.scenario));
@@ -93,7 +93,7 @@ fn measured(line: &str) -> Option<impl Iterator<Item = &str>> {
     Some(line.strip_prefix("Measured ")?.strip_suffix('.')?.split("; "))
 }
 
-/// Renders every report of `folder` into `page`. Of scenarios that were not measured here the page keeps what it says.
+/// Renders every report of `folder` into `page`. The rows of scenarios without a report stay as they are.
 pub(crate) fn render(folder: &Path, page: &Path) -> Result<()> {
     let before = std::fs::read_to_string(page).unwrap_or_default();
     let mut text = HEAD.to_owned();

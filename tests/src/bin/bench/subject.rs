@@ -1,4 +1,4 @@
-//! What is measured: Millrace, and the peers beside it.
+//! The subjects of the measurements: Millrace, and the peers beside it.
 
 use std::process::Command;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What processes use, from `/proc`.
+//! The CPU time and memory of processes, from `/proc`.
 
 use std::path::Path;
 
