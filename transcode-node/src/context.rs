@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use millrace_bus::{JournalWriter, SharedBus};
+use millrace_bus::SharedBus;
 use millrace_runtime::Clock;
 use millrace_state::SharedState;
 use millrace_store::{SharedStore, Uploader};
 use millrace_wire::ids::NodeId;
 
 use crate::metrics::Metrics;
+use crate::output::index::IndexWriter;
 
 /// Everything a worker node is started with. The object store makes one attempt per call: the upload queue retries.
 pub type Deps = millrace_node::Deps<millrace_node::Backends>;
@@ -21,7 +22,7 @@ pub(crate) struct NodeContext {
     pub(crate) store: SharedStore,
     pub(crate) state: SharedState,
     pub(crate) uploader: Arc<Uploader>,
-    pub(crate) index_journal: Arc<JournalWriter>,
+    pub(crate) index: Arc<IndexWriter>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Arc<Metrics>,
 }

@@ -19,6 +19,10 @@ pub(crate) struct Metrics {
     pub(crate) segments_stored: Counter,
     /// Segments whose uploads failed for good.
     pub(crate) segments_lost: Counter,
+    /// Index entries by outcome: written, dropped from the full queue, rebuilt after that, or refused by the state store.
+    pub(crate) index_entries: Counters,
+    /// Index entries that wait for the state store.
+    pub(crate) index_waiting: Gauge,
     /// Index facts by the journal's outcome.
     pub(crate) index_facts: Counters,
     /// Fragments of facts that the bus dropped; readers ask for them again.
@@ -41,6 +45,17 @@ impl Metrics {
             parts: count("parts", "Parts announced"),
             segments_stored: count("segments_stored", "Segments stored"),
             segments_lost: count("segments_lost", "Segments that did not get into the store"),
+            index_entries: scope.counters(
+                "index_entries",
+                Unit::Count,
+                "Index entries by outcome",
+                &["outcome"],
+            ),
+            index_waiting: scope.gauge(
+                "index_waiting",
+                Unit::Count,
+                "Index entries waiting for the state store",
+            ),
             index_facts: scope.counters("index_facts", Unit::Count, "Index facts by outcome", &["outcome"]),
             facts_dropped: count("facts_dropped", "Fragments of facts the bus dropped"),
             repair_requests: count("repair_requests", "Requests for facts that readers missed"),

@@ -16,11 +16,15 @@ use crate::config::Config;
 use crate::context::{Deps, NodeContext};
 use crate::metrics::Metrics;
 use crate::output::checkpoint::responder;
+use crate::output::index::{IndexWriter, QueueLimits};
 use crate::rungs::{BuiltInRungs, RungFactory};
 use crate::worker::Worker;
 
 /// The longest time that objects which wait for the store have after the jobs have moved to other workers.
 const UPLOAD_LIMIT: Duration = Duration::from_secs(30);
+
+/// The longest time that index entries which wait for the state store have after the uploads.
+const INDEX_LIMIT: Duration = Duration::from_secs(5);
 
 /// The longest time that index facts which wait for the journal have after that.
 const JOURNAL_LIMIT: Duration = Duration::from_secs(5);
@@ -31,6 +35,7 @@ pub struct Node {
     config: Arc<Config>,
     worker: Worker,
     uploader: Arc<Uploader>,
+    index: Arc<IndexWriter>,
     index_journal: Arc<JournalWriter>,
     supervisor: Supervisor,
     drain: Drain,
@@ -73,13 +78,17 @@ pub async fn start_with_rungs(config: Config, deps: Deps, rungs: Arc<dyn RungFac
     let counted = metrics.clone();
     let on_outcome = move |outcome: Outcome| counted.index_facts.with(&[outcome.name()]).inc();
     let index_journal = Arc::new(JournalWriter::start(bus.clone(), journal, on_outcome));
+    let limits = QueueLimits::default();
+    let index =
+        IndexWriter::new(limits, state.clone(), store.clone(), index_journal.clone(), metrics.clone());
+    let index = Arc::new(index);
     let context = NodeContext {
         node: id.clone(),
         bus,
         store,
         state,
         uploader: uploader.clone(),
-        index_journal: index_journal.clone(),
+        index: index.clone(),
         clock,
         metrics,
     };
@@ -87,7 +96,7 @@ pub async fn start_with_rungs(config: Config, deps: Deps, rungs: Arc<dyn RungFac
     spawn_services(&supervisor, &worker, context).await?;
     leave_when_drained(&worker, &drain);
     tracing::info!(node = %id, limits = ?config.admission(), "transcode node started; bidding for jobs");
-    Ok(Node { id, config, worker, uploader, index_journal, supervisor, drain })
+    Ok(Node { id, config, worker, uploader, index, index_journal, supervisor, drain })
 }
 
 async fn spawn_services(supervisor: &Supervisor, worker: &Worker, context: NodeContext) -> Result<()> {
@@ -100,6 +109,9 @@ async fn spawn_services(supervisor: &Supervisor, worker: &Worker, context: NodeC
     let backlog = worker.clone();
     let id = ActorId::new("backlog", "live");
     supervisor.spawn(id, Policy::vital(), move |actor| backlog.clone().serve_backlog(actor.stop)).await?;
+    let index = context.index.clone();
+    let id = ActorId::new("index_writer", "transcode");
+    supervisor.spawn(id, Policy::vital(), move |actor| index.clone().run(actor.stop)).await?;
     supervisor
         .spawn_ready(ActorId::new("checkpoint_responder", "transcode"), Policy::vital(), move |actor| {
             responder::run(context.bus.clone(), context.state.clone(), actor.stop, actor.ready)
@@ -142,6 +154,10 @@ impl Node {
         if !self.uploader.drain(UPLOAD_LIMIT).await {
             let objects = self.uploader.stats().objects;
             tracing::warn!(objects, "objects not stored before the node left");
+        }
+        if !self.index.flush(INDEX_LIMIT).await {
+            let entries = self.index.waiting();
+            tracing::warn!(entries, "index entries not written before the node left");
         }
         self.supervisor.stop().await;
         if !self.index_journal.flush(JOURNAL_LIMIT).await {

@@ -198,6 +198,30 @@ async fn a_broadcast_without_an_author_is_remembered() {
     node.drain().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn index_writes_take_no_task_per_segment_while_the_state_store_is_away() {
+    let (world, node, metrics) = granted().await;
+    let all = messages(60);
+    let alive = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let stored = async |count: usize| (world.stored(1).len() == count).then_some(());
+    world.set_state_away(true);
+    let (few, many) = (until_segment(&all, 4), until_segment(&all, 29));
+    world.publish(&all[..few + 1]);
+    eventually("a few segments stored", async || stored(4).await).await;
+    let tasks = alive();
+    world.publish(&all[few + 1..many + 1]);
+    eventually("many segments stored", async || stored(29).await).await;
+    // Some tasks come and go; a task for each segment would be 25 more.
+    eventually("no task per segment", async || (alive() < tasks + 10).then_some(())).await;
+    assert!(world.index().await.is_empty());
+    world.set_state_away(false);
+    eventually("every stored segment in the index", async || (world.index().await.len() == 29).then_some(()))
+        .await;
+    world.revoke(NODE, 1);
+    idle(&metrics).await;
+    node.drain().await;
+}
+
 /// What a new author's log opens with is shown, so it is kept before the author has stored anything itself.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_successor_keeps_what_it_begins_with_at_once() {

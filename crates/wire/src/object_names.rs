@@ -119,8 +119,10 @@ pub mod meta {
     pub const DURATION: &str = "millrace-duration";
     /// Ticks per second.
     pub const TIMESCALE: &str = "millrace-timescale";
-    /// Base media decode time in ticks.
-    pub const TFDT: &str = "millrace-tfdt";
+    /// Number of parts the segment is made of.
+    pub const PARTS: &str = "millrace-parts";
+    /// `true` if the segment starts with a random access point.
+    pub const INDEPENDENT: &str = "millrace-independent";
     /// Media sequence number.
     pub const MSN: &str = "millrace-msn";
     /// Absolute discontinuity sequence number.

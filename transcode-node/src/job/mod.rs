@@ -19,8 +19,7 @@ use tokio::sync::mpsc;
 use self::inputs::Subscriptions;
 use crate::context::NodeContext;
 use crate::output::checkpoint::CheckpointPublisher;
-use crate::output::index::Index;
-use crate::output::objects::{ObjectRemover, Objects, UploadReport};
+use crate::output::objects::{Objects, UploadReport};
 use crate::rungs::{RungFactory, RungSet};
 
 /// Messages taken from a subscription at once.
@@ -96,7 +95,6 @@ struct Job {
     machine: WorkerJob,
     rungs: RungSet,
     objects: Objects,
-    index: Index,
     checkpoint: CheckpointPublisher,
     /// Reassemblers of media messages: for those published as they come, and for those published again on request.
     readers: (MediaReader, MediaReader),
@@ -113,9 +111,6 @@ impl Job {
         let (objects, uploads) =
             Objects::new(context.uploader.clone(), grant.playback, grant.epoch, grant.generation);
         let rungs = RungSet::start(factory, &grant.settings, &grant.open, &grant.base);
-        let remover = ObjectRemover::new(context.store.clone(), grant.playback);
-        let journal = context.index_journal.clone();
-        let index = Index::new(context.state.clone(), journal, remover, grant.settings.record);
         let checkpoint = CheckpointPublisher::new(&context, &grant);
         let (node, max_payload, seed) = (context.node.clone(), context.bus.max_payload(), rand::random());
         let machine = WorkerJob::new(now, grant, node, rungs.ids().collect(), max_payload, seed)?;
@@ -124,7 +119,6 @@ impl Job {
             machine,
             rungs,
             objects,
-            index,
             checkpoint,
             readers: Default::default(),
             last_state: None,

@@ -57,8 +57,7 @@ impl Job {
             Output::Index(fact) => {
                 self.context.metrics.segments_stored.inc();
                 self.checkpoint.segment_stored();
-                let window = Duration::from_secs(u64::from(self.machine.grant().settings.window));
-                self.index.add(fact, window);
+                self.context.index.add(self.machine.grant().playback, fact);
             }
             Output::Report(report) => self.report_seal(&report),
             Output::Superseded => tracing::info!("another author took over; finishing uploads"),

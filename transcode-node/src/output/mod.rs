@@ -5,3 +5,4 @@ pub(crate) mod checkpoint;
 pub(crate) mod index;
 pub(crate) mod objects;
 pub(crate) mod playlists;
+mod segment_metadata;

@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use millrace_buf::ByteChain;
-use millrace_store::{Meta, SharedStore, UploadError, Uploader};
+use millrace_store::{Meta, UploadError, Uploader};
 use millrace_wire::fact::{self, TrackInfo, TrackMedia};
-use millrace_wire::ids::{Epoch, Generation, InitVersion, Msn, PlaybackId, Rendition};
+use millrace_wire::ids::{Epoch, Generation, InitVersion, PlaybackId, Rendition};
 use millrace_wire::object_names::{ObjectKind, ObjectName};
 use tokio::sync::mpsc;
+
+use super::segment_metadata;
 
 /// The Cache-Control of every media object: its name is never used for other bytes, so any cache may keep it for ever.
 const CACHE_CONTROL: &str = "public, max-age=31536000, immutable";
@@ -62,13 +64,7 @@ impl Objects {
     /// listing of the bucket.
     pub(crate) fn upload_segment(&self, segment: fact::Segment, body: ByteChain) {
         let name = self.name(&segment.rendition, ObjectKind::Segment(segment.msn, self.generation));
-        let meta = self
-            .meta(&segment.rendition)
-            .with("msn", segment.msn.to_string())
-            .with("duration", format!("{}/{}", segment.duration.ticks, segment.duration.timescale))
-            .with("discontinuity-sequence", segment.discontinuity_sequence.to_string())
-            .with("program-date-time", segment.program_date_time.to_string())
-            .with("init-version", segment.init_version.to_string());
+        let meta = segment_metadata::write(self.meta(&segment.rendition), &segment);
         self.submit(&name, body, meta, false, Some(segment));
     }
 
@@ -111,31 +107,5 @@ const fn content_type(media: &TrackMedia) -> &'static str {
     match media {
         TrackMedia::Video { .. } => "video/mp4",
         TrackMedia::Audio { .. } => "audio/mp4",
-    }
-}
-
-/// Deletes the objects of one stream's segments.
-#[derive(Clone)]
-pub(crate) struct ObjectRemover {
-    store: SharedStore,
-    playback: PlaybackId,
-}
-
-impl ObjectRemover {
-    pub(crate) const fn new(store: SharedStore, playback: PlaybackId) -> Self {
-        Self { store, playback }
-    }
-
-    /// Deletes a segment that left the window, in a task of its own. An object that cannot be deleted stays until its
-    /// livestream is deleted.
-    pub(crate) fn delete(&self, rendition: &Rendition, epoch: Epoch, msn: Msn, generation: Generation) {
-        let kind = ObjectKind::Segment(msn, generation);
-        let name = ObjectName { playback: self.playback, rendition: rendition.clone(), epoch, kind };
-        let store = self.store.clone();
-        tokio::spawn(async move {
-            if let Err(error) = store.delete(&name.key()).await {
-                tracing::warn!(key = %name, %error, "segment past the window not deleted");
-            }
-        });
     }
 }

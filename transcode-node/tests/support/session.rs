@@ -12,7 +12,7 @@ use millrace_bus::{MemBus, ReaderConfig, SharedBus};
 use millrace_node::Backends;
 use millrace_protocol::state::apply;
 use millrace_runtime::{Metrics, Process};
-use millrace_state::{RedbState, SharedState, Tx, scan_all};
+use millrace_state::{FaultyState, RedbState, SharedState, StateFaults, Tx, scan_all};
 use millrace_store::{DirStore, SharedStore, SyncPolicy};
 use millrace_transcode::{Config, Deps, Node, start};
 use millrace_wire::fact::{Fact, FactMessage, FactReader, StreamState};
@@ -70,6 +70,7 @@ pub(crate) struct World {
     pub(crate) bus: SharedBus,
     pub(crate) store: SharedStore,
     pub(crate) state: SharedState,
+    faulty_state: FaultyState,
     heard: Arc<Mutex<Heard>>,
     round: AtomicU64,
     _dir: tempfile::TempDir,
@@ -81,10 +82,12 @@ impl World {
         let state = RedbState::open(dir.path().join("state.redb")).await.unwrap();
         let store = DirStore::open(dir.path().join("store"), SyncPolicy::default()).await.unwrap();
         let bus: SharedBus = Arc::new(MemBus::new());
+        let state: SharedState = Arc::new(state);
         let world = Self {
             bus,
             store: Arc::new(store),
-            state: Arc::new(state),
+            faulty_state: FaultyState::new(state.clone(), 1),
+            state,
             heard: Arc::default(),
             round: AtomicU64::new(1),
             _dir: dir,
@@ -100,10 +103,15 @@ impl World {
     pub(crate) async fn node_with(&self, name: &str, config: Config) -> (Node, Metrics) {
         let process = Process::default();
         let metrics = process.metrics.clone();
-        let backends =
-            Backends { bus: self.bus.clone(), store: self.store.clone(), state: self.state.clone() };
+        let state = Arc::new(self.faulty_state.clone());
+        let backends = Backends { bus: self.bus.clone(), store: self.store.clone(), state };
         let deps = Deps { backends, process, node: Some(name.parse().unwrap()) };
         (start(config, deps).await.unwrap(), metrics)
+    }
+
+    /// Makes the state store fail every call of the node, or answer again.
+    pub(crate) fn set_state_away(&self, away: bool) {
+        self.faulty_state.set(StateFaults { away, ..StateFaults::default() });
     }
 
     /// Answers repair requests like a session, reports like control, and hears bids and heartbeats.

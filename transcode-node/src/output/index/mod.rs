@@ -1,0 +1,179 @@
+//! The segment index in the state store: one entry for each stored segment, written after its object is in the store.
+//!
+//! One writer per node takes the entries of all jobs from a bounded queue and writes them in order, many in one
+//! transaction. While the state store is away it retries with back-off and the entries wait. Beyond the queue's bounds
+//! the oldest entries are dropped: the writer remembers which segments they were of, and when the queue is empty again it
+//! lists their objects and writes the entries anew, from the objects' metadata.
+
+mod queue;
+mod rebuild;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use millrace_bus::JournalWriter;
+use millrace_runtime::Backoff;
+use millrace_state::{SharedState, StateError, Tx};
+use millrace_store::SharedStore;
+use millrace_wire::ids::PlaybackId;
+use millrace_wire::message::announce::IndexFact;
+use millrace_wire::{state_keys, subjects, topic};
+use tokio_util::sync::CancellationToken;
+
+use self::queue::{Entry, EntryQueue};
+use self::rebuild::SegmentRange;
+use crate::metrics::Metrics;
+
+pub(crate) use self::queue::QueueLimits;
+
+/// Shortest and longest pause between attempts while a store is away.
+const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// The longest time one transaction may take; a state store slower than this counts as away.
+const COMMIT_LIMIT: Duration = Duration::from_secs(10);
+
+/// The handle through which jobs hand their index entries to the node's writer.
+pub(crate) struct IndexWriter {
+    queue: EntryQueue,
+    state: SharedState,
+    store: SharedStore,
+    journal: Arc<JournalWriter>,
+    metrics: Arc<Metrics>,
+}
+
+impl IndexWriter {
+    pub(crate) fn new(
+        limits: QueueLimits,
+        state: SharedState,
+        store: SharedStore,
+        journal: Arc<JournalWriter>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { queue: EntryQueue::new(limits), state, store, journal, metrics }
+    }
+
+    /// Takes the entry of a stored segment, and returns at once. The entry is appended to the index journal too; the two
+    /// are in different stores, and neither waits for the other.
+    pub(crate) fn add(&self, playback: PlaybackId, fact: IndexFact) {
+        let Ok(value) = topic::encode(&fact) else { return };
+        self.journal.append(subjects::index(fact.stream), fact.id(), value.clone());
+        let dropped = self.queue.push(Entry::new(playback, &fact, value));
+        self.metrics.index_entries.with(&["dropped"]).add(dropped);
+        self.update_gauge();
+    }
+
+    /// Waits until every entry is written, or rebuilt if it was dropped, at most `limit`. Returns false if some are not.
+    pub(crate) async fn flush(&self, limit: Duration) -> bool {
+        tokio::time::timeout(limit, self.queue.drained()).await.is_ok()
+    }
+
+    /// Returns the number of entries that wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.queue.waiting().0
+    }
+
+    /// Returns the age of the oldest entry that waits; zero if none does.
+    pub(crate) fn oldest(&self) -> Duration {
+        self.queue.waiting().1
+    }
+
+    /// Writes entries until `stop` is cancelled. An entry leaves the queue only when it is written, so that the next run
+    /// goes on where this one stopped.
+    pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) -> anyhow::Result<()> {
+        let _ = stop.run_until_cancelled(self.write()).await;
+        Ok(())
+    }
+
+    async fn write(&self) {
+        let mut pause = Backoff::new(RETRY.0, RETRY.1);
+        loop {
+            self.queue.work_available().await;
+            let done = match self.queue.next_batch() {
+                batch if !batch.is_empty() => self.write_batch(&batch).await,
+                _ => match self.queue.next_dropped() {
+                    Some(range) => self.rebuild(&range).await,
+                    None => true,
+                },
+            };
+            self.update_gauge();
+            if done {
+                pause.reset();
+            } else {
+                pause.wait().await;
+            }
+        }
+    }
+
+    /// Writes a batch in one transaction. Returns false if the state store is away.
+    async fn write_batch(&self, batch: &[Entry]) -> bool {
+        let tx = batch.iter().fold(Tx::new(), |tx, entry| tx.put(entry.key.clone(), entry.value.clone()));
+        match self.commit(tx).await {
+            Ok(()) => {
+                self.queue.complete(batch);
+                self.metrics.index_entries.with(&["written"]).add(batch.len() as u64);
+                true
+            }
+            Err(StateError::Unavailable { reason }) => {
+                let entries = self.waiting();
+                tracing::debug!(reason, entries, "state store unavailable; index entries wait");
+                false
+            }
+            Err(error) => {
+                self.queue.complete(batch);
+                self.metrics.index_entries.with(&["refused"]).add(batch.len() as u64);
+                let (entries, first) = (batch.len(), batch.first().map(|entry| entry.key.as_str()));
+                tracing::error!(%error, entries, first, "state store refused index entries; they are not in the index");
+                true
+            }
+        }
+    }
+
+    /// Writes the missing entries of a range of segments. Returns false if a store is away.
+    async fn rebuild(&self, range: &SegmentRange) -> bool {
+        match rebuild::missing_entries(&*self.store, &*self.state, range).await {
+            Ok(entries) => {
+                let (found, range_text) = (entries.len(), range.to_string());
+                for chunk in entries.chunks(queue::MAX_BATCH_ENTRIES) {
+                    let tx =
+                        chunk.iter().fold(Tx::new(), |tx, (key, value)| tx.put(key.clone(), value.clone()));
+                    if let Err(error) = self.commit(tx).await {
+                        tracing::debug!(%error, range = range_text, "index entries not rebuilt yet; will retry");
+                        return false;
+                    }
+                }
+                self.queue.complete_rebuild(range);
+                self.metrics.index_entries.with(&["rebuilt"]).add(found as u64);
+                tracing::info!(
+                    range = range_text,
+                    entries = found,
+                    "index entries rebuilt from the objects' metadata"
+                );
+                true
+            }
+            Err(error) => {
+                tracing::debug!(%error, %range, "index entries not rebuilt yet; will retry");
+                false
+            }
+        }
+    }
+
+    async fn commit(&self, tx: Tx) -> Result<(), StateError> {
+        match tokio::time::timeout(COMMIT_LIMIT, self.state.commit(tx)).await {
+            Ok(result) => result.map(|_| ()),
+            Err(_) => {
+                let reason = format!("no answer within {} s", COMMIT_LIMIT.as_secs());
+                Err(StateError::Unavailable { reason })
+            }
+        }
+    }
+
+    fn update_gauge(&self) {
+        self.metrics.index_waiting.set(self.waiting() as i64);
+    }
+}
+
+/// Returns the key of a fact's index entry.
+fn entry_key(fact: &IndexFact) -> String {
+    state_keys::segment(fact.stream, &fact.segment.rendition, fact.epoch, fact.segment.msn)
+}
