@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use millrace_link::Link;
+use millrace_node::start_report;
 use millrace_runtime::http::HttpHandle;
 use millrace_runtime::{ActorId, Condition, Policy, Process, Supervisor};
 use millrace_state::SharedState;
@@ -74,9 +76,12 @@ pub async fn start(config: Config, deps: Deps) -> anyhow::Result<Node> {
     let services = Arc::new(Services::new(repo, &deps));
     let livestreams = Arc::new(Livestreams::new(services.clone(), Arc::new(LogAudit)));
 
+    let identity = deps.identity("control")?;
     let supervisor = Supervisor::start("control", metrics, drain, actors)?;
     spawn_bus_services(&supervisor, &livestreams).await?;
-    spawn_reconciler(&supervisor, &services, &livestreams).await?;
+    spawn_reconciler(&supervisor, &services, &livestreams, &identity.node).await?;
+    let link = Link::new(services.bus.clone(), &metrics.scope("control"));
+    start_report(&supervisor, &link, &deps.process, identity).await?;
     let state = deps.backends.state.clone();
     supervisor
         .spawn(ActorId::new("probe", "control"), Policy::vital(), move |actor| {
@@ -109,9 +114,9 @@ async fn spawn_reconciler(
     supervisor: &Supervisor,
     services: &Arc<Services>,
     livestreams: &Arc<Livestreams>,
+    node: &NodeId,
 ) -> anyhow::Result<()> {
-    let node = NodeId::generate("control", &mut rand::rng())?;
-    let commands = livestreams.clone();
+    let (commands, node) = (livestreams.clone(), node.clone());
     supervisor
         .spawn(ActorId::new("reconciler", "control"), Policy::vital(), move |actor| {
             Reconciler::new(commands.clone(), node.clone()).run(actor.stop)

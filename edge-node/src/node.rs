@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use millrace_node::Backends;
+use millrace_link::Link;
+use millrace_node::{Backends, start_report};
 use millrace_runtime::http::{self as observe, HttpHandle};
 use millrace_runtime::{ActorId, Condition, Policy, Process, Restart, Supervisor};
 use tokio::sync::{Semaphore, mpsc};
@@ -71,6 +72,7 @@ impl Node {
 
 /// Starts an edge: returns once it serves.
 pub async fn start(config: Config, deps: Deps) -> anyhow::Result<Node> {
+    let identity = deps.identity("edge")?;
     let Deps { backends: Backends { bus, store, state }, process, .. } = deps;
     let Process { readiness, clock, .. } = &process;
     let metrics = EdgeMetrics::new(&process.metrics);
@@ -81,7 +83,7 @@ pub async fn start(config: Config, deps: Deps) -> anyhow::Result<Node> {
     let cache = ObjectCache::new(config.cache_bytes);
     let (registry, starts) = Registry::new(state.clone(), clock.clone(), config.max_feeds, metrics.clone());
     let feeds = FeedDeps {
-        bus,
+        bus: bus.clone(),
         state: state.clone(),
         clock: clock.clone(),
         cache: cache.clone(),
@@ -123,6 +125,8 @@ pub async fn start(config: Config, deps: Deps) -> anyhow::Result<Node> {
         observability: own,
         stop: stop.clone(),
     });
+    let link = Link::new(bus.clone(), &process.metrics.scope("edge"));
+    start_report(&supervisor, &link, &process, identity).await?;
     let http = http::serve(config.listen, config.workers, app).context("edge: HTTP")?;
     info!(addr = %http.addr(), "edge serves viewers");
     Ok(Node { http, observability: apart, supervisor, registry, cache, stop })

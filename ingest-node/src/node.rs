@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use millrace_bus::SharedBus;
+use millrace_link::Link;
+use millrace_node::start_report;
 use millrace_runtime::supervisor::Policy;
 use millrace_runtime::{ActorId, Process, Restart, Secret, Supervisor};
 use millrace_wire::close_reason::CloseReason;
@@ -46,13 +48,13 @@ pub struct Node {
 
 /// Starts the node: it accepts publishers when this returns.
 pub async fn start(config: Config, deps: Deps) -> Result<Node> {
+    let identity = deps.identity("ingest")?;
     let Backends { bus, key_secret: stored } = deps.backends;
-    let Process { metrics, readiness, clock, drain, actors } = deps.process;
+    // A node that spends a budget of restarts ends its process; a drain of the node alone does not.
+    let process_drain = deps.process.drain.clone();
+    let process = Process { drain: process_drain.child(), ..deps.process };
+    let Process { metrics, readiness, clock, drain, actors } = process.clone();
     let key_secret = key_secret(&config, stored)?;
-    let node = match deps.node {
-        Some(node) => node,
-        None => NodeId::generate("ingest", &mut rand::rng())?,
-    };
     let limiter = ConnectionLimiter::new(ConnectionLimits {
         total: config.max_connections,
         per_address: config.max_connections_per_address,
@@ -62,14 +64,16 @@ pub async fn start(config: Config, deps: Deps) -> Result<Node> {
         config,
         bus,
         key_secret,
-        node,
+        node: identity.node.clone(),
         metrics: IngestMetrics::register(&metrics),
         clock,
-        drain: drain.child(),
+        drain,
         cutoff: CancellationToken::new(),
         limiter,
-        supervisor: Supervisor::start("ingest", &metrics, &drain, &actors)?,
+        supervisor: Supervisor::start("ingest", &metrics, &process_drain, &actors)?,
     });
+    let link = Link::new(context.bus.clone(), &metrics.scope("ingest"));
+    start_report(&context.supervisor, &link, &process, identity).await?;
     let rtmp = listen(&context, context.config.rtmp, None).await?;
     let rtmps = match (context.config.rtmps, &context.config.tls_cert, &context.config.tls_key) {
         (Some(addr), Some(cert), Some(key)) => {

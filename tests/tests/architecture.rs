@@ -111,7 +111,8 @@ const LAYERS: &[&[&str]] = &[
         "millrace-rtmp",
         "millrace-runtime",
     ],
-    &["millrace-node", "millrace-link"],
+    &["millrace-link"],
+    &["millrace-node"],
     &["millrace-ingest", "millrace-transcode", "millrace-edge", "millrace-control"],
     &["millrace"],
 ];

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 use millrace_bus::{JournalConfig, JournalWriter, Outcome};
-use millrace_node::Backends;
+use millrace_link::Link;
+use millrace_node::{Backends, start_report};
 use millrace_runtime::supervisor::{Policy, Supervisor};
 use millrace_runtime::{ActorId, Drain, Process};
 use millrace_store::Uploader;
@@ -62,14 +63,13 @@ pub async fn start(config: Config, deps: Deps) -> Result<Node> {
 /// As [`start`].
 pub async fn start_with_rungs(config: Config, deps: Deps, rungs: Arc<dyn RungFactory>) -> Result<Node> {
     let config = Arc::new(config);
-    let id = match deps.node {
-        Some(node) => node,
-        None => NodeId::generate("transcode", &mut rand::rng())?,
-    };
+    let identity = deps.identity("transcode")?;
     let Backends { bus, store, state } = deps.backends;
-    let Process { metrics: registry, readiness, clock, drain, actors } = deps.process;
-    let drain = drain.child();
-    let supervisor = Supervisor::start("transcode", &registry, &drain, &actors)?;
+    // A node that spends a budget of restarts ends its process; a drain of the node alone does not.
+    let process_drain = deps.process.drain.clone();
+    let process = Process { drain: process_drain.child(), ..deps.process };
+    let Process { metrics: registry, readiness, clock, drain, actors } = process.clone();
+    let supervisor = Supervisor::start("transcode", &registry, &process_drain, &actors)?;
     let uploader = Arc::new(Uploader::start(&store, config.uploads()));
     let metrics = Arc::new(Metrics::new(&registry));
     readiness.follow("transcode.bus", bus.connected(), "not connected to the bus");
@@ -82,8 +82,9 @@ pub async fn start_with_rungs(config: Config, deps: Deps, rungs: Arc<dyn RungFac
     let index =
         IndexWriter::new(limits, state.clone(), store.clone(), index_journal.clone(), metrics.clone());
     let index = Arc::new(index);
+    let link = Link::new(bus.clone(), &registry.scope("transcode"));
     let context = NodeContext {
-        node: id.clone(),
+        node: identity.node.clone(),
         bus,
         store,
         state,
@@ -94,6 +95,8 @@ pub async fn start_with_rungs(config: Config, deps: Deps, rungs: Arc<dyn RungFac
     };
     let worker = Worker::new(&config, context.clone(), rungs, drain.clone(), supervisor.clone());
     spawn_services(&supervisor, &worker, context).await?;
+    let id = identity.node.clone();
+    start_report(&supervisor, &link, &process, identity).await?;
     leave_when_drained(&worker, &drain);
     tracing::info!(node = %id, limits = ?config.admission(), "transcode node started; bidding for jobs");
     Ok(Node { id, config, worker, uploader, index, index_journal, supervisor, drain })

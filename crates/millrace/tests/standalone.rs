@@ -53,6 +53,22 @@ async fn kill_and_restart_lose_no_stream_and_keep_the_token() {
     let health = format!("{}/readyz", ready["control"].as_str().unwrap());
     assert!(command(&["healthcheck", &health]).status().unwrap().success());
 
+    let actors = format!("{}/actors", ready["control"].as_str().unwrap());
+    assert_eq!(
+        client.get(&actors).send().await.unwrap().status(),
+        401,
+        "actors are not shown without the token"
+    );
+    let listed: Value =
+        client.get(&actors).bearer_auth(token.trim()).send().await.unwrap().json().await.unwrap();
+    let listed: Vec<&Value> = listed["actors"].as_array().unwrap().iter().collect();
+    for role in ["ingest", "transcode", "edge", "control"] {
+        let report = |actor: &&&Value| actor["kind"] == "report" && actor["supervisor"] == role;
+        assert_eq!(listed.iter().filter(report).count(), 1, "report of {role} in {listed:?}");
+    }
+    let hidden = client.get(format!("{}/actors", ready["edge"].as_str().unwrap())).send().await.unwrap();
+    assert_eq!(hidden.status(), 404, "the port of viewers does not list actors");
+
     process.terminate();
     assert!(process.wait(LIMIT).await.unwrap().success());
     assert!(!dir.path().join("ready.json").exists());

@@ -7,6 +7,7 @@ mod cli;
 mod key_secret;
 mod ops;
 mod process;
+mod report;
 mod role;
 
 use std::process::ExitCode;
@@ -21,6 +22,7 @@ pub use cli::{NodeArgs, Program, Vars};
 pub use key_secret::key_secret;
 pub use ops::healthcheck;
 pub use process::{NodeConfig, process};
+pub use report::{MAX_NODES, NODES_WAIT, NodeIdentity, gather_node, gather_nodes, start_report};
 pub use role::{Connect, Deps, Operations, Role, run};
 
 /// Checks the sections that all roles have.

@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 
 use anyhow::Context;
 use millrace_runtime::{ConfigTree, Pacing, Process, Section, block_on, start_runtime};
-use millrace_wire::ids::NodeId;
+use millrace_wire::ids::{BadId, NodeId};
 
+use crate::NodeIdentity;
 use crate::process::{self, NodeConfig};
 
 /// Everything a node is started with.
@@ -23,6 +24,18 @@ impl<B> Deps<B> {
     /// Makes the dependencies of a node that generates its name.
     pub fn new(backends: B, process: Process) -> Self {
         Self { backends, process, node: None }
+    }
+
+    /// Returns the identity of the node: its given name, else one generated from the role's name.
+    ///
+    /// # Errors
+    /// When `role` cannot begin a node's name.
+    pub fn identity(&self, role: &'static str) -> Result<NodeIdentity, BadId> {
+        let node = match &self.node {
+            Some(node) => node.clone(),
+            None => NodeId::generate(role, &mut rand::rng())?,
+        };
+        Ok(NodeIdentity { node, role })
     }
 }
 

@@ -9,6 +9,7 @@ use crate::message::control::{
 };
 use crate::message::job::{Bid, GrantOrder, Heartbeat, Offer, WorkerFree};
 use crate::message::media::MediaMessage;
+use crate::message::node::{NodeReport, NodesRequest};
 use crate::message::probe::Loopback;
 use crate::message::repair::{RepairReply, RepairRequest, SnapshotRequest};
 use crate::topic::{RequestTopic, Topic};
@@ -132,6 +133,11 @@ pub fn kick(session: SessionId) -> Topic<Kick> {
     Topic::new("control.kick", format!("control.kick.{session}"))
 }
 
+/// Requests for the reports of all nodes; every node answers for itself.
+pub fn nodes() -> RequestTopic<NodesRequest, NodeReport> {
+    RequestTopic::fixed("nodes.list")
+}
+
 /// Lifecycle events of one stream, kept in the journal [`EVENTS_STREAM`].
 pub fn events(stream: StreamId) -> Topic<LifecycleEvent> {
     Topic::new("events", format!("events.{stream}"))
@@ -199,6 +205,7 @@ mod tests {
             renew(),
             release(),
             sealed(),
+            nodes(),
             kick(x),
             events(s),
             index(s),

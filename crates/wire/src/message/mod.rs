@@ -4,5 +4,6 @@ pub mod announce;
 pub mod control;
 pub mod job;
 pub mod media;
+pub mod node;
 pub mod probe;
 pub mod repair;
