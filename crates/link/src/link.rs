@@ -7,8 +7,7 @@ use bytes::Bytes;
 use millrace_bus::{BusError, SharedBus};
 use millrace_runtime::Metrics;
 use millrace_wire::fragment::Fragmented;
-use millrace_wire::topic::{Message, RequestTopic, Topic};
-use millrace_wire::{WireError, topic};
+use millrace_wire::topic::{self, Message, RequestTopic, Topic};
 
 use crate::error::LinkError;
 use crate::refusals::Refusals;
@@ -88,7 +87,7 @@ impl Link {
         let payload = topic::encode(request).map_err(|source| LinkError::Wire { topic: name, source })?;
         let answers = self.bus.gather(topic.subject(), payload, wait, max).await;
         let answers = answers.map_err(|source| LinkError::Bus { topic: name, source })?;
-        Ok(answers.iter().filter_map(|answer| self.accept(name, topic::decode(answer))).collect())
+        Ok(answers.iter().filter_map(|answer| self.refusals.accept(name, topic::decode(answer))).collect())
     }
 
     /// Subscribes to the JSON messages of a topic; at most `capacity` of them wait.
@@ -98,7 +97,7 @@ impl Link {
         capacity: usize,
     ) -> Result<TypedSubscription<T>, BusError> {
         let subscription = self.bus.subscribe(topic.subject(), capacity).await?;
-        Ok(TypedSubscription::new(self.clone(), topic.name(), subscription))
+        Ok(TypedSubscription::new(self.refusals.clone(), topic.name(), subscription))
     }
 
     /// Subscribes to media messages or facts; at most `capacity` fragments wait.
@@ -108,7 +107,7 @@ impl Link {
         capacity: usize,
     ) -> Result<FragmentSubscription<T>, BusError> {
         let subscription = self.bus.subscribe(topic.subject(), capacity).await?;
-        Ok(FragmentSubscription::new(self.clone(), topic.name(), subscription))
+        Ok(FragmentSubscription::new(self.refusals.clone(), topic.name(), subscription))
     }
 
     /// Subscribes to the requests of a topic. Every subscriber gets each request; the asker takes the first answer, or
@@ -119,7 +118,7 @@ impl Link {
         capacity: usize,
     ) -> Result<RequestSubscription<Q, A>, BusError> {
         let subscription = self.bus.subscribe(topic.subject(), capacity).await?;
-        Ok(RequestSubscription::new(self.clone(), topic.name(), subscription))
+        Ok(RequestSubscription::new(self.bus.clone(), self.refusals.clone(), topic.name(), subscription))
     }
 
     /// Subscribes to the requests of a topic as a member of the queue group `group`: each request goes to one member.
@@ -130,17 +129,12 @@ impl Link {
         capacity: usize,
     ) -> Result<RequestSubscription<Q, A>, BusError> {
         let subscription = self.bus.queue_subscribe(topic.subject(), group, capacity).await?;
-        Ok(RequestSubscription::new(self.clone(), topic.name(), subscription))
+        Ok(RequestSubscription::new(self.bus.clone(), self.refusals.clone(), topic.name(), subscription))
     }
 
     /// Decodes a message of `topic` that came another way than through a subscription (a work queue, a journal). A message
     /// that is refused is counted and logged like any other, and gives `None`.
     pub fn decode<T: Message>(&self, topic: &Topic<T>, bytes: &[u8]) -> Option<T> {
-        self.accept(topic.name(), topic.decode(bytes))
-    }
-
-    /// Counts and logs a refusal.
-    pub(crate) fn accept<T>(&self, topic: &'static str, decoded: Result<T, WireError>) -> Option<T> {
-        decoded.inspect_err(|error| self.refusals.refuse(topic, error)).ok()
+        self.refusals.accept(topic.name(), topic.decode(bytes))
     }
 }

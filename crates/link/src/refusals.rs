@@ -37,6 +37,11 @@ impl Refusals {
         Self { counters, warned: Mutex::default() }
     }
 
+    /// Returns the message if it was decoded, and refuses it otherwise.
+    pub(crate) fn accept<T>(&self, topic: &'static str, decoded: Result<T, WireError>) -> Option<T> {
+        decoded.inspect_err(|error| self.refuse(topic, error)).ok()
+    }
+
     /// Counts one refused message of `topic` and logs it unless a line about the same has been written just now.
     pub(crate) fn refuse(&self, topic: &'static str, error: &WireError) {
         let reason = error.reason();

@@ -6,16 +6,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use futures::Stream;
-use millrace_bus::{Message as BusMessage, Subscription};
+use millrace_bus::{Message as BusMessage, SharedBus, Subscription};
 use millrace_wire::topic::{self, Message};
 
-use crate::link::Link;
+use crate::refusals::Refusals;
 
 /// One received request of type `Q`, to be answered with an `A`.
 pub struct Request<Q, A> {
     /// The request.
     pub message: Q,
-    link: Link,
+    bus: SharedBus,
     topic: &'static str,
     subject: Arc<str>,
     reply: Option<Arc<str>>,
@@ -39,7 +39,7 @@ impl<Q, A: Message> Request<Q, A> {
                 return;
             }
         };
-        if let Err(error) = self.link.bus().respond(reply, payload) {
+        if let Err(error) = self.bus.respond(reply, payload) {
             tracing::debug!(topic = self.topic, %error, "answer not sent; the asker repeats its request");
         }
     }
@@ -53,15 +53,21 @@ impl<Q: std::fmt::Debug, A> std::fmt::Debug for Request<Q, A> {
 
 /// The requests of one topic. Dropping it unsubscribes.
 pub struct RequestSubscription<Q, A> {
-    link: Link,
+    bus: SharedBus,
+    refusals: Arc<Refusals>,
     topic: &'static str,
     inner: Subscription,
     exchange: PhantomData<fn(Q) -> A>,
 }
 
 impl<Q: Message, A: Message> RequestSubscription<Q, A> {
-    pub(crate) fn new(link: Link, topic: &'static str, inner: Subscription) -> Self {
-        Self { link, topic, inner, exchange: PhantomData }
+    pub(crate) fn new(
+        bus: SharedBus,
+        refusals: Arc<Refusals>,
+        topic: &'static str,
+        inner: Subscription,
+    ) -> Self {
+        Self { bus, refusals, topic, inner, exchange: PhantomData }
     }
 
     /// Waits for the next request; `None` once the bus is closed. Cancel safe.
@@ -75,10 +81,10 @@ impl<Q: Message, A: Message> RequestSubscription<Q, A> {
     }
 
     fn read(&self, BusMessage { payload, subject, reply, .. }: BusMessage) -> Option<Request<Q, A>> {
-        let message = self.link.accept(self.topic, topic::decode(&payload))?;
+        let message = self.refusals.accept(self.topic, topic::decode(&payload))?;
         Some(Request {
             message,
-            link: self.link.clone(),
+            bus: self.bus.clone(),
             topic: self.topic,
             subject,
             reply,

@@ -2,6 +2,7 @@
 
 use std::marker::PhantomData;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use futures::Stream;
@@ -9,26 +10,26 @@ use millrace_bus::{Message as BusMessage, Subscription};
 use millrace_wire::fragment::{FragmentReader, Fragmented};
 use millrace_wire::topic::{self, Message};
 
-use crate::link::Link;
+use crate::refusals::Refusals;
 
 /// The JSON messages of one topic, in the order of each publisher. Dropping it unsubscribes.
 pub struct TypedSubscription<T> {
-    link: Link,
+    refusals: Arc<Refusals>,
     topic: &'static str,
     inner: Subscription,
     message: PhantomData<fn() -> T>,
 }
 
 impl<T: Message> TypedSubscription<T> {
-    pub(crate) fn new(link: Link, topic: &'static str, inner: Subscription) -> Self {
-        Self { link, topic, inner, message: PhantomData }
+    pub(crate) fn new(refusals: Arc<Refusals>, topic: &'static str, inner: Subscription) -> Self {
+        Self { refusals, topic, inner, message: PhantomData }
     }
 
     /// Waits for the next message; `None` once the bus is closed. Cancel safe.
     pub async fn recv(&mut self) -> Option<T> {
         loop {
             let message = self.inner.recv().await?;
-            if let Some(read) = self.link.accept(self.topic, topic::decode(&message.payload)) {
+            if let Some(read) = self.refusals.accept(self.topic, topic::decode(&message.payload)) {
                 return Some(read);
             }
         }
@@ -49,7 +50,7 @@ impl<T: Message> Stream for TypedSubscription<T> {
             let Some(message) = ready!(Pin::new(&mut self.inner).poll_next(context)) else {
                 return Poll::Ready(None);
             };
-            if let Some(read) = self.link.accept(self.topic, topic::decode(&message.payload)) {
+            if let Some(read) = self.refusals.accept(self.topic, topic::decode(&message.payload)) {
                 return Poll::Ready(Some(read));
             }
         }
@@ -64,7 +65,7 @@ impl<T> std::fmt::Debug for TypedSubscription<T> {
 
 /// The media messages or facts of one topic, reassembled from their fragments. Dropping it unsubscribes.
 pub struct FragmentSubscription<T> {
-    link: Link,
+    refusals: Arc<Refusals>,
     topic: &'static str,
     inner: Subscription,
     reader: FragmentReader<T>,
@@ -73,8 +74,8 @@ pub struct FragmentSubscription<T> {
 }
 
 impl<T: Fragmented> FragmentSubscription<T> {
-    pub(crate) fn new(link: Link, topic: &'static str, inner: Subscription) -> Self {
-        Self { link, topic, inner, reader: FragmentReader::default(), batch: Vec::new() }
+    pub(crate) fn new(refusals: Arc<Refusals>, topic: &'static str, inner: Subscription) -> Self {
+        Self { refusals, topic, inner, reader: FragmentReader::default(), batch: Vec::new() }
     }
 
     /// Waits for at least one fragment, takes up to `limit` of them at once and appends the messages they complete to
@@ -83,7 +84,7 @@ impl<T: Fragmented> FragmentSubscription<T> {
         let taken = self.inner.recv_many(&mut self.batch, limit).await;
         for message in self.batch.drain(..) {
             let read = self.reader.push(message.payload).map_err(Into::into);
-            out.extend(self.link.accept(self.topic, read).flatten());
+            out.extend(self.refusals.accept(self.topic, read).flatten());
         }
         taken
     }

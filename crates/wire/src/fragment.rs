@@ -13,8 +13,8 @@ use std::marker::PhantomData;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use thiserror::Error;
 
-use crate::WIRE_VERSION;
 use crate::ids::{Epoch, Generation};
+use crate::version::WIRE_VERSION;
 
 /// Bytes before the body.
 pub const HEADER: usize = 34;

@@ -21,10 +21,8 @@ pub mod subjects;
 mod text;
 pub mod topic;
 pub mod topics;
+mod version;
 pub mod versioned;
 
+pub use version::WIRE_VERSION;
 pub use versioned::WireError;
-
-/// Version of every message and record this crate encodes. A message of another version is refused
-/// ([`WireError::Version`]).
-pub const WIRE_VERSION: u8 = 2;

@@ -9,8 +9,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
-use crate::WIRE_VERSION;
 use crate::fragment::FragmentError;
+use crate::version::WIRE_VERSION;
 
 /// The first bytes of every encoded object. The version is written out because `concat!` takes literals only; a test holds
 /// it to [`WIRE_VERSION`].

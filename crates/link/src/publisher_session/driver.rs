@@ -25,7 +25,8 @@ use millrace_wire::topic::{Message, Topic};
 use millrace_wire::topics;
 use tokio::sync::Notify;
 
-use super::{SessionMetrics, SessionSetup};
+use super::metrics::SessionMetrics;
+use super::setup::SessionSetup;
 use crate::driver::until_timeout;
 use crate::error::bus_error_label;
 use crate::link::Link;

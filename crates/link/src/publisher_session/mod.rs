@@ -13,22 +13,22 @@
 mod driver;
 mod metrics;
 mod requests;
+mod setup;
 mod task;
 
 use std::sync::Arc;
 
 use millrace_bus::BusError;
-use millrace_protocol::log::replay_buffer::ReplayLimits;
 use millrace_protocol::session::Input;
-use millrace_runtime::Clock;
 use millrace_wire::close_reason::CloseReason;
 use millrace_wire::ids::SessionId;
-use millrace_wire::message::control::{ClaimGrant, Kick};
+use millrace_wire::message::control::Kick;
 use millrace_wire::message::media::MediaUnit;
 use millrace_wire::topics;
 
 use self::driver::SessionDriver;
 pub use self::metrics::SessionMetrics;
+pub use self::setup::SessionSetup;
 pub use self::task::{RepairTask, SessionTask};
 use crate::link::Link;
 use crate::subscription::TypedSubscription;
@@ -38,25 +38,6 @@ const REPAIR_CAPACITY: usize = 256;
 
 /// Kicks that wait: control repeats a kick until the session is gone.
 const KICK_CAPACITY: usize = 16;
-
-/// What a publisher session is made from.
-pub struct SessionSetup {
-    /// Control's grant.
-    pub grant: ClaimGrant,
-    /// The session that the grant was given to.
-    pub session: SessionId,
-    /// Cost units of the packaging job.
-    pub job_cost: u64,
-    /// Bounds of the media replay buffer.
-    pub replay: ReplayLimits,
-    /// Time.
-    pub clock: Arc<dyn Clock>,
-    /// The sessions' metrics.
-    pub metrics: SessionMetrics,
-    /// Called with the reason when the session must end though its publisher has not: a kick, a superseded lease. It must
-    /// not block.
-    pub on_close: Box<dyn Fn(CloseReason) + Send + Sync>,
-}
 
 /// Subscribes to the kicks of `session`. A publisher subscribes before it claims: control may kick as soon as it has
 /// granted.
