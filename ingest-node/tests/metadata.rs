@@ -38,7 +38,7 @@ async fn publish(declared: &[(&str, millrace_rtmp::Value)], tags: &[Tag]) -> Vec
 
 /// Packages the audio of messages as a worker does, into one file.
 fn packaged(messages: &[MediaMessage]) -> Vec<u8> {
-    let mut packager = Packager::new(PartSetup::Measure);
+    let mut packager = Packager::new(PartSetup::Measure { part_ms: 200 });
     let mut file = Vec::new();
     for unit in units(messages, Track::Audio) {
         let (version, boundary) = (unit.init_version.0, true);
@@ -49,9 +49,9 @@ fn packaged(messages: &[MediaMessage]) -> Vec<u8> {
             }
             UnitKind::Frame => {
                 let (msn, independent, discontinuity) = (unit.msn.0, true, unit.discontinuity);
-                let stamp = SegmentTag { msn, discontinuity, boundary, independent, init_version: version };
+                let tag = SegmentTag { msn, discontinuity, boundary, independent, init_version: version };
                 let frame = AudioFrame { pts: unit.dts, data: unit.data.clone() };
-                MediaEvent::Frame(TaggedFrame { stamp, unit: MediaFrame::Audio(frame) })
+                MediaEvent::Frame(TaggedFrame { tag, frame: MediaFrame::Audio(frame) })
             }
         });
     }

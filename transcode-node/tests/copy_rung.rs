@@ -34,7 +34,7 @@ fn package(rung: &mut CopyRung, messages: &[MediaMessage]) -> Vec<Packaged> {
 
 #[test]
 fn copy_rung_makes_segments_of_their_parts_on_the_wall_clock() {
-    let mut rung = CopyRung::new(&open(), PartSetup::Measure);
+    let mut rung = CopyRung::new(&open(), PartSetup::Measure { part_ms: 200 });
     let made = package(&mut rung, &messages(9));
     assert!(matches!(made[0], Packaged::Init { .. }), "{:?}", made[0]);
     let (mut parts, mut segments) = (Vec::new(), Vec::new());
@@ -70,7 +70,7 @@ fn copy_rung_makes_segments_of_their_parts_on_the_wall_clock() {
 #[test]
 fn copy_rung_of_a_successor_makes_the_same_facts_of_the_same_segments() {
     let all = messages(9);
-    let mut first = CopyRung::new(&open(), PartSetup::Measure);
+    let mut first = CopyRung::new(&open(), PartSetup::Measure { part_ms: 200 });
     let made = package(&mut first, &all);
     let target = made.iter().find_map(|item| match item {
         Packaged::PartTarget { target, .. } => Some(target.ticks as u32),
@@ -97,7 +97,7 @@ fn copy_rung_leaves_out_only_the_unit_of_a_malformed_configuration() {
     all[5]
         .units
         .insert(0, unit(UnitKind::Config { bandwidth: 128_000 }, 5 * FRAME, Bytes::from_static(&[0xFF])));
-    let mut rung = CopyRung::new(&open(), PartSetup::Measure);
+    let mut rung = CopyRung::new(&open(), PartSetup::Measure { part_ms: 200 });
     let made = package(&mut rung, &all);
     assert_eq!(rung.lost_units(), 1);
     assert_eq!(made.iter().filter(|item| matches!(item, Packaged::Segment(..))).count(), 2);
@@ -110,7 +110,7 @@ fn copy_rung_announces_the_declared_bandwidth_again_only_when_it_grows() {
     for (config, bandwidth) in configs.zip([100_000, 100_000, 150_000, 140_000, 150_000]) {
         config.kind = UnitKind::Config { bandwidth };
     }
-    let mut rung = CopyRung::new(&open(), PartSetup::Measure);
+    let mut rung = CopyRung::new(&open(), PartSetup::Measure { part_ms: 200 });
     let made = package(&mut rung, &all);
     let inits = made.iter().filter_map(|item| match item {
         Packaged::Init { version, info, bytes, .. } => Some((version.0, info.bandwidth, bytes.clone())),

@@ -187,13 +187,13 @@ fn info(config: &TrackConfig, bandwidth: u64) -> TrackInfo {
                     u32::try_from(milli).unwrap_or(u32::MAX)
                 }),
             },
-            codecs: video.codec.clone(),
+            codecs: video.codecs.clone(),
             bandwidth,
             timescale: 90_000,
         },
         TrackConfig::Audio(audio) => TrackInfo {
             media: TrackMedia::Audio { channels: audio.channels, sample_rate: audio.rate },
-            codecs: audio.codec.clone(),
+            codecs: audio.codecs.clone(),
             bandwidth,
             timescale: audio.rate,
         },

@@ -1,6 +1,6 @@
 //! A bounded big-endian bit reader with Exp-Golomb codes (H.264 §9.1).
 
-/// Reads bits, most significant first; `None` once the input is exhausted.
+/// Reads bits, most significant first. Every method returns `None` once the input is exhausted.
 pub(crate) struct BitReader<'a> {
     data: &'a [u8],
     bit: usize,
@@ -15,7 +15,7 @@ impl<'a> BitReader<'a> {
         Some(self.bits(1)? == 1)
     }
 
-    /// Up to 32 bits.
+    /// Reads a number of up to 32 bits.
     pub(crate) fn bits(&mut self, count: u32) -> Option<u32> {
         let mut value = 0u64;
         for _ in 0..count.min(32) {
@@ -26,7 +26,7 @@ impl<'a> BitReader<'a> {
         u32::try_from(value).ok()
     }
 
-    /// `ue(v)`: at most 31 leading zeros are legal.
+    /// Reads an unsigned Exp-Golomb code (`ue(v)`), which has at most 31 leading zeros.
     pub(crate) fn ue(&mut self) -> Option<u32> {
         let mut zeros = 0;
         while !self.flag()? {
@@ -39,7 +39,7 @@ impl<'a> BitReader<'a> {
         u32::try_from((1u64 << zeros) - 1 + u64::from(rest)).ok()
     }
 
-    /// `se(v)` (H.264 §9.1.1).
+    /// Reads a signed Exp-Golomb code (`se(v)`, H.264 §9.1.1).
     pub(crate) fn se(&mut self) -> Option<i64> {
         let code = i64::from(self.ue()?);
         Some(if code % 2 == 1 { (code + 1) / 2 } else { -(code / 2) })
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_exp_golomb_codes() {
+    fn reader_decodes_exp_golomb_codes() {
         // 1 | 010 | 011 | 00100 | 1... = ue 0, 1, 2, 3, 0
         let mut reader = BitReader::new(&[0b1010_0110, 0b0100_1000]);
         assert_eq!(
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn ends_quietly() {
+    fn reader_returns_none_at_the_end_of_its_input() {
         let mut reader = BitReader::new(&[0, 0]);
         assert_eq!(reader.ue(), None);
         assert_eq!(BitReader::new(&[0; 5]).ue(), None);

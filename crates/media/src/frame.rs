@@ -1,31 +1,33 @@
-//! The units that flow through the system and the codec configuration they need.
+//! The media model: codec configurations, coded frames, and the segment tags that ingest gives them.
 
 use std::fmt;
 
 use bytes::Bytes;
-
-use crate::codec::aac::{AacError, AudioSpecificConfig};
-use crate::codec::h264::{AvcConfig, H264Error};
-use crate::time::Timescale;
 use millrace_buf::ByteChain;
+
+use crate::codec::aac::{self, AacError, AudioSpecificConfig};
+use crate::codec::av1::{self, Av1Config};
+use crate::codec::h264::{self, AvcConfig};
+use crate::codec::hevc::{self, HevcConfig};
+use crate::codec::mp3::Mp3Header;
+use crate::codec::opus::{self, OpusConfig};
+use crate::codec::{AudioCodec, CodecError, VideoCodec};
+use crate::time::Timescale;
 
 /// Timescale of every video timestamp: 90 000 ticks a second.
 pub const VIDEO_TIMESCALE: Timescale = Timescale::VIDEO;
 
-/// Samples in one AAC-LC access unit (ISO/IEC 14496-3 §4.5.2.1.1).
-pub const AAC_FRAME_SAMPLES: u32 = 1024;
-
-/// Which of the two elementary streams something belongs to.
+/// One of the two elementary streams of a publish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum TrackKind {
-    /// H.264.
+    /// The video track; its times are in 90 kHz ticks.
     Video,
-    /// AAC.
+    /// The audio track; its times are in samples.
     Audio,
 }
 
 impl TrackKind {
-    /// `"video"` or `"audio"`.
+    /// Returns `"video"` or `"audio"`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Video => "video",
@@ -40,96 +42,182 @@ impl fmt::Display for TrackKind {
     }
 }
 
-/// What a decoder must know before the first access unit.
+/// The configuration that a video decoder needs before the first access unit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VideoConfig {
-    /// AVCDecoderConfigurationRecord (ISO/IEC 14496-15 §5.3.3.1), as the publisher sent it.
-    pub avcc: Bytes,
+    /// The codec, which decides the form of `record` and of the access units.
+    pub codec: VideoCodec,
+    /// The configuration record as the publisher sent it: the content of an `avcC`, `hvcC` or `av1C` box.
+    pub record: Bytes,
+    /// RFC 6381 codec string for CODECS, such as `avc1.64001f`.
+    pub codecs: String,
     /// Luma width after cropping, in pixels.
     pub width: u32,
     /// Luma height after cropping, in pixels.
     pub height: u32,
-    /// Frames per second as a fraction, when the SPS tells (VUI timing).
+    /// Frames per second as a fraction, if the record states them.
     pub frame_rate: Option<(u32, u32)>,
-    /// RFC 6381 codec string, such as `avc1.64001f`.
-    pub codec: String,
-    /// Bytes of a NAL unit's length prefix in the access units: 1, 2 or 4.
+    /// Size of a NAL unit's length prefix in the access units in bytes: 1, 2 or 4; 0 for AV1, which has none.
     pub nal_length_size: u8,
 }
 
 impl VideoConfig {
-    /// Reads an AVCDecoderConfigurationRecord and its first SPS.
-    pub fn from_avcc(avcc: Bytes) -> Result<Self, H264Error> {
-        let parsed = AvcConfig::parse(&avcc)?;
-        Ok(Self {
-            width: parsed.sps.width,
-            height: parsed.sps.height,
-            frame_rate: parsed.sps.frame_rate,
-            codec: parsed.codec(),
-            nal_length_size: parsed.nal_length_size,
-            avcc,
+    /// Reads the configuration record of a codec.
+    pub fn parse(codec: VideoCodec, record: Bytes) -> Result<Self, CodecError> {
+        match codec {
+            VideoCodec::H264 => {
+                let parsed = AvcConfig::parse(&record)?;
+                let (codecs, nal_length_size) = (parsed.codecs(), parsed.nal_length_size);
+                let h264::Sps { width, height, frame_rate, .. } = parsed.sps;
+                Ok(Self { codec, record, codecs, width, height, frame_rate, nal_length_size })
+            }
+            VideoCodec::Hevc => {
+                let HevcConfig { codecs, nal_length_size, width, height, frame_rate } =
+                    HevcConfig::parse(&record)?;
+                Ok(Self { codec, record, codecs, width, height, frame_rate, nal_length_size })
+            }
+            VideoCodec::Av1 => {
+                let Av1Config { codecs, width, height, frame_rate } = Av1Config::parse(&record)?;
+                Ok(Self { codec, record, codecs, width, height, frame_rate, nal_length_size: 0 })
+            }
+        }
+    }
+
+    /// Reads an AVCDecoderConfigurationRecord (H.264; ISO/IEC 14496-15 §5.3.3.1).
+    pub fn from_avcc(record: Bytes) -> Result<Self, CodecError> {
+        Self::parse(VideoCodec::H264, record)
+    }
+
+    /// True if a decoder can start at this access unit. It is read from the coded bytes, because the flags of containers
+    /// are not reliable. An error if the access unit is empty or its inner lengths do not add up.
+    pub fn is_keyframe(&self, data: &ByteChain) -> Result<bool, CodecError> {
+        Ok(match self.codec {
+            VideoCodec::H264 => h264::is_keyframe(data, self.nal_length_size)?,
+            VideoCodec::Hevc => hevc::is_keyframe(data, self.nal_length_size)?,
+            VideoCodec::Av1 => av1::is_keyframe(data)?,
         })
     }
 }
 
-/// What an AAC decoder must know before the first frame.
+/// The configuration that an audio decoder needs before the first frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AudioConfig {
-    /// AudioSpecificConfig (ISO/IEC 14496-3 §1.6.2.1), as the publisher sent it.
-    pub asc: Bytes,
+    /// The codec, which decides the form of `record` and of the frames.
+    pub codec: AudioCodec,
+    /// The configuration record. AAC: the AudioSpecificConfig as the publisher sent it. Opus: the content of a `dOps` box.
+    /// MP3, which has no record: a frame header of free bit rate.
+    pub record: Bytes,
+    /// RFC 6381 codec string for CODECS, such as `mp4a.40.2`.
+    pub codecs: String,
     /// Sampling rate in Hz, which is the track's timescale too.
     pub rate: u32,
     /// Channels, 1 to 8.
     pub channels: u8,
-    /// RFC 6381 codec string, such as `mp4a.40.2`.
-    pub codec: String,
+    /// Samples of each channel in a usual frame. Opus frames may differ from it, see
+    /// [`AudioConfig::samples_of`].
+    pub frame_samples: u32,
 }
 
 impl AudioConfig {
-    /// Reads an AudioSpecificConfig.
-    pub fn from_asc(asc: Bytes) -> Result<Self, AacError> {
-        let parsed = AudioSpecificConfig::parse(&asc)?;
-        Ok(Self { rate: parsed.rate, channels: parsed.channels, codec: parsed.codec(), asc })
+    /// Reads the configuration record of a codec: an AudioSpecificConfig, an `OpusHead` or the content of a `dOps` box, or
+    /// an MP3 frame.
+    pub fn parse(codec: AudioCodec, record: Bytes) -> Result<Self, CodecError> {
+        match codec {
+            AudioCodec::Aac => {
+                let parsed = AudioSpecificConfig::parse(&record)?;
+                let AudioSpecificConfig { rate, channels, .. } = parsed;
+                let (codecs, frame_samples) = (parsed.codecs(), aac::FRAME_SAMPLES);
+                Ok(Self { codec, record, codecs, rate, channels, frame_samples })
+            }
+            AudioCodec::Opus => {
+                let record = opus::to_specific_box(record)?;
+                let OpusConfig { channels, .. } = OpusConfig::parse(&record)?;
+                let (codecs, frame_samples) = ("opus".to_owned(), opus::USUAL_FRAME_SAMPLES);
+                Ok(Self { codec, record, codecs, rate: opus::RATE, channels, frame_samples })
+            }
+            AudioCodec::Mp3 => {
+                let parsed = Mp3Header::parse(&record)?;
+                let record = Bytes::copy_from_slice(&parsed.record());
+                let Mp3Header { rate, channels, .. } = parsed;
+                let (codecs, frame_samples) = (parsed.codecs(), parsed.frame_samples());
+                Ok(Self { codec, record, codecs, rate, channels, frame_samples })
+            }
+        }
     }
 
-    /// AAC-LC of this rate and channel count: for a publisher that announces audio (metadata) and sends none yet.
+    /// Reads an AudioSpecificConfig (AAC; ISO/IEC 14496-3 §1.6.2.1).
+    pub fn from_asc(record: Bytes) -> Result<Self, CodecError> {
+        Self::parse(AudioCodec::Aac, record)
+    }
+
+    /// Returns AAC-LC of this rate and channel count, for a publisher that declares audio and has not sent any yet.
     pub fn aac_lc(rate: u32, channels: u8) -> Result<Self, AacError> {
-        Self::from_asc(AudioSpecificConfig::aac_lc(rate, channels)?)
+        let record = AudioSpecificConfig::aac_lc(rate, channels)?;
+        let AudioSpecificConfig { rate, channels, .. } = AudioSpecificConfig::parse(&record)?;
+        let (codec, codecs, frame_samples) = (AudioCodec::Aac, "mp4a.40.2".to_owned(), aac::FRAME_SAMPLES);
+        Ok(Self { codec, record, codecs, rate, channels, frame_samples })
     }
 
-    /// Whether a decoder set up with either decodes the other's frames: the records are the same, but for an extension
-    /// that says no more than that there is none.
+    /// True if a decoder set up with either configuration decodes the other's frames: the records are the same, but for
+    /// an AAC extension which states that there is no extension.
     pub fn same_decoder(&self, other: &Self) -> bool {
-        without_empty_extension(&self.asc) == without_empty_extension(&other.asc)
+        let essential = |config: &Self| match config.codec {
+            AudioCodec::Aac => config.record.slice_ref(without_empty_extension(&config.record)),
+            AudioCodec::Opus | AudioCodec::Mp3 => config.record.clone(),
+        };
+        self.codec == other.codec && essential(self) == essential(other)
     }
 
-    /// The track's timescale: its sampling rate.
+    /// Returns the track's timescale: its sampling rate.
     pub const fn timescale(&self) -> Timescale {
         Timescale::of_rate(self.rate)
     }
+
+    /// Returns the samples of each channel that a frame decodes to; a malformed Opus packet counts as a usual one.
+    pub fn samples_of(&self, data: &ByteChain) -> u32 {
+        match self.codec {
+            AudioCodec::Opus => opus::packet_samples(data).unwrap_or(self.frame_samples),
+            AudioCodec::Aac | AudioCodec::Mp3 => self.frame_samples,
+        }
+    }
+
+    /// Returns the duration of a usual frame in 90 kHz ticks, rounded up.
+    pub const fn frame_ticks(&self) -> u32 {
+        let ticks = self.frame_samples as u64 * Timescale::VIDEO.ticks_per_second() as u64;
+        ticks.div_ceil(self.timescale().ticks_per_second() as u64) as u32
+    }
+
+    /// Returns a frame of digital silence that this configuration decodes, of [`AudioConfig::frame_samples`]; `None` if
+    /// none is known.
+    pub fn silent_frame(&self) -> Option<Bytes> {
+        match self.codec {
+            AudioCodec::Aac => aac::silent_frame(self.channels),
+            AudioCodec::Opus | AudioCodec::Mp3 => None,
+        }
+    }
 }
 
-/// An AudioSpecificConfig of AAC-LC without the sync extension that encoders append to say that there is no SBR
-/// (ISO/IEC 14496-3 §1.6.5.3: syncExtensionType 0x2b7, object type 5, sbrPresentFlag 0).
-fn without_empty_extension(asc: &[u8]) -> &[u8] {
-    match asc {
+/// Returns an AudioSpecificConfig of AAC-LC without the sync extension that encoders append to signal that there is no
+/// SBR (ISO/IEC 14496-3 §1.6.5.3: syncExtensionType 0x2b7, object type 5, sbrPresentFlag 0).
+fn without_empty_extension(record: &[u8]) -> &[u8] {
+    match record {
         // Two bytes are the whole record but for a rate that is spelled out (index 15).
-        [first, second, 0x56, 0xe5, 0x00] if first & 7 != 7 || second & 0x80 == 0 => &asc[..2],
-        _ => asc,
+        [first, second, 0x56, 0xe5, 0x00] if first & 7 != 7 || second & 0x80 == 0 => &record[..2],
+        _ => record,
     }
 }
 
 /// The configuration of either track.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TrackConfig {
-    /// H.264.
+    /// A video configuration.
     Video(VideoConfig),
-    /// AAC.
+    /// An audio configuration.
     Audio(AudioConfig),
 }
 
 impl TrackConfig {
-    /// The track it configures.
+    /// Returns the track that is configured.
     pub const fn track(&self) -> TrackKind {
         match self {
             Self::Video(_) => TrackKind::Video,
@@ -137,11 +225,19 @@ impl TrackConfig {
         }
     }
 
-    /// RFC 6381 codec string.
-    pub fn codec(&self) -> &str {
+    /// Returns the RFC 6381 codec string for CODECS.
+    pub fn codecs(&self) -> &str {
         match self {
-            Self::Video(config) => &config.codec,
-            Self::Audio(config) => &config.codec,
+            Self::Video(config) => &config.codecs,
+            Self::Audio(config) => &config.codecs,
+        }
+    }
+
+    /// Returns the track's timescale: 90 kHz for video, the sampling rate for audio.
+    pub const fn timescale(&self) -> Timescale {
+        match self {
+            Self::Video(_) => Timescale::VIDEO,
+            Self::Audio(config) => config.timescale(),
         }
     }
 }
@@ -151,16 +247,16 @@ impl TrackConfig {
 pub struct AccessUnit {
     /// Decoding time in 90 kHz ticks, unwrapped and strictly increasing.
     pub dts: i64,
-    /// Presentation time minus decoding time in 90 kHz ticks; negative is legal.
+    /// Composition offset, which is presentation time minus decoding time, in 90 kHz ticks; may be negative.
     pub cts: i32,
-    /// True when decoding can start here (IDR).
+    /// True if a decoder can start here.
     pub keyframe: bool,
-    /// NAL units with length prefixes (AVCC), byte for byte as published.
+    /// The coded bytes, byte for byte as published (H.264 and HEVC: NAL units with length prefixes).
     pub data: ByteChain,
 }
 
 impl AccessUnit {
-    /// Presentation time in 90 kHz ticks.
+    /// Returns the presentation time in 90 kHz ticks.
     pub const fn pts(&self) -> i64 {
         self.dts + self.cts as i64
     }
@@ -173,12 +269,12 @@ impl fmt::Debug for AccessUnit {
     }
 }
 
-/// One AAC access unit (1024 samples for AAC-LC), without ADTS header.
+/// One coded audio frame.
 #[derive(Clone, PartialEq, Eq)]
 pub struct AudioFrame {
     /// Presentation time in samples of the track's rate.
     pub pts: i64,
-    /// The raw data block, byte for byte as published.
+    /// The coded bytes, byte for byte as published (AAC: a raw data block without ADTS header).
     pub data: ByteChain,
 }
 
@@ -188,7 +284,7 @@ impl fmt::Debug for AudioFrame {
     }
 }
 
-/// A unit of either track.
+/// A coded frame of either track.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MediaFrame {
     /// A coded picture.
@@ -198,7 +294,7 @@ pub enum MediaFrame {
 }
 
 impl MediaFrame {
-    /// The track it belongs to.
+    /// Returns the track that the frame belongs to.
     pub const fn track(&self) -> TrackKind {
         match self {
             Self::Video(_) => TrackKind::Video,
@@ -206,49 +302,50 @@ impl MediaFrame {
         }
     }
 
-    /// The coded bytes.
+    /// Returns the coded bytes.
     pub const fn data(&self) -> &ByteChain {
         match self {
-            Self::Video(unit) => &unit.data,
+            Self::Video(picture) => &picture.data,
             Self::Audio(frame) => &frame.data,
         }
     }
 }
 
-/// What ingest decided about a unit; carried with it, never decided again.
+/// The segment that ingest assigned a frame to. It travels with the frame and is never decided again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SegmentTag {
-    /// Media sequence number of the segment the unit belongs to.
+    /// Media sequence number of the segment.
     pub msn: u64,
-    /// The segment follows a discontinuity. Set on the segment's boundary unit only.
+    /// True if the segment follows a discontinuity. Set on the segment's boundary frame only.
     pub discontinuity: bool,
-    /// First unit of its segment over both tracks; its time is the segment's start.
+    /// True for the first frame of the segment over both tracks, whose time is the segment's start.
     pub boundary: bool,
-    /// A decoder can start at this unit. On a boundary unit: the segment is independent.
+    /// True if a decoder can start at this frame. On a boundary frame, the segment is independent.
     pub independent: bool,
-    /// Version of the init segment of the unit's track.
+    /// Version of the init segment that the frame needs.
     pub init_version: u32,
 }
 
-/// A unit with ingest's decisions.
+/// A frame with its segment tag.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TaggedFrame {
-    /// Ingest's decisions.
-    pub stamp: SegmentTag,
-    /// The unit.
-    pub unit: MediaFrame,
+    /// The segment that the frame belongs to.
+    pub tag: SegmentTag,
+    /// The coded frame.
+    pub frame: MediaFrame,
 }
 
-/// What the segmenter gives and the packager takes, in one total order per stream.
+/// One step of the segmenter's output and the packager's input, in one total order per stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MediaEvent {
-    /// From here on units with this `init_version` may come; sent again with the same content to those who join late.
+    /// A configuration that frames with this `init_version` may need from here on. It is repeated unchanged for workers
+    /// that join late.
     Init {
-        /// Version of this track's init segment, growing by one from 0 within an epoch.
+        /// Version of the track's init segment: 0 first, one more for each new configuration of the epoch.
         version: u32,
-        /// The configuration.
+        /// The configuration of the track.
         config: TrackConfig,
     },
-    /// A unit.
+    /// A frame of the stream.
     Frame(TaggedFrame),
 }

@@ -1,13 +1,17 @@
-//! Segment boundaries, decided once, where the media enters.
+//! Segment boundaries, which ingest decides once for all workers.
 //!
-//! - A segment starts at the first keyframe at or after [`SEGMENT_AIM`], on decoding time. A keyframe is taken earlier
-//!   when waiting for the next one would exceed the target duration, or when the open segment is not independent.
-//! - No keyframe by TARGETDURATION: a synthetic boundary, and the segment is not independent.
-//! - Audio alone is cut every [`SEGMENT_AIM`]. While pictures stay away by more than [`VIDEO_STALL`], audio drives the
-//!   boundaries, so that segments keep coming.
-//! - New codec parameters are a new init version, a boundary and a discontinuity, with the same numbering.
-//! - Audio belongs to the segment in whose time it starts, but at most one segment behind the pictures: whoever packages
-//!   may close an audio segment when the pictures are two further.
+//! A [`Segmenter`] takes the events of a [`Timeline`](crate::timeline::Timeline) and tags each frame with the media
+//! sequence number of its segment.
+//!
+//! - A segment starts at the first keyframe at or after [`SEGMENT_AIM`], on decoding time. An earlier keyframe starts one
+//!   if waiting for the next would exceed the target duration, or if the open segment is not independent.
+//! - If no keyframe comes within the target duration, a picture of any kind starts a segment, which is not independent: a
+//!   synthetic boundary.
+//! - Audio alone is cut every [`SEGMENT_AIM`]. While pictures are behind the audio by more than [`VIDEO_STALL`], audio
+//!   starts the segments, so that they keep coming.
+//! - A new configuration is a new init version, a boundary and a discontinuity. The numbering goes on.
+//! - An audio frame belongs to the segment in whose time it starts, but to none more than one behind the pictures: the
+//!   packager may close an audio segment as soon as the pictures are two further.
 
 use std::collections::VecDeque;
 
@@ -19,138 +23,146 @@ use crate::timeline::TimelineEvent;
 
 /// Aimed segment duration in 90 kHz ticks (2 s).
 pub const SEGMENT_AIM: i64 = 180_000;
-/// A keyframe this much early still counts as on time: millisecond timestamps round. 90 kHz ticks (100 ms).
+/// A keyframe that comes this much early counts as on time, because timestamps are rounded. 90 kHz ticks (100 ms).
 pub const BOUNDARY_SLACK: i64 = 9_000;
-/// Audio drives the boundaries when pictures are this far behind it. 90 kHz ticks (1 s).
+/// Audio starts the segments while pictures are this far behind it. 90 kHz ticks (1 s).
 pub const VIDEO_STALL: i64 = 90_000;
-/// Audio without any sign of video for this long is an audio-only stream. 90 kHz ticks (500 ms).
+/// Audio without a video configuration for this long is an audio-only stream. 90 kHz ticks (500 ms).
 pub const AUDIO_ONLY_WAIT: i64 = 45_000;
-/// Announced video without a keyframe for this long lets audio start alone. 90 kHz ticks (10 s).
+/// Audio starts alone if a video configuration is not followed by a keyframe for this long. 90 kHz ticks (10 s).
 pub const KEYFRAME_WAIT: i64 = 900_000;
-/// How much audio from before the first keyframe is kept. 90 kHz ticks (500 ms).
-const HELD_AUDIO: i64 = 45_000;
-/// Shortest segment that a timestamp discontinuity may cut. 90 kHz ticks (500 ms).
+/// Audio from before the first keyframe is kept for this long. 90 kHz ticks (500 ms).
+const WAITING_AUDIO: i64 = 45_000;
+/// Shortest segment that a discontinuity of timestamps may end. 90 kHz ticks (500 ms).
 const MIN_DISCONTINUITY_SEGMENT: i64 = 45_000;
-/// Frames longer than this say nothing about the frame rate. 90 kHz ticks (500 ms).
+/// Longest step between pictures that is taken for a frame time. 90 kHz ticks (500 ms).
 const MAX_FRAME: i64 = 45_000;
 
-/// Settings of one epoch.
+/// The settings of one epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SegmenterConfig {
     /// Media sequence number of the first segment.
     pub first_msn: u64,
-    /// The first segment follows other media of this stream (any epoch but the first).
+    /// True if the first segment follows other media of this stream, as in any epoch but the first.
     pub discontinuity: bool,
     /// EXT-X-TARGETDURATION in seconds, 2 to 10.
     pub target_duration: u32,
 }
 
-/// What happened, for a stream's health.
+/// Counters for a stream's health.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SegmenterStats {
-    /// Boundaries without a keyframe, in a stream with video.
+    /// Boundaries without a keyframe in a stream with video.
     pub synthetic_boundaries: u64,
-    /// Pictures before the first keyframe, or between new parameters and theirs.
+    /// Pictures dropped because no keyframe came after the newest configuration yet.
     pub undecodable_dropped: u64,
-    /// Audio frames too old when the first segment began.
+    /// Audio frames dropped because they were too old when the first segment began.
     pub early_audio_dropped: u64,
     /// Longest distance between keyframes in 90 kHz ticks.
     pub longest_gop: i64,
 }
 
+/// The segment that frames are being added to.
 #[derive(Debug, Clone, Copy)]
-struct Open {
+struct OpenSegment {
     msn: u64,
-    /// Decoding time of the boundary unit in 90 kHz ticks.
+    /// Decoding time of the boundary frame in 90 kHz ticks.
     start: i64,
-    /// Earliest time of any unit in it, which is audio's when that comes late after a hole.
+    /// Earliest time of any of its frames, which is that of audio after a hole in it.
     earliest: i64,
     independent: bool,
-    /// Earliest time in the segment before.
+    /// Earliest time of any frame of the segment before.
     previous: i64,
 }
 
-/// See the module.
+/// The segmenter of one epoch; the module describes the rules.
 #[derive(Debug)]
 pub struct Segmenter {
     config: SegmenterConfig,
+    /// Target duration in 90 kHz ticks.
     target: i64,
-    open: Option<Open>,
+    open: Option<OpenSegment>,
     video: Track,
     audio: Track,
-    held: VecDeque<AudioFrame>,
-    first_held: Option<i64>,
+    /// Audio that waits for the first segment, and the time at which the wait began.
+    waiting_audio: VecDeque<AudioFrame>,
+    waiting_since: Option<i64>,
     last_dts: Option<i64>,
     last_keyframe: Option<i64>,
-    frame: i64,
-    gop: i64,
+    /// The latest frame time and the latest distance between keyframes, in 90 kHz ticks.
+    frame_ticks: i64,
+    keyframe_distance: i64,
+    /// The segment of the latest audio frame.
     audio_msn: u64,
-    pending: bool,
-    out: VecDeque<MediaEvent>,
+    /// True if the next boundary follows a discontinuity.
+    discontinuity_pending: bool,
+    events: VecDeque<MediaEvent>,
     stats: SegmenterStats,
 }
 
+/// The configuration of one track.
 #[derive(Debug, Default)]
 struct Track {
     config: Option<TrackConfig>,
     version: u32,
-    /// Units of the newest version wait for a boundary.
+    /// True if the frames of the newest version wait for a boundary.
     changed: bool,
+    /// True once a frame of the track has been tagged.
     started: bool,
 }
 
 impl Segmenter {
-    /// A segmenter for one epoch.
+    /// Creates a segmenter for one epoch.
     pub fn new(config: SegmenterConfig) -> Self {
         Self {
             target: i64::from(config.target_duration.clamp(2, 10)) * 90_000,
             open: None,
             video: Track::default(),
             audio: Track::default(),
-            held: VecDeque::new(),
-            first_held: None,
+            waiting_audio: VecDeque::new(),
+            waiting_since: None,
             last_dts: None,
             last_keyframe: None,
-            frame: 3_000,
-            gop: 0,
+            frame_ticks: 3_000,
+            keyframe_distance: 0,
             audio_msn: config.first_msn,
-            pending: config.discontinuity,
-            out: VecDeque::new(),
+            discontinuity_pending: config.discontinuity,
+            events: VecDeque::new(),
             stats: SegmenterStats::default(),
             config,
         }
     }
 
-    /// The number of the open segment; `None` before the first unit.
+    /// Returns the media sequence number of the open segment; `None` before the first frame.
     pub fn open_msn(&self) -> Option<u64> {
         self.open.map(|open| open.msn)
     }
 
-    /// What happened so far.
+    /// Returns the counters so far.
     pub const fn stats(&self) -> SegmenterStats {
         self.stats
     }
 
-    /// The newest init events, for whoever joins late.
+    /// Returns the newest configurations as events, for workers that join late.
     pub fn inits(&self) -> impl Iterator<Item = MediaEvent> + '_ {
         [&self.video, &self.audio].into_iter().filter_map(|track| {
             Some(MediaEvent::Init { version: track.version, config: track.config.clone()? })
         })
     }
 
-    /// The next event.
+    /// Returns the next event.
     pub fn poll(&mut self) -> Option<MediaEvent> {
-        self.out.pop_front()
+        self.events.pop_front()
     }
 
-    /// Takes what the timeline gives.
+    /// Takes the next event of the timeline.
     pub fn push(&mut self, event: TimelineEvent) {
         match event {
             TimelineEvent::Config(config) => self.configure(config),
-            TimelineEvent::Frame { unit, discontinuity } => {
-                self.pending |= discontinuity && self.open.is_some();
-                match unit {
-                    MediaFrame::Video(unit) => self.video(unit),
+            TimelineEvent::Frame { frame, discontinuity } => {
+                self.discontinuity_pending |= discontinuity && self.open.is_some();
+                match frame {
+                    MediaFrame::Video(picture) => self.video(picture),
                     MediaFrame::Audio(frame) => self.audio(frame),
                 }
             }
@@ -172,66 +184,69 @@ impl Segmenter {
         }
         track.config = Some(config.clone());
         if matches!(config, TrackConfig::Audio(_)) {
-            // What waits was coded for other parameters, and its times may count another rate.
-            self.stats.early_audio_dropped += self.held.len() as u64;
-            self.held.clear();
-            self.first_held = None;
+            // The waiting frames need the old configuration, and their times may count another rate.
+            self.stats.early_audio_dropped += self.waiting_audio.len() as u64;
+            self.waiting_audio.clear();
+            self.waiting_since = None;
         }
-        self.out.push_back(MediaEvent::Init { version: track.version, config });
+        self.events.push_back(MediaEvent::Init { version: track.version, config });
     }
 
-    fn video(&mut self, unit: AccessUnit) {
-        if self.video.config.is_none() || (!unit.keyframe && (!self.video.started || self.video.changed)) {
+    /// Takes a picture.
+    fn video(&mut self, picture: AccessUnit) {
+        if self.video.config.is_none() || (!picture.keyframe && (!self.video.started || self.video.changed)) {
             self.stats.undecodable_dropped += 1;
             return;
         }
         if let Some(last) = self.last_dts {
-            let step = unit.dts - last;
-            self.frame = if (1..=MAX_FRAME).contains(&step) { step } else { self.frame };
+            let step = picture.dts - last;
+            self.frame_ticks = if (1..=MAX_FRAME).contains(&step) { step } else { self.frame_ticks };
         }
-        if unit.keyframe {
-            self.gop = self.last_keyframe.map_or(0, |last| unit.dts - last);
-            self.stats.longest_gop = self.stats.longest_gop.max(self.gop);
-            self.last_keyframe = Some(unit.dts);
+        if picture.keyframe {
+            self.keyframe_distance = self.last_keyframe.map_or(0, |last| picture.dts - last);
+            self.stats.longest_gop = self.stats.longest_gop.max(self.keyframe_distance);
+            self.last_keyframe = Some(picture.dts);
         }
-        self.last_dts = Some(unit.dts);
-        let boundary = self.video_boundary(&unit);
-        // Pictures that join running audio change what the segments hold; so do new parameters.
-        self.pending |= self.open.is_some() && (!self.video.started || self.video.changed);
+        self.last_dts = Some(picture.dts);
+        let boundary = self.video_boundary(&picture);
+        // Pictures that join running audio change the tracks of the segments; so does a new configuration.
+        self.discontinuity_pending |= self.open.is_some() && (!self.video.started || self.video.changed);
         self.video.started = true;
         self.video.changed = false;
-        let independent = unit.keyframe;
-        let discontinuity = boundary && self.cut(unit.dts, independent);
+        let independent = picture.keyframe;
+        let discontinuity = boundary && self.start_segment(picture.dts, independent);
         self.stats.synthetic_boundaries += u64::from(boundary && !independent);
-        let first = self.held.len();
-        self.stamp(MediaFrame::Video(unit), boundary, discontinuity, independent);
-        for _ in 0..first {
-            if let Some(frame) = self.held.pop_front() {
+        let waiting = self.waiting_audio.len();
+        self.emit(MediaFrame::Video(picture), boundary, discontinuity, independent);
+        for _ in 0..waiting {
+            if let Some(frame) = self.waiting_audio.pop_front() {
                 self.audio(frame);
             }
         }
     }
 
-    fn video_boundary(&self, unit: &AccessUnit) -> bool {
+    /// True if this picture starts a segment.
+    fn video_boundary(&self, picture: &AccessUnit) -> bool {
         let Some(open) = self.open else { return true };
-        let elapsed = unit.dts - open.start;
-        if !unit.keyframe {
-            return unit.dts - open.earliest + self.frame > self.target;
+        let elapsed = picture.dts - open.start;
+        if !picture.keyframe {
+            return picture.dts - open.earliest + self.frame_ticks > self.target;
         }
         !self.video.started
             || self.video.changed
             || !open.independent
-            || (self.pending && elapsed >= MIN_DISCONTINUITY_SEGMENT)
+            || (self.discontinuity_pending && elapsed >= MIN_DISCONTINUITY_SEGMENT)
             || elapsed >= SEGMENT_AIM - BOUNDARY_SLACK
-            || unit.dts - open.earliest + self.gop > self.target
+            || picture.dts - open.earliest + self.keyframe_distance > self.target
     }
 
+    /// Takes an audio frame.
     fn audio(&mut self, frame: AudioFrame) {
         let Some(TrackConfig::Audio(config)) = &self.audio.config else { return };
         let time = config.timescale().convert(frame.pts, Timescale::VIDEO);
-        let length = config.timescale().convert(i64::from(crate::frame::AAC_FRAME_SAMPLES), Timescale::VIDEO);
+        let length = config.timescale().convert(i64::from(config.samples_of(&frame.data)), Timescale::VIDEO);
         let Some(open) = self.open else {
-            self.hold(frame, time);
+            self.wait(frame, time);
             return;
         };
         let elapsed = time - open.start;
@@ -241,9 +256,9 @@ impl Segmenter {
             || (stalled && elapsed >= limit.min(self.target - length - (open.start - open.earliest)));
         let mut discontinuity = false;
         if boundary {
-            self.pending |= self.audio.changed;
+            self.discontinuity_pending |= self.audio.changed;
             let alone = !self.video.started;
-            discontinuity = self.cut(time, alone);
+            discontinuity = self.start_segment(time, alone);
             self.stats.synthetic_boundaries += u64::from(!alone);
         } else {
             // A segment that would grow beyond the target duration takes no more late audio.
@@ -251,42 +266,44 @@ impl Segmenter {
             let behind = time < open.start && open.msn > self.audio_msn && fits;
             self.audio_msn = self.audio_msn.max(if behind { open.msn - 1 } else { open.msn });
             if !behind {
-                self.open = Some(Open { earliest: open.earliest.min(time), ..open });
+                self.open = Some(OpenSegment { earliest: open.earliest.min(time), ..open });
             }
         }
         self.audio.started = true;
         let independent = !boundary || !self.video.started;
-        self.stamp(MediaFrame::Audio(frame), boundary, discontinuity, independent);
+        self.emit(MediaFrame::Audio(frame), boundary, discontinuity, independent);
     }
 
-    /// Audio waits for the first keyframe, or until it is clear that none comes.
-    fn hold(&mut self, frame: AudioFrame, time: i64) {
-        let first = *self.first_held.get_or_insert(time);
-        let wait = if self.video.config.is_some() { KEYFRAME_WAIT } else { AUDIO_ONLY_WAIT };
-        if time - first < wait {
-            self.held.push_back(frame);
-            self.trim_held(time);
+    /// Keeps audio until the first keyframe, or until it is clear that none comes: then audio starts the first segment.
+    fn wait(&mut self, frame: AudioFrame, time: i64) {
+        let first = *self.waiting_since.get_or_insert(time);
+        let limit = if self.video.config.is_some() { KEYFRAME_WAIT } else { AUDIO_ONLY_WAIT };
+        if time - first < limit {
+            self.waiting_audio.push_back(frame);
+            self.drop_old_audio(time);
             return;
         }
-        let start = self.held.front().map_or(time, |held| self.audio_time(held));
-        self.held.push_back(frame);
-        let discontinuity = self.cut(start, true);
+        let start = self.waiting_audio.front().map_or(time, |frame| self.audio_time(frame));
+        self.waiting_audio.push_back(frame);
+        let discontinuity = self.start_segment(start, true);
         let mut boundary = true;
         self.audio.started = true;
-        while let Some(frame) = self.held.pop_front() {
-            self.stamp(MediaFrame::Audio(frame), boundary, boundary && discontinuity, true);
+        while let Some(frame) = self.waiting_audio.pop_front() {
+            self.emit(MediaFrame::Audio(frame), boundary, boundary && discontinuity, true);
             boundary = false;
         }
     }
 
-    fn trim_held(&mut self, now: i64) {
-        let keep = if self.video.config.is_some() { HELD_AUDIO } else { AUDIO_ONLY_WAIT };
-        while self.held.front().is_some_and(|front| now - self.audio_time(front) > keep) {
-            self.held.pop_front();
+    /// Drops waiting audio that is too old to be of use.
+    fn drop_old_audio(&mut self, now: i64) {
+        let keep = if self.video.config.is_some() { WAITING_AUDIO } else { AUDIO_ONLY_WAIT };
+        while self.waiting_audio.front().is_some_and(|front| now - self.audio_time(front) > keep) {
+            self.waiting_audio.pop_front();
             self.stats.early_audio_dropped += 1;
         }
     }
 
+    /// Returns the time of an audio frame in 90 kHz ticks.
     fn audio_time(&self, frame: &AudioFrame) -> i64 {
         match &self.audio.config {
             Some(TrackConfig::Audio(config)) => config.timescale().convert(frame.pts, Timescale::VIDEO),
@@ -294,20 +311,21 @@ impl Segmenter {
         }
     }
 
-    /// Opens the next segment at `start`; returns whether it follows a discontinuity.
-    fn cut(&mut self, start: i64, independent: bool) -> bool {
+    /// Opens the next segment at `start`; returns true if it follows a discontinuity.
+    fn start_segment(&mut self, start: i64, independent: bool) -> bool {
         let msn = self.open.map_or(self.config.first_msn, |open| open.msn + 1);
         let previous = self.open.map_or(start, |open| open.earliest);
-        self.open = Some(Open { msn, start, earliest: start, independent, previous });
+        self.open = Some(OpenSegment { msn, start, earliest: start, independent, previous });
         let floor = if self.audio.changed || !self.audio.started { msn } else { self.audio_msn.max(msn - 1) };
         self.audio_msn = floor.max(self.config.first_msn);
         self.audio.changed = false;
-        std::mem::take(&mut self.pending)
+        std::mem::take(&mut self.discontinuity_pending)
     }
 
-    fn stamp(&mut self, unit: MediaFrame, boundary: bool, discontinuity: bool, independent: bool) {
+    /// Emits a frame with its tag.
+    fn emit(&mut self, frame: MediaFrame, boundary: bool, discontinuity: bool, independent: bool) {
         let Some(open) = self.open else { return };
-        let (msn, init_version) = match unit {
+        let (msn, init_version) = match frame {
             MediaFrame::Video(_) => (open.msn, self.video.version),
             MediaFrame::Audio(_) if boundary => {
                 self.audio_msn = open.msn;
@@ -315,7 +333,7 @@ impl Segmenter {
             }
             MediaFrame::Audio(_) => (self.audio_msn, self.audio.version),
         };
-        let stamp = SegmentTag { msn, discontinuity, boundary, independent, init_version };
-        self.out.push_back(MediaEvent::Frame(TaggedFrame { stamp, unit }));
+        let tag = SegmentTag { msn, discontinuity, boundary, independent, init_version };
+        self.events.push_back(MediaEvent::Frame(TaggedFrame { tag, frame }));
     }
 }

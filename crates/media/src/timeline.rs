@@ -1,153 +1,161 @@
-//! Timestamp repair where media enters: every source's clock becomes one unwrapped timeline per stream.
+//! Timestamp repair: the clocks of one publish become one timeline.
 //!
-//! - Both tracks share one zero, [`TIMELINE_START`], so that audio and video stay in sync: the first unit of either
-//!   track lands there, the other track keeps its distance. A track that starts more than [`JUMP_LIMIT`] away has a
-//!   zero of its own and is put at the present instead.
-//! - Decoding times grow strictly; a unit that would not is moved by as little as needed and its composition offset
-//!   keeps its presentation time exact. Only where pictures are shown in decoding order (the composition offset is that of the
-//!   one before) the presentation time moves along: it would collide, too, and no two pictures may be shown at one time.
-//! - Audio is counted in samples: the millisecond timestamps only anchor the count. They may stray by
-//!   [`AUDIO_SLACK`]; a hole beyond that is filled with silence (mono and stereo) or left, an overlap is dropped.
-//! - Audio that is announced and absent ([`AUDIO_START_LIMIT`], [`AUDIO_STALL_LIMIT`]) is replaced by silence until it
-//!   comes, because a player starves when one of its tracks does. Announced by metadata alone, its configuration is
-//!   assumed from the first keyframe on, because a player chooses its tracks once; the real one takes its place
-//!   without a trace when it decodes alike.
-//! - A step of [`JUMP_LIMIT`] beyond both tracks, or [`BACK_LIMIT`] back, is a discontinuity: the
-//!   timeline goes on without a hole and the unit says so.
-//! - AAC priming is neither trimmed nor signalled: the publisher's first frame plays at its own timestamp, as in RTMP.
+//! Encoders send timestamps that start anywhere, jitter, stand still, jump, or stop for one track. A player needs the
+//! opposite: decoding times that grow strictly and tracks that stay in sync. A [`Timeline`] takes the configurations and
+//! frames of one publish, with unwrapped times of the source's clock in 90 kHz ticks, and returns the same frames, byte
+//! for byte, with times of its own. It decides nothing about segments; the segmenter comes next.
+//!
+//! - **One zero.** The first frame of either track is put at [`TIMELINE_START`]. The other track keeps its distance from
+//!   it, so that audio and video stay in sync. If it starts more than [`JUMP_LIMIT`] ahead or [`LATE_START_LIMIT`] behind,
+//!   the source counts its tracks from different zeros, and the second track is put at the latest time of the first.
+//! - **Video.** Decoding times grow strictly. A picture whose time does not grow is moved forward by as little as needed,
+//!   and its composition offset shrinks by as much, so that it is shown at its exact time. Only pictures that are shown in
+//!   decoding order (the composition offset equals that of the picture before) are shown later, too: otherwise two of
+//!   them would be shown at one time.
+//! - **Audio.** Audio is counted in samples; timestamps only anchor the count, because RTMP rounds them to milliseconds and
+//!   senders batch frames. While a timestamp is within [`AUDIO_SLACK`] of the count, the count wins. A frame that lies
+//!   earlier is dropped. A frame that lies later follows a hole, which is filled with silent frames, or left if no silent
+//!   frame is known for the codec and channels.
+//! - **Absent audio.** A player stalls if one of its tracks does. So audio that was announced but stays away is replaced by
+//!   silence until it comes: after [`AUDIO_START_LIMIT`] at the start and [`AUDIO_STALL_LIMIT`] later. If only metadata
+//!   announced it, its configuration is assumed from the first keyframe on, because a player chooses its tracks once.
+//!   The real configuration replaces the assumed one without any event if both decode the same frames.
+//! - **Discontinuities.** A time more than [`JUMP_LIMIT`] beyond both tracks, or more than [`BACK_LIMIT`] behind its own, is
+//!   no pause but another clock. The timeline goes on without a hole and the frame is marked as discontinuous. The other
+//!   track usually jumps alike a moment later; it takes over the new offset and is not marked again.
+//!
+//! AAC priming is neither trimmed nor signalled: the publisher's first frame plays at its own timestamp, as in RTMP.
 
 use std::collections::VecDeque;
 
-use crate::codec::aac::silent_frame;
-use crate::codec::h264;
-use crate::container::flv::{FlvAudio, FlvVideo};
-use crate::frame::{
-    AAC_FRAME_SAMPLES, AccessUnit, AudioConfig, AudioFrame, MediaFrame, TrackConfig, VideoConfig,
-};
-use crate::time::{RtmpClock, Timescale};
 use millrace_buf::ByteChain;
 
-/// Where every timeline starts, in 90 kHz ticks: one second, so that a track that starts a little before the other,
-/// or a negative composition offset, stays positive (`tfdt` is unsigned).
+use crate::frame::{AccessUnit, AudioConfig, AudioFrame, MediaFrame, TrackConfig, VideoConfig};
+use crate::time::Timescale;
+
+/// The time of the first frame, in 90 kHz ticks. It is one second and not zero, so that a track that starts a little
+/// before the other, or a negative composition offset, stays positive: `tfdt` is unsigned.
 pub const TIMELINE_START: i64 = 90_000;
-/// A step this far beyond both tracks is no pause of one of them but another timeline. 90 kHz ticks (1.5 s): a hole
-/// must fit a segment below the smallest target duration.
+/// Largest step forward beyond both tracks that still counts as a pause, in 90 kHz ticks (1.5 s). It is below the smallest
+/// target duration (2 s), so that a segment can hold the pause.
 pub const JUMP_LIMIT: i64 = 135_000;
-/// A backward step beyond this is no reordering. 90 kHz ticks (1 s).
+/// Largest step back that still counts as reordering, in 90 kHz ticks (1 s).
 pub const BACK_LIMIT: i64 = 90_000;
-/// How far audio timestamps may stray from the sample count. 90 kHz ticks (100 ms): senders batch frames.
+/// Largest distance of an audio timestamp from the sample count that is ignored, in 90 kHz ticks (100 ms).
 pub const AUDIO_SLACK: i64 = 9_000;
-/// Silence starts when announced audio has not come this long after the first keyframe. 90 kHz ticks (400 ms).
+/// Silence starts if announced audio has not come this long after the first keyframe. 90 kHz ticks (400 ms).
 pub const AUDIO_START_LIMIT: i64 = 36_000;
-/// Silence starts when running audio falls this far behind the pictures. 90 kHz ticks (2 s).
+/// Silence starts if audio that has come before is this far behind the pictures. 90 kHz ticks (2 s).
 pub const AUDIO_STALL_LIMIT: i64 = 180_000;
-/// Smallest step between decoding times. 90 kHz ticks (1 ms, RTMP's resolution).
+/// Smallest step between decoding times, in 90 kHz ticks (1 ms, the resolution of RTMP).
 pub const MIN_VIDEO_STEP: i64 = 90;
-/// New configurations per publish; each one costs an init segment and may cut a segment. A publisher that
-/// switches scenes or encoders stays far below.
+/// Most new configurations of one publish. Each costs an init segment and may cut a segment; a publisher that switches
+/// scenes or encoders stays far below.
 const MAX_CONFIG_CHANGES: u32 = 256;
-/// Composition offsets beyond this are nonsense (16 pictures at 2 per second). 90 kHz ticks (8 s).
+/// Largest composition offset that is believed, in 90 kHz ticks (8 s: 16 reordered pictures at 2 per second).
 const MAX_CTS: i64 = 720_000;
-/// A second track that starts further in the past than this has its own zero. 90 kHz ticks (3 s).
+/// Furthest that a second track may start behind the first with the same zero, in 90 kHz ticks (3 s).
 const LATE_START_LIMIT: i64 = 270_000;
-/// Nothing is put before this on the timeline; `tfdt` is unsigned. 90 kHz ticks (100 ms).
+/// Earliest time that anything is put at, in 90 kHz ticks (100 ms), because `tfdt` is unsigned.
 const EARLIEST: i64 = 9_000;
 
-/// What comes out.
+/// One step of the repaired timeline.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TimelineEvent {
-    /// A new or changed configuration; units of this track follow it.
+    /// A new configuration, which the frames of its track that follow need.
     Config(TrackConfig),
-    /// A repaired unit.
+    /// A frame with its repaired time.
     Frame {
-        /// The unit.
-        unit: MediaFrame,
-        /// Its timestamp does not continue the one before it at the source.
+        /// The frame.
+        frame: MediaFrame,
+        /// True if the source's clock jumped between the frame before and this one.
         discontinuity: bool,
     },
 }
 
-/// What was repaired or refused, for metrics and a stream's health.
+/// Counters of what was repaired or refused, for metrics and a stream's health.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RepairStats {
-    /// New configurations beyond the limit.
+    /// New configurations beyond the limit, which were ignored.
     pub configs_refused: u64,
-    /// Units without a configuration before them.
+    /// Frames dropped because no configuration came before them.
     pub unconfigured: u64,
-    /// Access units whose NAL unit lengths do not add up.
+    /// Access units dropped because their inner lengths do not add up.
     pub malformed: u64,
-    /// Decoding times moved to stay increasing.
+    /// Pictures whose decoding time was moved to stay increasing.
     pub dts_repaired: u64,
-    /// Audio frames that overlapped what was already there.
+    /// Audio frames dropped because they lie before audio that was sent already.
     pub audio_dropped: u64,
-    /// Audio anchored anew after a hole.
+    /// Times that audio went on at its timestamp after a hole.
     pub audio_reanchored: u64,
-    /// Silent frames put in.
+    /// Silent frames that were added.
     pub silence_frames: u64,
-    /// Discontinuities.
+    /// Frames marked as discontinuous.
     pub discontinuities: u64,
 }
 
-/// One track's mapping from the source's clock.
+/// The mapping of one track from the source's clock to the timeline.
 #[derive(Debug, Default)]
 struct TrackClock {
-    /// Added to the source's 90 kHz time; `None` before the first unit.
+    /// Ticks to add to the source's time; `None` before the first frame.
     offset: Option<i64>,
     /// The latest mapped time.
     last: i64,
 }
 
-/// See the module.
+/// The repaired timeline of one publish; the module describes the rules.
 #[derive(Debug, Default)]
 pub struct Timeline {
-    rtmp: RtmpClock,
     video: TrackClock,
     audio: TrackClock,
     video_config: Option<VideoConfig>,
     audio_config: Option<AudioConfig>,
-    /// Audio that metadata announces, until there is a configuration.
+    /// The audio that metadata announced, until its configuration is known or assumed.
     expected_audio: Option<AudioConfig>,
-    /// The audio configuration is assumed: no frame can be decoded with it yet.
-    assumed: bool,
+    /// True while `audio_config` is assumed from metadata: no frame of the publisher can be decoded with it yet.
+    audio_is_assumed: bool,
     config_changes: u32,
+    /// The latest time of either track.
     latest: Option<i64>,
     last_dts: Option<i64>,
     /// The source's composition offset of the latest picture.
     last_cts: Option<i64>,
     first_keyframe: Option<i64>,
-    /// When audio was announced: what came before needs no silence.
-    announced: i64,
+    /// The time at which audio was announced; silence never reaches back before it.
+    audio_announced: i64,
+    /// The end of the latest audio frame in samples, where the next one begins.
     next_audio: Option<i64>,
-    silent: bool,
-    out: VecDeque<TimelineEvent>,
+    /// True while silence replaces audio.
+    is_silent: bool,
+    events: VecDeque<TimelineEvent>,
     stats: RepairStats,
 }
 
 impl Timeline {
-    /// A timeline nothing has passed.
+    /// Creates an empty timeline.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// What was repaired so far.
+    /// Returns the counters of all repairs so far.
     pub const fn stats(&self) -> RepairStats {
         self.stats
     }
 
-    /// The next event.
+    /// Returns the next event.
     pub fn poll(&mut self) -> Option<TimelineEvent> {
-        self.out.pop_front()
+        self.events.pop_front()
     }
 
-    /// The video configuration; repeating the same one changes nothing.
+    /// Takes the video configuration; repeating the same one changes nothing.
     pub fn video_config(&mut self, config: VideoConfig) {
-        if self.video_config.as_ref() != Some(&config) && self.may_change() {
+        if self.video_config.as_ref() != Some(&config) && self.count_config_change() {
             self.video_config = Some(config.clone());
-            self.out.push_back(TimelineEvent::Config(TrackConfig::Video(config)));
+            self.events.push_back(TimelineEvent::Config(TrackConfig::Video(config)));
         }
     }
 
-    /// Audio the publisher says it will send; its own configuration decides as soon as it comes.
+    /// Takes the configuration of audio that metadata announces; it counts until the track's own configuration comes.
     pub fn expect_audio(&mut self, config: AudioConfig) {
         if self.audio_config.is_none() {
             self.expected_audio = Some(config);
@@ -160,88 +168,60 @@ impl Timeline {
     fn assume_audio(&mut self) {
         if let Some(config) = self.expected_audio.take().filter(|_| self.audio_config.is_none()) {
             self.audio_config(config);
-            self.assumed = true;
+            self.audio_is_assumed = true;
         }
     }
 
-    /// The audio configuration; repeating the same one changes nothing.
+    /// Takes the audio configuration; repeating one that decodes the same frames changes nothing.
     pub fn audio_config(&mut self, config: AudioConfig) {
         if self.audio_config.as_ref().is_some_and(|old| old.same_decoder(&config)) {
-            self.assumed = false;
+            self.audio_is_assumed = false;
             return;
         }
-        if !self.may_change() {
+        if !self.count_config_change() {
             return;
         }
-        self.assumed = false;
-        let Some(old) = self.audio_config.replace(config.clone()) else {
-            self.announced = self.latest.unwrap_or(TIMELINE_START);
-            self.out.push_back(TimelineEvent::Config(TrackConfig::Audio(config)));
-            return;
-        };
-        if old.rate != config.rate {
-            // The count goes on at the new rate, never before what the old one reached.
-            let scale = |next| old.timescale().convert(next, config.timescale());
-            self.next_audio = self.next_audio.map(scale);
-        }
-        self.out.push_back(TimelineEvent::Config(TrackConfig::Audio(config)));
-    }
-
-    fn may_change(&mut self) -> bool {
-        self.config_changes = self.config_changes.saturating_add(1);
-        let may = self.config_changes <= MAX_CONFIG_CHANGES;
-        self.stats.configs_refused += u64::from(!may);
-        may
-    }
-
-    /// An RTMP video message other than a sequence header; `timestamp_ms` is the message's.
-    pub fn push_flv_video(&mut self, timestamp_ms: u32, video: FlvVideo) -> Result<(), h264::H264Error> {
-        let millis = self.rtmp.unwrap(timestamp_ms);
-        match video {
-            FlvVideo::SequenceHeader(avcc) => self.video_config(VideoConfig::from_avcc(avcc)?),
-            FlvVideo::Nalus { cts_ms, data, .. } => {
-                self.push_video(millis * 90, i64::from(cts_ms) * 90, data);
+        self.audio_is_assumed = false;
+        match self.audio_config.replace(config.clone()) {
+            None => self.audio_announced = self.latest.unwrap_or(TIMELINE_START),
+            // The sample count goes on at the new rate, never before the time that the old one reached.
+            Some(old) if old.rate != config.rate => {
+                let rescale = |next| old.timescale().convert(next, config.timescale());
+                self.next_audio = self.next_audio.map(rescale);
             }
-            FlvVideo::EndOfSequence => {}
+            Some(_) => {}
         }
-        Ok(())
+        self.events.push_back(TimelineEvent::Config(TrackConfig::Audio(config)));
     }
 
-    /// An RTMP audio message; `timestamp_ms` is the message's.
-    pub fn push_flv_audio(
-        &mut self,
-        timestamp_ms: u32,
-        audio: FlvAudio,
-    ) -> Result<(), crate::codec::aac::AacError> {
-        let millis = self.rtmp.unwrap(timestamp_ms);
-        match audio {
-            FlvAudio::SequenceHeader(asc) => self.audio_config(AudioConfig::from_asc(asc)?),
-            FlvAudio::Raw(data) => self.push_audio(millis * 90, data),
-        }
-        Ok(())
+    /// Counts a new configuration; false if there were too many, and it must be ignored.
+    fn count_config_change(&mut self) -> bool {
+        self.config_changes = self.config_changes.saturating_add(1);
+        let is_allowed = self.config_changes <= MAX_CONFIG_CHANGES;
+        self.stats.configs_refused += u64::from(!is_allowed);
+        is_allowed
     }
 
-    /// An access unit: unwrapped decoding time and composition offset of the source in 90 kHz ticks, AVCC bytes.
-    ///
-    /// Whether it is a keyframe is read from the NAL units: containers lie.
+    /// Takes an access unit. `dts` and `cts` are the source's decoding time, unwrapped, and composition offset in 90 kHz
+    /// ticks.
     pub fn push_video(&mut self, dts: i64, cts: i64, data: impl Into<ByteChain>) {
         let Some(config) = &self.video_config else {
             self.stats.unconfigured += 1;
             return;
         };
         let data = data.into();
-        let Ok(keyframe) = h264::is_keyframe(&data, config.nal_length_size) else {
+        let Ok(keyframe) = config.is_keyframe(&data) else {
             self.stats.malformed += 1;
             return;
         };
         if keyframe {
             self.assume_audio();
         }
-        let (time, jump) = map(&mut self.video, &self.audio, self.latest, dts);
+        let (time, discontinuity) = map_time(&mut self.video, &self.audio, self.latest, dts);
         let cts = if cts.abs() > MAX_CTS { 0 } else { cts };
         let dts = self.last_dts.map_or(time, |last| time.max(last + MIN_VIDEO_STEP));
-        let in_order = self.last_cts.replace(cts) == Some(cts);
-        let pts = cts + if in_order { dts } else { time };
+        let is_shown_in_decoding_order = self.last_cts.replace(cts) == Some(cts);
+        let pts = cts + if is_shown_in_decoding_order { dts } else { time };
         self.stats.dts_repaired += u64::from(dts != time);
         self.last_dts = Some(dts);
         if keyframe {
@@ -249,98 +229,94 @@ impl Timeline {
         }
         self.advance(dts);
         let cts = (pts - dts).clamp(-MAX_CTS, MAX_CTS) as i32;
-        self.emit(MediaFrame::Video(AccessUnit { dts, cts, keyframe, data }), jump);
-        self.fill_silence(dts);
+        self.emit(MediaFrame::Video(AccessUnit { dts, cts, keyframe, data }), discontinuity);
+        self.replace_absent_audio(dts);
     }
 
-    /// An AAC frame at an unwrapped time of the source in 90 kHz ticks.
+    /// Takes an audio frame; `time` is the source's, unwrapped, in 90 kHz ticks.
     pub fn push_audio(&mut self, time: i64, data: impl Into<ByteChain>) {
-        let Some(config) = self.audio_config.as_ref().filter(|_| !self.assumed) else {
+        let Some(config) = self.audio_config.as_ref().filter(|_| !self.audio_is_assumed) else {
             self.stats.unconfigured += 1;
             return;
         };
-        let (scale, channels) = (config.timescale(), config.channels);
-        let (time, jump) = map(&mut self.audio, &self.video, self.latest, time);
+        let data = data.into();
+        let (scale, samples) = (config.timescale(), i64::from(config.samples_of(&data)));
+        let silence = config.silent_frame().map(|_| i64::from(config.frame_samples));
+        let (time, discontinuity) = map_time(&mut self.audio, &self.video, self.latest, time);
         self.advance(time);
         let actual = Timescale::VIDEO.convert(time, scale);
         let slack = Timescale::VIDEO.convert(AUDIO_SLACK, scale);
         let expected = self.next_audio.unwrap_or(actual);
-        if actual < expected - slack && !jump {
+        if actual < expected - slack && !discontinuity {
             self.stats.audio_dropped += 1;
             return;
         }
-        self.silent = false;
+        self.is_silent = false;
         let mut pts = expected;
         if actual > expected + slack {
             self.stats.audio_reanchored += 1;
-            match silent_frame(channels) {
-                Some(_) => {
-                    self.silence_until(actual - i64::from(AAC_FRAME_SAMPLES));
-                    pts = self.next_audio.unwrap_or(actual);
-                }
-                None => pts = actual,
+            pts = actual;
+            if let Some(frame_samples) = silence {
+                self.add_silence_until(actual - frame_samples);
+                pts = self.next_audio.unwrap_or(actual);
             }
         }
-        self.next_audio = Some(pts + i64::from(AAC_FRAME_SAMPLES));
-        self.emit(MediaFrame::Audio(AudioFrame { pts, data: data.into() }), jump);
+        self.next_audio = Some(pts + samples);
+        self.emit(MediaFrame::Audio(AudioFrame { pts, data }), discontinuity);
     }
 
-    fn emit(&mut self, unit: MediaFrame, jump: bool) {
-        self.stats.discontinuities += u64::from(jump);
-        self.out.push_back(TimelineEvent::Frame { unit, discontinuity: jump });
+    fn emit(&mut self, frame: MediaFrame, discontinuity: bool) {
+        self.stats.discontinuities += u64::from(discontinuity);
+        self.events.push_back(TimelineEvent::Frame { frame, discontinuity });
     }
 
     fn advance(&mut self, time: i64) {
         self.latest = Some(self.latest.map_or(time, |latest| latest.max(time)));
     }
 
-    /// Announced audio that stays away becomes silence up to the picture at `dts`.
-    fn fill_silence(&mut self, dts: i64) {
+    /// Adds silence up to the picture at `dts` if announced audio stays away.
+    fn replace_absent_audio(&mut self, dts: i64) {
         let (Some(config), Some(first)) = (&self.audio_config, self.first_keyframe) else { return };
         let scale = config.timescale();
-        let first = first.max(self.announced);
-        let due = match self.next_audio {
-            _ if self.silent => true,
+        let first = first.max(self.audio_announced);
+        let is_absent = match self.next_audio {
+            _ if self.is_silent => true,
             None => dts - first > AUDIO_START_LIMIT,
             Some(next) => dts - scale.convert(next, Timescale::VIDEO) > AUDIO_STALL_LIMIT,
         };
-        if !due || silent_frame(config.channels).is_none() {
+        if !is_absent || config.silent_frame().is_none() {
             return;
         }
-        self.silent = true;
+        let limit = Timescale::VIDEO.convert(dts, scale) - i64::from(config.frame_samples);
+        self.is_silent = true;
         self.next_audio.get_or_insert(Timescale::VIDEO.convert(first, scale));
-        self.silence_until(Timescale::VIDEO.convert(dts, scale) - i64::from(AAC_FRAME_SAMPLES));
+        self.add_silence_until(limit);
     }
 
-    /// Silent frames while they start at or before `limit`, in samples. Bounded: callers are at most a jump away.
-    fn silence_until(&mut self, limit: i64) {
+    /// Adds silent frames while they start at or before `limit`, in samples. Their number is bounded, because the limit is
+    /// at most [`JUMP_LIMIT`] beyond the latest time.
+    fn add_silence_until(&mut self, limit: i64) {
         let (Some(config), Some(mut next)) = (&self.audio_config, self.next_audio) else { return };
-        let Some(data) = silent_frame(config.channels) else { return };
+        let Some(data) = config.silent_frame() else { return };
         while next <= limit {
-            let unit = MediaFrame::Audio(AudioFrame { pts: next, data: data.clone().into() });
-            self.out.push_back(TimelineEvent::Frame { unit, discontinuity: false });
+            let frame = MediaFrame::Audio(AudioFrame { pts: next, data: data.clone().into() });
+            self.events.push_back(TimelineEvent::Frame { frame, discontinuity: false });
             self.stats.silence_frames += 1;
-            next += i64::from(AAC_FRAME_SAMPLES);
+            next += i64::from(config.frame_samples);
         }
         self.next_audio = Some(next);
     }
 }
 
-/// Maps a time of the source onto the timeline; true when it does not continue its track.
-fn map(track: &mut TrackClock, other: &TrackClock, latest: Option<i64>, time: i64) -> (i64, bool) {
+/// Maps a time of the source onto the timeline and updates the track's offset. The second value is true if the time does
+/// not continue its track: a discontinuity. `latest` is the latest time of either track.
+fn map_time(track: &mut TrackClock, other: &TrackClock, latest: Option<i64>, time: i64) -> (i64, bool) {
     let latest = latest.unwrap_or(TIMELINE_START);
     let Some(offset) = track.offset else {
-        let offset = match other.offset {
-            Some(shared)
-                if (EARLIEST.max(latest - LATE_START_LIMIT)..=latest + JUMP_LIMIT)
-                    .contains(&(time + shared)) =>
-            {
-                shared
-            }
-            _ => latest - time,
-        };
-        track.offset = Some(offset);
-        track.last = time + offset;
+        let common_start = EARLIEST.max(latest - LATE_START_LIMIT)..=latest + JUMP_LIMIT;
+        let shared = other.offset.filter(|shared| common_start.contains(&(time + shared)));
+        let offset = shared.unwrap_or(latest - time);
+        *track = TrackClock { offset: Some(offset), last: time + offset };
         return (track.last, false);
     };
     let continues = |mapped: i64| {
@@ -348,17 +324,17 @@ fn map(track: &mut TrackClock, other: &TrackClock, latest: Option<i64>, time: i6
             && (mapped <= track.last + JUMP_LIMIT || mapped <= latest + JUMP_LIMIT)
     };
     let mut mapped = time + offset;
-    let mut jump = false;
+    let mut discontinuity = false;
     if !continues(mapped) {
-        // When the source's clock jumps, the other track has usually told already.
+        // If the other track has jumped before, its new offset holds for this track, too.
         if let Some(shared) = other.offset.filter(|shared| *shared != offset && continues(time + shared)) {
             mapped = time + shared;
         } else {
             mapped = latest + MIN_VIDEO_STEP;
-            jump = true;
+            discontinuity = true;
         }
         track.offset = Some(mapped - time);
     }
     track.last = mapped;
-    (mapped, jump)
+    (mapped, discontinuity)
 }

@@ -1,4 +1,4 @@
-//! From stamped units to CMAF parts.
+//! From tagged frames to CMAF parts.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod support;
@@ -15,17 +15,17 @@ use support::*;
 
 const TRACKS: [TrackKind; 2] = [TrackKind::Video, TrackKind::Audio];
 
-fn params(outputs: &[Output]) -> Vec<(u64, PartTiming)> {
+fn timings(outputs: &[Output]) -> Vec<(u64, PartTiming)> {
     outputs
         .iter()
         .filter_map(|output| match output {
-            Output::Params { from_msn, params } => Some((*from_msn, *params)),
+            Output::Timing { from_msn, timing } => Some((*from_msn, *timing)),
             _ => None,
         })
         .collect()
 }
 
-/// What holds for every stream, whatever came in.
+/// Checks the rules that hold for every stream.
 fn check(outputs: &[Output], events: &[MediaEvent]) {
     check_media(outputs, events);
     for end in TRACKS.into_iter().flat_map(|track| ends(outputs, track)) {
@@ -34,13 +34,13 @@ fn check(outputs: &[Output], events: &[MediaEvent]) {
     }
 }
 
-/// What holds for every stream, whatever came in.
+/// Checks the rules that hold for every stream but for the length of segments.
 fn check_media(outputs: &[Output], events: &[MediaEvent]) {
-    let target = params(outputs)[0].1.part_target;
-    assert!(params(outputs).iter().all(|(_, params)| params.part_target == target), "PART-TARGET is frozen");
+    let target = timings(outputs)[0].1.part_target;
+    assert!(timings(outputs).iter().all(|(_, timing)| timing.part_target == target), "PART-TARGET is frozen");
     for track in TRACKS {
         let data: Vec<Bytes> = samples(outputs, track).into_iter().map(|sample| sample.3).collect();
-        assert!(data == unit_data(events, track), "{track}: every unit, once, in order");
+        assert!(data == frame_data(events, track), "{track}: every frame, once, in order");
         check_parts(outputs, track, target);
         check_segments(outputs, track);
     }
@@ -53,7 +53,7 @@ fn video_units(events: &[MediaEvent]) -> Vec<millrace_media::frame::AccessUnit> 
     events
         .iter()
         .filter_map(|event| match event {
-            MediaEvent::Frame(unit) => match &unit.unit {
+            MediaEvent::Frame(unit) => match &unit.frame {
                 MediaFrame::Video(unit) => Some(unit.clone()),
                 MediaFrame::Audio(_) => None,
             },
@@ -106,7 +106,7 @@ fn check_segments(outputs: &[Output], track: TrackKind) {
 
 /// Parts before a segment's last one that miss 85 % of PART-TARGET.
 fn short_parts(outputs: &[Output], track: TrackKind) -> Vec<(u64, u32, u32)> {
-    let target = f64::from(params(outputs)[0].1.part_target) / 90_000.0;
+    let target = f64::from(timings(outputs)[0].1.part_target) / 90_000.0;
     let counts: HashMap<u64, u32> =
         ends(outputs, track).iter().map(|end| (end.head.msn, end.parts)).collect();
     parts(outputs, track)
@@ -118,21 +118,23 @@ fn short_parts(outputs: &[Output], track: TrackKind) -> Vec<(u64, u32, u32)> {
 }
 
 #[test]
-fn parts_are_equal_and_audio_follows_video() {
+fn parts_are_equal_and_audio_parts_follow_video_parts() {
     for (fps, rate) in [(30.0, 48_000), (25.0, 44_100), (60.0, 48_000), (29.97, 44_100), (24.0, 32_000)] {
         let source =
             Source { fps: Some(fps), gop: (fps * 2.0) as u32, rate: Some(rate), ..Source::default() };
         let (events, _) = segment(source.messages(), config());
-        let (outputs, packager) = package(PartSetup::Measure, events.clone(), true);
+        let (outputs, packager) = package(MEASURE, events.clone(), true);
         check(&outputs, &events);
-        assert_eq!(packager.late_units(), 0);
-        let params = packager.params().unwrap();
-        assert_eq!(params.part_target, params.part_ticks() as u32 + (1024 * 90_000_u32).div_ceil(rate));
+        assert_eq!(packager.late_frames(), 0);
+        let timing = packager.timing().unwrap();
+        let audio_frames = (timing.part_ticks() as u64 * u64::from(rate)).div_ceil(1024 * 90_000);
+        let longest_audio = (audio_frames * 1024 * 90_000).div_ceil(u64::from(rate));
+        assert_eq!(u64::from(timing.part_target), longest_audio.max(timing.part_ticks() as u64));
         for track in TRACKS {
             assert_eq!(short_parts(&outputs, track), [], "{fps} {track}");
         }
         let video: Vec<_> = parts(&outputs, TrackKind::Video);
-        let full = video.iter().filter(|part| i64::from(part.duration) == params.part_ticks()).count();
+        let full = video.iter().filter(|part| i64::from(part.duration) == timing.part_ticks()).count();
         assert!(full * 10 >= video.len() * 8, "{full} of {}", video.len());
         for end in ends(&outputs, TrackKind::Audio).iter().rev().skip(1) {
             let video =
@@ -145,29 +147,62 @@ fn parts_are_equal_and_audio_follows_video() {
 }
 
 #[test]
-fn a_part_closes_with_its_last_frame_in() {
+fn part_closes_with_its_last_frame_at_either_end_of_the_setting() {
     let (events, _) = segment(Source::default().messages(), config());
-    let mut packager = millrace_media::packager::Packager::new(PartSetup::Measure);
-    let mut frames = 0;
-    let mut closed = Vec::new();
-    for event in events {
-        frames +=
-            u32::from(matches!(&event, MediaEvent::Frame(unit) if unit.unit.track() == TrackKind::Video));
-        packager.push(event);
-        while let Some(output) = packager.poll() {
-            if matches!(&output, Output::Part(part) if part.track == TrackKind::Video) {
-                closed.push(frames);
+    for (part_ms, frames_per_part) in [(200, 6), (333, 10), (1_000, 30)] {
+        let mut packager = millrace_media::packager::Packager::new(PartSetup::Measure { part_ms });
+        let mut frames = 0;
+        let mut closed = Vec::new();
+        for event in events.clone() {
+            frames += u32::from(
+                matches!(&event, MediaEvent::Frame(tagged) if tagged.frame.track() == TrackKind::Video),
+            );
+            packager.push(event);
+            while let Some(output) = packager.poll() {
+                if matches!(&output, Output::Part(part) if part.track == TrackKind::Video) {
+                    closed.push(frames);
+                }
             }
         }
+        let expected: Vec<u32> = (1..=300 / frames_per_part).map(|n| n * frames_per_part).collect();
+        assert_eq!(closed, expected, "{part_ms} ms");
     }
-    assert_eq!(closed, (1..=30).map(|n| n * 10).collect::<Vec<u32>>());
+}
+
+/// Parts of the setting's length: equal, within 85 % of PART-TARGET, never above it.
+#[test]
+fn parts_heed_the_setting_at_either_end_of_its_range() {
+    for part_ms in [200, 1_000] {
+        for (fps, rate) in [(30.0, 48_000), (25.0, 44_100), (60.0, 48_000), (29.97, 44_100), (24.0, 32_000)] {
+            let source =
+                Source { fps: Some(fps), gop: (fps * 2.0) as u32, rate: Some(rate), ..Source::default() };
+            let (events, _) = segment(source.messages(), config());
+            let (outputs, packager) = package(PartSetup::Measure { part_ms }, events.clone(), true);
+            check(&outputs, &events);
+            let timing = packager.timing().unwrap();
+            let aim = i64::from(part_ms) * 90;
+            assert!(
+                (timing.part_ticks() - aim).abs() * 2 <= i64::from(timing.frame_ticks),
+                "{part_ms} {fps}"
+            );
+            for track in TRACKS {
+                assert_eq!(short_parts(&outputs, track), [], "{part_ms} {fps} {track}");
+            }
+            let video = parts(&outputs, TrackKind::Video);
+            let equal = video.iter().filter(|part| i64::from(part.duration) == timing.part_ticks()).count();
+            // Every segment may end with a shorter part.
+            let ends = ends(&outputs, TrackKind::Video).len();
+            assert!(equal + ends >= video.len(), "{part_ms} {fps}: {equal} of {}", video.len());
+            check_replacements_with(PartSetup::Measure { part_ms }, &events);
+        }
+    }
 }
 
 #[test]
-fn inits_are_valid_and_come_once_per_version() {
+fn init_segments_are_valid_and_come_once_per_version() {
     let (events, ingest) = segment(Source::default().messages(), config());
     let again: Vec<MediaEvent> = ingest.segmenter.inits().collect();
-    let (outputs, _) = package(PartSetup::Measure, again.into_iter().chain(events), true);
+    let (outputs, _) = package(MEASURE, again.into_iter().chain(events), true);
     let inits: Vec<_> = outputs
         .iter()
         .filter_map(|output| if let Output::Init(init) = output { Some(init) } else { None })
@@ -188,17 +223,21 @@ fn named(outputs: &[Output]) -> HashMap<(TrackKind, u64, u32), Bytes> {
         .collect()
 }
 
-/// A replacement with the same params that starts at any boundary makes the same bytes and the same ends.
+/// Checks that a replacement with the same timing that starts at any boundary makes the same bytes and ends.
 fn check_replacements(events: &[MediaEvent]) {
-    let (reference, _) = package(PartSetup::Measure, events.to_vec(), true);
+    check_replacements_with(MEASURE, events);
+}
+
+fn check_replacements_with(setup: PartSetup, events: &[MediaEvent]) {
+    let (reference, _) = package(setup, events.to_vec(), true);
     let names = named(&reference);
     for (at, event) in events.iter().enumerate() {
         let MediaEvent::Frame(unit) = event else { continue };
-        if !unit.stamp.boundary {
+        if !unit.tag.boundary {
             continue;
         }
-        let msn = unit.stamp.msn;
-        let handed = params(&reference).into_iter().rfind(|(from, _)| *from <= msn).unwrap().1;
+        let msn = unit.tag.msn;
+        let handed = timings(&reference).into_iter().rfind(|(from, _)| *from <= msn).unwrap().1;
         let before = events[..at].iter();
         let inits: Vec<_> =
             before.filter(|event| matches!(event, MediaEvent::Init { .. })).cloned().collect();
@@ -217,7 +256,7 @@ fn check_replacements(events: &[MediaEvent]) {
 }
 
 #[test]
-fn a_replacement_goes_on_byte_for_byte() {
+fn replacement_with_the_timing_goes_on_byte_for_byte() {
     for fps in [25.0, 29.97, 60.0] {
         let source = Source { fps: Some(fps), jitter: vec![0, 1, -1, 2], seconds: 20.0, ..Source::default() };
         let (events, _) = segment(source.messages(), config());
@@ -232,11 +271,11 @@ fn a_replacement_goes_on_byte_for_byte() {
 }
 
 #[test]
-fn audio_only_parts_keep_the_rules() {
+fn parts_of_audio_alone_keep_the_rules() {
     for rate in [48_000, 44_100, 22_050, 16_000] {
         let (events, _) =
             segment(Source { fps: None, rate: Some(rate), ..Source::default() }.messages(), config());
-        let (outputs, _) = package(PartSetup::Measure, events.clone(), true);
+        let (outputs, _) = package(MEASURE, events.clone(), true);
         check(&outputs, &events);
         assert_eq!(short_parts(&outputs, TrackKind::Audio), [], "{rate}");
         assert!(ends(&outputs, TrackKind::Video).is_empty());
@@ -244,14 +283,14 @@ fn audio_only_parts_keep_the_rules() {
 }
 
 #[test]
-fn lost_pictures_leave_holes_and_pauses_are_gaps() {
+fn lost_pictures_leave_holes_and_pauses_become_gaps() {
     let messages: Vec<_> = Source { seconds: 30.0, ..Source::default() }
         .messages()
         .into_iter()
         .filter(|m| !matches!(m, Message::Video(ms, _) if (5_000..20_000).contains(ms)))
         .collect();
     let (events, _) = segment(messages, config());
-    let (outputs, _) = package(PartSetup::Measure, events.clone(), true);
+    let (outputs, _) = package(MEASURE, events.clone(), true);
     check(&outputs, &events);
     check_replacements(&events);
     let gaps = ends(&outputs, TrackKind::Video).into_iter().filter(|end| end.gap).count();
@@ -269,7 +308,7 @@ fn surround() -> Message {
 }
 
 #[test]
-fn audio_that_stays_away_without_silence_is_a_gap() {
+fn absent_audio_without_a_silent_frame_becomes_gaps() {
     let is_header = |m: &Message| {
         matches!(m, Message::Audio(_, millrace_media::container::flv::FlvAudio::SequenceHeader(_)))
     };
@@ -280,7 +319,7 @@ fn audio_that_stays_away_without_silence_is_a_gap() {
         .map(|m| if is_header(&m) { surround() } else { m })
         .collect();
     let (events, _) = segment(messages, config());
-    let (outputs, _) = package(PartSetup::Measure, events.clone(), true);
+    let (outputs, _) = package(MEASURE, events.clone(), true);
     check(&outputs, &events);
     check_replacements(&events);
     let audio = ends(&outputs, TrackKind::Audio);
@@ -291,7 +330,7 @@ fn audio_that_stays_away_without_silence_is_a_gap() {
 }
 
 #[test]
-fn video_that_joins_running_audio_measures_with_the_same_target() {
+fn video_that_joins_audio_is_measured_with_the_same_part_target() {
     let messages: Vec<_> = Source { seconds: 20.0, ..Source::default() }
         .messages()
         .into_iter()
@@ -309,10 +348,10 @@ fn video_that_joins_running_audio_measures_with_the_same_target() {
             messages.insert(first, header);
         }
         let (events, _) = segment(messages, config());
-        let (outputs, _) = package(PartSetup::Measure, events.clone(), true);
+        let (outputs, _) = package(MEASURE, events.clone(), true);
         check(&outputs, &events);
         check_replacements(&events);
-        assert_eq!(params(&outputs).last().unwrap().1.init_version, Some(0));
+        assert_eq!(timings(&outputs).last().unwrap().1.init_version, Some(0));
         let video = ends(&outputs, TrackKind::Video);
         let joined = video.iter().find(|end| !end.gap).unwrap().head;
         assert!(joined.independent);
@@ -321,7 +360,7 @@ fn video_that_joins_running_audio_measures_with_the_same_target() {
 }
 
 #[test]
-fn a_frame_rate_that_changes_never_exceeds_part_target() {
+fn changing_frame_rate_never_exceeds_part_target() {
     for (slow, fast) in [(30.0, 5.0), (30.0, 1.0), (60.0, 24.0), (15.0, 60.0), (30.0, 120.0)] {
         let mut messages =
             Source { fps: Some(slow), gop: 1_000_000, seconds: 6.0, ..Source::default() }.messages();
@@ -331,28 +370,28 @@ fn a_frame_rate_that_changes_never_exceeds_part_target() {
             *ms >= 6_000
         }));
         let (events, _) = segment(messages, config());
-        let (outputs, _) = package(PartSetup::Measure, events.clone(), true);
+        let (outputs, _) = package(MEASURE, events.clone(), true);
         check(&outputs, &events);
         check_replacements(&events);
     }
 }
 
 #[test]
-fn a_new_epoch_keeps_part_target_at_another_frame_rate() {
+fn new_epoch_of_another_frame_rate_keeps_part_target() {
     let (events, _) = segment(Source::default().messages(), config());
-    let (outputs, _) = package(PartSetup::Measure, events, true);
-    let part_target = params(&outputs)[0].1.part_target;
+    let (outputs, _) = package(MEASURE, events, true);
+    let part_target = timings(&outputs)[0].1.part_target;
     for fps in [5.0, 24.0, 25.0, 50.0, 60.0] {
         let source = Source { fps: Some(fps), gop: (2.0 * fps) as u32, ..Source::default() };
         let (events, _) = segment(source.messages(), config());
         let (outputs, packager) = package(PartSetup::Frozen { part_target }, events.clone(), true);
         check(&outputs, &events);
-        assert_eq!(packager.params().unwrap().part_target, part_target);
+        assert_eq!(packager.timing().unwrap().part_target, part_target);
     }
 }
 
 #[test]
-fn parameters_that_change_measure_again_with_the_same_target() {
+fn new_configuration_is_measured_with_the_same_part_target() {
     let mut messages = Source::default().messages();
     let at = messages.iter().position(|m| matches!(m, Message::Video(ms, _) if *ms >= 3_990)).unwrap();
     messages.insert(
@@ -360,10 +399,13 @@ fn parameters_that_change_measure_again_with_the_same_target() {
         Message::Video(3_990, millrace_media::container::flv::FlvVideo::SequenceHeader(avcc(OTHER_PPS))),
     );
     let (events, _) = segment(messages, config());
-    let (outputs, _) = package(PartSetup::Measure, events.clone(), true);
+    let (outputs, _) = package(MEASURE, events.clone(), true);
     check(&outputs, &events);
     check_replacements(&events);
-    assert_eq!(params(&outputs).iter().map(|(_, p)| p.init_version).collect::<Vec<_>>(), [Some(0), Some(1)]);
+    assert_eq!(
+        timings(&outputs).iter().map(|(_, timing)| timing.init_version).collect::<Vec<_>>(),
+        [Some(0), Some(1)]
+    );
     let marked: Vec<_> =
         ends(&outputs, TrackKind::Audio).into_iter().filter(|end| end.head.discontinuity).collect();
     assert_eq!(marked.len(), 1);
@@ -371,26 +413,26 @@ fn parameters_that_change_measure_again_with_the_same_target() {
 }
 
 #[test]
-fn holds_nothing_back_at_the_end() {
+fn packager_emits_every_frame_at_the_end() {
     for seconds in [0.05, 0.1, 0.4, 1.9, 2.1] {
         let (events, _) = segment(Source { seconds, ..Source::default() }.messages(), config());
-        let (outputs, _) = package(PartSetup::Measure, events.clone(), true);
+        let (outputs, _) = package(MEASURE, events.clone(), true);
         check(&outputs, &events);
     }
 }
 
 #[test]
-fn media_bytes_are_shared_not_copied() {
+fn parts_share_the_memory_of_their_frames() {
     let (events, _) = segment(Source::default().messages(), config());
-    let (outputs, _) = package(PartSetup::Measure, events.clone(), true);
+    let (outputs, _) = package(MEASURE, events.clone(), true);
     let part = parts(&outputs, TrackKind::Video)[0];
-    let first = &unit_data(&events, TrackKind::Video)[0];
+    let first = &frame_data(&events, TrackKind::Video)[0];
     assert_eq!(part.body.iter().nth(1).unwrap().as_ptr(), first.as_ptr());
 }
 
 /// Random streams; set `MILLRACE_SEED` to replay one.
 #[test]
-fn random_streams_keep_the_rules() {
+fn packager_keeps_its_rules_for_random_streams() {
     let seeds = match std::env::var("MILLRACE_SEED") {
         Ok(seed) => vec![seed.parse().unwrap()],
         Err(_) => (0..200).collect::<Vec<u64>>(),
@@ -419,16 +461,16 @@ fn random_streams_keep_the_rules() {
         if !events.iter().any(|event| matches!(event, MediaEvent::Frame(_))) {
             continue;
         }
-        let (outputs, packager) = package(PartSetup::Measure, events.clone(), true);
+        let (outputs, packager) = package(MEASURE, events.clone(), true);
         check(&outputs, &events);
-        assert_eq!(packager.late_units(), 0);
+        assert_eq!(packager.late_frames(), 0);
         check_replacements(&events);
     }
 }
 
 /// Messages with any timestamps, offsets and order; set `MILLRACE_SEED` to replay one.
 #[test]
-fn anything_a_publisher_sends_is_survived() {
+fn packager_survives_any_timestamps_and_order() {
     use millrace_media::container::flv::{FlvAudio, FlvVideo};
     let seeds = match std::env::var("MILLRACE_SEED") {
         Ok(seed) => vec![seed.parse().unwrap()],
@@ -467,8 +509,8 @@ fn anything_a_publisher_sends_is_survived() {
         if !events.iter().any(|event| matches!(event, MediaEvent::Frame(_))) {
             continue;
         }
-        let (outputs, packager) = package(PartSetup::Measure, events.clone(), true);
-        assert_eq!(packager.late_units(), 0);
+        let (outputs, packager) = package(MEASURE, events.clone(), true);
+        assert_eq!(packager.late_frames(), 0);
         check(&outputs, &events);
         check_replacements(&events);
     }

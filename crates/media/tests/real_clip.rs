@@ -14,12 +14,12 @@ use millrace_media::container::flv::{FlvAudio, FlvVideo};
 use millrace_media::frame::{AudioConfig, MediaEvent, TrackConfig, TrackKind};
 use millrace_media::hls::checker::Checker;
 use millrace_media::hls::{Map, MediaPlaylist, Segment};
-use millrace_media::packager::{Output, PartSetup};
+use millrace_media::packager::Output;
 use support::*;
 
 const SECONDS: u32 = 9;
 
-/// Removed with what is in it.
+/// A directory that is removed with its content.
 struct Directory(PathBuf);
 
 impl Directory {
@@ -36,7 +36,7 @@ impl Drop for Directory {
     }
 }
 
-/// Runs a tool that must succeed and say nothing on stderr; gives its stdout.
+/// Runs a tool that must succeed without any output on stderr; returns its stdout.
 fn quiet(program: &str, arguments: &[&str]) -> Vec<u8> {
     let output =
         Command::new(program).args(arguments).output().unwrap_or_else(|error| panic!("{program}: {error}"));
@@ -79,7 +79,7 @@ fn messages(flv: Bytes) -> Vec<Message> {
         .collect()
 }
 
-/// Writes init, segments and playlist of a track, and all of it in one file; gives the one file.
+/// Writes init, segments and playlist of a track, and all of them in one file; returns the path of that file.
 fn write(outputs: &[Output], track: TrackKind, directory: &Path) -> PathBuf {
     let mut whole = Vec::new();
     let mut playlist =
@@ -137,8 +137,8 @@ fn check(name: &str, rate: &str, encoder: &[&str]) {
     std::fs::write(&source, &flv).unwrap();
     let messages = messages(flv);
     let (events, ingest) = segment(messages.clone(), config());
-    let (outputs, packager) = package(PartSetup::Measure, events.clone(), true);
-    assert_eq!(packager.late_units(), 0);
+    let (outputs, packager) = package(MEASURE, events.clone(), true);
+    assert_eq!(packager.late_frames(), 0);
     assert_eq!(ingest.timeline.stats().silence_frames + ingest.timeline.stats().discontinuities, 0);
     let mut starts = Vec::new();
     for (track, stream) in [(TrackKind::Video, "v:0"), (TrackKind::Audio, "a:0")] {
@@ -182,18 +182,18 @@ fn late_audio(name: &str, announced: AudioConfig) -> (Vec<MediaEvent>, Directory
             Message::Video(..) => events.extend(ingest.push(message)),
         }
     }
-    let (outputs, packager) = package(PartSetup::Measure, events.clone(), true);
-    assert_eq!(packager.late_units(), 0);
+    let (outputs, packager) = package(MEASURE, events.clone(), true);
+    assert_eq!(packager.late_frames(), 0);
     let whole = write(&outputs, TrackKind::Audio, &directory.0);
     (events, directory, whole)
 }
 
 #[test]
-fn audio_announced_by_metadata_is_silence_and_then_itself() {
+fn audio_announced_by_metadata_decodes_as_silence_until_it_comes() {
     let announced = AudioConfig::aac_lc(44_100, 2).unwrap();
     let (events, _directory, whole) = late_audio("late", announced);
     let discontinuous =
-        |event: &&MediaEvent| matches!(event, MediaEvent::Frame(unit) if unit.stamp.discontinuity);
+        |event: &&MediaEvent| matches!(event, MediaEvent::Frame(unit) if unit.tag.discontinuity);
     assert_eq!(events.iter().filter(discontinuous).count(), 0);
     let inits = |event: &&MediaEvent| matches!(event, MediaEvent::Init { config: TrackConfig::Audio(_), .. });
     assert_eq!(events.iter().filter(inits).count(), 1, "the same decoder all along");
@@ -212,7 +212,7 @@ fn audio_other_than_announced_follows_a_discontinuity() {
     let announced = AudioConfig::aac_lc(48_000, 1).unwrap();
     let (events, ..) = late_audio("other", announced);
     let stamps = events.iter().filter_map(|event| match event {
-        MediaEvent::Frame(unit) if unit.unit.track() == TrackKind::Audio => Some(unit.stamp),
+        MediaEvent::Frame(unit) if unit.frame.track() == TrackKind::Audio => Some(unit.tag),
         _ => None,
     });
     let stamps: Vec<_> = stamps.collect();
@@ -224,22 +224,22 @@ fn audio_other_than_announced_follows_a_discontinuity() {
 }
 
 #[test]
-fn thirty_frames_with_b_frames() {
+fn clip_of_30_fps_with_b_frames_comes_out_byte_for_byte() {
     check("30", "30", &["-bf", "2", "-g", "60", "-keyint_min", "60", "-sc_threshold", "0"]);
 }
 
 #[test]
-fn ntsc_rate_with_long_gops() {
+fn clip_of_ntsc_rate_with_long_gops_comes_out_byte_for_byte() {
     check("ntsc", "30000/1001", &["-bf", "3", "-g", "250", "-sc_threshold", "0"]);
 }
 
 #[test]
-fn sixty_frames_without_b_frames() {
+fn clip_of_60_fps_without_b_frames_comes_out_byte_for_byte() {
     check("60", "60", &["-bf", "0", "-g", "60", "-tune", "zerolatency"]);
 }
 
 #[test]
-fn silence_decodes() {
+fn silent_frames_decode_to_digital_silence() {
     let directory = Directory::new("silence");
     for channels in [1u8, 2] {
         let frame = millrace_media::codec::aac::silent_frame(channels).unwrap();

@@ -1,4 +1,4 @@
-//! From RTMP messages to stamped units.
+//! From RTMP messages to tagged frames.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod support;
@@ -32,12 +32,12 @@ fn time(unit: &MediaFrame, rate: u32) -> i64 {
 fn boundaries(events: &[MediaEvent], rate: u32) -> Vec<(u64, i64, bool, bool)> {
     units(events)
         .into_iter()
-        .filter(|unit| unit.stamp.boundary)
-        .map(|u| (u.stamp.msn, time(&u.unit, rate), u.stamp.independent, u.stamp.discontinuity))
+        .filter(|unit| unit.tag.boundary)
+        .map(|u| (u.tag.msn, time(&u.frame, rate), u.tag.independent, u.tag.discontinuity))
         .collect()
 }
 
-/// What holds for every stream.
+/// Checks the rules that hold for every stream.
 fn check(events: &[MediaEvent], rate: u32, target: u32) {
     let boundaries = boundaries(events, rate);
     for pair in boundaries.windows(2) {
@@ -46,21 +46,21 @@ fn check(events: &[MediaEvent], rate: u32, target: u32) {
     }
     let (mut open, mut last) = (None, [(0u64, i64::MIN); 2]);
     for unit in units(events) {
-        if unit.stamp.boundary {
-            open = Some(unit.stamp.msn);
+        if unit.tag.boundary {
+            open = Some(unit.tag.msn);
         }
-        let (open, slot) = (open.unwrap(), &mut last[usize::from(unit.unit.track() == TrackKind::Audio)]);
-        let native = match &unit.unit {
+        let (open, slot) = (open.unwrap(), &mut last[usize::from(unit.frame.track() == TrackKind::Audio)]);
+        let native = match &unit.frame {
             MediaFrame::Video(unit) => unit.dts,
             MediaFrame::Audio(frame) => frame.pts,
         };
-        assert!(unit.stamp.msn == open || unit.stamp.msn + 1 == open, "{unit:?} in {open}");
-        assert!(unit.stamp.msn >= slot.0 && native > slot.1, "{unit:?} after {slot:?}");
-        *slot = (unit.stamp.msn, native);
-        let start = boundaries.iter().find(|b| b.0 == unit.stamp.msn).unwrap().1;
+        assert!(unit.tag.msn == open || unit.tag.msn + 1 == open, "{unit:?} in {open}");
+        assert!(unit.tag.msn >= slot.0 && native > slot.1, "{unit:?} after {slot:?}");
+        *slot = (unit.tag.msn, native);
+        let start = boundaries.iter().find(|b| b.0 == unit.tag.msn).unwrap().1;
         // EXTINF is rounded before it is compared: audio may run a little ahead of the picture that cuts.
         assert!(
-            time(&unit.unit, rate) - start <= i64::from(target) * 90_000 + 27_000,
+            time(&unit.frame, rate) - start <= i64::from(target) * 90_000 + 27_000,
             "{unit:?} from {start}"
         );
     }
@@ -69,12 +69,12 @@ fn check(events: &[MediaEvent], rate: u32, target: u32) {
 fn all_data_passes(source: &Source, events: &[MediaEvent]) {
     let messages = source.messages();
     for track in [TrackKind::Video, TrackKind::Audio] {
-        assert_eq!(unit_data(events, track), message_data(&messages, track), "{track}");
+        assert_eq!(frame_data(events, track), message_data(&messages, track), "{track}");
     }
 }
 
 #[test]
-fn cuts_every_two_seconds_on_keyframes() {
+fn segmenter_cuts_at_keyframes_every_two_seconds() {
     let source = Source::default();
     let (events, ingest) = segment(source.messages(), config());
     check(&events, 48_000, 4);
@@ -89,7 +89,7 @@ fn cuts_every_two_seconds_on_keyframes() {
 }
 
 #[test]
-fn wraps_leave_no_trace() {
+fn wraps_of_rtmp_clocks_leave_events_unchanged() {
     let start = |bits: u32| (1u64 << bits) - 5_000;
     let reference = segment(Source::default().messages(), config()).0;
     for (bits, wrap_bits) in [(24, 24), (24, 32), (31, 31), (31, 32), (32, 32)] {
@@ -99,7 +99,7 @@ fn wraps_leave_no_trace() {
 }
 
 #[test]
-fn short_gops_are_joined_and_odd_ones_cut_in_time() {
+fn segmenter_joins_short_gops_and_cuts_odd_ones_in_time() {
     for (gop, expected) in
         [(15, 180_000), (30, 180_000), (45, 270_000), (50, 300_000), (59, 177_000), (61, 183_000)]
     {
@@ -120,7 +120,7 @@ fn short_gops_are_joined_and_odd_ones_cut_in_time() {
 }
 
 #[test]
-fn long_gops_get_synthetic_boundaries_and_every_keyframe_starts_a_segment() {
+fn segmenter_cuts_long_gops_and_starts_a_segment_at_every_keyframe() {
     let source = Source { gop: 250, seconds: 40.0, ..Source::default() }; // OBS "auto": 8.3 s
     let (events, ingest) = segment(source.messages(), config());
     check(&events, 48_000, 4);
@@ -129,12 +129,12 @@ fn long_gops_get_synthetic_boundaries_and_every_keyframe_starts_a_segment() {
     assert!(boundaries.iter().any(|b| !b.2));
     assert!(ingest.segmenter.stats().synthetic_boundaries > 0);
     let keyframes =
-        units(&events).into_iter().filter(|u| matches!(&u.unit, MediaFrame::Video(v) if v.keyframe));
-    assert!(keyframes.into_iter().all(|unit| unit.stamp.boundary && unit.stamp.independent));
+        units(&events).into_iter().filter(|u| matches!(&u.frame, MediaFrame::Video(v) if v.keyframe));
+    assert!(keyframes.into_iter().all(|unit| unit.tag.boundary && unit.tag.independent));
 }
 
 #[test]
-fn audio_only_is_cut_every_two_seconds() {
+fn segmenter_cuts_audio_alone_every_two_seconds() {
     for rate in [48_000, 44_100, 22_050, 8_000] {
         let source = Source { fps: None, rate: Some(rate), ..Source::default() };
         let (events, _) = segment(source.messages(), config());
@@ -151,7 +151,7 @@ fn audio_only_is_cut_every_two_seconds() {
 }
 
 #[test]
-fn video_only_and_late_unannounced_audio() {
+fn segmenter_passes_video_alone_and_audio_that_joins_late() {
     let source = Source { rate: None, ..Source::default() };
     let (events, _) = segment(source.messages(), config());
     check(&events, 48_000, 4);
@@ -175,7 +175,7 @@ fn video_only_and_late_unannounced_audio() {
     let (events, _) = segment(messages, config());
     check(&events, 48_000, 4);
     assert!(expected.len() > 200);
-    assert_eq!(unit_data(&events, TrackKind::Audio), expected);
+    assert_eq!(frame_data(&events, TrackKind::Audio), expected);
 }
 
 #[test]
@@ -185,12 +185,12 @@ fn announced_audio_that_stays_away_is_silent_until_it_comes() {
     check(&events, 48_000, 4);
     let silence = ingest.timeline.stats().silence_frames;
     assert!((138..=142).contains(&silence), "{silence}");
-    let real: Vec<Bytes> = unit_data(&events, TrackKind::Audio).split_off(silence as usize);
+    let real: Vec<Bytes> = frame_data(&events, TrackKind::Audio).split_off(silence as usize);
     assert_eq!(real, message_data(&source.messages(), TrackKind::Audio));
     // No hole anywhere.
     let pts: Vec<i64> = units(&events)
         .into_iter()
-        .filter_map(|unit| if let MediaFrame::Audio(frame) = &unit.unit { Some(frame.pts) } else { None })
+        .filter_map(|unit| if let MediaFrame::Audio(frame) = &unit.frame { Some(frame.pts) } else { None })
         .collect();
     assert!(pts.windows(2).all(|pair| pair[1] - pair[0] == 1024));
 }
@@ -205,13 +205,13 @@ fn audio_that_stops_for_good_goes_on_silent() {
         .collect();
     let (events, ingest) = segment(messages, config());
     check(&events, 48_000, 4);
-    let last = units(&events).into_iter().rfind(|u| u.unit.track() == TrackKind::Audio).unwrap();
-    assert!(time(&last.unit, 48_000) > 19 * 90_000);
+    let last = units(&events).into_iter().rfind(|u| u.frame.track() == TrackKind::Audio).unwrap();
+    assert!(time(&last.frame, 48_000) > 19 * 90_000);
     assert!(ingest.timeline.stats().silence_frames > 600);
 }
 
 #[test]
-fn pictures_that_stop_leave_the_boundaries_to_audio() {
+fn segmenter_cuts_on_audio_while_pictures_stop() {
     let source = Source { seconds: 30.0, ..Source::default() };
     let messages: Vec<_> = source
         .messages()
@@ -221,14 +221,14 @@ fn pictures_that_stop_leave_the_boundaries_to_audio() {
     let expected = message_data(&messages, TrackKind::Audio);
     let (events, _) = segment(messages, config());
     check(&events, 48_000, 4);
-    assert_eq!(unit_data(&events, TrackKind::Audio), expected);
+    assert_eq!(frame_data(&events, TrackKind::Audio), expected);
     let boundaries = boundaries(&events, 48_000);
     assert!(boundaries.windows(2).all(|pair| pair[1].1 - pair[0].1 <= 4 * 90_000), "{boundaries:?}");
     assert!(boundaries.iter().all(|b| !b.3), "a pause is no discontinuity");
 }
 
 #[test]
-fn a_clock_that_jumps_is_one_discontinuity_and_no_hole() {
+fn jump_of_the_clock_is_one_discontinuity_without_a_hole() {
     for jump in [-3_600_000i64, 50_000_000] {
         let mut messages = Source { start_ms: 4_000_000, ..Source::default() }.messages();
         let at = messages.len() / 2;
@@ -246,7 +246,7 @@ fn a_clock_that_jumps_is_one_discontinuity_and_no_hole() {
 }
 
 #[test]
-fn new_parameters_are_a_new_version_and_a_discontinuity() {
+fn new_configuration_is_a_new_init_version_and_a_discontinuity() {
     let mut messages = Source::default().messages();
     let at = messages.iter().position(|m| matches!(m, Message::Video(ms, _) if *ms >= 3_900)).unwrap();
     let header = millrace_media::container::flv::FlvVideo::SequenceHeader(avcc(OTHER_PPS));
@@ -259,8 +259,8 @@ fn new_parameters_are_a_new_version_and_a_discontinuity() {
     let marked: Vec<_> = boundaries(&events, 48_000).into_iter().filter(|b| b.3).collect();
     assert_eq!(marked.len(), 1);
     assert_eq!(marked[0].0, 102);
-    for unit in units(&events).into_iter().filter(|unit| unit.unit.track() == TrackKind::Video) {
-        assert_eq!(unit.stamp.init_version, u32::from(unit.stamp.msn >= 102));
+    for unit in units(&events).into_iter().filter(|unit| unit.frame.track() == TrackKind::Video) {
+        assert_eq!(unit.tag.init_version, u32::from(unit.tag.msn >= 102));
     }
     assert!(ingest.segmenter.stats().undecodable_dropped <= 3);
     // New audio parameters cut at the next audio frame.
@@ -273,14 +273,14 @@ fn new_parameters_are_a_new_version_and_a_discontinuity() {
 }
 
 #[test]
-fn a_stream_joined_mid_gop_starts_at_its_keyframe() {
+fn segmenter_joined_mid_gop_starts_at_the_first_keyframe() {
     let source = Source::default();
     let messages = source.messages();
     let late: Vec<_> = messages[..2].iter().cloned().chain(messages[60..].iter().cloned()).collect();
     let (events, ingest) = segment(late, config());
     check(&events, 48_000, 4);
     let first = units(&events)[0];
-    assert!(first.stamp.boundary && first.stamp.independent && first.unit.track() == TrackKind::Video);
+    assert!(first.tag.boundary && first.tag.independent && first.frame.track() == TrackKind::Video);
     assert!(ingest.segmenter.stats().undecodable_dropped > 0);
 }
 
@@ -301,14 +301,14 @@ fn b_frames_keep_their_exact_presentation_times() {
     let (events, _) = segment(messages, config());
     let actual: Vec<i64> = units(&events)
         .into_iter()
-        .filter_map(|unit| if let MediaFrame::Video(video) = &unit.unit { Some(video.pts()) } else { None })
+        .filter_map(|unit| if let MediaFrame::Video(video) = &unit.frame { Some(video.pts()) } else { None })
         .collect();
     assert_eq!(actual, expected);
 }
 
 /// Random streams; set `MILLRACE_SEED` to replay one.
 #[test]
-fn random_streams_keep_the_rules() {
+fn segmenter_keeps_its_rules_for_random_streams() {
     let seeds = match std::env::var("MILLRACE_SEED") {
         Ok(seed) => vec![seed.parse().unwrap()],
         Err(_) => (0..300).collect::<Vec<u64>>(),

@@ -1,9 +1,10 @@
-//! Timestamps repaired where media enters.
+//! Timestamp repair.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod support;
 
 use bytes::Bytes;
+use millrace_media::codec::AudioCodec;
 use millrace_media::container::flv::FlvVideo;
 use millrace_media::frame::{AudioConfig, MediaFrame, TrackConfig, VideoConfig};
 use millrace_media::time::TimestampUnwrapper;
@@ -28,10 +29,10 @@ fn picture(number: u32, keyframe: bool) -> Bytes {
 fn drain(timeline: &mut Timeline) -> (Vec<(i64, i64)>, Vec<i64>, usize) {
     let (mut video, mut audio, mut discontinuities) = (Vec::new(), Vec::new(), 0);
     while let Some(event) = timeline.poll() {
-        let TimelineEvent::Frame { unit, discontinuity } = event else { continue };
+        let TimelineEvent::Frame { frame, discontinuity } = event else { continue };
         discontinuities += usize::from(discontinuity);
-        match unit {
-            MediaFrame::Video(unit) => video.push((unit.dts, unit.pts())),
+        match frame {
+            MediaFrame::Video(picture) => video.push((picture.dts, picture.pts())),
             MediaFrame::Audio(frame) => audio.push(frame.pts),
         }
     }
@@ -39,7 +40,7 @@ fn drain(timeline: &mut Timeline) -> (Vec<(i64, i64)>, Vec<i64>, usize) {
 }
 
 #[test]
-fn audio_timestamps_that_jitter_follow_the_sample_count() {
+fn audio_with_jittering_timestamps_follows_the_sample_count() {
     let mut timeline = timeline(2);
     for n in 0..500i64 {
         let jitter = [0, 4_000, -4_000, 90, 8_000][n as usize % 5];
@@ -52,7 +53,7 @@ fn audio_timestamps_that_jitter_follow_the_sample_count() {
 }
 
 #[test]
-fn audio_announced_late_is_silent_from_there_on() {
+fn audio_announced_late_is_silent_from_its_announcement_on() {
     let mut timeline = Timeline::new();
     timeline.video_config(VideoConfig::from_avcc(avcc(PPS)).unwrap());
     for n in 0..600u32 {
@@ -67,7 +68,7 @@ fn audio_announced_late_is_silent_from_there_on() {
 }
 
 #[test]
-fn a_hole_in_audio_is_silence_or_stays_a_hole() {
+fn audio_hole_is_filled_with_silence_or_left_without_a_silent_frame() {
     for (channels, silence) in [(2, 16), (6, 0)] {
         let mut timeline = timeline(channels);
         for n in (0..50i64).chain(66..100) {
@@ -85,7 +86,7 @@ fn a_hole_in_audio_is_silence_or_stays_a_hole() {
 }
 
 #[test]
-fn audio_that_overlaps_is_dropped_until_it_fits() {
+fn audio_that_overlaps_is_dropped_until_it_fits_the_count() {
     let mut timeline = timeline(2);
     for n in 0..50i64 {
         timeline.push_audio(n * 1920, Bytes::from_static(&[1]));
@@ -104,7 +105,7 @@ fn audio_that_overlaps_is_dropped_until_it_fits() {
 }
 
 #[test]
-fn rtp_and_pes_clocks_wrap_without_a_trace() {
+fn wraps_of_rtp_and_pes_clocks_leave_times_unchanged() {
     for bits in [32, 33] {
         let mut clock = TimestampUnwrapper::new(bits);
         let mut timeline = timeline(2);
@@ -121,7 +122,7 @@ fn rtp_and_pes_clocks_wrap_without_a_trace() {
 }
 
 #[test]
-fn decoding_times_that_stand_still_or_go_back_are_moved_and_presentation_times_kept() {
+fn reordered_pictures_with_equal_or_falling_dts_keep_their_presentation_times() {
     let mut timeline = timeline(2);
     // A GOP with two reordered pictures, whose decoding times were pressed together on the way.
     let times = [(0, 6000), (3000, 15_000), (3000, 9000), (2000, 12_000), (12_000, 18_000)];
@@ -136,9 +137,9 @@ fn decoding_times_that_stand_still_or_go_back_are_moved_and_presentation_times_k
     assert_eq!(timeline.stats().dts_repaired, 2);
 }
 
-/// GStreamer's flvmux under load: pictures that come late get the time of the one before.
+/// GStreamer's flvmux under load gives pictures that come late the time of the one before.
 #[test]
-fn pictures_in_decoding_order_at_one_time_are_shown_one_after_the_other() {
+fn pictures_in_decoding_order_with_equal_dts_are_shown_one_after_the_other() {
     for cts in [0, 6000] {
         let mut timeline = timeline(2);
         for (n, dts) in [0, 3000, 3000, 2000, 9000, 12_000].into_iter().enumerate() {
@@ -152,7 +153,7 @@ fn pictures_in_decoding_order_at_one_time_are_shown_one_after_the_other() {
 }
 
 #[test]
-fn a_clock_that_stands_still_makes_no_boundless_offsets() {
+fn standing_clock_keeps_composition_offsets_bounded() {
     let mut timeline = timeline(2);
     for n in 0..20_000 {
         timeline.push_video(0, 0, picture(n, n == 0));
@@ -162,7 +163,7 @@ fn a_clock_that_stands_still_makes_no_boundless_offsets() {
 }
 
 #[test]
-fn tracks_with_one_clock_keep_their_distance_and_others_are_put_together() {
+fn tracks_of_one_clock_keep_their_distance_and_those_of_two_start_together() {
     // Audio 200 ms before the pictures.
     let mut together = timeline(2);
     together.push_video(1_000_000, 0, picture(0, true));
@@ -181,7 +182,7 @@ fn tracks_with_one_clock_keep_their_distance_and_others_are_put_together() {
 }
 
 #[test]
-fn a_jump_of_both_tracks_is_told_once_in_any_interleaving() {
+fn jump_of_both_tracks_is_one_discontinuity_in_any_interleaving() {
     for audio_first in [false, true] {
         let mut timeline = timeline(2);
         for n in 0..60i64 {
@@ -198,7 +199,7 @@ fn a_jump_of_both_tracks_is_told_once_in_any_interleaving() {
 }
 
 #[test]
-fn configurations_without_end_are_refused() {
+fn configurations_beyond_the_limit_are_refused() {
     let mut timeline = Timeline::new();
     for n in 0..1000 {
         timeline
@@ -210,7 +211,7 @@ fn configurations_without_end_are_refused() {
 }
 
 #[test]
-fn what_cannot_be_used_is_counted() {
+fn frames_without_configuration_and_malformed_ones_are_counted() {
     let mut timeline = Timeline::new();
     timeline.push_video(0, 0, picture(0, true));
     timeline.push_audio(0, Bytes::from_static(&[1]));
@@ -221,7 +222,7 @@ fn what_cannot_be_used_is_counted() {
     assert!(drain(&mut timeline).0.is_empty());
 }
 
-/// Stereo at 48 kHz, with and without what encoders append to it.
+/// Stereo at 48 kHz, without and with the extension that encoders append.
 const PLAIN: &[u8] = &[0x11, 0x90];
 const EXTENDED: &[u8] = &[0x11, 0x90, 0x56, 0xe5, 0x00];
 const MONO: &[u8] = &[0x11, 0x88];
@@ -230,7 +231,7 @@ fn asc(bytes: &'static [u8]) -> AudioConfig {
     AudioConfig::from_asc(Bytes::from_static(bytes)).unwrap()
 }
 
-/// A timeline that metadata has told of audio, and no header.
+/// A timeline with audio that is announced by metadata alone.
 fn expecting() -> Timeline {
     let mut timeline = Timeline::new();
     timeline.video_config(VideoConfig::from_avcc(avcc(PPS)).unwrap());
@@ -238,13 +239,13 @@ fn expecting() -> Timeline {
     timeline
 }
 
-/// The audio configurations, and the times of audio with whether they are silence.
+/// The audio configurations, and the times of audio frames with true for silent ones.
 fn audio_of(timeline: &mut Timeline) -> (Vec<AudioConfig>, Vec<(i64, bool)>) {
     let (mut configs, mut frames) = (Vec::new(), Vec::new());
     while let Some(event) = timeline.poll() {
         match event {
             TimelineEvent::Config(TrackConfig::Audio(config)) => configs.push(config),
-            TimelineEvent::Frame { unit: MediaFrame::Audio(frame), discontinuity } => {
+            TimelineEvent::Frame { frame: MediaFrame::Audio(frame), discontinuity } => {
                 assert!(!discontinuity);
                 frames.push((frame.pts, frame.data.contiguous() != [1][..]));
             }
@@ -255,7 +256,7 @@ fn audio_of(timeline: &mut Timeline) -> (Vec<AudioConfig>, Vec<(i64, bool)>) {
 }
 
 #[test]
-fn audio_of_metadata_alone_is_silent_until_it_comes() {
+fn audio_of_metadata_alone_is_silent_until_its_configuration_comes() {
     for header in [PLAIN, EXTENDED] {
         let mut timeline = expecting();
         let silent_at = |timeline: &mut Timeline, number: i64| {
@@ -287,7 +288,7 @@ fn audio_of_metadata_alone_is_silent_until_it_comes() {
 }
 
 #[test]
-fn a_header_in_time_leaves_no_trace_of_metadata() {
+fn configuration_in_time_replaces_that_of_metadata_without_an_event() {
     let mut timeline = expecting();
     timeline.audio_config(asc(MONO));
     timeline.push_video(0, 0, picture(0, true));
@@ -320,7 +321,7 @@ fn audio_other_than_announced_gets_its_own_configuration() {
 }
 
 #[test]
-fn metadata_before_the_first_keyframe_waits_for_it() {
+fn audio_of_metadata_is_assumed_at_the_first_keyframe() {
     let mut timeline = expecting();
     for number in 0..90 {
         timeline.push_video(number * 3000, 0, picture(number as u32, false));
@@ -333,6 +334,28 @@ fn metadata_before_the_first_keyframe_waits_for_it() {
     let (configs, frames) = audio_of(&mut timeline);
     assert_eq!(configs, [asc(PLAIN)]);
     assert_eq!(frames[0].0, 48_000 + 90 * 1600, "from the keyframe on");
+}
+
+/// Opus packets of 20 and 60 ms, and MP3 frames of 1152 samples.
+#[test]
+fn audio_of_other_codecs_is_counted_by_its_own_frame_length() {
+    let head = Bytes::from_static(b"OpusHead\x01\x02\x38\x01\x80\xbb\0\0\0\0\0");
+    let cases: [(AudioCodec, Bytes, &[u8], i64); 3] = [
+        (AudioCodec::Opus, head.clone(), &[0xfc, 1], 960),
+        (AudioCodec::Opus, head, &[0x18, 1], 2_880),
+        (AudioCodec::Mp3, Bytes::from_static(&[0xff, 0xfb, 0x94, 0x64]), &[0xff, 0xfb, 0x94, 0x64], 1_152),
+    ];
+    for (codec, record, frame, samples) in cases {
+        let mut timeline = Timeline::new();
+        timeline.audio_config(AudioConfig::parse(codec, record).unwrap());
+        for n in 0..200i64 {
+            let jitter = [0, 900, -900][n as usize % 3];
+            timeline.push_audio((n * samples * 90 / 48 + jitter).max(0), Bytes::from_static(frame));
+        }
+        let (_, audio, _) = drain(&mut timeline);
+        assert_eq!(audio.len(), 200);
+        assert!(audio.windows(2).all(|pair| pair[1] - pair[0] == samples), "{codec} {samples}");
+    }
 }
 
 proptest! {
@@ -363,7 +386,7 @@ proptest! {
                         configs += 1;
                         rate = config.rate;
                     }
-                    TimelineEvent::Frame { unit: MediaFrame::Audio(frame), .. } => ends.push((frame.pts, rate)),
+                    TimelineEvent::Frame { frame: MediaFrame::Audio(frame), .. } => ends.push((frame.pts, rate)),
                     _ => {}
                 }
             }

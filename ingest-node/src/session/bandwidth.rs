@@ -145,11 +145,12 @@ mod tests {
 
     fn video() -> TrackConfig {
         TrackConfig::Video(VideoConfig {
-            avcc: bytes::Bytes::new(),
+            codec: millrace_media::codec::VideoCodec::H264,
+            record: bytes::Bytes::new(),
             width: 1280,
             height: 720,
             frame_rate: Some((30, 1)),
-            codec: String::new(),
+            codecs: String::new(),
             nal_length_size: 4,
         })
     }

@@ -156,28 +156,30 @@ impl MessageBuilder {
         }
     }
 
-    fn tagged_frame(&mut self, TaggedFrame { stamp, unit }: TaggedFrame) {
-        if stamp.boundary {
-            self.bandwidth.boundary(self.start_ticks(&unit));
-            self.begin_segment(stamp.msn, stamp.discontinuity);
+    fn tagged_frame(&mut self, TaggedFrame { tag, frame }: TaggedFrame) {
+        if tag.boundary {
+            self.bandwidth.boundary(self.start_ticks(&frame));
+            self.begin_segment(tag.msn, tag.discontinuity);
         }
-        self.bandwidth.count(unit.track(), unit.data().len());
-        let (track, dts, cts, keyframe, data) = match unit {
-            MediaFrame::Video(unit) => (Track::Video, unit.dts, unit.cts, unit.keyframe, unit.data),
+        self.bandwidth.count(frame.track(), frame.data().len());
+        let (track, dts, cts, keyframe, data) = match frame {
+            MediaFrame::Video(picture) => {
+                (Track::Video, picture.dts, picture.cts, picture.keyframe, picture.data)
+            }
             MediaFrame::Audio(frame) => (Track::Audio, frame.pts, 0, true, frame.data),
         };
         self.pending.push(MediaUnit {
             track,
             kind: UnitKind::Frame,
-            msn: Msn(stamp.msn),
-            discontinuity_sequence: self.discontinuities.sequence_of(Msn(stamp.msn)),
-            init_version: InitVersion(stamp.init_version),
+            msn: Msn(tag.msn),
+            discontinuity_sequence: self.discontinuities.sequence_of(Msn(tag.msn)),
+            init_version: InitVersion(tag.init_version),
             dts,
             cts,
             keyframe,
-            boundary: stamp.boundary,
-            independent: stamp.independent,
-            discontinuity: stamp.discontinuity,
+            boundary: tag.boundary,
+            independent: tag.independent,
+            discontinuity: tag.discontinuity,
             data,
         });
         match track {
@@ -201,9 +203,9 @@ impl MessageBuilder {
     }
 
     /// Returns the start of a frame in 90 kHz ticks.
-    fn start_ticks(&self, unit: &MediaFrame) -> i64 {
-        match unit {
-            MediaFrame::Video(unit) => unit.dts,
+    fn start_ticks(&self, frame: &MediaFrame) -> i64 {
+        match frame {
+            MediaFrame::Video(picture) => picture.dts,
             MediaFrame::Audio(frame) => {
                 Timescale::of_rate(self.audio_rate as u32).convert(frame.pts, Timescale::VIDEO)
             }
@@ -233,8 +235,8 @@ impl MessageBuilder {
     fn config_unit(&mut self, version: u32, config: &TrackConfig) -> MediaUnit {
         let bandwidth = self.bandwidth.declared(config);
         let (track, data) = match config {
-            TrackConfig::Video(video) => (Track::Video, video.avcc.clone()),
-            TrackConfig::Audio(audio) => (Track::Audio, audio.asc.clone()),
+            TrackConfig::Video(video) => (Track::Video, video.record.clone()),
+            TrackConfig::Audio(audio) => (Track::Audio, audio.record.clone()),
         };
         let msn = self.open_msn.unwrap_or_else(|| self.discontinuities.newest());
         MediaUnit {

@@ -171,8 +171,8 @@ pub struct MediaError {
 /// The fault of a media message.
 #[derive(Debug, thiserror::Error)]
 pub enum MediaFault {
-    /// A codec that this service does not carry.
-    #[error("the codec {0} is not accepted: send H.264 video and AAC audio")]
+    /// A codec that this service does not carry; the text names it and the setting to change.
+    #[error("{0}")]
     CodecNotAccepted(String),
     /// A picture larger than the stream's limit.
     #[error("the picture is {width}x{height}, at most {max_width}x{max_height} is allowed")]

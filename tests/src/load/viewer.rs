@@ -12,7 +12,7 @@ use millrace_testkit::http;
 
 /// A playlist that is not there yet, or an answer without news, is asked again after this.
 const RETRY: Duration = Duration::from_millis(100);
-/// A buffer that a player would have played empty: three parts of a third of a second.
+/// A buffer that a player would have played empty: five parts of the default length.
 const STALL: Duration = Duration::from_secs(1);
 
 /// The counts of all viewers of a run together.

@@ -38,7 +38,7 @@ impl Job {
             Output::RestartRung(id) => {
                 let grant = self.machine.grant();
                 let base = self.machine.snapshot().unwrap_or(&grant.base);
-                self.rungs.restart(&id, &grant.open, base);
+                self.rungs.restart(&id, &grant.settings, &grant.open, base);
             }
             Output::Flush(id) => {
                 self.rungs.finish(&id);

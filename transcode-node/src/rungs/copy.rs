@@ -10,6 +10,7 @@ use millrace_media::packager::{Packager, PartSetup};
 use millrace_protocol::job::Packaged;
 use millrace_wire::fact::{EpochOpen, StreamState};
 use millrace_wire::ids::{Rendition, RungId};
+use millrace_wire::message::control::StreamSettings;
 use millrace_wire::message::media::{MediaMessage, Track, UnitKind};
 
 use super::Rung;
@@ -38,7 +39,7 @@ impl CopyRung {
 
     /// Returns how many units could not be read or came too late to be packaged.
     pub const fn lost_units(&self) -> u64 {
-        self.unreadable_units + self.packager.late_units()
+        self.unreadable_units + self.packager.late_frames()
     }
 
     fn collect(&mut self) {
@@ -83,9 +84,10 @@ impl Rung for CopyRung {
     }
 }
 
-/// Returns the part timing that the copy rung starts with when it goes on from `base`.
-pub fn part_setup(base: &StreamState) -> PartSetup {
-    renditions().part_setup(base)
+/// Returns the part timing that the copy rung starts with if it goes on from `base`: a running stream keeps its
+/// PART-TARGET, that of a new one follows from its settings.
+pub fn part_setup(base: &StreamState, settings: &StreamSettings) -> PartSetup {
+    renditions().part_setup(base, settings.part_ms)
 }
 
 fn renditions() -> TrackRenditions {

@@ -28,11 +28,15 @@ impl TrackRenditions {
         }
     }
 
-    /// Returns the part timing to start with: a running stream keeps its PART-TARGET, a new stream's is measured.
-    pub(super) fn part_setup(&self, base: &StreamState) -> PartSetup {
+    /// Returns the part timing to start with: a running stream keeps its PART-TARGET, that of a new one is measured with
+    /// parts of about `part_ms` milliseconds.
+    pub(super) fn part_setup(&self, base: &StreamState, part_ms: u32) -> PartSetup {
         let known = |rendition| base.renditions.get(rendition)?.part_target;
         let target = known(&self.video).or_else(|| known(&self.audio));
-        target.map_or(PartSetup::Measure, |target| PartSetup::Frozen { part_target: in_video_ticks(target) })
+        match target {
+            Some(target) => PartSetup::Frozen { part_target: in_video_ticks(target) },
+            None => PartSetup::Measure { part_ms },
+        }
     }
 }
 
@@ -75,7 +79,7 @@ impl FactBuilder {
             progress: BTreeMap::new(),
             timing: match setup {
                 PartSetup::Resume(timing) => Some(timing),
-                PartSetup::Measure | PartSetup::Frozen { .. } => None,
+                PartSetup::Measure { .. } | PartSetup::Frozen { .. } => None,
             },
             ready: VecDeque::new(),
         }
@@ -109,8 +113,8 @@ impl FactBuilder {
     pub(super) fn take(&mut self, output: Output) {
         match output {
             Output::Init(init) => self.init(init),
-            Output::Params { params, .. } => {
-                self.timing = Some(params);
+            Output::Timing { timing, .. } => {
+                self.timing = Some(timing);
                 let started = self.progress.iter().filter(|(_, progress)| progress.init.is_some());
                 let renditions: Vec<Rendition> = started.map(|(rendition, _)| rendition.clone()).collect();
                 renditions.into_iter().for_each(|rendition| self.part_target(rendition));
@@ -233,7 +237,7 @@ fn track_info(config: &TrackConfig, bandwidth: u64) -> TrackInfo {
             (media, audio.timescale())
         }
     };
-    let codecs = config.codec().to_owned();
+    let codecs = config.codecs().to_owned();
     // BANDWIDTH is required (RFC 8216 §4.3.4.2), and players cannot choose by a rate of 0.
     TrackInfo { media, codecs, bandwidth: bandwidth.max(1), timescale: timescale.ticks_per_second() }
 }

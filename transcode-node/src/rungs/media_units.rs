@@ -31,7 +31,7 @@ pub(super) fn media_event(unit: MediaUnit) -> Result<MediaEvent, BadUnit> {
     match unit.kind {
         UnitKind::Config { .. } => config_event(&unit),
         UnitKind::Frame => {
-            Ok(MediaEvent::Frame(TaggedFrame { stamp: segment_tag(&unit), unit: media_frame(unit) }))
+            Ok(MediaEvent::Frame(TaggedFrame { tag: segment_tag(&unit), frame: media_frame(unit) }))
         }
     }
 }

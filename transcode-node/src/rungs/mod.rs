@@ -44,9 +44,15 @@ pub trait RungFactory: Debug + Send + Sync {
     /// Returns the ids of the rungs that a stream with these settings has; they do not change during a job.
     fn rungs(&self, settings: &StreamSettings) -> Vec<RungId>;
 
-    /// Starts a rung for the epoch that `open` describes. `base` is the stream's state so far, whose PART-TARGETs the
+    /// Starts a rung with these settings for the epoch that `open` describes. `base` is the stream's state so far, whose PART-TARGETs the
     /// rung must keep.
-    fn start(&self, id: &RungId, open: &EpochOpen, base: &StreamState) -> Box<dyn Rung>;
+    fn start(
+        &self,
+        id: &RungId,
+        settings: &StreamSettings,
+        open: &EpochOpen,
+        base: &StreamState,
+    ) -> Box<dyn Rung>;
 }
 
 /// The rungs that this build can run.
@@ -58,7 +64,13 @@ impl RungFactory for BuiltInRungs {
         vec![RungId::copy()]
     }
 
-    fn start(&self, _: &RungId, open: &EpochOpen, base: &StreamState) -> Box<dyn Rung> {
-        Box::new(CopyRung::new(open, copy::part_setup(base)))
+    fn start(
+        &self,
+        _: &RungId,
+        settings: &StreamSettings,
+        open: &EpochOpen,
+        base: &StreamState,
+    ) -> Box<dyn Rung> {
+        Box::new(CopyRung::new(open, copy::part_setup(base, settings)))
     }
 }

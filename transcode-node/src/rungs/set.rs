@@ -27,7 +27,8 @@ impl RungSet {
         open: &EpochOpen,
         base: &StreamState,
     ) -> Self {
-        let rungs = factory.rungs(settings).iter().map(|id| factory.start(id, open, base)).collect();
+        let rungs =
+            factory.rungs(settings).iter().map(|id| factory.start(id, settings, open, base)).collect();
         Self { factory, rungs }
     }
 
@@ -53,9 +54,15 @@ impl RungSet {
     }
 
     /// Replaces the rung by a new one that starts with the next message; whatever the old one had begun is dropped.
-    pub(crate) fn restart(&mut self, id: &RungId, open: &EpochOpen, base: &StreamState) {
+    pub(crate) fn restart(
+        &mut self,
+        id: &RungId,
+        settings: &StreamSettings,
+        open: &EpochOpen,
+        base: &StreamState,
+    ) {
         if let Some(rung) = self.rungs.iter_mut().find(|rung| rung.id() == id) {
-            *rung = self.factory.start(id, open, base);
+            *rung = self.factory.start(id, settings, open, base);
         }
     }
 

@@ -45,7 +45,7 @@ pub(crate) fn unit(kind: UnitKind, pts: i64, data: Bytes) -> MediaUnit {
 
 /// `seconds` of audio, one frame a message; every segment's first message repeats the configuration.
 pub(crate) fn messages(seconds: i64) -> Vec<MediaMessage> {
-    let asc = AudioConfig::aac_lc(RATE as u32, 2).unwrap().asc;
+    let asc = AudioConfig::aac_lc(RATE as u32, 2).unwrap().record;
     let frames = seconds * RATE / FRAME;
     (0..frames)
         .map(|n| {

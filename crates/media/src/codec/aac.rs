@@ -1,4 +1,4 @@
-//! AAC: the AudioSpecificConfig, and silence.
+//! AAC: the decoder configuration and silent frames.
 
 use bytes::Bytes;
 
@@ -11,46 +11,49 @@ pub enum AacError {
     #[error("AudioSpecificConfig is truncated")]
     Truncated,
     /// Longer than [`MAX_ASC_BYTES`].
-    #[error("AudioSpecificConfig of {0} bytes is too long")]
+    #[error("AudioSpecificConfig of {0} bytes is longer than {MAX_ASC_BYTES}")]
     TooLong(usize),
-    /// Not one of the AAC object types that HLS players decode.
+    /// An object type that HLS players are not required to decode.
     #[error("audio object type {0} is not AAC-LC, HE-AAC or HE-AACv2")]
     ObjectType(u32),
     /// A reserved frequency index, or a rate outside 7 350 to 96 000 Hz.
     #[error("unsupported AAC sampling rate")]
     Rate,
-    /// A channel configuration this system does not carry.
+    /// A channel configuration that is not one of mono to 7.1.
     #[error("unsupported AAC channel configuration {0}")]
     Channels(u32),
-    /// 960-sample frames, which no HLS player is required to decode.
+    /// Frames of 960 samples, which no HLS player is required to decode.
     #[error("AAC with 960-sample frames is not supported")]
     ShortFrames,
 }
 
-/// An AudioSpecificConfig is a few bytes; with a program config element it stays far below this.
+/// Largest AudioSpecificConfig that is read; one with a program config element stays far below this.
 pub const MAX_ASC_BYTES: usize = 512;
 
 /// Sampling frequencies by index (ISO/IEC 14496-3 table 1.18).
 const RATES: [u32; 13] =
     [96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000, 7_350];
 
+/// Samples of each channel in an access unit (ISO/IEC 14496-3 §4.5.2.1.1), at the rate of the AAC-LC core.
+pub const FRAME_SAMPLES: u32 = 1024;
+
 const AOT_LC: u32 = 2;
 const AOT_SBR: u32 = 5;
 const AOT_PS: u32 = 29;
 
-/// The parts of an AudioSpecificConfig (ISO/IEC 14496-3 §1.6.2.1) that matter here.
+/// The fields of an AudioSpecificConfig (ISO/IEC 14496-3 §1.6.2.1) that matter here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AudioSpecificConfig {
-    /// Audio object type as signalled: 2 (LC), 5 (SBR), 29 (PS).
+    /// Audio object type as signalled: 2 (AAC-LC), 5 (SBR, HE-AAC) or 29 (PS, HE-AACv2).
     pub object_type: u32,
-    /// The core's sampling rate in Hz: 1024 samples of this rate make a frame.
+    /// Sampling rate of the core in Hz: [`FRAME_SAMPLES`] of this rate make a frame.
     pub rate: u32,
-    /// Channels.
+    /// Channels, 1 to 6 or 8.
     pub channels: u8,
 }
 
 impl AudioSpecificConfig {
-    /// Reads a config.
+    /// Reads a configuration.
     pub fn parse(data: &[u8]) -> Result<Self, AacError> {
         if data.len() > MAX_ASC_BYTES {
             return Err(AacError::TooLong(data.len()));
@@ -80,7 +83,8 @@ impl AudioSpecificConfig {
         Ok(Self { object_type, rate, channels })
     }
 
-    /// The bytes of an AAC-LC config; the rate must be one of the table's and channels 1..=6 or 8.
+    /// Returns the bytes of an AAC-LC configuration. The rate must have an index (7 350 to 96 000 Hz), and there must be 1 to
+    /// 6 or 8 channels.
     pub fn aac_lc(rate: u32, channels: u8) -> Result<Bytes, AacError> {
         let index = RATES.iter().position(|known| *known == rate).ok_or(AacError::Rate)? as u16;
         let config = match channels {
@@ -92,8 +96,8 @@ impl AudioSpecificConfig {
         Ok(Bytes::copy_from_slice(&word.to_be_bytes()))
     }
 
-    /// RFC 6381 codec string: `mp4a.40.` and the object type.
-    pub fn codec(&self) -> String {
+    /// Returns the RFC 6381 codec string: `mp4a.40.` and the object type.
+    pub fn codecs(&self) -> String {
         format!("mp4a.40.{}", self.object_type)
     }
 }
@@ -113,7 +117,7 @@ fn rate(bits: &mut BitReader<'_>) -> Result<u32, AacError> {
     if (7_350..=96_000).contains(&rate) { Ok(rate) } else { Err(AacError::Rate) }
 }
 
-/// One AAC-LC frame of digital silence, for mono and stereo; other layouts have none here.
+/// Returns an AAC-LC frame of digital silence for mono and stereo; `None` for other layouts.
 pub fn silent_frame(channels: u8) -> Option<Bytes> {
     // A single-channel (or channel-pair) element whose scale factor bands are all zero, then the end element.
     const MONO: [u8; 4] = [0x00, 0xc8, 0x00, 0x07];
@@ -132,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_what_encoders_send() {
+    fn configuration_of_usual_encoders_is_read() {
         let cases: [(&[u8], u32, u8, &str); 4] = [
             (&[0x11, 0x90], 48_000, 2, "mp4a.40.2"),
             (&[0x12, 0x10, 0x56, 0xe5, 0x00], 44_100, 2, "mp4a.40.2"), // ffmpeg adds the SBR sync extension
@@ -142,7 +146,7 @@ mod tests {
         for (asc, rate, channels, codec) in cases {
             let parsed = AudioSpecificConfig::parse(asc).unwrap();
             assert_eq!(
-                (parsed.rate, parsed.channels, parsed.codec().as_str()),
+                (parsed.rate, parsed.channels, parsed.codecs().as_str()),
                 (rate, channels, codec),
                 "{asc:02x?}"
             );
@@ -150,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_it_cannot_carry() {
+    fn configuration_of_other_aac_is_refused() {
         assert_eq!(AudioSpecificConfig::parse(&[]), Err(AacError::Truncated));
         assert_eq!(AudioSpecificConfig::parse(&[0x09, 0x90]), Err(AacError::ObjectType(1)));
         assert_eq!(AudioSpecificConfig::parse(&[0x16, 0x90]), Err(AacError::Rate));
@@ -160,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn builds_what_it_reads() {
+    fn configuration_that_is_built_is_read_back() {
         for rate in RATES {
             for channels in [1, 2, 3, 4, 5, 6, 8] {
                 let asc = AudioSpecificConfig::aac_lc(rate, channels).unwrap();
@@ -174,7 +178,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn never_panics(data in prop::collection::vec(any::<u8>(), 0..64)) {
+        fn garbage_never_panics(data in prop::collection::vec(any::<u8>(), 0..64)) {
             let _ = AudioSpecificConfig::parse(&data);
         }
     }

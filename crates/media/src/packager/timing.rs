@@ -1,17 +1,23 @@
-//! How long parts are: measured once, frozen, handed over.
+//! The duration of parts: measured once, then the same for every worker.
 
-use crate::frame::{AAC_FRAME_SAMPLES, VideoConfig};
+use std::ops::RangeInclusive;
 
-/// Aimed part duration in 90 kHz ticks (1/3 s): a low latency at a bearable rate of requests.
-pub const PART_AIM: u32 = 30_000;
-/// Longest aim, for audio of low rates whose frames are long. 90 kHz ticks (1 s).
-const PART_AIM_MAX: u32 = 90_000;
-/// A part may miss its end by one audio frame and must reach 85 % of PART-TARGET, which is one audio frame longer:
-/// `(aim − a) ≥ 0.85 (aim + a)` holds from `aim = 12.34 a` on.
-const AUDIO_FRAMES_PER_PART: u32 = 13;
-/// Without audio an AAC frame of 44.1 kHz is allowed for: audio may come later. 90 kHz ticks.
-const DEFAULT_AUDIO_FRAME: u32 = 2_090;
-/// Frame rates that sources have; a measured one within [`RATE_TOLERANCE`] is taken for it.
+use crate::frame::{AudioConfig, VideoConfig};
+use crate::time::Timescale;
+
+/// Part durations that a stream may ask for, in milliseconds. Below, requests cost more than the latency gains; above, the
+/// latency is that of whole segments.
+pub const PART_MS: RangeInclusive<u32> = 200..=1_000;
+/// Longest frame time, and longest part of audio of low rates. 90 kHz ticks (1 s).
+const MAX_FRAME_TICKS: u32 = 90_000;
+/// Fewest audio frames in a part. Audio parts end at the first frame boundary at or after the end of the video part, so
+/// their number of frames varies by one, and PART-TARGET is the longer one. A part must reach 85 % of PART-TARGET (RFC
+/// 8216bis §4.4.4.9): 6 of 7 frames do, 5 of 6 do not.
+const MIN_AUDIO_FRAMES: u64 = 6;
+/// Audio that is allowed for in a stream without any, because it may come later: AAC at these rates.
+const USUAL_AUDIO: [AudioFrames; 2] =
+    [AudioFrames { samples: 1_024, rate: 44_100 }, AudioFrames { samples: 1_024, rate: 48_000 }];
+/// Frame rates of usual sources. A measured one within [`RATE_TOLERANCE`] is taken for it.
 const RATES: [(u32, u32); 14] = [
     (30, 1),
     (60, 1),
@@ -28,13 +34,15 @@ const RATES: [(u32, u32); 14] = [
     (48, 1),
     (5, 1),
 ];
-/// Relative error of a measured frame time: a millisecond in a third of a second, and a little more.
-const RATE_TOLERANCE: f64 = 0.006;
+/// Largest relative error of a measured frame time: the shortest part (200 ms) has five frame times of 25 to 30 pictures
+/// per second, 167 ms, in which two timestamps are off by a millisecond each. Usual rates are 4 % apart.
+const RATE_TOLERANCE: f64 = 0.012;
 
-/// Everything about parts that a replacement must share. PART-TARGET never changes while a stream lives.
+/// The timing of parts, which every worker of a stream must share. PART-TARGET never changes while a stream lives,
+/// because players give up if it does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PartTiming {
-    /// The video init version the frame time belongs to; `None`: measured without video.
+    /// The video init version that the frame time was measured with; `None` if there was no video.
     pub init_version: Option<u32>,
     /// Nominal frame time in 90 kHz ticks.
     pub frame_ticks: u32,
@@ -44,50 +52,119 @@ pub struct PartTiming {
     pub part_target: u32,
 }
 
+/// The length that parts must have, in 90 kHz ticks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PartLength {
+    /// About as long as the stream's setting asks for; PART-TARGET follows.
+    About(u32),
+    /// No longer than this PART-TARGET, which stays.
+    Target(u32),
+}
+
+impl PartLength {
+    /// Returns the length that a stream's setting asks for, the limits of [`PART_MS`] applied.
+    pub(super) fn of_setting(part_ms: u32) -> Self {
+        Self::About(part_ms.clamp(*PART_MS.start(), *PART_MS.end()) * 90)
+    }
+
+    /// Returns its figure in 90 kHz ticks.
+    pub(super) const fn ticks(self) -> u32 {
+        match self {
+            Self::About(ticks) | Self::Target(ticks) => ticks,
+        }
+    }
+}
+
 impl PartTiming {
-    /// Nominal duration of a part in 90 kHz ticks.
+    /// Returns the nominal duration of a part in 90 kHz ticks.
     pub const fn part_ticks(&self) -> i64 {
         self.frame_ticks as i64 * self.frames as i64
     }
 
-    /// `pictures`: decoding times of the first part, or what there is of it.
+    /// Measures the frame time and settles the length of parts. `pictures` are the decoding times of the first part, or
+    /// of what there is of it, and `init_version` and `video` belong to them; without video, frames are those of the
+    /// audio.
     pub(super) fn measure(
         init_version: Option<u32>,
         pictures: &[i64],
         video: Option<&VideoConfig>,
-        audio_frame: Option<u32>,
-        target: Option<u32>,
+        audio: Option<&AudioConfig>,
+        length: PartLength,
     ) -> Self {
-        let allowance = audio_frame.unwrap_or(DEFAULT_AUDIO_FRAME).max(1);
+        let tracks = match audio {
+            Some(audio) => vec![AudioFrames { samples: audio.frame_samples, rate: audio.rate }],
+            None => USUAL_AUDIO.to_vec(),
+        };
         let frame_ticks = match init_version {
             Some(_) => frame_ticks(pictures, video.and_then(|video| video.frame_rate)),
-            None => allowance,
+            // Rounded down, so that a whole number of frames does not fall short of the part.
+            None => {
+                tracks[0].span(1).min(u64::from(MAX_FRAME_TICKS)) as u32 - u32::from(!tracks[0].is_exact())
+            }
         };
-        // A frozen target leaves room for the same allowance; a frame that does not fit is a part on its own.
-        let room = target.map(|target| target.saturating_sub(allowance).max(1));
-        let frames = if let Some(room) = room {
-            (room / frame_ticks).max(1)
-        } else {
-            let aim = PART_AIM.max(AUDIO_FRAMES_PER_PART * allowance).min(PART_AIM_MAX);
-            ((aim + frame_ticks / 2) / frame_ticks).max(1)
+        let longest = |frames: u32| {
+            let video = u64::from(frames) * u64::from(frame_ticks);
+            tracks.iter().map(|audio| audio.longest_part(video)).max().unwrap_or(0).max(video)
         };
-        let part_target = target.unwrap_or(frames * frame_ticks + allowance);
+        let (frames, part_target) = match length {
+            PartLength::About(aim) => {
+                let audio = tracks.iter().map(|audio| audio.span(MIN_AUDIO_FRAMES)).max().unwrap_or(0);
+                let fewest = audio.min(u64::from(MAX_FRAME_TICKS)).div_ceil(u64::from(frame_ticks)) as u32;
+                let frames = ((aim + frame_ticks / 2) / frame_ticks).max(fewest).max(1);
+                (frames, longest(frames) as u32)
+            }
+            PartLength::Target(target) => {
+                // A frame that does not fit is a part of its own.
+                let fitting =
+                    (1..=target / frame_ticks).rfind(|frames| longest(*frames) <= u64::from(target));
+                (fitting.unwrap_or(1), target)
+            }
+        };
         Self { init_version, frame_ticks, frames, part_target }
     }
 }
 
-/// True when the pictures so far, the last one's own time included, make a part.
-pub(super) fn spans_a_part(pictures: &[i64]) -> bool {
-    let [first, .., last] = pictures else { return false };
-    let mean = (last - first) / (pictures.len() as i64 - 1);
-    last - first + mean + mean / 2 >= i64::from(PART_AIM)
+/// The frames of an audio track.
+#[derive(Debug, Clone, Copy)]
+struct AudioFrames {
+    samples: u32,
+    rate: u32,
 }
 
-/// The frame time: what the SPS says when the pictures agree, else a usual rate near the measured one, else that.
+impl AudioFrames {
+    /// Returns the duration of `count` frames in 90 kHz ticks, rounded up.
+    fn span(self, count: u64) -> u64 {
+        let video = u64::from(Timescale::VIDEO.ticks_per_second());
+        (count * u64::from(self.samples) * video).div_ceil(u64::from(self.rate.max(1)))
+    }
+
+    /// True if a frame is a whole number of 90 kHz ticks.
+    fn is_exact(self) -> bool {
+        (u64::from(self.samples) * u64::from(Timescale::VIDEO.ticks_per_second()))
+            .is_multiple_of(u64::from(self.rate.max(1)))
+    }
+
+    /// Returns the duration of the longest audio part beside video parts of `video` ticks, in 90 kHz ticks rounded up: as
+    /// many frames as reach from one end of a video part to the next.
+    fn longest_part(self, video: u64) -> u64 {
+        let ticks = u64::from(self.samples) * u64::from(Timescale::VIDEO.ticks_per_second());
+        self.span((video * u64::from(self.rate)).div_ceil(ticks.max(1)))
+    }
+}
+
+/// True if the pictures so far span a part of `length` ticks, the last one's own frame time included.
+pub(super) fn spans_a_part(pictures: &[i64], length: u32) -> bool {
+    let [first, .., last] = pictures else { return false };
+    let mean = (last - first) / (pictures.len() as i64 - 1);
+    last - first + mean + mean / 2 >= i64::from(length)
+}
+
+/// Returns the frame time in 90 kHz ticks: the declared one if the pictures agree, else that of a usual rate near the
+/// measured one, else the measured one.
 fn frame_ticks(pictures: &[i64], declared: Option<(u32, u32)>) -> u32 {
     let ticks = |(rate, scale): (u32, u32)| 90_000.0 * f64::from(scale) / f64::from(rate.max(1));
-    let round = |ticks: f64| (ticks.round() as u32).clamp(90, PART_AIM_MAX);
-    let Some(measured) = median_step(pictures) else {
+    let round = |ticks: f64| (ticks.round() as u32).clamp(90, MAX_FRAME_TICKS);
+    let Some(measured) = mean_step(pictures) else {
         return round(declared.map_or(3_000.0, ticks));
     };
     declared
@@ -98,18 +175,13 @@ fn frame_ticks(pictures: &[i64], declared: Option<(u32, u32)>) -> u32 {
         .map_or_else(|| round(measured), round)
 }
 
-/// The mean step, after steps far from the median (lost pictures, pauses) are left out.
-fn median_step(pictures: &[i64]) -> Option<f64> {
+/// Returns the mean step between pictures. Steps far from the median (lost pictures, pauses) do not count.
+fn mean_step(pictures: &[i64]) -> Option<f64> {
     let mut steps: Vec<i64> = pictures.windows(2).map(|pair| pair[1] - pair[0]).collect();
     steps.sort_unstable();
     let median = *steps.get(steps.len() / 2)?;
     let near: Vec<i64> = steps.into_iter().filter(|step| (step - median).abs() * 2 <= median).collect();
     Some(near.iter().sum::<i64>() as f64 / near.len().max(1) as f64)
-}
-
-/// Duration of an AAC frame in 90 kHz ticks, rounded up so that PART-TARGET holds it.
-pub(super) const fn audio_frame_ticks(rate: u32) -> u32 {
-    (AAC_FRAME_SAMPLES * 90_000).div_ceil(if rate == 0 { 1 } else { rate })
 }
 
 #[cfg(test)]
@@ -120,19 +192,27 @@ mod tests {
         (0..count).map(|n| (n as f64 * 1000.0 / rate).round() as i64 * 90).collect()
     }
 
+    fn aac(rate: u32) -> AudioConfig {
+        AudioConfig::aac_lc(rate, 2).unwrap()
+    }
+
+    fn measure(rate: f64, audio: u32, length: PartLength) -> PartTiming {
+        PartTiming::measure(Some(0), &millis(rate, 21), None, Some(&aac(audio)), length)
+    }
+
     #[test]
-    fn finds_the_rate_behind_millisecond_timestamps() {
-        for (rate, ticks, frames) in [
-            (30.0, 3000, 10),
-            (25.0, 3600, 8),
-            (60.0, 1500, 20),
-            (24.0, 3750, 8),
-            (50.0, 1800, 17),
-            (15.0, 6000, 5),
+    fn timing_finds_the_rate_behind_millisecond_timestamps() {
+        for (rate, ticks, frames, audio_frames) in [
+            (30.0, 3000, 10, 16),
+            (25.0, 3600, 8, 15),
+            (60.0, 1500, 20, 16),
+            (24.0, 3750, 8, 16),
+            (50.0, 1800, 17, 16),
+            (15.0, 6000, 5, 16),
         ] {
-            let params = PartTiming::measure(Some(0), &millis(rate, 21), None, Some(1920), None);
-            assert_eq!((params.frame_ticks, params.frames), (ticks, frames), "{rate} fps");
-            assert_eq!(params.part_target, ticks * frames + 1920);
+            let timing = measure(rate, 48_000, PartLength::of_setting(333));
+            assert_eq!((timing.frame_ticks, timing.frames), (ticks, frames), "{rate} fps");
+            assert_eq!(timing.part_target, (ticks * frames).max(audio_frames * 1920));
         }
         assert_eq!(frame_ticks(&millis(29.97, 11), Some((30_000, 1001))), 3003);
         assert_eq!(frame_ticks(&millis(30.0, 11), Some((60, 1))), 3000, "the SPS may count fields");
@@ -143,20 +223,72 @@ mod tests {
     }
 
     #[test]
-    fn a_frozen_target_is_kept_at_another_rate() {
-        let first = PartTiming::measure(Some(0), &millis(30.0, 10), None, Some(1920), None);
-        for rate in [10.0, 24.0, 25.0, 50.0, 60.0] {
-            let next =
-                PartTiming::measure(Some(1), &millis(rate, 20), None, Some(1920), Some(first.part_target));
-            assert_eq!(next.part_target, first.part_target);
-            assert!(next.part_ticks() + 1920 <= i64::from(next.part_target));
+    fn timing_measured_on_the_shortest_part_finds_every_usual_rate() {
+        for (rate, scale) in RATES {
+            let per_second = f64::from(rate) / f64::from(scale);
+            for start in 0..40 {
+                // Milliseconds that round differently with every start.
+                let times =
+                    (0..).map(|n| (f64::from(start) / 40.0 + f64::from(n) * 1000.0 / per_second).round());
+                let mut pictures = Vec::new();
+                for time in times {
+                    pictures.push(time as i64 * 90);
+                    if spans_a_part(&pictures, 18_000) {
+                        break;
+                    }
+                }
+                let found = f64::from(frame_ticks(&pictures, None));
+                let exact = 90_000.0 / per_second;
+                assert!((found - exact).abs() <= exact * 0.002, "{per_second}: {found} for {exact}");
+            }
         }
     }
 
     #[test]
-    fn slow_audio_gets_longer_parts() {
-        let params = PartTiming::measure(None, &[], None, Some(audio_frame_ticks(22_050)), None);
-        let (part, frame) = (params.part_ticks() as f64, f64::from(audio_frame_ticks(22_050)));
-        assert!(part - frame >= 0.85 * f64::from(params.part_target));
+    fn parts_heed_the_setting_within_its_limits() {
+        let frames = |part_ms| measure(30.0, 48_000, PartLength::of_setting(part_ms)).frames;
+        assert_eq!([200, 333, 500, 1_000].map(frames), [6, 10, 15, 30]);
+        assert_eq!([0, 199, 1_001, u32::MAX].map(frames), [6, 6, 30, 30]);
+    }
+
+    #[test]
+    fn audio_parts_reach_85_percent_of_part_target_at_every_rate() {
+        for part_ms in [200, 250, 333, 500, 1_000] {
+            for audio in [96_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 11_025, 8_000, 7_350] {
+                for rate in [5.0, 15.0, 24.0, 25.0, 29.97, 30.0, 50.0, 60.0] {
+                    let timing = measure(rate, audio, PartLength::of_setting(part_ms));
+                    let frame = 1_024.0 * 90_000.0 / f64::from(audio);
+                    let (part, target) = (timing.part_ticks() as f64, f64::from(timing.part_target));
+                    // One frame less than the most, unless every part has the same number.
+                    let most = (part / frame).ceil();
+                    let fewest = if (part / frame).fract() == 0.0 { most } else { most - 1.0 };
+                    assert!(most * frame <= target && part <= target, "{part_ms} {audio} {rate}");
+                    assert!(fewest * frame >= 0.85 * target, "{part_ms} {audio} {rate}: {timing:?}");
+                    assert!(part >= 0.85 * target, "{part_ms} {audio} {rate}: {timing:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn frozen_target_is_kept_at_another_frame_rate() {
+        let first = measure(30.0, 48_000, PartLength::of_setting(200));
+        for rate in [10.0, 24.0, 25.0, 50.0, 60.0] {
+            let next = measure(rate, 48_000, PartLength::Target(first.part_target));
+            assert_eq!(next.part_target, first.part_target);
+            let part = next.part_ticks() as u64;
+            let audio = AudioFrames { samples: 1_024, rate: 48_000 }.longest_part(part);
+            assert!(part.max(audio) <= u64::from(next.part_target));
+        }
+    }
+
+    #[test]
+    fn audio_alone_has_parts_of_equal_length() {
+        for rate in [48_000, 44_100, 22_050] {
+            let timing = PartTiming::measure(None, &[], None, Some(&aac(rate)), PartLength::of_setting(200));
+            let frames = AudioFrames { samples: 1_024, rate }.span(u64::from(timing.frames));
+            assert_eq!(u64::from(timing.part_target), frames, "{rate}");
+            assert!(timing.frames >= 6);
+        }
     }
 }

@@ -1,239 +1,240 @@
-//! One track's segments and parts.
+//! The segments and parts of one track.
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
-
-use super::timing::audio_frame_ticks;
-use super::{Boundary, Output, Part, PartTiming, SegmentEnd, SegmentStart};
-use crate::container::cmaf::{Sample, fragment_header};
-use crate::frame::{AAC_FRAME_SAMPLES, MediaFrame, SegmentTag, TrackConfig, TrackKind, VideoConfig};
+use super::open_part::{IncomingSample, OpenPart};
+use super::output::{Output, Part, SegmentEnd, SegmentStart};
+use super::timing::PartTiming;
+use crate::frame::{AudioConfig, MediaFrame, SegmentTag, TrackConfig, TrackKind, VideoConfig};
 use crate::time::Timescale;
-use millrace_buf::ByteChain;
 
-/// Init versions remembered: the newest and the one still in use, and room for a hurried publisher.
+/// Init versions that a track remembers: the newest, the one still in use, and room for a publisher that changes often.
 const MAX_VERSIONS: usize = 8;
 
+/// The start of a segment over both tracks, as ingest decided it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Boundary {
+    pub(super) msn: u64,
+    /// The time of the boundary frame in 90 kHz ticks.
+    pub(super) start: i64,
+    pub(super) discontinuity: bool,
+}
+
+/// One track of the packager.
 #[derive(Debug)]
 pub(super) struct Track {
     kind: TrackKind,
-    inits: VecDeque<(u32, Timescale, TrackConfig)>,
+    /// The newest init versions, oldest first.
+    inits: VecDeque<(u32, TrackConfig)>,
     /// The segment to be closed next; `None` before the first boundary.
     next: Option<u64>,
-    open: Option<Segment>,
+    open: Option<OpenSegment>,
     part: OpenPart,
 }
 
+/// The segment that parts are being added to.
 #[derive(Debug)]
-struct Segment {
+struct OpenSegment {
     head: SegmentStart,
+    /// End of its last part.
     end: i64,
     parts: u32,
     bytes: u64,
 }
 
-/// The part being collected; its two tables are used again for the next one.
-#[derive(Debug, Default)]
-struct OpenPart {
-    start: i64,
-    /// Decoding time of the last sample, and its end as it is predicted.
-    last: i64,
-    end: i64,
-    samples: Vec<Sample>,
-    data: Vec<Bytes>,
-}
-
-/// One sample on its way into a part.
-struct Incoming {
-    dts: i64,
-    /// Presentation time, exact.
-    pts: i64,
-    duration: u32,
-    sync: bool,
-    data: ByteChain,
-}
-
 impl Track {
-    pub(super) const fn new(kind: TrackKind, next: Option<u64>) -> Self {
-        let part = OpenPart { start: 0, last: 0, end: 0, samples: Vec::new(), data: Vec::new() };
-        Self { kind, inits: VecDeque::new(), next, open: None, part }
+    /// Creates a track whose first segment is `next`, or that of the first boundary.
+    pub(super) fn new(kind: TrackKind, next: Option<u64>) -> Self {
+        Self { kind, inits: VecDeque::new(), next, open: None, part: OpenPart::default() }
     }
 
-    /// False when this version is known.
-    pub(super) fn add_init(&mut self, version: u32, timescale: Timescale, config: &TrackConfig) -> bool {
+    /// Adds an init version; false if it is known.
+    pub(super) fn add_init(&mut self, version: u32, config: &TrackConfig) -> bool {
         if self.inits.iter().any(|(known, ..)| *known == version) {
             return false;
         }
         if self.inits.len() == MAX_VERSIONS {
             self.inits.pop_front();
         }
-        self.inits.push_back((version, timescale, config.clone()));
+        self.inits.push_back((version, config.clone()));
         true
     }
 
+    /// Returns the configuration of this init version, or the newest one if it is unknown.
+    fn config(&self, version: u32) -> Option<&TrackConfig> {
+        let known = self.inits.iter().find(|(known, _)| *known == version);
+        known.or(self.inits.back()).map(|(_, config)| config)
+    }
+
+    /// Returns the video configuration of this init version.
     pub(super) fn video_config(&self, version: u32) -> Option<&VideoConfig> {
-        self.inits.iter().find_map(|(known, _, config)| match config {
+        self.inits.iter().find_map(|(known, config)| match config {
             TrackConfig::Video(video) if *known == version => Some(video),
             _ => None,
         })
     }
 
-    pub(super) fn timescale(&self) -> Timescale {
-        self.inits.back().map_or(Timescale::VIDEO, |(_, timescale, _)| *timescale)
+    /// Returns the newest audio configuration.
+    pub(super) fn audio_config(&self) -> Option<&AudioConfig> {
+        match self.inits.back() {
+            Some((_, TrackConfig::Audio(audio))) => Some(audio),
+            _ => None,
+        }
     }
 
+    /// Returns the timescale of this init version.
     pub(super) fn timescale_of(&self, version: u32) -> Timescale {
-        let known = self.inits.iter().find(|(known, ..)| *known == version);
-        known.map_or_else(|| self.timescale(), |(_, timescale, _)| *timescale)
+        self.config(version).map_or(Timescale::VIDEO, TrackConfig::timescale)
     }
 
-    pub(super) fn audio_frame_ticks(&self) -> u32 {
-        audio_frame_ticks(self.timescale().ticks_per_second())
-    }
-
+    /// Returns the segment to be closed next; `None` before the first boundary.
     pub(super) const fn next_msn(&self) -> Option<u64> {
         self.next
     }
 
+    /// Begins with segment `msn`, unless the track has begun.
     pub(super) fn begin_at(&mut self, msn: u64) {
         self.next.get_or_insert(msn);
     }
 
-    /// Where its media ends, in 90 kHz ticks, if that segment is the open one.
+    /// Returns the end of the track's media in 90 kHz ticks if segment `msn` is open.
     pub(super) fn end_of(&self, msn: u64) -> Option<i64> {
         let open = self.open.as_ref().filter(|open| open.head.msn == msn)?;
-        let end = if self.part.samples.is_empty() { open.end } else { self.part.end };
+        let end = if self.part.is_empty() { open.end } else { self.part.end() };
         Some(open.head.timescale.convert(end, Timescale::VIDEO))
     }
 
-    /// False when the unit's segment is closed already.
+    /// Takes a frame; false if its segment is closed already.
     pub(super) fn push(
         &mut self,
-        stamp: SegmentTag,
-        unit: MediaFrame,
-        params: &PartTiming,
+        tag: SegmentTag,
+        frame: MediaFrame,
+        timing: &PartTiming,
         boundaries: &VecDeque<Boundary>,
         out: &mut VecDeque<Output>,
     ) -> bool {
-        if self.next.is_none_or(|next| stamp.msn < next) {
+        if self.next.is_none_or(|next| tag.msn < next) {
             return false;
         }
-        let timescale = self.timescale_of(stamp.init_version);
-        let mut incoming = match unit {
-            MediaFrame::Video(unit) => Incoming {
-                dts: unit.dts,
-                pts: unit.pts(),
-                duration: params.frame_ticks.min(params.part_target),
-                sync: unit.keyframe,
-                data: unit.data,
-            },
-            MediaFrame::Audio(frame) => Incoming {
-                dts: frame.pts,
-                pts: frame.pts,
-                duration: AAC_FRAME_SAMPLES,
-                sync: true,
-                data: frame.data,
-            },
-        };
-        if self.open.as_ref().is_none_or(|open| open.head.msn != stamp.msn) {
+        let timescale = self.timescale_of(tag.init_version);
+        let mut sample = self.sample(tag.init_version, frame, timing);
+        if self.open.as_ref().is_none_or(|open| open.head.msn != tag.msn) {
             if self.kind == TrackKind::Video {
-                self.part.meet(
-                    incoming.dts,
-                    i64::from(params.frame_ticks / 2).max(1),
-                    limit(timescale, params),
-                );
+                let slack = i64::from(timing.frame_ticks / 2).max(1);
+                self.part.snap_last_to(sample.dts, slack, limit(timescale, timing));
             }
-            let Some(before) = stamp.msn.checked_sub(1) else { return false };
+            let Some(before) = tag.msn.checked_sub(1) else { return false };
             self.close_through(before, boundaries, None, out);
-            self.start_segment(stamp, &incoming, timescale, boundaries, out);
+            self.start_segment(tag, &sample, timescale, boundaries, out);
         }
-        self.place(&mut incoming, params);
-        self.make_room(&incoming, limit(timescale, params), out);
-        self.part.add(incoming);
-        if self.part_is_full(params, boundaries) {
+        self.snap_to_grid(&mut sample, timing);
+        self.make_room(&sample, limit(timescale, timing), out);
+        self.part.add(sample);
+        if self.part_is_full(timing, boundaries) {
             self.close_part(out);
         }
         true
     }
 
+    /// Returns the frame as a sample. The duration of a picture is predicted, that of audio is known.
+    fn sample(&self, init_version: u32, frame: MediaFrame, timing: &PartTiming) -> IncomingSample {
+        match frame {
+            MediaFrame::Video(picture) => IncomingSample {
+                dts: picture.dts,
+                pts: picture.pts(),
+                duration: timing.frame_ticks.min(timing.part_target),
+                sync: picture.keyframe,
+                data: picture.data,
+            },
+            MediaFrame::Audio(frame) => IncomingSample {
+                dts: frame.pts,
+                pts: frame.pts,
+                duration: match self.config(init_version) {
+                    Some(TrackConfig::Audio(audio)) => audio.samples_of(&frame.data),
+                    _ => 1,
+                },
+                sync: true,
+                data: frame.data,
+            },
+        }
+    }
+
     fn start_segment(
         &mut self,
-        stamp: SegmentTag,
-        first: &Incoming,
+        tag: SegmentTag,
+        first: &IncomingSample,
         timescale: Timescale,
         boundaries: &VecDeque<Boundary>,
         out: &mut VecDeque<Output>,
     ) {
         let discontinuity =
-            boundaries.iter().any(|boundary| boundary.msn == stamp.msn && boundary.discontinuity);
+            boundaries.iter().any(|boundary| boundary.msn == tag.msn && boundary.discontinuity);
         let head = SegmentStart {
             track: self.kind,
-            msn: stamp.msn,
+            msn: tag.msn,
             start: first.dts,
             timescale,
             discontinuity,
             independent: first.sync,
-            init_version: stamp.init_version,
+            init_version: tag.init_version,
         };
-        self.next = Some(stamp.msn);
-        self.open = Some(Segment { head, end: first.dts, parts: 0, bytes: 0 });
+        self.next = Some(tag.msn);
+        self.open = Some(OpenSegment { head, end: first.dts, parts: 0, bytes: 0 });
         out.push_back(Output::SegmentStart(head));
     }
 
-    /// Puts a sample's decoding time on the grid of its segment.
-    fn place(&self, incoming: &mut Incoming, params: &PartTiming) {
-        let Some(open) = self.open.as_ref().filter(|open| open.parts > 0 || !self.part.samples.is_empty())
-        else {
+    /// Moves a sample's decoding time to the predicted one if it is within half a frame of it.
+    fn snap_to_grid(&self, sample: &mut IncomingSample, timing: &PartTiming) {
+        let Some(open) = self.open.as_ref().filter(|open| open.parts > 0 || !self.part.is_empty()) else {
             return; // the first sample of a segment is exact
         };
-        let (predicted, earliest) = if self.part.samples.is_empty() {
-            (open.end, open.end)
-        } else {
-            (self.part.end, self.part.last + 1)
-        };
+        let (predicted, earliest) =
+            if self.part.is_empty() { (open.end, open.end) } else { (self.part.end(), self.part.last() + 1) };
         let slack = match self.kind {
-            TrackKind::Video => i64::from(params.frame_ticks) / 2,
+            TrackKind::Video => i64::from(timing.frame_ticks) / 2,
             TrackKind::Audio => 0,
         };
-        let error = incoming.dts - predicted;
-        let exact = incoming.dts;
-        incoming.dts = if error.abs() <= slack { predicted } else { exact.max(earliest) };
-        let lead = incoming.dts - exact;
+        let error = sample.dts - predicted;
+        let exact = sample.dts;
+        sample.dts = if error.abs() <= slack { predicted } else { exact.max(earliest) };
+        let lead = sample.dts - exact;
         if lead > slack {
-            // Pictures come faster than predicted: a shorter one, or the segment would run ahead without end.
-            incoming.duration = u32::try_from(i64::from(incoming.duration) - lead).unwrap_or(0).max(1);
+            // Pictures come faster than predicted. Without a shorter duration the segment would run ahead further and further.
+            sample.duration = u32::try_from(i64::from(sample.duration) - lead).unwrap_or(0).max(1);
         }
     }
 
-    /// Closes the part when the sample would make it longer than PART-TARGET.
-    fn make_room(&mut self, incoming: &Incoming, limit: i64, out: &mut VecDeque<Output>) {
-        if self.part.samples.is_empty() {
+    /// Closes the part if the sample would make it longer than PART-TARGET.
+    fn make_room(&mut self, sample: &IncomingSample, limit: i64, out: &mut VecDeque<Output>) {
+        if self.part.is_empty() {
             return;
         }
-        if incoming.dts + i64::from(incoming.duration) - self.part.start > limit {
+        if sample.dts + i64::from(sample.duration) - self.part.start() > limit {
             if self.kind == TrackKind::Video {
-                self.part.meet(incoming.dts, i64::MAX, limit);
+                self.part.snap_last_to(sample.dts, i64::MAX, limit);
             }
             self.close_part(out);
         } else {
-            self.part.end_at(incoming.dts);
+            self.part.end_last_at(sample.dts);
         }
     }
 
-    fn part_is_full(&self, params: &PartTiming, boundaries: &VecDeque<Boundary>) -> bool {
+    /// True if the part ends with its last sample: a video part after its number of frames, an audio part at or after the
+    /// end of the video part beside it.
+    fn part_is_full(&self, timing: &PartTiming, boundaries: &VecDeque<Boundary>) -> bool {
         match (self.kind, &self.open) {
             (TrackKind::Video, _) => {
-                let half = i64::from(params.frame_ticks) / 2;
-                self.part.end - self.part.start > params.part_ticks() - half.max(1)
+                let half = i64::from(timing.frame_ticks) / 2;
+                self.part.end() - self.part.start() > timing.part_ticks() - half.max(1)
             }
             (TrackKind::Audio, Some(open)) => {
                 // The grid of the video parts: the segment's boundary and multiples of the part's ticks.
                 let grid = boundaries.iter().find(|boundary| boundary.msn == open.head.msn);
-                let start = open.head.timescale.convert(self.part.start, Timescale::VIDEO);
+                let start = open.head.timescale.convert(self.part.start(), Timescale::VIDEO);
                 let origin = grid.map_or(start, |boundary| boundary.start);
-                let cell = ((start - origin).div_euclid(params.part_ticks()) + 1).max(1);
-                let end = origin + cell * params.part_ticks();
-                !open.head.timescale.is_before(self.part.end, Timescale::VIDEO, end)
+                let cell = ((start - origin).div_euclid(timing.part_ticks()) + 1).max(1);
+                let end = origin + cell * timing.part_ticks();
+                !open.head.timescale.is_before(self.part.end(), Timescale::VIDEO, end)
             }
             (TrackKind::Audio, None) => false,
         }
@@ -241,33 +242,26 @@ impl Track {
 
     fn close_part(&mut self, out: &mut VecDeque<Output>) {
         let Some(open) = &mut self.open else { return };
-        let Some(first) = self.part.samples.first() else { return };
-        let independent = first.sync;
-        let header =
-            fragment_header(sequence(open.head.msn, open.parts), self.part.start, &self.part.samples);
-        let mut body = ByteChain::with_capacity(1 + self.part.data.len());
-        body.push(header);
-        body.extend(self.part.data.drain(..));
+        let Some(part) = self.part.finish(sequence(open.head.msn, open.parts)) else { return };
         let part = Part {
             track: self.kind,
             msn: open.head.msn,
             part: open.parts,
-            independent,
-            start: self.part.start,
-            duration: (self.part.end - self.part.start) as u32,
+            independent: part.independent,
+            start: part.start,
+            duration: (part.end - part.start) as u32,
             timescale: open.head.timescale,
-            samples: self.part.samples.len() as u32,
-            body,
+            samples: part.samples,
+            body: part.body,
         };
         open.parts += 1;
         open.bytes += part.body.len() as u64;
-        open.end = self.part.end;
-        self.part.samples.clear();
+        open.end = part.start + i64::from(part.duration);
         out.push_back(Output::Part(part));
     }
 
-    /// Closes every segment up to and including `msn`; those without media are gaps, which end at `end` when no later
-    /// boundary is known.
+    /// Closes every segment up to and including `msn`. Those without media are gaps, which end at the next boundary, or at
+    /// `end` if there is none.
     pub(super) fn close_through(
         &mut self,
         msn: u64,
@@ -293,11 +287,12 @@ impl Track {
         }
     }
 
+    /// Returns segment `msn` as a gap; `None` if its boundary is not known.
     fn gap(&self, msn: u64, boundaries: &VecDeque<Boundary>, end: Option<i64>) -> Option<SegmentEnd> {
         let boundary = boundaries.iter().find(|boundary| boundary.msn == msn)?;
         let end = boundaries.iter().find(|later| later.msn == msn + 1).map(|later| later.start).or(end);
-        let (init_version, timescale) =
-            self.inits.back().map_or((0, Timescale::VIDEO), |init| (init.0, init.1));
+        let newest = self.inits.back().map(|(version, config)| (*version, config.timescale()));
+        let (init_version, timescale) = newest.unwrap_or((0, Timescale::VIDEO));
         let duration = end.map_or(0, |end| (end - boundary.start).max(0));
         let head = SegmentStart {
             track: self.kind,
@@ -312,57 +307,25 @@ impl Track {
         Some(SegmentEnd { head, parts: 0, duration, bytes: 0, gap: true })
     }
 
-    /// Audio that reaches the next boundary has its segment complete; no need to wait for the next frame.
+    /// Closes the open segment if its media reach the next boundary, without waiting for the next frame.
     pub(super) fn close_if_reached(&mut self, boundaries: &VecDeque<Boundary>, out: &mut VecDeque<Output>) {
         let Some(open) = &self.open else { return };
         let (msn, timescale) = (open.head.msn, open.head.timescale);
         let Some(next) = boundaries.iter().find(|boundary| boundary.msn == msn + 1) else { return };
-        let end = if self.part.samples.is_empty() { open.end } else { self.part.end };
+        let end = if self.part.is_empty() { open.end } else { self.part.end() };
         if !timescale.is_before(end, Timescale::VIDEO, next.start) {
             self.close_through(msn, boundaries, None, out);
         }
     }
 }
 
-impl OpenPart {
-    /// Appends a sample.
-    fn add(&mut self, incoming: Incoming) {
-        if self.samples.is_empty() {
-            self.start = incoming.dts;
-        }
-        self.last = incoming.dts;
-        self.end = incoming.dts + i64::from(incoming.duration);
-        self.samples.push(Sample {
-            duration: incoming.duration,
-            size: incoming.data.len() as u32,
-            cts: (incoming.pts - incoming.dts) as i32,
-            sync: incoming.sync,
-        });
-        self.data.extend(incoming.data);
-    }
-
-    /// The last sample lasts until `end`.
-    fn end_at(&mut self, end: i64) {
-        let Some(last) = self.samples.last_mut() else { return };
-        self.end = end.max(self.last + 1);
-        last.duration = (self.end - self.last) as u32;
-    }
-
-    /// The last sample lasts until `next` when that is within `slack` of the prediction and within the limit; a later
-    /// `next` leaves a hole.
-    fn meet(&mut self, next: i64, slack: i64, limit: i64) {
-        if !self.samples.is_empty() && next > self.last && next - self.end <= slack {
-            self.end_at(next.min(self.start + limit));
-        }
-    }
+/// Returns PART-TARGET in the track's timescale, rounded down.
+fn limit(timescale: Timescale, timing: &PartTiming) -> i64 {
+    i64::from(timing.part_target) * i64::from(timescale.ticks_per_second()) / 90_000
 }
 
-/// PART-TARGET in the track's timescale, rounded down.
-fn limit(timescale: Timescale, params: &PartTiming) -> i64 {
-    i64::from(params.part_target) * i64::from(timescale.ticks_per_second()) / 90_000
-}
-
-/// `mfhd` sequence number: grows with the part within a segment and with the segments, and wraps after 16 million.
+/// Returns the `mfhd` sequence number of a part. It grows with the parts of a segment and with the segments, and wraps
+/// after 16 million segments.
 const fn sequence(msn: u64, part: u32) -> u32 {
     ((msn as u32) << 8).wrapping_add(part)
 }

@@ -1,13 +1,14 @@
-//! A made-up encoder with known bytes, and the way from its messages to packaged output.
+//! A synthetic encoder with known bytes, and the steps from its messages to packaged output.
 #![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
 use bytes::Bytes;
 use millrace_media::codec::h264::AvcConfig;
 use millrace_media::container::flv::{FlvAudio, FlvVideo};
-use millrace_media::frame::{MediaEvent, TrackKind};
+use millrace_media::frame::{AudioConfig, MediaEvent, TrackKind, VideoConfig};
 use millrace_media::packager::{Output, Packager, PartSetup};
 use millrace_media::segmenter::{Segmenter, SegmenterConfig};
-use millrace_media::timeline::{Timeline, TimelineEvent};
+use millrace_media::time::RtmpClock;
+use millrace_media::timeline::Timeline;
 
 /// x264 High 3.1, 1280x720, 30 fps, and 1920x1080 would differ in its first bytes only.
 pub const SPS: &[u8] = &[
@@ -39,7 +40,7 @@ pub fn audio_frame(number: u32) -> FlvAudio {
     FlvAudio::Raw(Bytes::from([&[0x21][..], &number.to_be_bytes()].concat()).into())
 }
 
-/// What the encoder is like.
+/// The properties of the encoder.
 #[derive(Debug, Clone)]
 pub struct Source {
     pub start_ms: u64,
@@ -49,9 +50,9 @@ pub struct Source {
     pub gop: u32,
     pub b_frames: bool,
     pub rate: Option<u32>,
-    /// Audio starts this much later.
+    /// Delay of the first audio frame.
     pub audio_from_ms: u64,
-    /// Is this message's timestamp moved, and by how much?
+    /// Milliseconds that are added to the timestamps, in turn.
     pub jitter: Vec<i64>,
 }
 
@@ -119,25 +120,40 @@ pub fn config() -> SegmenterConfig {
     SegmenterConfig { first_msn: 100, discontinuity: false, target_duration: 4 }
 }
 
-/// Timeline and segmenter.
+/// A timeline with the segmenter behind it.
 pub struct Ingest {
     pub timeline: Timeline,
     pub segmenter: Segmenter,
-    pub door_events: Vec<TimelineEvent>,
+    clock: RtmpClock,
 }
 
 impl Ingest {
     pub fn new(config: SegmenterConfig) -> Self {
-        Self { timeline: Timeline::new(), segmenter: Segmenter::new(config), door_events: Vec::new() }
+        Self { timeline: Timeline::new(), segmenter: Segmenter::new(config), clock: RtmpClock::new() }
     }
 
     pub fn push(&mut self, message: Message) -> Vec<MediaEvent> {
+        let (Message::Video(ms, _) | Message::Audio(ms, _)) = message;
+        let time = self.clock.unwrap(ms) * 90;
         match message {
-            Message::Video(ms, video) => self.timeline.push_flv_video(ms, video).unwrap(),
-            Message::Audio(ms, audio) => self.timeline.push_flv_audio(ms, audio).unwrap(),
+            Message::Video(_, FlvVideo::SequenceHeader(avcc)) => {
+                self.timeline.video_config(VideoConfig::from_avcc(avcc).unwrap());
+            }
+            Message::Video(_, FlvVideo::Nalus { cts_ms, data, .. }) => {
+                self.timeline.push_video(time, i64::from(cts_ms) * 90, data);
+            }
+            Message::Video(_, FlvVideo::EndOfSequence) => {}
+            Message::Audio(_, FlvAudio::SequenceHeader(asc)) => {
+                self.timeline.audio_config(AudioConfig::from_asc(asc).unwrap());
+            }
+            Message::Audio(_, FlvAudio::Raw(data)) => self.timeline.push_audio(time, data),
         }
+        self.drain()
+    }
+
+    /// Passes the timeline's events on; returns those of the segmenter.
+    pub fn drain(&mut self) -> Vec<MediaEvent> {
         while let Some(event) = self.timeline.poll() {
-            self.door_events.push(event.clone());
             self.segmenter.push(event);
         }
         std::iter::from_fn(|| self.segmenter.poll()).collect()
@@ -150,7 +166,10 @@ pub fn segment(messages: Vec<Message>, config: SegmenterConfig) -> (Vec<MediaEve
     (events, ingest)
 }
 
-/// Packages and drains.
+/// The default of a stream's settings.
+pub const MEASURE: PartSetup = PartSetup::Measure { part_ms: 200 };
+
+/// Packages all events and drains the packager.
 pub fn package(
     setup: PartSetup,
     events: impl IntoIterator<Item = MediaEvent>,
@@ -201,12 +220,14 @@ pub fn samples(outputs: &[Output], track: TrackKind) -> Vec<(i64, i64, bool, Byt
         .collect()
 }
 
-/// The data of every unit of a track, in order.
-pub fn unit_data(events: &[MediaEvent], track: TrackKind) -> Vec<Bytes> {
+/// The data of every frame of a track, in order.
+pub fn frame_data(events: &[MediaEvent], track: TrackKind) -> Vec<Bytes> {
     events
         .iter()
         .filter_map(|event| match event {
-            MediaEvent::Frame(unit) if unit.unit.track() == track => Some(unit.unit.data().contiguous()),
+            MediaEvent::Frame(tagged) if tagged.frame.track() == track => {
+                Some(tagged.frame.data().contiguous())
+            }
             _ => None,
         })
         .collect()

@@ -1,7 +1,5 @@
 //! RTMP media messages and metadata as source events.
 
-use std::borrow::Cow;
-
 use millrace_buf::ByteChain;
 use millrace_media::container::flv::{FlvAudio, FlvError, FlvVideo};
 use millrace_media::frame::{AudioConfig, TrackConfig, TrackKind, VideoConfig};
@@ -93,51 +91,10 @@ fn at(position: MessagePosition, fault: MediaFault) -> MediaError {
 }
 
 fn fault(error: FlvError) -> MediaFault {
-    let codec = match error {
-        FlvError::VideoCodec(id) => video_codec(id),
-        FlvError::AudioCodec(format) => audio_codec(format),
-        FlvError::EnhancedVideo(four_cc) => enhanced_codec(four_cc),
-        other => return MediaFault::malformed(other),
-    };
-    MediaFault::CodecNotAccepted(codec.into_owned())
-}
-
-/// Names a CodecID (Adobe FLV 10.1 §E.4.3.1), including HEVC and AV1 as Chinese CDNs number them.
-fn video_codec(id: u8) -> Cow<'static, str> {
-    match id {
-        2 => "Sorenson H.263".into(),
-        3 | 6 => "Screen Video".into(),
-        4 | 5 => "VP6".into(),
-        12 => "HEVC (CodecID 12)".into(),
-        13 => "AV1 (CodecID 13)".into(),
-        other => format!("with FLV CodecID {other}").into(),
-    }
-}
-
-/// Names a SoundFormat (Adobe FLV 10.1 §E.4.2.1; Enhanced RTMP for 9).
-fn audio_codec(format: u8) -> Cow<'static, str> {
-    match format {
-        0 | 3 => "PCM".into(),
-        1 => "ADPCM".into(),
-        2 | 14 => "MP3".into(),
-        4..=6 => "Nellymoser".into(),
-        7 | 8 => "G.711".into(),
-        9 => "of Enhanced RTMP audio".into(),
-        11 => "Speex".into(),
-        13 => "Opus (SoundFormat 13)".into(),
-        other => format!("with FLV SoundFormat {other}").into(),
-    }
-}
-
-/// Names a FourCC of Enhanced RTMP.
-fn enhanced_codec(four_cc: [u8; 4]) -> Cow<'static, str> {
-    match &four_cc {
-        b"hvc1" => "HEVC (hvc1)".into(),
-        b"av01" => "AV1 (av01)".into(),
-        b"vp09" => "VP9 (vp09)".into(),
-        b"vp08" => "VP8 (vp08)".into(),
-        b"avc1" => "H.264 in Enhanced RTMP (avc1)".into(),
-        other => format!("\"{}\" of Enhanced RTMP", other.escape_ascii()).into(),
+    if error.is_codec_refusal() {
+        MediaFault::CodecNotAccepted(error.to_string())
+    } else {
+        MediaFault::malformed(error)
     }
 }
 
@@ -185,7 +142,7 @@ mod tests {
             (TrackKind::Video, b"\x91av01....", "AV1"),
             (TrackKind::Video, &[0x12, 0, 0, 0, 0, 0], "Sorenson H.263"),
             (TrackKind::Audio, &[0x2f, 1, 2, 3], "MP3"),
-            (TrackKind::Audio, &[0x9f, 1, 2, 3], "Enhanced RTMP audio"),
+            (TrackKind::Audio, b"\x90Opus", "Opus"),
         ] {
             let error = match track {
                 TrackKind::Video => reader.video(0, body(bytes)).unwrap_err(),

@@ -1,12 +1,14 @@
-//! H.264: the decoder configuration record, the SPS, NAL units of access units.
+//! H.264: the decoder configuration record, the SPS, random access points.
 
 mod sps;
 
 pub use sps::Sps;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 
 use millrace_buf::ByteChain;
+
+use super::nal::nal_headers;
 
 /// Why H.264 headers were refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -15,26 +17,26 @@ pub enum H264Error {
     #[error("{0} is truncated")]
     Truncated(&'static str),
     /// Longer than [`MAX_AVCC_BYTES`].
-    #[error("AVCDecoderConfigurationRecord of {0} bytes is too long")]
+    #[error("AVCDecoderConfigurationRecord of {0} bytes is longer than {MAX_AVCC_BYTES}")]
     TooLong(usize),
-    /// Only version 1 exists.
-    #[error("AVCDecoderConfigurationRecord version {0}")]
+    /// A version other than 1, the only one that exists.
+    #[error("AVCDecoderConfigurationRecord version {0} is not 1")]
     Version(u8),
-    /// A length prefix of 3 bytes is forbidden (ISO/IEC 14496-15 §5.3.3.1.2).
-    #[error("NAL length size {0}")]
+    /// A length prefix of 3 bytes, which ISO/IEC 14496-15 §5.3.3.1.2 forbids.
+    #[error("NAL unit length prefix of {0} bytes")]
     LengthSize(u8),
-    /// No sequence parameter set: nothing can be decoded.
+    /// No sequence parameter set, so that nothing can be decoded.
     #[error("AVCDecoderConfigurationRecord without SPS")]
     NoSps,
-    /// No picture parameter set.
+    /// No picture parameter set, so that nothing can be decoded.
     #[error("AVCDecoderConfigurationRecord without PPS")]
     NoPps,
-    /// A field of the SPS is outside what H.264 allows.
+    /// A field outside the range that H.264 allows.
     #[error("SPS field {0} is out of range")]
     Range(&'static str),
 }
 
-/// 31 SPS and 255 PPS could be larger; real records are below 200 bytes.
+/// Largest record that is read. One of 31 SPS and 255 PPS could be larger; real ones are below 200 bytes.
 pub const MAX_AVCC_BYTES: usize = 64 * 1024;
 
 /// NAL unit type of an IDR slice (H.264 table 7-1).
@@ -47,20 +49,20 @@ pub const NAL_PPS: u8 = 8;
 /// An AVCDecoderConfigurationRecord (ISO/IEC 14496-15 §5.3.3.1) with its first SPS read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AvcConfig {
-    /// `profile_idc`.
+    /// The profile (`profile_idc`).
     pub profile: u8,
-    /// `constraint_set` flags.
+    /// The `constraint_set` flags in the order of the SPS.
     pub compatibility: u8,
-    /// `level_idc`.
+    /// Ten times the level (`level_idc`).
     pub level: u8,
-    /// Bytes of a NAL unit's length prefix: 1, 2 or 4.
+    /// Size of a NAL unit's length prefix in bytes: 1, 2 or 4.
     pub nal_length_size: u8,
-    /// The first sequence parameter set.
+    /// The first sequence parameter set of the record.
     pub sps: Sps,
 }
 
 impl AvcConfig {
-    /// Reads a record.
+    /// Reads a record with its first SPS.
     pub fn parse(data: &[u8]) -> Result<Self, H264Error> {
         if data.len() > MAX_AVCC_BYTES {
             return Err(H264Error::TooLong(data.len()));
@@ -94,8 +96,8 @@ impl AvcConfig {
         Ok(Self { profile, compatibility, level, nal_length_size, sps: sps.ok_or(H264Error::NoSps)? })
     }
 
-    /// RFC 6381 codec string: `avc1.PPCCLL` in lower-case hex.
-    pub fn codec(&self) -> String {
+    /// Returns the RFC 6381 codec string: `avc1.PPCCLL` in lower-case hex.
+    pub fn codecs(&self) -> String {
         format!("avc1.{:02x}{:02x}{:02x}", self.profile, self.compatibility, self.level)
     }
 
@@ -125,6 +127,7 @@ impl AvcConfig {
     }
 }
 
+/// Splits off the next parameter set, which has a length prefix of 16 bits.
 fn take_set<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let (length, tail) = rest.split_first_chunk::<2>()?;
     let length = usize::from(u16::from_be_bytes(*length));
@@ -133,32 +136,16 @@ fn take_set<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     Some(nal)
 }
 
-/// Types of the NAL units of an AVCC access unit (H.264 table 7-1), `None` for an empty one, in order. Their length
-/// prefixes must add up to exactly the access unit; what does not fit ends the walk with an error.
-pub fn nal_types(data: &ByteChain, length_size: u8) -> impl Iterator<Item = Result<Option<u8>, H264Error>> {
-    let size = usize::from(length_size.clamp(1, 4));
-    let mut rest = data.reader();
-    std::iter::from_fn(move || {
-        if !rest.has_remaining() {
-            return None;
-        }
-        let length = rest.try_get_uint(size).ok().and_then(|length| usize::try_from(length).ok());
-        let Some(length) = length.filter(|length| *length <= rest.remaining()) else {
-            rest.advance(rest.remaining());
-            return Some(Err(H264Error::Truncated("access unit")));
-        };
-        let header = rest.chunk().first().filter(|_| length > 0).map(|header| header & 0x1f);
-        rest.advance(length);
-        Some(Ok(header))
-    })
-}
-
-/// Whether an AVCC access unit holds an IDR slice; an error when its length prefixes do not add up, or it is empty.
+/// True if an access unit holds an IDR slice; an error if its length prefixes do not add up, or it is empty. The prefixes
+/// have `length_size` bytes.
 pub fn is_keyframe(data: &ByteChain, length_size: u8) -> Result<bool, H264Error> {
     if data.is_empty() {
         return Err(H264Error::Truncated("access unit"));
     }
-    nal_types(data, length_size).try_fold(false, |found, kind| Ok(found | (kind? == Some(NAL_IDR))))
+    nal_headers(data, length_size).try_fold(false, |found, header| {
+        let header = header.map_err(|_| H264Error::Truncated("access unit"))?;
+        Ok(found | header.is_some_and(|header| header & 0x1f == NAL_IDR))
+    })
 }
 
 #[cfg(test)]
@@ -175,18 +162,18 @@ mod tests {
     const PPS: &[u8] = &[0x68, 0xeb, 0xe3, 0xcb, 0x22, 0xc0];
 
     #[test]
-    fn reads_the_record_it_builds() {
+    fn record_that_is_built_is_read_back() {
         let avcc = AvcConfig::build(SPS_720P30, PPS).unwrap();
         let parsed = AvcConfig::parse(&avcc).unwrap();
         assert_eq!((parsed.sps.width, parsed.sps.height), (1280, 720));
         assert_eq!(parsed.sps.frame_rate, Some((30, 1)));
-        assert_eq!(parsed.codec(), "avc1.64001f");
+        assert_eq!(parsed.codecs(), "avc1.64001f");
         assert_eq!(parsed.nal_length_size, 4);
         assert_eq!((parsed.sps.chroma_format, parsed.sps.luma_bits, parsed.sps.chroma_bits), (1, 8, 8));
     }
 
     #[test]
-    fn refuses_broken_records() {
+    fn record_that_is_cut_or_has_another_version_is_refused() {
         let avcc = AvcConfig::build(SPS_720P30, PPS).unwrap();
         for cut in 0..avcc.len() - 4 {
             assert!(AvcConfig::parse(&avcc[..cut]).is_err(), "cut at {cut}");
@@ -200,27 +187,20 @@ mod tests {
     }
 
     #[test]
-    fn walks_nal_units() {
+    fn access_unit_with_an_idr_slice_is_a_keyframe() {
         let unit = |data: &[u8]| ByteChain::from(Bytes::copy_from_slice(data));
         let data = [0, 0, 0, 2, 0x06, 0x01, 0, 0, 0, 0, 0, 0, 0, 1, 0x65];
-        let types: Vec<_> = nal_types(&unit(&data), 4).collect();
-        assert_eq!(types, [Ok(Some(6)), Ok(None), Ok(Some(NAL_IDR))]);
         assert_eq!(is_keyframe(&unit(&data), 4), Ok(true));
         assert_eq!(is_keyframe(&unit(&data[..10]), 4), Ok(false));
         let truncated = Err(H264Error::Truncated("access unit"));
         for wrong in [&data[..14], &data[..12], &[0xff, 0xff, 0xff, 0xff, 0x65], &[]] {
             assert_eq!(is_keyframe(&unit(wrong), 4), truncated, "{wrong:?}");
         }
-        for cut in 0..data.len() {
-            let (head, tail) = data.split_at(cut);
-            let pieces: ByteChain = [head, tail].map(Bytes::copy_from_slice).into_iter().collect();
-            assert_eq!(nal_types(&pieces, 4).collect::<Vec<_>>(), types, "cut at {cut}");
-        }
     }
 
     proptest! {
         #[test]
-        fn never_panics(data in prop::collection::vec(any::<u8>(), 0..256), size in 0u8..8) {
+        fn garbage_never_panics(data in prop::collection::vec(any::<u8>(), 0..256), size in 0u8..8) {
             let _ = AvcConfig::parse(&data);
             let _ = Sps::parse(&data);
             let _ = AvcConfig::build(&data, PPS);

@@ -2,13 +2,14 @@
 
 use super::H264Error;
 use crate::bits::BitReader;
+use crate::codec::nal::unescape;
 
 /// Largest width or height accepted: level 6.2 allows 16 384.
 const MAX_SIDE: u64 = 16_384;
-/// Frame rates above this in a VUI are nonsense and ignored.
+/// Highest frame rate that is believed of a VUI; one above it is ignored.
 const MAX_FRAME_RATE: u64 = 480;
 
-/// What the SPS tells about the pictures.
+/// The fields of an SPS that describe the pictures.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sps {
     /// Width after cropping, in luma samples.
@@ -17,7 +18,7 @@ pub struct Sps {
     pub height: u32,
     /// Frames per second as a reduced fraction, when timing information is present and sane.
     pub frame_rate: Option<(u32, u32)>,
-    /// `chroma_format_idc`.
+    /// The chroma format: 0 is monochrome, 1 is 4:2:0, 2 is 4:2:2, 3 is 4:4:4 (`chroma_format_idc`).
     pub chroma_format: u32,
     /// Bits per luma sample.
     pub luma_bits: u32,
@@ -55,21 +56,6 @@ impl Sps {
             chroma_bits: format.chroma_bits,
         })
     }
-}
-
-/// Removes emulation prevention bytes (§7.4.1).
-fn unescape(data: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(data.len());
-    let mut zeros = 0;
-    for &byte in data {
-        if zeros >= 2 && byte == 3 {
-            zeros = 0;
-            continue;
-        }
-        zeros = if byte == 0 { zeros + 1 } else { 0 };
-        out.push(byte);
-    }
-    out
 }
 
 struct Format {
@@ -111,7 +97,7 @@ impl Format {
     }
 }
 
-/// §7.3.2.1.1.1
+/// Skips a scaling list of `size` coefficients (§7.3.2.1.1.1).
 fn skip_scaling_list(bits: &mut BitReader<'_>, size: u32) -> Option<()> {
     let (mut last, mut next) = (8i64, 8i64);
     for _ in 0..size {
@@ -123,7 +109,7 @@ fn skip_scaling_list(bits: &mut BitReader<'_>, size: u32) -> Option<()> {
     Some(())
 }
 
-/// Frame number and picture order count syntax.
+/// Skips frame numbers and picture order counts.
 fn skip_order(bits: &mut BitReader<'_>) -> Result<(), H264Error> {
     let truncated = H264Error::Truncated("SPS");
     bits.ue().ok_or(truncated)?; // log2_max_frame_num_minus4
@@ -183,7 +169,7 @@ fn size(bits: &mut BitReader<'_>, format: &Format) -> Result<(u32, u32), H264Err
     Ok((width as u32, height as u32))
 }
 
-/// `time_scale / (2 * num_units_in_tick)` (§E.2.1).
+/// Reads the frame rate of the VUI, `time_scale / (2 * num_units_in_tick)` (§E.2.1), as a reduced fraction.
 fn frame_rate(bits: &mut BitReader<'_>) -> Option<(u32, u32)> {
     if !bits.flag()? {
         return None;

@@ -2,9 +2,9 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::{TRACK_ID, boxed, full};
+use super::boxes::{TRACK_ID, boxed, full};
 
-/// One sample as `trun` tells it.
+/// One sample of a fragment, as `trun` describes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sample {
     /// Decoding time to the next sample, in the track's timescale.
@@ -13,13 +13,13 @@ pub struct Sample {
     pub size: u32,
     /// Presentation minus decoding time.
     pub cts: i32,
-    /// Decoding can start here.
+    /// True if decoding can start here.
     pub sync: bool,
 }
 
-/// Depends on no other sample.
+/// Sample flags of one that depends on no other sample.
 const FLAGS_SYNC: u32 = 0x0200_0000;
-/// Depends on others; not a sync sample.
+/// Sample flags of one that depends on others and is no sync sample.
 const FLAGS_DELTA: u32 = 0x0101_0000;
 
 const TFHD_DEFAULT_BASE_IS_MOOF: u32 = 0x02_0000;
@@ -31,10 +31,10 @@ const TRUN_SIZE: u32 = 0x200;
 const TRUN_FLAGS: u32 = 0x400;
 const TRUN_CTS: u32 = 0x800;
 
-/// `moof`, then the size and type of an `mdat` that holds the samples back to back.
+/// Returns a `moof` and the header of an `mdat` that holds the samples back to back.
 ///
-/// `start` is the first sample's decoding time (below zero counts as zero: `tfdt` is unsigned). What is equal for all
-/// samples stands once. The media data must stay below 4 GiB.
+/// `start` is the first sample's decoding time; below zero it counts as zero, because `tfdt` is unsigned. Fields that are
+/// equal for all samples are written once. The media data must stay below 4 GiB.
 pub fn fragment_header(sequence: u32, start: i64, samples: &[Sample]) -> Bytes {
     let first = samples.first().copied().unwrap_or(Sample { duration: 0, size: 0, cts: 0, sync: true });
     let differ = |pick: fn(&Sample) -> u32| samples.iter().any(|sample| pick(sample) != pick(&first));

@@ -2,15 +2,16 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::{TRACK_ID, boxed, full};
-use crate::frame::{AudioConfig, TrackConfig, VIDEO_TIMESCALE, VideoConfig};
+use super::boxes::{TRACK_ID, boxed, full};
+use super::sample_entry;
+use crate::frame::TrackConfig;
 
 /// Unity matrix (ISO/IEC 14496-12 §6.2.2).
 const MATRIX: [u32; 9] = [0x0001_0000, 0, 0, 0, 0x0001_0000, 0, 0, 0, 0x4000_0000];
 /// ISO 639-2 `und`, packed.
 const LANGUAGE_UND: u16 = 0x55c4;
 
-/// The init segment of a track; the same configuration gives the same bytes.
+/// Returns the init segment of a track; the same configuration gives the same bytes.
 pub fn init_segment(config: &TrackConfig) -> Bytes {
     let mut out = BytesMut::with_capacity(1024);
     boxed(&mut out, *b"ftyp", |out| {
@@ -53,9 +54,10 @@ fn mvhd(out: &mut BytesMut) {
 }
 
 fn trak(out: &mut BytesMut, config: &TrackConfig) {
-    let (timescale, handler, name): (u32, &[u8; 4], &[u8]) = match config {
-        TrackConfig::Video(_) => (VIDEO_TIMESCALE.ticks_per_second(), b"vide", b"video\0"),
-        TrackConfig::Audio(audio) => (audio.rate, b"soun", b"audio\0"),
+    let timescale = config.timescale().ticks_per_second();
+    let (handler, name): (&[u8; 4], &[u8]) = match config {
+        TrackConfig::Video(_) => (b"vide", b"video\0"),
+        TrackConfig::Audio(_) => (b"soun", b"audio\0"),
     };
     tkhd(out, config);
     boxed(out, *b"mdia", |out| {
@@ -109,8 +111,8 @@ fn minf(out: &mut BytesMut, config: &TrackConfig) {
         full(out, *b"stsd", 0, 0, |out| {
             out.put_u32(1);
             match config {
-                TrackConfig::Video(video) => avc1(out, video),
-                TrackConfig::Audio(audio) => mp4a(out, audio),
+                TrackConfig::Video(video) => sample_entry::put_video(out, video),
+                TrackConfig::Audio(audio) => sample_entry::put_audio(out, audio),
             }
         });
         full(out, *b"stts", 0, 0, |out| out.put_u32(0));
@@ -118,63 +120,4 @@ fn minf(out: &mut BytesMut, config: &TrackConfig) {
         full(out, *b"stsz", 0, 0, |out| out.put_u64(0));
         full(out, *b"stco", 0, 0, |out| out.put_u32(0));
     });
-}
-
-/// AVCSampleEntry (ISO/IEC 14496-15 §5.4.2.1.2).
-fn avc1(out: &mut BytesMut, video: &VideoConfig) {
-    boxed(out, *b"avc1", |out| {
-        out.put_bytes(0, 6);
-        out.put_u16(1); // data reference
-        out.put_bytes(0, 16);
-        out.put_u16(video.width as u16);
-        out.put_u16(video.height as u16);
-        out.put_u32(0x0048_0000); // 72 dpi
-        out.put_u32(0x0048_0000);
-        out.put_u32(0);
-        out.put_u16(1); // frames per sample
-        out.put_bytes(0, 32); // compressor name
-        out.put_u16(24); // depth
-        out.put_i16(-1);
-        boxed(out, *b"avcC", |out| out.put_slice(&video.avcc));
-    });
-}
-
-/// MP4AudioSampleEntry (ISO/IEC 14496-14 §5.6) with an ES descriptor (ISO/IEC 14496-1 §7.2.6.5).
-fn mp4a(out: &mut BytesMut, audio: &AudioConfig) {
-    const DESCRIPTOR_HEADER: usize = 5;
-    let specific = audio.asc.len();
-    let decoder = 13 + DESCRIPTOR_HEADER + specific;
-    let stream = 3 + DESCRIPTOR_HEADER + decoder + DESCRIPTOR_HEADER + 1;
-    boxed(out, *b"mp4a", |out| {
-        out.put_bytes(0, 6);
-        out.put_u16(1);
-        out.put_bytes(0, 8);
-        out.put_u16(u16::from(audio.channels));
-        out.put_u16(16); // sample size
-        out.put_u32(0);
-        // 16.16; rates above 65 535 Hz do not fit and the descriptor tells them.
-        out.put_u32(u32::from(u16::try_from(audio.rate).unwrap_or(0)) << 16);
-        full(out, *b"esds", 0, 0, |out| {
-            descriptor(out, 3, stream);
-            out.put_u16(0); // ES id
-            out.put_u8(0);
-            descriptor(out, 4, decoder);
-            out.put_u8(0x40); // MPEG-4 audio
-            out.put_u8(0x15); // audio stream
-            out.put_bytes(0, 11); // buffer size and bit rates unknown
-            descriptor(out, 5, specific);
-            out.put_slice(&audio.asc);
-            descriptor(out, 6, 1);
-            out.put_u8(2); // predefined: MP4
-        });
-    });
-}
-
-/// Tag and a four-byte length, seven bits each (ISO/IEC 14496-1 §8.3.3).
-fn descriptor(out: &mut BytesMut, tag: u8, length: usize) {
-    out.put_u8(tag);
-    for shift in [21, 14, 7] {
-        out.put_u8(0x80 | (length >> shift) as u8 & 0x7f);
-    }
-    out.put_u8(length as u8 & 0x7f);
 }

@@ -1,10 +1,10 @@
-//! FLV files (Adobe FLV 10.1, §E.2 and §E.3), for tools and tests that read what an encoder wrote.
+//! FLV files (Adobe FLV 10.1, §E.2 and §E.3), for tools and tests that read the output of an encoder.
 
 use bytes::{Buf, Bytes};
 
 use super::FlvError;
 
-/// What a tag holds.
+/// The kind of a tag's content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TagKind {
     /// A body for [`super::FlvAudio::parse`].
@@ -15,14 +15,14 @@ pub enum TagKind {
     Script,
 }
 
-/// One tag.
+/// One tag of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tag {
-    /// What it holds.
+    /// The kind of `body`.
     pub kind: TagKind,
-    /// Milliseconds, 32 bits.
+    /// Timestamp in milliseconds, which wraps at 32 bits.
     pub timestamp_ms: u32,
-    /// The body; shares the file's memory.
+    /// The content; shares the file's memory.
     pub body: Bytes,
 }
 
@@ -37,7 +37,7 @@ const TAG_HEADER_BYTES: usize = 11;
 const PREVIOUS_TAG_SIZE_BYTES: usize = 4;
 
 impl Reader {
-    /// Checks the file header.
+    /// Checks the file header and starts at the first tag.
     pub fn new(mut file: Bytes) -> Result<Self, FlvError> {
         if file.len() < FILE_HEADER_BYTES + PREVIOUS_TAG_SIZE_BYTES || &file[..3] != b"FLV" {
             return Err(FlvError::File("no FLV header"));
@@ -50,6 +50,7 @@ impl Reader {
         Ok(Self { rest: file })
     }
 
+    /// Returns the next tag of a known kind.
     fn tag(&mut self) -> Option<Result<Tag, FlvError>> {
         loop {
             let header: [u8; TAG_HEADER_BYTES] = self.rest.get(..TAG_HEADER_BYTES)?.try_into().ok()?;
@@ -88,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn walks_tags_and_stops_at_a_cut_one() {
+    fn reader_walks_tags_and_stops_at_one_that_is_cut_short() {
         let mut file = b"FLV\x01\x05\0\0\0\x09\0\0\0\0".to_vec();
         file.extend([9, 0, 0, 2, 0x01, 0x02, 0x03, 0x04, 0, 0, 0, 0xaa, 0xbb, 0, 0, 0, 13]);
         file.extend([8, 0, 0, 1, 0, 0, 5, 0, 0, 0, 0, 0xcc, 0, 0, 0, 12]);

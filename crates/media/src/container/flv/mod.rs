@@ -1,10 +1,17 @@
 //! Bodies of RTMP audio and video messages, which are FLV tag bodies (Adobe FLV 10.1, §E.4.2 and §E.4.3).
+//!
+//! H.264 and AAC are read. Any other codec, and any codec in an extended header of Enhanced RTMP, is an error that names
+//! the codec and the setting to change.
 
+pub mod enhanced;
 pub mod file;
 
-use bytes::Bytes;
+use std::fmt;
 
+use bytes::Bytes;
 use millrace_buf::ByteChain;
+
+use enhanced::{ExHeader, FourCc};
 
 /// Why a tag body was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -12,76 +19,147 @@ pub enum FlvError {
     /// Fewer bytes than the header needs.
     #[error("{0} body is truncated")]
     Truncated(&'static str),
-    /// A codec other than H.264 (`CodecID`), which this system does not carry.
-    #[error("video codec {0} is not H.264")]
-    VideoCodec(u8),
-    /// An Enhanced RTMP video packet (`IsExHeader`) of this codec.
-    #[error("enhanced RTMP video {0:?} is not supported")]
-    EnhancedVideo([u8; 4]),
-    /// A codec other than AAC (`SoundFormat`).
-    #[error("audio codec {0} is not AAC")]
-    AudioCodec(u8),
-    /// A reserved packet type.
+    /// A video codec other than H.264.
+    #[error("{0} is not accepted: choose H.264 in the encoder")]
+    VideoCodec(CodecId),
+    /// Video in an extended header of Enhanced RTMP.
+    #[error("{0} over enhanced RTMP is not accepted: {advice}", advice = video_advice(*.0))]
+    EnhancedVideo(FourCc),
+    /// An audio codec other than AAC.
+    #[error("{0} is not accepted: choose AAC in the encoder")]
+    AudioCodec(SoundFormat),
+    /// Audio in an extended header of Enhanced RTMP.
+    #[error("{0} over enhanced RTMP is not accepted: {advice}", advice = audio_advice(*.0))]
+    EnhancedAudio(FourCc),
+    /// A packet type that FLV reserves.
     #[error("reserved {0} packet type {1}")]
     PacketType(&'static str, u8),
-    /// Not an FLV file, or a broken one.
+    /// Bytes that are no FLV file.
     #[error("malformed FLV file: {0}")]
     File(&'static str),
+}
+
+impl FlvError {
+    /// True if the message is well-formed but of a codec that is not accepted, so that no later message will do either.
+    pub const fn is_codec_refusal(&self) -> bool {
+        matches!(
+            self,
+            Self::VideoCodec(_) | Self::EnhancedVideo(_) | Self::AudioCodec(_) | Self::EnhancedAudio(_)
+        )
+    }
+}
+
+const fn video_advice(codec: FourCc) -> &'static str {
+    match &codec.0 {
+        b"avc1" => "turn enhanced RTMP off in the encoder",
+        _ => "choose H.264 in the encoder",
+    }
+}
+
+const fn audio_advice(codec: FourCc) -> &'static str {
+    match &codec.0 {
+        b"mp4a" => "turn enhanced RTMP off in the encoder",
+        _ => "choose AAC in the encoder",
+    }
+}
+
+/// The video codec of a tag (`CodecID`, Adobe FLV 10.1 §E.4.3.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CodecId(pub u8);
+
+impl fmt::Display for CodecId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self.0 {
+            2 => "Sorenson H.263",
+            3 | 6 => "Screen Video",
+            4 | 5 => "VP6",
+            7 => "H.264",
+            // Two numbers that are in wide use without being part of the specification.
+            12 => "HEVC",
+            13 => "AV1",
+            _ => "unknown video codec",
+        };
+        write!(f, "{name} (FLV codec {})", self.0)
+    }
+}
+
+/// The audio codec of a tag (`SoundFormat`, Adobe FLV 10.1 §E.4.2.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SoundFormat(pub u8);
+
+impl fmt::Display for SoundFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self.0 {
+            0 | 3 => "PCM",
+            1 => "ADPCM",
+            2 | 14 => "MP3",
+            4..=6 => "Nellymoser",
+            7 | 8 => "G.711",
+            10 => "AAC",
+            11 => "Speex",
+            13 => "Opus",
+            _ => "unknown audio codec",
+        };
+        write!(f, "{name} (FLV sound format {})", self.0)
+    }
 }
 
 /// A video message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FlvVideo {
-    /// AVCDecoderConfigurationRecord.
+    /// An AVCDecoderConfigurationRecord.
     SequenceHeader(Bytes),
-    /// One access unit.
+    /// An access unit.
     Nalus {
         /// Composition time offset in milliseconds.
         cts_ms: i32,
-        /// Frame type 1 (seekable frame).
+        /// True if the encoder marked a keyframe (frame type 1).
         keyframe: bool,
         /// NAL units with length prefixes; shares the message's memory.
         data: ByteChain,
     },
-    /// End of sequence.
+    /// The end of the video sequence.
     EndOfSequence,
 }
 
 /// An audio message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FlvAudio {
-    /// AudioSpecificConfig.
+    /// An AudioSpecificConfig.
     SequenceHeader(Bytes),
-    /// One AAC access unit; shares the message's memory.
+    /// An AAC access unit; shares the message's memory.
     Raw(ByteChain),
 }
 
 const CODEC_AVC: u8 = 7;
 const SOUND_AAC: u8 = 10;
+const SOUND_EX_HEADER: u8 = 9;
 const FRAME_KEY: u8 = 1;
 const FRAME_COMMAND: u8 = 5;
 
 impl FlvVideo {
-    /// Reads a video message's payload. `None`: a message without media (empty, or a client-side seek command).
+    /// Reads the payload of a video message; `None` if it carries no media (it is empty, or a client command).
     pub fn parse(body: impl Into<ByteChain>) -> Result<Option<Self>, FlvError> {
         let mut body = body.into();
         let Some([first]) = body.first_chunk() else { return Ok(None) };
-        let head = body.first_chunk::<5>();
         if first & 0x80 != 0 {
-            let Some([_, four_cc @ ..]) = head else { return Err(FlvError::Truncated("video")) };
-            return Err(FlvError::EnhancedVideo(four_cc));
+            return match ExHeader::parse_video(&body).ok_or(FlvError::Truncated("video"))? {
+                ExHeader::Codec { four_cc, .. } => Err(FlvError::EnhancedVideo(four_cc)),
+                ExHeader::Command => Ok(None),
+            };
         }
         let (frame_type, codec) = (first >> 4, first & 0x0f);
         if frame_type == FRAME_COMMAND {
             return Ok(None);
         }
         if codec != CODEC_AVC {
-            return Err(FlvError::VideoCodec(codec));
+            return Err(FlvError::VideoCodec(CodecId(codec)));
         }
-        let Some([_, packet_type, a, b, c]) = head else {
+        let Some([_, packet_type, cts @ ..]) = body.first_chunk::<5>() else {
             return Err(FlvError::Truncated("video"));
         };
-        let cts_ms = i32::from_be_bytes([a, b, c, 0]) >> 8; // SI24
+        let [high, middle, low] = cts;
+        let cts_ms = i32::from_be_bytes([high, middle, low, 0]) >> 8; // SI24
         body.skip(5);
         match packet_type {
             0 => Ok(Some(Self::SequenceHeader(body.contiguous()))),
@@ -94,13 +172,19 @@ impl FlvVideo {
 }
 
 impl FlvAudio {
-    /// Reads an audio message's payload. `None`: a message without media.
+    /// Reads the payload of an audio message; `None` if it carries no media.
     pub fn parse(body: impl Into<ByteChain>) -> Result<Option<Self>, FlvError> {
         let mut body = body.into();
         let Some([first]) = body.first_chunk() else { return Ok(None) };
         let format = first >> 4;
+        if format == SOUND_EX_HEADER {
+            return match ExHeader::parse_audio(&body).ok_or(FlvError::Truncated("audio"))? {
+                ExHeader::Codec { four_cc, .. } => Err(FlvError::EnhancedAudio(four_cc)),
+                ExHeader::Command => Ok(None),
+            };
+        }
         if format != SOUND_AAC {
-            return Err(FlvError::AudioCodec(format));
+            return Err(FlvError::AudioCodec(SoundFormat(format)));
         }
         let Some([_, packet_type]) = body.first_chunk() else { return Err(FlvError::Truncated("audio")) };
         body.skip(2);
@@ -120,7 +204,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_video_bodies() {
+    fn video_body_gives_configuration_access_unit_or_error() {
         let parse = |body: &'static [u8]| FlvVideo::parse(Bytes::from_static(body));
         assert_eq!(
             parse(&[0x17, 0, 0, 0, 0, 1, 2]),
@@ -133,14 +217,16 @@ mod tests {
         assert_eq!(parse(&[0x17, 2, 0, 0, 0]), Ok(Some(FlvVideo::EndOfSequence)));
         assert_eq!(parse(&[]), Ok(None));
         assert_eq!(parse(&[0x57, 0]), Ok(None));
-        assert_eq!(parse(&[0x22, 0]), Err(FlvError::VideoCodec(2)));
-        assert_eq!(parse(b"\x91hvc1"), Err(FlvError::EnhancedVideo(*b"hvc1")));
+        assert_eq!(parse(&[0x22, 0]), Err(FlvError::VideoCodec(CodecId(2))));
+        assert_eq!(parse(b"\x91hvc1"), Err(FlvError::EnhancedVideo(FourCc(*b"hvc1"))));
+        assert_eq!(parse(b"\xd1\x00"), Ok(None));
+        assert_eq!(parse(b"\x91hv"), Err(FlvError::Truncated("video")));
         assert_eq!(parse(&[0x17, 1, 0]), Err(FlvError::Truncated("video")));
         assert_eq!(parse(&[0x17, 3, 0, 0, 0]), Err(FlvError::PacketType("video", 3)));
     }
 
     #[test]
-    fn reads_audio_bodies() {
+    fn audio_body_gives_configuration_frame_or_error() {
         let parse = |body: &'static [u8]| FlvAudio::parse(Bytes::from_static(body));
         assert_eq!(
             parse(&[0xaf, 0, 0x11, 0x90]),
@@ -149,12 +235,40 @@ mod tests {
         assert_eq!(parse(&[0xaf, 1, 7]), Ok(Some(FlvAudio::Raw(Bytes::from_static(&[7]).into()))));
         assert_eq!(parse(&[0xaf, 1]), Ok(None));
         assert_eq!(parse(&[]), Ok(None));
-        assert_eq!(parse(&[0x2f, 1]), Err(FlvError::AudioCodec(2)));
+        assert_eq!(parse(&[0x2f, 1]), Err(FlvError::AudioCodec(SoundFormat(2))));
         assert_eq!(parse(&[0xaf]), Err(FlvError::Truncated("audio")));
     }
 
     #[test]
-    fn shares_the_messages_memory() {
+    fn codec_that_is_not_accepted_is_named_with_the_setting_to_change() {
+        let video = |body: &'static [u8]| FlvVideo::parse(Bytes::from_static(body)).unwrap_err();
+        let audio = |body: &'static [u8]| FlvAudio::parse(Bytes::from_static(body)).unwrap_err();
+        for (error, text) in [
+            (
+                video(b"\x90hvc1"),
+                "HEVC (hvc1) over enhanced RTMP is not accepted: choose H.264 in the encoder",
+            ),
+            (
+                video(b"\x90av01"),
+                "AV1 (av01) over enhanced RTMP is not accepted: choose H.264 in the encoder",
+            ),
+            (
+                video(b"\x90avc1"),
+                "H.264 (avc1) over enhanced RTMP is not accepted: turn enhanced RTMP off in the encoder",
+            ),
+            (video(&[0x1c, 0]), "HEVC (FLV codec 12) is not accepted: choose H.264 in the encoder"),
+            (audio(b"\x90Opus"), "Opus (Opus) over enhanced RTMP is not accepted: choose AAC in the encoder"),
+            (audio(b"\x90.mp3"), "MP3 (.mp3) over enhanced RTMP is not accepted: choose AAC in the encoder"),
+            (audio(&[0x2f, 1]), "MP3 (FLV sound format 2) is not accepted: choose AAC in the encoder"),
+        ] {
+            assert_eq!(error.to_string(), text);
+            assert!(error.is_codec_refusal());
+        }
+        assert!(!video(&[0x17, 1, 0]).is_codec_refusal());
+    }
+
+    #[test]
+    fn access_unit_shares_the_memory_of_its_message() {
         let body = Bytes::from(vec![0x17, 1, 0, 0, 0, 1, 2, 3]);
         let Ok(Some(FlvVideo::Nalus { data, .. })) = FlvVideo::parse(body.clone()) else { panic!() };
         assert_eq!(data.contiguous().as_ptr(), body[5..].as_ptr());
@@ -162,7 +276,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn never_panics(data in prop::collection::vec(any::<u8>(), 0..64)) {
+        fn garbage_never_panics(data in prop::collection::vec(any::<u8>(), 0..64)) {
             let _ = FlvVideo::parse(Bytes::from(data.clone()));
             let _ = FlvAudio::parse(Bytes::from(data));
         }

@@ -1,153 +1,45 @@
-//! Reads back what this module writes: samples byte for byte. For tests, and for rebuilding from stored objects.
+//! Reads init segments and fragments of this crate, for tests and for rebuilding a stream's state from stored objects.
 
-use bytes::{Buf, Bytes};
+mod boxes;
+mod init;
 
-use crate::frame::{AudioConfig, TrackConfig, VideoConfig};
+use bytes::Bytes;
 
-/// Why bytes were refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum DemuxError {
-    /// A box or a field ends before its size.
-    #[error("{0} is truncated")]
-    Truncated(&'static str),
-    /// A box that must be there is not.
-    #[error("no {0} box")]
-    Missing(&'static str),
-    /// A feature the writer never uses.
-    #[error("unsupported: {0}")]
-    Unsupported(&'static str),
-}
+pub use boxes::DemuxError;
+use boxes::{child, next_box, skip, take_u32};
+pub use init::{InitInfo, parse_config, parse_init};
 
-/// One sample.
+/// One sample of a fragment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DemuxedSample {
     /// Decoding time in the track's timescale.
     pub dts: i64,
     /// Presentation minus decoding time.
     pub cts: i32,
-    /// In the track's timescale.
+    /// Duration in the track's timescale.
     pub duration: u32,
-    /// Decoding can start here.
+    /// True if decoding can start here.
     pub sync: bool,
-    /// Shares the input's memory.
+    /// The coded bytes; they share the input's memory.
     pub data: Bytes,
 }
 
-/// One `moof` + `mdat`.
+/// One `moof` with its `mdat`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fragment {
-    /// `mfhd` sequence number.
+    /// Sequence number (`mfhd`).
     pub sequence: u32,
-    /// `tfdt`.
+    /// Decoding time of the first sample (`tfdt`).
     pub start: i64,
-    /// In decoding order.
+    /// The samples in decoding order.
     pub samples: Vec<DemuxedSample>,
 }
 
 impl Fragment {
-    /// Sum of the samples' durations.
+    /// Returns the sum of the samples' durations.
     pub fn duration(&self) -> u64 {
         self.samples.iter().map(|sample| u64::from(sample.duration)).sum()
     }
-}
-
-/// What an init segment tells.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct InitInfo {
-    /// `mdhd` timescale.
-    pub timescale: u32,
-    /// Handler type: `vide` or `soun`.
-    pub handler: [u8; 4],
-    /// Sample entry type: `avc1` or `mp4a`.
-    pub sample_entry: [u8; 4],
-}
-
-/// Reads an init segment.
-pub fn parse_init(data: &Bytes) -> Result<InitInfo, DemuxError> {
-    let moov = child(data, *b"moov")?.ok_or(DemuxError::Missing("moov"))?;
-    let trak = child(&moov, *b"trak")?.ok_or(DemuxError::Missing("trak"))?;
-    let mdia = child(&trak, *b"mdia")?.ok_or(DemuxError::Missing("mdia"))?;
-    let mut mdhd = child(&mdia, *b"mdhd")?.ok_or(DemuxError::Missing("mdhd"))?;
-    let version = take_u32(&mut mdhd, "mdhd")? >> 24;
-    skip(&mut mdhd, if version == 1 { 16 } else { 8 }, "mdhd")?;
-    let timescale = take_u32(&mut mdhd, "mdhd")?;
-    let mut hdlr = child(&mdia, *b"hdlr")?.ok_or(DemuxError::Missing("hdlr"))?;
-    skip(&mut hdlr, 8, "hdlr")?;
-    let handler = take_u32(&mut hdlr, "hdlr")?.to_be_bytes();
-    let (sample_entry, _) = sample_entry(&mdia)?;
-    Ok(InitInfo { timescale, handler, sample_entry })
-}
-
-/// Reads what an init segment of this crate was made of.
-pub fn parse_config(data: &Bytes) -> Result<TrackConfig, DemuxError> {
-    let moov = child(data, *b"moov")?.ok_or(DemuxError::Missing("moov"))?;
-    let trak = child(&moov, *b"trak")?.ok_or(DemuxError::Missing("trak"))?;
-    let mdia = child(&trak, *b"mdia")?.ok_or(DemuxError::Missing("mdia"))?;
-    match sample_entry(&mdia)? {
-        (AVC1, mut body) => {
-            skip(&mut body, AVC1_FIELDS, "avc1")?;
-            let avcc = child(&body, *b"avcC")?.ok_or(DemuxError::Missing("avcC"))?;
-            let config = VideoConfig::from_avcc(avcc).map_err(|_| DemuxError::Unsupported("avcC"))?;
-            Ok(TrackConfig::Video(config))
-        }
-        (MP4A, mut body) => {
-            skip(&mut body, MP4A_FIELDS, "mp4a")?;
-            let esds = child(&body, *b"esds")?.ok_or(DemuxError::Missing("esds"))?;
-            let config = AudioConfig::from_asc(specific_config(esds)?);
-            Ok(TrackConfig::Audio(config.map_err(|_| DemuxError::Unsupported("esds"))?))
-        }
-        _ => Err(DemuxError::Unsupported("sample entry")),
-    }
-}
-
-const AVC1: Kind = *b"avc1";
-const MP4A: Kind = *b"mp4a";
-/// Fields of a VisualSampleEntry before its boxes (ISO/IEC 14496-12 §12.1.3).
-const AVC1_FIELDS: usize = 78;
-/// Fields of an AudioSampleEntry before its boxes (ISO/IEC 14496-12 §12.2.3).
-const MP4A_FIELDS: usize = 28;
-
-/// The first sample entry below `mdia`: its type and body.
-fn sample_entry(mdia: &Bytes) -> Result<(Kind, Bytes), DemuxError> {
-    let minf = child(mdia, *b"minf")?.ok_or(DemuxError::Missing("minf"))?;
-    let stbl = child(&minf, *b"stbl")?.ok_or(DemuxError::Missing("stbl"))?;
-    let mut stsd = child(&stbl, *b"stsd")?.ok_or(DemuxError::Missing("stsd"))?;
-    skip(&mut stsd, 8, "stsd")?;
-    let (kind, body, _) = next_box(&mut stsd)?.ok_or(DemuxError::Missing("sample entry"))?;
-    Ok((kind, body))
-}
-
-/// The AudioSpecificConfig inside an `esds` (ISO/IEC 14496-1 §7.2.6).
-fn specific_config(mut esds: Bytes) -> Result<Bytes, DemuxError> {
-    skip(&mut esds, 4, "esds")?;
-    descriptor(&mut esds, 3)?;
-    skip(&mut esds, 3, "esds")?;
-    descriptor(&mut esds, 4)?;
-    skip(&mut esds, 13, "esds")?;
-    let length = descriptor(&mut esds, 5)?;
-    if length > esds.len() {
-        return Err(DemuxError::Truncated("esds"));
-    }
-    Ok(esds.split_to(length))
-}
-
-/// Reads a descriptor's tag and length: seven bits a byte, at most four bytes (ISO/IEC 14496-1 §8.3.3).
-fn descriptor(data: &mut Bytes, tag: u8) -> Result<usize, DemuxError> {
-    if data.is_empty() || data.get_u8() != tag {
-        return Err(DemuxError::Missing("descriptor"));
-    }
-    let mut length = 0;
-    for _ in 0..4 {
-        if data.is_empty() {
-            return Err(DemuxError::Truncated("esds"));
-        }
-        let byte = data.get_u8();
-        length = length << 7 | usize::from(byte & 0x7f);
-        if byte & 0x80 == 0 {
-            break;
-        }
-    }
-    Ok(length)
 }
 
 /// Reads any number of fragments laid end to end: a part or a whole segment.
@@ -166,7 +58,7 @@ pub fn parse_fragments(data: &Bytes) -> Result<Vec<Fragment>, DemuxError> {
     if moof.is_some() { Err(DemuxError::Missing("mdat")) } else { Ok(fragments) }
 }
 
-/// Part `index` of a whole segment: parts are its fragments, laid end to end. Shares the segment's memory.
+/// Returns part `index` of a whole segment, which shares its memory: the parts are its fragments laid end to end.
 pub fn part_of(segment: &Bytes, index: u32) -> Option<Bytes> {
     let (mut rest, mut begins, mut before) = (segment.clone(), None, 0);
     loop {
@@ -246,66 +138,48 @@ fn samples(
     if data.is_empty() { Ok(out) } else { Err(DemuxError::Unsupported("bytes in mdat that no sample names")) }
 }
 
-type Kind = [u8; 4];
-
-/// Splits off the next box: type, body, whole size.
-fn next_box(rest: &mut Bytes) -> Result<Option<(Kind, Bytes, usize)>, DemuxError> {
-    if rest.is_empty() {
-        return Ok(None);
-    }
-    let size = take_u32(rest, "box")? as usize;
-    let kind = take_u32(rest, "box")?.to_be_bytes();
-    let body = size.checked_sub(8).filter(|body| *body <= rest.len()).ok_or(DemuxError::Truncated("box"))?;
-    Ok(Some((kind, rest.split_to(body), size)))
-}
-
-fn child(parent: &Bytes, kind: Kind) -> Result<Option<Bytes>, DemuxError> {
-    let mut rest = parent.clone();
-    while let Some((found, body, _)) = next_box(&mut rest)? {
-        if found == kind {
-            return Ok(Some(body));
-        }
-    }
-    Ok(None)
-}
-
-fn take_u32(data: &mut Bytes, what: &'static str) -> Result<u32, DemuxError> {
-    if data.len() < 4 { Err(DemuxError::Truncated(what)) } else { Ok(data.get_u32()) }
-}
-
-fn skip(data: &mut Bytes, count: usize, what: &'static str) -> Result<(), DemuxError> {
-    if data.len() < count {
-        return Err(DemuxError::Truncated(what));
-    }
-    data.advance(count);
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
     use crate::codec::h264::AvcConfig;
+    use crate::codec::{AudioCodec, VideoCodec};
     use crate::container::cmaf::{Sample, fragment_header, init_segment};
+    use crate::frame::{AudioConfig, TrackConfig, VideoConfig};
 
     #[test]
-    fn an_init_segment_gives_its_configuration_back() {
+    fn init_segment_gives_its_configuration_back() {
         let sps = [
             0x67, 0x64, 0x00, 0x1f, 0xac, 0xd9, 0x40, 0x50, 0x05, 0xbb, 0x01, 0x10, 0x00, 0x00, 0x03, 0x00,
             0x10, 0x00, 0x00, 0x03, 0x03, 0xc0, 0xf1, 0x83, 0x19, 0x60,
         ];
         let avcc = AvcConfig::build(&sps, &[0x68, 0xce, 0x3c, 0x80]).unwrap();
-        let video = TrackConfig::Video(VideoConfig::from_avcc(avcc).unwrap());
-        let audio = TrackConfig::Audio(AudioConfig::aac_lc(44_100, 2).unwrap());
-        for config in [video, audio] {
+        let video = |codec, record| TrackConfig::Video(VideoConfig::parse(codec, record).unwrap());
+        let audio = |codec, record: &'static [u8]| {
+            TrackConfig::Audio(AudioConfig::parse(codec, Bytes::from_static(record)).unwrap())
+        };
+        let av1 = Bytes::from_static(&[
+            0x81, 0x00, 0x0c, 0x00, 0x0a, 0x0b, 0x00, 0x00, 0x00, 0x04, 0x3c, 0xfe, 0xcc, 0x02, 0xf8, 0x00,
+            0x40,
+        ]);
+        let configs = [
+            video(VideoCodec::H264, avcc),
+            video(VideoCodec::Av1, av1),
+            TrackConfig::Audio(AudioConfig::aac_lc(44_100, 2).unwrap()),
+            audio(AudioCodec::Opus, b"OpusHead\x01\x02\x38\x01\x80\xbb\0\0\0\0\0"),
+            audio(AudioCodec::Mp3, &[0xff, 0xfb, 0x90, 0x64]),
+            audio(AudioCodec::Mp3, &[0xff, 0xf3, 0x84, 0xc4]),
+            audio(AudioCodec::Mp3, &[0xff, 0xe3, 0x18, 0x64]),
+        ];
+        for config in configs {
             assert_eq!(parse_config(&init_segment(&config)).unwrap(), config);
         }
     }
 
     proptest! {
         #[test]
-        fn reads_what_is_written(
+        fn fragment_gives_its_samples_back(
             sequence: u32,
             start in 0i64..1 << 40,
             samples in prop::collection::vec((1u32..10_000, 1u32..50, -9000i32..9000, any::<bool>()), 1..40),
@@ -330,7 +204,7 @@ mod tests {
         }
 
         #[test]
-        fn a_segment_gives_its_parts_back(sizes in prop::collection::vec(1u32..60, 1..12)) {
+        fn segment_gives_its_parts_back(sizes in prop::collection::vec(1u32..60, 1..12)) {
             let part = |(size, n): (&u32, u32)| {
                 let sample = Sample { duration: 10, size: *size, cts: 0, sync: n == 0 };
                 let mut part = fragment_header(n, i64::from(n) * 10, &[sample]).to_vec();
@@ -346,7 +220,7 @@ mod tests {
         }
 
         #[test]
-        fn never_panics(data in prop::collection::vec(any::<u8>(), 0..200), cut in 0usize..300, flip in 0usize..300) {
+        fn garbage_never_panics(data in prop::collection::vec(any::<u8>(), 0..200), cut in 0usize..300, flip in 0usize..300) {
             let _ = parse_fragments(&Bytes::from(data.clone()));
             let _ = part_of(&Bytes::from(data.clone()), 1);
             let _ = parse_init(&Bytes::from(data));

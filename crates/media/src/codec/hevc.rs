@@ -1,0 +1,277 @@
+//! HEVC: the decoder configuration record, the size in the SPS, random access points.
+
+use millrace_buf::ByteChain;
+
+use super::nal::{nal_headers, unescape};
+use crate::bits::BitReader;
+
+/// Why an HEVC header was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum HevcError {
+    /// Fewer bytes than the fields need.
+    #[error("{0} is truncated")]
+    Truncated(&'static str),
+    /// Longer than [`MAX_HVCC_BYTES`].
+    #[error("HEVCDecoderConfigurationRecord of {0} bytes is longer than {MAX_HVCC_BYTES}")]
+    TooLong(usize),
+    /// A version other than 1, the only one that exists.
+    #[error("HEVCDecoderConfigurationRecord version {0} is not 1")]
+    Version(u8),
+    /// A length prefix of 3 bytes, which ISO/IEC 14496-15 §8.3.3.1.3 forbids.
+    #[error("NAL unit length prefix of {0} bytes")]
+    LengthSize(u8),
+    /// No sequence parameter set in the record, so that the size of the pictures is unknown.
+    #[error("HEVCDecoderConfigurationRecord without SPS")]
+    NoSps,
+    /// A field outside the range that HEVC allows.
+    #[error("SPS field {0} is out of range")]
+    Range(&'static str),
+}
+
+/// Largest record that is read; real ones are below 500 bytes.
+pub const MAX_HVCC_BYTES: usize = 64 * 1024;
+/// Bytes of the record before its arrays of parameter sets.
+const FIXED_BYTES: usize = 23;
+/// NAL unit type of a sequence parameter set (HEVC table 7-1).
+const NAL_SPS: u8 = 33;
+/// Largest width or height accepted: level 6.2 allows 16 888.
+const MAX_SIDE: u32 = 16_888;
+
+/// An HEVCDecoderConfigurationRecord (ISO/IEC 14496-15 §8.3.3.1) with the size from its first SPS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HevcConfig {
+    /// RFC 6381 codec string (ISO/IEC 14496-15 Annex E), such as `hvc1.1.6.L93.b0`.
+    pub codecs: String,
+    /// Size of a NAL unit's length prefix in bytes: 1, 2 or 4.
+    pub nal_length_size: u8,
+    /// Luma width after cropping, in pixels.
+    pub width: u32,
+    /// Luma height after cropping, in pixels.
+    pub height: u32,
+    /// Frames per second as a fraction, if the record states an average frame rate.
+    pub frame_rate: Option<(u32, u32)>,
+}
+
+impl HevcConfig {
+    /// Reads a record.
+    pub fn parse(data: &[u8]) -> Result<Self, HevcError> {
+        if data.len() > MAX_HVCC_BYTES {
+            return Err(HevcError::TooLong(data.len()));
+        }
+        let Some((fixed, arrays)) = data.split_first_chunk::<FIXED_BYTES>() else {
+            return Err(HevcError::Truncated("HEVCDecoderConfigurationRecord"));
+        };
+        if fixed[0] != 1 {
+            return Err(HevcError::Version(fixed[0]));
+        }
+        let nal_length_size = (fixed[21] & 3) + 1;
+        if nal_length_size == 3 {
+            return Err(HevcError::LengthSize(nal_length_size));
+        }
+        let (width, height) = size(first_sps(arrays, fixed[22])?.ok_or(HevcError::NoSps)?)?;
+        // In units of frames per 256 seconds; 0 means unspecified.
+        let average = u32::from(u16::from_be_bytes([fixed[19], fixed[20]]));
+        let frame_rate = Some((average, 256)).filter(|_| average > 0);
+        Ok(Self { codecs: codecs(fixed), nal_length_size, width, height, frame_rate })
+    }
+}
+
+/// Returns the codec string of a record's fixed fields (ISO/IEC 14496-15 §E.3): profile space and profile, reversed
+/// compatibility flags, tier and level, and the constraint bytes up to the last one that is not zero.
+fn codecs(fixed: &[u8; FIXED_BYTES]) -> String {
+    let space = ["", "A", "B", "C"][usize::from(fixed[1] >> 6)];
+    let tier = if fixed[1] & 0x20 == 0 { 'L' } else { 'H' };
+    let flags = u32::from_be_bytes([fixed[2], fixed[3], fixed[4], fixed[5]]).reverse_bits();
+    let mut codecs = format!("hvc1.{space}{}.{flags:x}.{tier}{}", fixed[1] & 0x1f, fixed[12]);
+    let constraints = &fixed[6..12];
+    let used = constraints.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    for byte in &constraints[..used] {
+        codecs.push_str(&format!(".{byte:x}"));
+    }
+    codecs
+}
+
+/// Returns the first SPS of the record's arrays, after all arrays have been walked.
+fn first_sps(mut rest: &[u8], arrays: u8) -> Result<Option<&[u8]>, HevcError> {
+    let truncated = HevcError::Truncated("HEVCDecoderConfigurationRecord");
+    let mut sps = None;
+    for _ in 0..arrays {
+        let (&[kind, high, low], mut tail) = rest.split_first_chunk::<3>().ok_or(truncated)?;
+        for _ in 0..u16::from_be_bytes([high, low]) {
+            let (length, after) = tail.split_first_chunk::<2>().ok_or(truncated)?;
+            let (nal, after) =
+                after.split_at_checked(usize::from(u16::from_be_bytes(*length))).ok_or(truncated)?;
+            if kind & 0x3f == NAL_SPS {
+                sps = sps.or(Some(nal));
+            }
+            tail = after;
+        }
+        rest = tail;
+    }
+    Ok(sps)
+}
+
+/// Reads the size of the pictures from an SPS NAL unit (HEVC §7.3.2.2.1), cropping applied.
+fn size(nal: &[u8]) -> Result<(u32, u32), HevcError> {
+    let truncated = HevcError::Truncated("SPS");
+    let rbsp = unescape(nal.get(2..).ok_or(truncated)?);
+    let mut bits = BitReader::new(&rbsp);
+    bits.bits(4).ok_or(truncated)?; // sps_video_parameter_set_id
+    let sub_layers = bits.bits(3).ok_or(truncated)?; // sps_max_sub_layers_minus1
+    bits.flag().ok_or(truncated)?; // sps_temporal_id_nesting_flag
+    skip_profile_tier_level(&mut bits, sub_layers).ok_or(truncated)?;
+    bits.ue().ok_or(truncated)?; // sps_seq_parameter_set_id
+    let chroma = bits.ue().ok_or(truncated)?;
+    let separate = chroma == 3 && bits.flag().ok_or(truncated)?;
+    let (width, height) = (bits.ue().ok_or(truncated)?, bits.ue().ok_or(truncated)?);
+    if chroma > 3 || !(1..=MAX_SIDE).contains(&width) || !(1..=MAX_SIDE).contains(&height) {
+        return Err(HevcError::Range("pic_width_in_luma_samples"));
+    }
+    if !bits.flag().ok_or(truncated)? {
+        return Ok((width, height));
+    }
+    let mut window = [0u64; 4];
+    for offset in &mut window {
+        *offset = u64::from(bits.ue().ok_or(truncated)?);
+    }
+    // Offsets count chroma samples (HEVC table 6-1).
+    let (sub_width, sub_height) = match chroma {
+        1 => (2, 2),
+        2 => (2, 1),
+        _ => (1, 1),
+    };
+    let (sub_width, sub_height) = if separate { (1, 1) } else { (sub_width, sub_height) };
+    let crop = |side: u32, offsets: u64| {
+        let cropped = u64::from(side).checked_sub(offsets).filter(|side| *side > 0);
+        cropped.map(|side| side as u32).ok_or(HevcError::Range("conformance window"))
+    };
+    let width = crop(width, (window[0] + window[1]) * sub_width)?;
+    let height = crop(height, (window[2] + window[3]) * sub_height)?;
+    Ok((width, height))
+}
+
+/// Skips `profile_tier_level(1, sub_layers)` (HEVC §7.3.3).
+fn skip_profile_tier_level(bits: &mut BitReader<'_>, sub_layers: u32) -> Option<()> {
+    let skip = |bits: &mut BitReader<'_>, mut count: u32| {
+        while count > 0 {
+            let step = count.min(32);
+            bits.bits(step)?;
+            count -= step;
+        }
+        Some(())
+    };
+    skip(bits, 88 + 8)?; // general profile and level
+    let mut present = Vec::new();
+    for _ in 0..sub_layers {
+        present.push((bits.flag()?, bits.flag()?));
+    }
+    if sub_layers > 0 {
+        skip(bits, 2 * (8 - sub_layers))?;
+    }
+    for (profile, level) in present {
+        skip(bits, if profile { 88 } else { 0 } + if level { 8 } else { 0 })?;
+    }
+    Some(())
+}
+
+/// True if a decoder can start at this access unit, whose NAL units have prefixes of `length_size` bytes; an error if
+/// the lengths do not add up, or the access unit is empty.
+///
+/// IDR and BLA pictures count (types 16 to 20 of HEVC table 7-1). A CRA picture does not: the pictures that follow it
+/// and are shown before it may refer to the segment before, which an independent segment must not do (RFC 8216bis
+/// §4.4.2.1).
+pub fn is_keyframe(data: &ByteChain, length_size: u8) -> Result<bool, HevcError> {
+    if data.is_empty() {
+        return Err(HevcError::Truncated("access unit"));
+    }
+    nal_headers(data, length_size).try_fold(false, |found, header| {
+        let header = header.map_err(|_| HevcError::Truncated("access unit"))?;
+        let kind = header.map(|header| header >> 1 & 0x3f);
+        Ok(found | kind.is_some_and(|kind| (16..=20).contains(&kind)))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The record of x265 (Main profile, level 2.0, 320x180) with its SPS alone.
+    fn record() -> Vec<u8> {
+        let mut record = vec![
+            1, 0x01, 0x60, 0, 0, 0, 0x90, 0, 0, 0, 0, 0, 60, 0xf0, 0, 0xfc, 0xfd, 0xf8, 0xf8, 0, 0, 0x0f, 1,
+        ];
+        record.extend([0xa1, 0, 1, 0, SPS.len() as u8]);
+        record.extend(SPS);
+        record
+    }
+
+    const SPS: &[u8] = &[
+        0x42, 0x01, 0x01, 0x01, 0x60, 0x00, 0x00, 0x03, 0x00, 0x90, 0x00, 0x00, 0x03, 0x00, 0x00, 0x03, 0x00,
+        0x3c, 0xa0, 0x0a, 0x08, 0x0b, 0x9f, 0x79, 0x65, 0x66, 0x92, 0x4c, 0xaf, 0x01, 0x68, 0x08, 0x00, 0x00,
+        0x03, 0x00, 0x08, 0x00, 0x00, 0x03, 0x00, 0xc8, 0x40,
+    ];
+
+    fn access_unit(kind: u8) -> ByteChain {
+        Bytes::from(vec![0, 0, 0, 2, kind << 1, 1]).into()
+    }
+
+    #[test]
+    fn record_gives_codec_string_and_size() {
+        let parsed = HevcConfig::parse(&record()).unwrap();
+        assert_eq!(parsed.codecs, "hvc1.1.6.L60.90");
+        assert_eq!((parsed.width, parsed.height), (320, 180));
+        assert_eq!((parsed.nal_length_size, parsed.frame_rate), (4, None));
+    }
+
+    #[test]
+    fn codec_string_follows_annex_e() {
+        let mut fixed = [0; FIXED_BYTES];
+        fixed[1..13].copy_from_slice(&[0x01, 0x60, 0, 0, 0, 0xb0, 0, 0, 0, 0, 0, 93]);
+        assert_eq!(codecs(&fixed), "hvc1.1.6.L93.b0");
+        fixed[1..13].copy_from_slice(&[0x62, 0x20, 0, 0, 0, 0x90, 0, 0x10, 0, 0, 0, 153]);
+        assert_eq!(codecs(&fixed), "hvc1.A2.4.H153.90.0.10");
+    }
+
+    #[test]
+    fn record_that_is_cut_or_has_another_version_is_refused() {
+        let record = record();
+        for cut in 0..record.len() {
+            assert!(HevcConfig::parse(&record[..cut]).is_err(), "cut at {cut}");
+        }
+        let mut other = record.clone();
+        other[0] = 2;
+        assert_eq!(HevcConfig::parse(&other), Err(HevcError::Version(2)));
+        other[0] = 1;
+        other[21] = 0x0e;
+        assert_eq!(HevcConfig::parse(&other), Err(HevcError::LengthSize(3)));
+        other[21] = 0x0f;
+        other[22] = 0;
+        assert_eq!(HevcConfig::parse(&other), Err(HevcError::NoSps));
+    }
+
+    #[test]
+    fn idr_and_bla_are_keyframes_and_cra_is_not() {
+        for (kind, expected) in [(16, true), (19, true), (20, true), (21, false), (1, false), (32, false)] {
+            assert_eq!(is_keyframe(&access_unit(kind), 4), Ok(expected), "type {kind}");
+        }
+        assert!(is_keyframe(&ByteChain::new(), 4).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_never_panics(data in prop::collection::vec(any::<u8>(), 0..200), at in 0usize..60, flip: u8) {
+            let _ = HevcConfig::parse(&data);
+            let _ = is_keyframe(&Bytes::from(data).into(), 4);
+            let mut record = record();
+            if let Some(byte) = record.get_mut(at) {
+                *byte ^= flip;
+            }
+            if let Ok(parsed) = HevcConfig::parse(&record) {
+                prop_assert!(parsed.width <= MAX_SIDE && parsed.height <= MAX_SIDE);
+            }
+        }
+    }
+}
