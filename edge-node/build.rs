@@ -1,4 +1,4 @@
-//! Embeds the watch page built in `web/dist`; without it, a page that says how to build it.
+//! Embeds the watch page built in `web/dist`; without it, a page that explains how to build it.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};

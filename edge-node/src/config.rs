@@ -10,28 +10,28 @@ use serde::Deserialize;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Where viewers connect. Port 0: the system chooses.
+    /// The address at which viewers connect; with port 0 the system chooses the port.
     pub listen: SocketAddr,
-    /// Where `/metrics`, `/healthz` and `/readyz` are served; on `listen` itself when absent.
+    /// The address of `/metrics`, `/healthz` and `/readyz`; without it they are served on `listen` too.
     pub metrics_listen: Option<SocketAddr>,
-    /// HTTP worker threads; 0: one for each core.
+    /// HTTP worker threads; 0 stands for one per core.
     pub workers: usize,
-    /// Memory for media objects read back from the store, in bytes.
+    /// The bound of media objects read back from the object store, in bytes.
     pub cache_bytes: usize,
-    /// Memory one feed may hold for its hot parts and segments, in bytes.
+    /// The bound of the parts and segments that one feed holds, in bytes.
     pub feed_bytes: usize,
-    /// Streams followed at once; a stream beyond them answers 503.
+    /// Streams open at once; a request for another one is answered with 503.
     pub max_feeds: usize,
-    /// Seconds without a request after which a stream is no longer followed.
+    /// Seconds without a request after which a stream is closed.
     pub feed_idle_s: u64,
-    /// Requests waiting for a playlist or a part at once, all streams together.
+    /// Requests that may wait at once for a playlist or a part, over all streams.
     pub max_waiters: usize,
-    /// Seconds the first playlist request of a starting stream is held.
+    /// Seconds for which a playlist request is held while its stream is starting or lags behind its log.
     pub start_hold_s: u64,
-    /// Viewers counted of one address (one /64 for IPv6); 0: any number.
+    /// Viewers that are counted for one address (one /64 for IPv6); 0 stands for any number.
     pub viewers_per_address: u32,
-    /// Signs viewer sessions; the same on all edges, or a viewer moved to another edge counts twice until
-    /// the first count expires. Drawn at random when empty.
+    /// The secret that signs viewer sessions. It is the same on all edges, or a viewer who moves to another edge counts twice
+    /// until the first count expires. An empty one is replaced by a random one at start.
     pub beacon_secret: Secret<String>,
 }
 
@@ -47,7 +47,7 @@ impl Default for Config {
             feed_idle_s: 300,
             max_waiters: 50_000,
             start_hold_s: 5,
-            // A campus or a mobile network's gateway.
+            // The viewers behind the gateway of a campus or a mobile network.
             viewers_per_address: 1_000,
             beacon_secret: Secret::default(),
         }
@@ -75,15 +75,16 @@ impl Section for Config {
     }
 }
 
-/// A 10 s segment at 20 Mb/s is 25 MB; half of that is the least that makes sense.
+/// The least bound of a feed: a 10 s segment at 3 Mb/s.
 const MIN_FEED_BYTES: usize = 4 << 20;
-/// hls.js gives a manifest 10 s to its first byte.
+/// The longest hold: hls.js waits 10 s for the first byte of a playlist.
 const MAX_START_HOLD_S: u64 = 9;
 
 impl Config {
     pub(crate) fn feed_idle(&self) -> Duration {
         Duration::from_secs(self.feed_idle_s)
     }
+
     pub(crate) fn start_hold(&self) -> Duration {
         Duration::from_secs(self.start_hold_s)
     }

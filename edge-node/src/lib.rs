@@ -1,25 +1,23 @@
-//! The edge: playlists, media and the watch page for viewers.
+//! The edge node: playlists, media and the watch page for viewers.
 //!
-//! One feed for each watched stream folds the stream's log of facts into playlists, rendered once per change; a request
-//! takes a pointer. Media come from the feed's memory while hot and from the object store afterwards.
+//! Modules from the ground up: `objects` keeps media in memory and reads the object store; `catalog` knows which streams exist;
+//! `live` follows the streams that viewers ask for, one feed for each, and folds its log into playlists; `audience` counts
+//! viewers; `http` answers requests; `node` puts them together. A playlist is rendered once per change by the first request for
+//! it, and every other request takes a pointer.
 #![forbid(unsafe_code)]
 
-pub mod cache;
+pub mod audience;
+pub mod catalog;
 pub mod config;
-mod crowd;
-mod feed;
-pub mod fetch;
-pub mod hot;
+mod context;
 mod http;
+pub mod live;
 pub mod metrics;
 mod node;
-pub mod registry;
+pub mod objects;
 mod role;
-pub mod stream;
-pub mod text;
-pub mod view;
-pub mod viewers;
 
 pub use config::Config;
-pub use node::{Deps, Node, start};
+pub use context::Deps;
+pub use node::{Node, start};
 pub use role::Edge;

@@ -1,30 +1,34 @@
-//! What an edge measures.
+//! The metrics of an edge.
 
 use millrace_runtime::Metrics;
-use millrace_runtime::metrics::{Counter, Gauge, Histogram, LATENCY_BUCKETS_S, Unit};
+use millrace_runtime::metrics::{Counter, Gauge, Gauges, Histogram, LATENCY_BUCKETS_S, Unit};
 
-/// What requests are for.
+/// The kinds of requests that are counted apart.
 const KINDS: [&str; 5] = ["media", "playlist", "beacon", "preflight", "other"];
-/// How they were answered.
+/// The classes of status codes that are counted apart.
 const CLASSES: [&str; 4] = ["2xx", "3xx", "4xx", "5xx"];
 
-/// All metrics of an edge, `millrace_edge_…`.
+/// The metrics of an edge; their names begin with `millrace_edge_`.
 #[derive(Debug, Clone)]
 pub struct EdgeMetrics {
     requests: [[Counter; 4]; 5],
-    /// Body bytes of answers.
+    /// Bytes of response bodies that were sent.
     pub sent_bytes: Counter,
     /// Requests waiting for a playlist or a part.
     pub waiters: Gauge,
     /// Requests refused because too many wait.
     pub waiters_refused: Counter,
-    /// How long requests waited.
+    /// The time that requests waited.
     pub waited: Histogram,
-    /// Streams followed.
+    /// Streams that viewers ask for, with or without a feed.
+    pub streams: Gauge,
+    /// Feeds that run at this moment.
     pub feeds: Gauge,
-    /// Feeds that do not follow their author within a second.
+    /// Feeds that have missed facts of their stream's log for more than a second.
     pub feeds_lagging: Gauge,
-    /// Bytes of parts and segments held by feeds.
+    /// The unix time in seconds since which a stream lags, by stream; a stream that does not lag has no series.
+    pub feed_lag_since: Gauges,
+    /// Bytes of parts and segments that feeds hold.
     pub hot_bytes: Gauge,
     /// Media requests answered from memory.
     pub cache_hits: Counter,
@@ -34,20 +38,24 @@ pub struct EdgeMetrics {
     pub store_reads: Counter,
     /// Bytes read from the object store.
     pub store_read_bytes: Counter,
-    /// Reads that failed, missing objects apart.
+    /// Reads that failed; objects that the store does not have are not counted.
     pub store_errors: Counter,
     /// Requests that joined a read under way.
     pub coalesced: Counter,
-    /// Look-ups of unknown playback ids answered from memory.
+    /// Playback records that the catalogue holds.
+    pub catalog_records: Gauge,
+    /// Reads of playback records from the state store.
+    pub catalog_reads: Counter,
+    /// Requests for unknown playback ids that were refused from memory.
     pub unknown_remembered: Counter,
-    /// Beats of viewers that were not counted.
-    pub beats_uncounted: Counter,
-    /// Messages of the bus lost because a feed was behind.
+    /// Heartbeats of viewers that were not counted because a limit was reached.
+    pub heartbeats_uncounted: Counter,
+    /// Messages of the bus that were dropped because a feed did not take them in time.
     pub feed_dropped: Counter,
 }
 
 impl EdgeMetrics {
-    /// Registers them.
+    /// Registers the metrics of an edge.
     pub fn new(metrics: &Metrics) -> Self {
         let m = metrics.scope("edge");
         let help = "Answers by kind and status class";
@@ -63,11 +71,18 @@ impl EdgeMetrics {
                 "Requests refused because too many wait",
             ),
             waited: m.histogram("wait", Unit::Seconds, "Time requests were held", LATENCY_BUCKETS_S),
-            feeds: m.gauge("feeds", Unit::Count, "Streams followed"),
+            streams: m.gauge("streams", Unit::Count, "Streams that viewers ask for"),
+            feeds: m.gauge("feeds", Unit::Count, "Feeds that run, one for each stream that may be live"),
             feeds_lagging: m.gauge(
                 "feeds_lagging",
                 Unit::Count,
-                "Feeds more than a second behind their author",
+                "Feeds that have missed facts of their stream's log for more than a second",
+            ),
+            feed_lag_since: m.gauges(
+                "feed_lag_since_timestamp",
+                Unit::Seconds,
+                "Unix time since which a stream lags, for the first hundred lagging streams",
+                &["stream"],
             ),
             hot_bytes: m.gauge("hot", Unit::Bytes, "Parts and segments held by feeds"),
             cache_hits: counter("cache_hits", Unit::Count, "Media requests answered from memory"),
@@ -76,18 +91,33 @@ impl EdgeMetrics {
             store_read_bytes: counter("store_read", Unit::Bytes, "Bytes read from the object store"),
             store_errors: counter("store_errors", Unit::Count, "Failed reads from the object store"),
             coalesced: counter("store_reads_coalesced", Unit::Count, "Requests that joined a read under way"),
+            catalog_records: m.gauge("catalog_records", Unit::Count, "Playback records in memory"),
+            catalog_reads: counter(
+                "catalog_reads",
+                Unit::Count,
+                "Reads of playback records from the state store",
+            ),
             unknown_remembered: counter(
                 "unknown_remembered",
                 Unit::Count,
                 "Unknown playback ids refused from memory",
             ),
-            beats_uncounted: counter("beats_uncounted", Unit::Count, "Viewers' beats beyond a limit"),
-            feed_dropped: counter("feed_messages_dropped", Unit::Count, "Bus messages lost by slow feeds"),
+            heartbeats_uncounted: counter(
+                "heartbeats_uncounted",
+                Unit::Count,
+                "Heartbeats of viewers that were not counted because a limit was reached",
+            ),
+            feed_dropped: counter(
+                "feed_messages_dropped",
+                Unit::Count,
+                "Bus messages dropped because a feed did not take them in time",
+            ),
         }
     }
-    /// Counts an answer: `class` 0 to 3 for 2xx to 5xx.
+
+    /// Counts an answer; `class` is 0 to 3 for status codes 2xx to 5xx.
     pub(crate) fn answered(&self, kind: &'static str, class: usize) {
-        let kind = KINDS.iter().position(|k| *k == kind).unwrap_or(KINDS.len() - 1);
+        let kind = KINDS.iter().position(|name| *name == kind).unwrap_or(KINDS.len() - 1);
         if let Some(counter) = self.requests[kind].get(class) {
             counter.inc();
         }

@@ -8,57 +8,67 @@ use anyhow::Context;
 use millrace_link::Link;
 use millrace_node::{Backends, start_report};
 use millrace_runtime::http::{self as observe, HttpHandle};
-use millrace_runtime::{ActorId, Condition, Policy, Process, Restart, Supervisor};
-use tokio::sync::{Semaphore, mpsc};
+use millrace_runtime::{ActorId, Policy, Supervisor};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::cache::ObjectCache;
+use crate::audience::heartbeat::Heartbeats;
+use crate::audience::signer::Signer;
+use crate::catalog::Catalog;
 use crate::config::Config;
-use crate::feed::{self, FeedDeps};
-use crate::fetch::Fetcher;
-use crate::http::{self, App, Limits};
+use crate::context::Deps;
+use crate::http;
+use crate::http::app::{App, Limits};
+use crate::live::feed::FeedContext;
+use crate::live::feeds::Feeds;
+use crate::live::registry::Registry;
 use crate::metrics::EdgeMetrics;
-use crate::registry::Registry;
-use crate::stream::LiveStream;
-use crate::viewers::{Signer, Viewers};
+use crate::objects::cache::ObjectCache;
+use crate::objects::fetch::Fetcher;
 
-/// How often readiness is looked at and idle feeds are dropped.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// A hinted part comes within a part's time; 1 s is three of the longest.
+/// The time a hinted part is waited for: it comes within a part's duration, and this is three of the longest.
 const PART_HOLD: Duration = Duration::from_secs(1);
 
-/// Everything an edge is started with.
-pub type Deps = millrace_node::Deps<millrace_node::Backends>;
-
-/// A running edge.
+/// An edge node that serves viewers.
 #[derive(Debug)]
 pub struct Node {
     http: HttpHandle,
     observability: Option<HttpHandle>,
     supervisor: Supervisor,
+    catalog: Arc<Catalog>,
     registry: Arc<Registry>,
     cache: Arc<ObjectCache>,
     stop: CancellationToken,
 }
 
 impl Node {
-    /// Where viewers connect.
+    /// Returns the address of the operations routes, where it is another than that of viewers.
+    pub fn operations_addr(&self) -> Option<SocketAddr> {
+        self.observability.as_ref().map(HttpHandle::addr)
+    }
+
+    /// Returns the address at which viewers connect.
     pub fn addr(&self) -> SocketAddr {
         self.http.addr()
     }
 
-    /// The followed streams.
+    /// Returns the catalogue of playback records.
+    pub fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// Returns the registry of open streams.
     pub fn registry(&self) -> &Registry {
         &self.registry
     }
 
-    /// The objects in memory.
+    /// Returns the objects in memory.
     pub fn cache(&self) -> &ObjectCache {
         &self.cache
     }
 
-    /// Releases waiting requests, finishes open answers, stops the feeds.
+    /// Releases waiting requests, lets open answers finish and stops the feeds.
     pub async fn drain(self) {
         self.stop.cancel();
         self.http.stop().await;
@@ -70,132 +80,58 @@ impl Node {
     }
 }
 
-/// Starts an edge: returns once it serves.
+/// Starts an edge; returns once it serves. Readiness is about the node alone, never about a stream: it is the connection to the
+/// bus.
 pub async fn start(config: Config, deps: Deps) -> anyhow::Result<Node> {
     let identity = deps.identity("edge")?;
     let Deps { backends: Backends { bus, store, state }, process, .. } = deps;
-    let Process { readiness, clock, .. } = &process;
+    let clock = process.clock.clone();
     let metrics = EdgeMetrics::new(&process.metrics);
-    readiness.follow("edge.bus", bus.connected(), "not connected to the bus");
-    let feeds_ready = readiness.condition("edge.feeds", "not started yet");
+    process.readiness.follow("edge.bus", bus.connected(), "not connected to the bus");
+    let link = Link::new(bus, &process.metrics.scope("edge"));
     let stop = CancellationToken::new();
     let supervisor = Supervisor::start("edge", &process.metrics, &process.drain, &process.actors)?;
     let cache = ObjectCache::new(config.cache_bytes);
-    let (registry, starts) = Registry::new(state.clone(), clock.clone(), config.max_feeds, metrics.clone());
-    let feeds = FeedDeps {
-        bus: bus.clone(),
+    let catalog = Catalog::new(state.clone(), clock.clone(), metrics.clone());
+    let (registry, starts) =
+        Registry::new(catalog.clone(), state.clone(), clock.clone(), config.max_feeds, metrics.clone());
+    let context = FeedContext {
+        link: link.clone(),
         state: state.clone(),
         clock: clock.clone(),
         cache: cache.clone(),
         metrics: metrics.clone(),
         feed_bytes: config.feed_bytes,
     };
-    tokio::spawn(feed_starter(
-        supervisor.clone(),
-        registry.clone(),
-        starts,
-        feeds,
-        config.feed_idle(),
-        stop.clone(),
-    ));
-
-    let viewers = Arc::new(Viewers::new(config.viewers_per_address, clock.clone()));
-    tokio::spawn(viewers.clone().run(state, stop.clone()));
-    let (lagging, probe_stop) = (metrics.clone(), stop.clone());
-    supervisor
-        .spawn(ActorId::new("probe", "edge"), Policy::vital(), move |context| {
-            probe(lagging.clone(), feeds_ready.clone(), context.stop, probe_stop.clone())
-        })
-        .await?;
+    let feeds =
+        Arc::new(Feeds::new(supervisor.clone(), registry.clone(), context, config.feed_idle(), starts));
+    let id = ActorId::new("registry", "edge");
+    supervisor.spawn(id, Policy::vital(), move |actor| feeds.clone().run(actor)).await?;
+    let heartbeats = Arc::new(Heartbeats::new(config.viewers_per_address, clock));
+    let counting = heartbeats.clone();
+    let id = ActorId::new("heartbeats", "edge");
+    supervisor.spawn(id, Policy::vital(), move |actor| counting.clone().run(state.clone(), actor)).await?;
 
     let observability = process.observability();
-    let (own, apart) = match config.metrics_listen {
+    let (with_viewers, apart) = match config.metrics_listen {
         Some(listen) => (None, Some(observe::serve(listen, observability).context("edge: metrics")?)),
         None => (Some(observability), None),
     };
     let app = Arc::new(App {
+        catalog: catalog.clone(),
         registry: registry.clone(),
         fetcher: Fetcher::new(store, cache.clone(), metrics.clone()),
         cache: cache.clone(),
         signer: Signer::new(&config.beacon_secret),
-        viewers,
+        heartbeats,
         waiters: Semaphore::new(config.max_waiters),
         limits: Limits { start_hold: config.start_hold(), part_hold: PART_HOLD },
         metrics,
-        observability: own,
+        observability: with_viewers,
         stop: stop.clone(),
     });
-    let link = Link::new(bus.clone(), &process.metrics.scope("edge"));
     start_report(&supervisor, &link, &process, identity).await?;
     let http = http::serve(config.listen, config.workers, app).context("edge: HTTP")?;
     info!(addr = %http.addr(), "edge serves viewers");
-    Ok(Node { http, observability: apart, supervisor, registry, cache, stop })
-}
-
-/// Starts a supervised feed for each stream that the registry took in.
-async fn feed_starter(
-    supervisor: Supervisor,
-    registry: Arc<Registry>,
-    mut starts: mpsc::Receiver<Arc<LiveStream>>,
-    deps: FeedDeps,
-    idle: Duration,
-    stop: CancellationToken,
-) {
-    loop {
-        let stream = tokio::select! {
-            stream = starts.recv() => stream,
-            () = stop.cancelled() => None,
-        };
-        let Some(stream) = stream else { return };
-        let policy = Policy { restart: Restart::OnFailure, ..Policy::once() };
-        let (feeds, registry, followed) = (deps.clone(), registry.clone(), stream.clone());
-        // A feed that nobody watched may still be on its way out under the same name.
-        let spawned = supervisor.replace(ActorId::new("feed", stream.id), policy, move |context| {
-            followed_while_watched(feeds.clone(), registry.clone(), followed.clone(), idle, context.stop)
-        });
-        if let Err(error) = spawned.await {
-            tracing::error!(stream = %stream.id, %error, "feed could not be started");
-        }
-    }
-}
-
-/// Runs a feed until nobody asked for its stream for `idle`.
-async fn followed_while_watched(
-    deps: FeedDeps,
-    registry: Arc<Registry>,
-    stream: Arc<LiveStream>,
-    idle: Duration,
-    told: CancellationToken,
-) -> anyhow::Result<()> {
-    let feed = feed::run(deps, stream.clone(), told);
-    tokio::pin!(feed);
-    loop {
-        tokio::select! {
-            ended = &mut feed => return ended,
-            () = tokio::time::sleep(LOOK_EVERY) => {
-                if registry.leave(&stream, idle.as_millis() as u64) {
-                    tracing::debug!(stream = %stream.id, "nobody watches: followed no longer");
-                    return Ok(());
-                }
-            }
-        }
-    }
-}
-
-async fn probe(
-    metrics: EdgeMetrics,
-    feeds_ready: Condition,
-    told: CancellationToken,
-    stop: CancellationToken,
-) -> anyhow::Result<()> {
-    while !told.is_cancelled() && !stop.is_cancelled() {
-        let lagging = metrics.feeds_lagging.get();
-        feeds_ready.set(lagging == 0, "a feed is more than a second behind its author");
-        tokio::select! {
-            () = tokio::time::sleep(LOOK_EVERY) => {}
-            () = told.cancelled() => {}
-            () = stop.cancelled() => {}
-        }
-    }
-    Ok(())
+    Ok(Node { http, observability: apart, supervisor, catalog, registry, cache, stop })
 }

@@ -1,10 +1,10 @@
-//! This node as a role of a cluster: on NATS, Redis and S3.
+//! The edge as a role of a cluster, on NATS, Redis and S3.
 
 use millrace_node::{Backends, Role};
 
 use crate::{Config, Deps, Node, start};
 
-/// The role `edge`.
+/// The role that `millrace edge` runs.
 #[derive(Debug)]
 pub struct Edge;
 

@@ -1,11 +1,11 @@
-// Bundles the page into dist/: scripts and styles named by their content, so they are cached for ever.
+// Bundles the page into dist/. Scripts and styles are named by a hash of their content, so that caches keep them for ever.
 import { copyFileSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { build } from 'esbuild';
 
 const root = import.meta.dirname ?? path.dirname(new URL(import.meta.url).pathname);
 const at = (...p) => path.join(root, ...p);
-// Emptied and not removed: cargo watches the directory.
+// The directory is emptied and not removed, because cargo watches it.
 mkdirSync(at('dist'), { recursive: true });
 for (const old of readdirSync(at('dist'))) rmSync(at('dist', old), { force: true });
 

@@ -127,4 +127,9 @@ impl<T: Fragmented> RepairedReader<T> {
     pub fn dropped(&self) -> u64 {
         self.live.dropped() + self.repaired.dropped()
     }
+
+    /// Returns the number of fragments that wait to be taken.
+    pub fn waiting(&self) -> usize {
+        self.live.waiting() + self.repaired.waiting()
+    }
 }

@@ -93,6 +93,11 @@ impl<T: Fragmented> FragmentSubscription<T> {
     pub fn dropped(&self) -> u64 {
         self.inner.dropped()
     }
+
+    /// Returns the number of fragments that wait to be taken.
+    pub fn waiting(&self) -> usize {
+        self.inner.waiting()
+    }
 }
 
 impl<T> std::fmt::Debug for FragmentSubscription<T> {

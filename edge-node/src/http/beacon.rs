@@ -1,4 +1,4 @@
-//! `POST /live/{playback_id}/beacon`: the player says that it watches and learns how many do.
+//! `POST /live/{playback_id}/beacon`: a player's heartbeat, which is answered with the stream's phase and number of viewers.
 
 use std::net::IpAddr;
 
@@ -8,17 +8,18 @@ use actix_web::web::Bytes;
 use millrace_wire::ids::PlaybackId;
 use serde::{Deserialize, Serialize};
 
-use super::{App, headers, refuse};
-use crate::registry::NoStream;
-use crate::view::Phase;
-use crate::viewers::BEAT_S;
+use super::app::App;
+use super::{error_response, headers};
+use crate::audience::heartbeat::{HEARTBEAT_S, Heartbeat};
+use crate::live::playlists::Phase;
 
-/// A session id and two words of JSON.
+/// The longest request body in bytes: a session id and two JSON members.
 pub(super) const MAX_BODY: usize = 512;
 
+/// The body of a request; an empty one asks for a new session.
 #[derive(Deserialize, Default)]
 #[serde(default)]
-struct Beat {
+struct Body {
     session: Option<String>,
     leaving: bool,
 }
@@ -31,40 +32,43 @@ struct Answer {
     interval_s: u64,
 }
 
-/// Answers a beat.
+/// Answers a heartbeat with the stream's phase and its number of viewers.
 pub(super) async fn serve(
     app: &App,
     playback: PlaybackId,
     address: Option<IpAddr>,
     body: &Bytes,
 ) -> HttpResponse {
-    let beat = match body.len() {
-        0 => Beat::default(),
-        n if n > MAX_BODY => return refuse::malformed(),
+    let sent = match body.len() {
+        0 => Body::default(),
+        length if length > MAX_BODY => return error_response::bad_request(),
         _ => match serde_json::from_slice(body) {
-            Ok(beat) => beat,
-            Err(_) => return refuse::malformed(),
+            Ok(sent) => sent,
+            Err(_) => return error_response::bad_request(),
         },
     };
-    let stream = match app.registry.follow(playback).await {
+    let stream = match app.registry.open(playback).await {
         Ok(stream) => stream,
-        Err(NoStream::Unknown) => return refuse::missing(),
-        Err(NoStream::Busy) => return refuse::busy(),
+        Err(reason) => return error_response::not_served(reason),
     };
-    let given = beat.session.filter(|s| app.signer.check(stream.id, s).is_some());
-    // A new session counts from its second beat: one that never comes back was no viewer.
-    let session = given.clone().unwrap_or_else(|| app.signer.issue(stream.id));
-    if let Some(id) = given.as_deref().and_then(|s| app.signer.check(stream.id, s)) {
+    let signed = sent.session.filter(|session| app.signer.check(stream.id, session).is_some());
+    // A new session counts from its second heartbeat: a client that sends one and never comes back is no viewer.
+    let session = signed.clone().unwrap_or_else(|| app.signer.issue(stream.id));
+    if let Some(id) = signed.as_deref().and_then(|session| app.signer.check(stream.id, session)) {
         // Over a limit the viewer watches on, uncounted.
-        let counted = address.is_some_and(|a| app.viewers.beat(&stream, a, id, !beat.leaving));
-        app.metrics.beats_uncounted.add(u64::from(!counted));
+        let watching = !sent.leaving;
+        let counted = address.is_some_and(|address| {
+            let heartbeat = Heartbeat { stream: stream.id, session: id, address, watching };
+            app.heartbeats.heartbeat(&heartbeat, stream.viewers())
+        });
+        app.metrics.heartbeats_uncounted.add(u64::from(!counted));
     }
-    let phase = match stream.view().phase() {
+    let phase = match stream.playlists().phase() {
         Phase::Waiting => "waiting",
         Phase::Live => "live",
         Phase::Ended => "ended",
     };
-    let answer = Answer { session, viewers: stream.viewers(), phase, interval_s: BEAT_S };
+    let answer = Answer { session, viewers: stream.viewers().get(), phase, interval_s: HEARTBEAT_S };
     let mut response = HttpResponse::Ok().json(answer);
     let out = response.headers_mut();
     headers::cors(out);

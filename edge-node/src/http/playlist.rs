@@ -1,4 +1,4 @@
-//! Playlists: as they are now, or once they hold what a blocking reload asks for.
+//! Playlists: the newest one, or the one that a blocking reload asks for once it exists.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,17 +7,17 @@ use actix_web::http::header::{self, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse};
 use millrace_wire::ids::PlaybackId;
 
-use super::{App, headers, refuse};
-use crate::registry::NoStream;
-use crate::stream::LiveStream;
-use crate::text::Text;
-use crate::view::{BlockingDecision, MediaView, View};
+use super::app::App;
+use super::{error_response, headers};
+use crate::live::playlists::{BlockingDecision, Following, RenditionPlaylist, StreamPlaylists};
+use crate::live::rendered::RenderedPlaylist;
+use crate::live::stream::LiveStream;
 
-/// A blocking reload waits at most three target durations (RFC 8216bis §6.2.5.2); of a stream whose target duration is
-/// unknown this.
+/// The target duration in seconds that bounds a blocking reload while the stream's own is unknown. A blocking reload waits at
+/// most three target durations (RFC 8216bis §6.2.5.2).
 const UNKNOWN_TARGET_S: u64 = 4;
 
-/// `_HLS_msn` and `_HLS_part`.
+/// The delivery directives `_HLS_msn` and `_HLS_part` of a blocking reload (RFC 8216bis §6.2.5.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Reload {
     msn: Option<u64>,
@@ -25,53 +25,66 @@ struct Reload {
 }
 
 impl Reload {
-    /// `None`: a malformed directive, 400.
+    /// Reads the directives of a query string; `None` for a malformed one. Other parameters are ignored.
     fn parse(query: &str) -> Option<Self> {
         let mut reload = Self::default();
         for pair in query.split('&') {
             match pair.split_once('=') {
-                Some(("_HLS_msn", n)) => reload.msn = Some(n.parse().ok()?),
-                Some(("_HLS_part", n)) => reload.part = Some(n.parse().ok()?),
+                Some(("_HLS_msn", number)) => reload.msn = Some(number.parse().ok()?),
+                Some(("_HLS_part", number)) => reload.part = Some(number.parse().ok()?),
                 _ => {}
             }
         }
-        // A part without its segment means nothing (RFC 8216bis §6.2.5.2).
+        // A part number without a media sequence number is an error (RFC 8216bis §6.2.5.2).
         (reload.part.is_none() || reload.msn.is_some()).then_some(reload)
     }
 }
 
-/// Answers for a playlist: `rendition` names a media playlist, none the multivariant one.
+/// Answers for a playlist: the media playlist of `rendition`, or the multivariant playlist.
 pub(super) async fn serve(
     app: &App,
     request: &HttpRequest,
     playback: PlaybackId,
     rendition: Option<&str>,
 ) -> HttpResponse {
-    let stream = match app.registry.follow(playback).await {
+    let stream = match app.registry.open(playback).await {
         Ok(stream) => stream,
-        Err(NoStream::Unknown) => return refuse::missing(),
-        Err(NoStream::Busy) => return refuse::busy(),
+        Err(reason) => return error_response::not_served(reason),
     };
-    let Some(reload) = Reload::parse(request.query_string()) else { return refuse::malformed() };
-    let find = |view: &View| match rendition {
-        None => view.multivariant(),
-        Some(name) => view.rendition(name).map(MediaView::playlist),
-    };
-    // A starting stream: hold the first requests rather than refuse them.
-    if find(&stream.view()).is_none() {
-        let held = app.wait(&stream, app.limits.start_hold, |view| find(view).is_some()).await;
-        if held.is_err() {
-            return refuse::busy();
-        }
-    }
+    let Some(reload) = Reload::parse(request.query_string()) else { return error_response::bad_request() };
     match (rendition, reload.msn) {
         (Some(name), Some(msn)) => blocking(app, request, &stream, name, (msn, reload.part)).await,
-        _ => {
-            find(&stream.view()).map_or_else(refuse::missing, |text| send(app, request, &text, headers::NOW))
-        }
+        _ => newest(app, request, &stream, rendition).await,
     }
 }
 
+/// Answers with the newest playlist. The request is held while the stream has none yet and while the stream lags behind
+/// its log, since another edge may show more; after that time it is refused with 503.
+async fn newest(
+    app: &App,
+    request: &HttpRequest,
+    stream: &Arc<LiveStream>,
+    rendition: Option<&str>,
+) -> HttpResponse {
+    let playlist = |playlists: &StreamPlaylists| match rendition {
+        None => playlists.multivariant(),
+        Some(name) => playlists.rendition(name).map(RenditionPlaylist::rendered),
+    };
+    let ready = |playlists: &StreamPlaylists| {
+        playlists.following != Following::Lagging && playlist(playlists).is_some()
+    };
+    let mut playlists = stream.playlists();
+    if !ready(&playlists) {
+        if app.wait(stream, app.limits.start_hold, ready).await.is_err() {
+            return error_response::unavailable();
+        }
+        playlists = stream.playlists();
+    }
+    playlist(&playlists)
+        .map_or_else(error_response::not_found, |rendered| send(app, request, &rendered, headers::NEWEST))
+}
+
+/// Answers a blocking reload (RFC 8216bis §6.2.5.2) once the playlist has the segment or part it names.
 async fn blocking(
     app: &App,
     request: &HttpRequest,
@@ -79,66 +92,78 @@ async fn blocking(
     rendition: &str,
     (msn, part): (u64, Option<u32>),
 ) -> HttpResponse {
-    let media = |view: &View| view.rendition(rendition).cloned();
-    let reach = |media: &MediaView| media.head.reach(msn, part);
-    let view = stream.view();
-    let Some(now) = media(&view) else { return refuse::missing() };
-    match reach(&now) {
-        // Behind its author, an edge cannot tell too far from not here yet: 503 lets the client come again.
-        BlockingDecision::TooFar if view.current => return refuse::malformed(),
-        BlockingDecision::TooFar => return refuse::busy(),
-        BlockingDecision::Now => return send(app, request, &now.playlist(), headers::BLOCKED),
+    let find = |playlists: &StreamPlaylists| playlists.rendition(rendition).cloned();
+    let decide = |playlist: &RenditionPlaylist| playlist.position.reach(msn, part);
+    // The first requests of a starting stream are held rather than refused.
+    if find(&stream.playlists()).is_none() {
+        let started = |playlists: &StreamPlaylists| find(playlists).is_some();
+        if app.wait(stream, app.limits.start_hold, started).await.is_err() {
+            return error_response::unavailable();
+        }
+    }
+    let playlists = stream.playlists();
+    let Some(playlist) = find(&playlists) else { return error_response::not_found() };
+    match decide(&playlist) {
+        // An edge that lags cannot distinguish a request too far ahead from one that the log already answers: with 503 the
+        // client comes again.
+        BlockingDecision::TooFar if playlists.following == Following::Current => {
+            return error_response::bad_request();
+        }
+        BlockingDecision::TooFar => return error_response::unavailable(),
+        BlockingDecision::Now => return send(app, request, &playlist.rendered(), headers::BLOCKED),
         BlockingDecision::Later => {}
     }
-    let limit = Duration::from_secs(3 * view.target_duration_s().unwrap_or(UNKNOWN_TARGET_S));
-    if app
-        .wait(stream, limit, |view| media(view).is_none_or(|media| reach(&media) != BlockingDecision::Later))
-        .await
-        .is_err()
-    {
-        return refuse::busy();
+    let limit = Duration::from_secs(3 * playlists.target_duration_s().unwrap_or(UNKNOWN_TARGET_S));
+    let decided = |playlists: &StreamPlaylists| {
+        find(playlists).is_none_or(|playlist| decide(&playlist) != BlockingDecision::Later)
+    };
+    if app.wait(stream, limit, decided).await.is_err() {
+        return error_response::unavailable();
     }
-    match media(&stream.view()) {
-        Some(now) if reach(&now) == BlockingDecision::Now => {
-            send(app, request, &now.playlist(), headers::BLOCKED)
+    match find(&stream.playlists()) {
+        Some(playlist) if decide(&playlist) == BlockingDecision::Now => {
+            send(app, request, &playlist.rendered(), headers::BLOCKED)
         }
-        // A new broadcast may have begun below what was asked for.
-        Some(_) => refuse::busy(),
-        None => refuse::missing(),
+        // A new broadcast may have begun below the numbers asked for.
+        Some(_) => error_response::unavailable(),
+        None => error_response::not_found(),
     }
 }
 
-fn send(app: &App, request: &HttpRequest, text: &Text, cache: HeaderValue) -> HttpResponse {
+fn send(app: &App, request: &HttpRequest, playlist: &RenderedPlaylist, cache: HeaderValue) -> HttpResponse {
     let sent = request.headers();
-    let mut answer = if headers::matches(sent.get(header::IF_NONE_MATCH), text.etag()) {
+    let mut response = if headers::matches(sent.get(header::IF_NONE_MATCH), playlist.etag()) {
         HttpResponse::NotModified().finish()
     } else {
-        let gzip = sent.get(header::ACCEPT_ENCODING).is_some_and(takes_gzip);
-        let zipped = gzip.then(|| text.gzip()).flatten();
-        let mut answer = HttpResponse::Ok();
+        let accepts_gzip = sent.get(header::ACCEPT_ENCODING).is_some_and(accepts_gzip);
+        let zipped = accepts_gzip.then(|| playlist.gzip()).flatten();
+        let mut response = HttpResponse::Ok();
         if zipped.is_some() {
-            answer.insert_header((header::CONTENT_ENCODING, HeaderValue::from_static("gzip")));
+            response.insert_header((header::CONTENT_ENCODING, HeaderValue::from_static("gzip")));
         }
-        let body = zipped.unwrap_or_else(|| text.plain());
+        let body = zipped.unwrap_or_else(|| playlist.plain());
         app.metrics.sent_bytes.add(body.len() as u64);
-        answer.body(body)
+        response.body(body)
     };
-    let out = answer.headers_mut();
+    let out = response.headers_mut();
     headers::cors(out);
     out.insert(header::CACHE_CONTROL, cache);
     out.insert(header::CONTENT_TYPE, headers::MPEGURL);
     out.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
-    out.insert(header::ETAG, headers::value(text.etag()));
-    answer
+    out.insert(header::ETAG, headers::value(playlist.etag()));
+    response
 }
 
-/// Whether `Accept-Encoding` lists gzip without refusing it (`q=0`).
-fn takes_gzip(value: &HeaderValue) -> bool {
+/// Returns true if `Accept-Encoding` lists gzip without refusing it (`q=0`).
+fn accepts_gzip(value: &HeaderValue) -> bool {
     value.to_str().is_ok_and(|list| {
         list.split(',').any(|item| {
-            let (name, rest) = item.split_once(';').unwrap_or((item, ""));
-            let refused =
-                rest.trim().strip_prefix("q=").and_then(|q| q.parse().ok()).is_some_and(|q: f32| q <= 0.0);
+            let (name, parameters) = item.split_once(';').unwrap_or((item, ""));
+            let refused = parameters
+                .trim()
+                .strip_prefix("q=")
+                .and_then(|weight| weight.parse().ok())
+                .is_some_and(|weight: f32| weight <= 0.0);
             matches!(name.trim(), "gzip" | "*") && !refused
         })
     })
@@ -149,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn directives() {
+    fn reload_reads_delivery_directives_and_refuses_malformed_ones() {
         let parse = Reload::parse;
         assert_eq!(parse(""), Some(Reload::default()));
         assert_eq!(parse("a=b&_HLS_msn=5&_HLS_part=2"), Some(Reload { msn: Some(5), part: Some(2) }));
@@ -159,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn encodings() {
+    fn accept_encoding_lists_gzip_unless_its_weight_is_zero() {
         for (list, yes) in [
             ("gzip", true),
             ("deflate, gzip;q=0.5, br", true),
@@ -168,7 +193,7 @@ mod tests {
             ("br", false),
             ("", false),
         ] {
-            assert_eq!(takes_gzip(&HeaderValue::from_str(list).unwrap()), yes, "{list}");
+            assert_eq!(accepts_gzip(&HeaderValue::from_str(list).unwrap()), yes, "{list}");
         }
     }
 }

@@ -2,23 +2,23 @@
 
 use std::ops::Range;
 
-/// What a `Range` header asks of an object of `size` bytes.
+/// The bytes of an object that a `Range` header selects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Wanted {
-    /// The whole object: no header, another unit, several ranges or a malformed one.
+    /// The whole object: there is no header, or it has another unit, several ranges or a malformed one.
     Whole,
-    /// These bytes.
+    /// One range of the object's bytes: 206.
     Part(Range<usize>),
-    /// Nothing the object has: 416.
+    /// A range that the object does not have: 416.
     Unsatisfiable,
 }
 
-/// Reads the header.
+/// Parses the header for an object of `size` bytes.
 pub(super) fn parse(header: Option<&str>, size: usize) -> Wanted {
     let Some(spec) = header.and_then(|h| h.trim().strip_prefix("bytes=")) else { return Wanted::Whole };
     let Some((first, last)) = spec.split_once('-') else { return Wanted::Whole };
     let (first, last) = (first.trim(), last.trim());
-    // A number beyond usize is beyond any object too.
+    // A number above usize lies beyond the end of any object.
     let number = |text: &str| {
         let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
         digits.then(|| text.parse::<usize>().unwrap_or(usize::MAX))
@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_forms_of_rfc_9110() {
+    fn range_header_is_read_in_every_form_of_rfc_9110() {
         for (header, wanted) in [
             ("bytes=0-", Wanted::Part(0..10)),
             ("bytes=3-", Wanted::Part(3..10)),

@@ -1,13 +1,13 @@
-// The watch page: waits for the stream, plays it at low latency, and starts by itself when it does.
+// The watch page: waits until the stream is live, then plays it at low latency.
 import Hls from 'hls.js';
 
 const POLL_MS = 2000;
 const ENDED_POLL_MS = 5000;
-/// Without progress for so long the player jumps to the live edge, and then starts anew.
+/// Seconds without progress after which the player jumps to the live edge, and after which it starts anew.
 const STALL_JUMP_S = 3;
 const STALL_RESTART_S = 8;
 const CONTROLS_MS = 2800;
-/// Further behind than this is no longer live.
+/// Seconds behind the newest part up to which playback counts as live.
 const LIVE_EDGE_S = 8;
 
 const $ = (id) => document.getElementById(id);
@@ -20,7 +20,7 @@ let session = null;
 let started = false;
 let progress = { time: 0, at: 0, jumped: false };
 
-/// What a viewer reads in each state.
+/// Headline and detail that a viewer reads in each state.
 const TEXTS = {
   connecting: ['Connecting…', ''],
   waiting: ['The stream has not started yet', 'Stay here: it starts by itself.'],
@@ -42,9 +42,9 @@ function show(state) {
   }
 }
 
-// --- Beacon: who watches, and where the stream stands -------------------------------------------------------------
+// --- Heartbeats: counting this viewer, and learning the phase of the stream --------------------------------------
 
-async function beat() {
+async function heartbeat() {
   const answer = await fetch(`/live/${playback}/beacon`, {
     method: 'POST',
     headers: { 'content-type': 'application/json' },
@@ -53,11 +53,11 @@ async function beat() {
   });
   if (answer.status === 404) return { phase: 'missing' };
   if (!answer.ok) throw new Error(`beacon ${answer.status}`);
-  const told = await answer.json();
+  const reply = await answer.json();
   const first = session === null;
-  session = told.session;
-  viewers(told.viewers);
-  return { ...told, first };
+  session = reply.session;
+  viewers(reply.viewers);
+  return { ...reply, first };
 }
 
 function viewers(count) {
@@ -68,12 +68,12 @@ function viewers(count) {
 async function follow() {
   let wait = POLL_MS;
   try {
-    const told = await beat();
-    wait = started ? Math.min(told.interval_s ?? 10, told.viewers ? 10 : 3) * 1000 : POLL_MS;
+    const reply = await heartbeat();
+    wait = started ? Math.min(reply.interval_s ?? 10, reply.viewers ? 10 : 3) * 1000 : POLL_MS;
     if (!started) {
-      if (told.phase === 'live') start();
-      else if (told.phase === 'missing') { show('missing'); wait = ENDED_POLL_MS; }
-      else if (told.phase === 'ended') { show('ended'); wait = ENDED_POLL_MS; }
+      if (reply.phase === 'live') start();
+      else if (reply.phase === 'missing') { show('missing'); wait = ENDED_POLL_MS; }
+      else if (reply.phase === 'ended') { show('ended'); wait = ENDED_POLL_MS; }
       else if (body.dataset.state !== 'ended') show('waiting');
     }
   } catch {
@@ -111,7 +111,7 @@ function startHls() {
   let recovered = 0;
   hls.on(Hls.Events.ERROR, (_, error) => {
     if (!error.fatal) return;
-    // One broken append is mended in place; anything else starts anew.
+    // The player recovers from a failed append in place; any other fatal error starts it anew.
     if (error.type === Hls.ErrorTypes.MEDIA_ERROR && recovered++ < 2) hls.recoverMediaError();
     else restart();
   });
@@ -131,7 +131,7 @@ function stop() {
 }
 
 let restarts = 0;
-/// The beacon says whether there is anything to start again.
+/// Stops the player; the next heartbeat that finds the stream live starts it again.
 function restart() {
   stop();
   show('interrupted');
@@ -143,7 +143,7 @@ async function play() {
     await video.play();
   } catch (error) {
     if (error.name !== 'NotAllowedError') return;
-    // Browsers refuse sound before a gesture: without sound they play.
+    // Browsers refuse sound before a gesture of the viewer, and play without sound.
     video.muted = true;
     try {
       await video.play();
@@ -169,7 +169,7 @@ video.addEventListener('waiting', () => { body.dataset.stalled = 'yes'; });
 video.addEventListener('ended', finished);
 video.addEventListener('error', () => { if (started && !hls && video.error) restart(); });
 
-/// hls.js mends small gaps; this mends what it does not.
+/// Recovers from stalls that hls.js does not recover from by itself.
 function watchdog() {
   const now = performance.now();
   if (!started || video.paused || video.currentTime !== progress.time) {

@@ -78,6 +78,11 @@ impl MemBus {
         Self { inner: Arc::new(inner) }
     }
 
+    /// Returns the number of open subscriptions, queue-group members among them.
+    pub fn subscriptions(&self) -> usize {
+        self.inner.router.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     fn route(&self, subject: &str, reply: Option<&str>, payload: Bytes) -> Result<usize, BusError> {
         check_subject(subject)?;
         let (size, limit) = (payload.len(), self.inner.max_payload);

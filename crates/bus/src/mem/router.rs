@@ -47,6 +47,10 @@ impl Router {
         id
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.exact.values().map(Vec::len).sum::<usize>() + self.wild.len()
+    }
+
     pub(super) fn remove(&mut self, pattern: &str, id: u64) {
         if is_wild(pattern) {
             self.wild.retain(|(_, entry)| entry.id != id);

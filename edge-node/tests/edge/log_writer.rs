@@ -1,4 +1,5 @@
-//! An author for tests: says facts on the bus, keeps its log for repair and answers snapshot requests.
+//! A log writer for tests: publishes facts on the bus, keeps its log for repair and answers snapshot requests.
+#![allow(dead_code, reason = "the tests and the example each use their part")]
 
 use std::sync::{Arc, Mutex};
 
@@ -18,19 +19,19 @@ use millrace_wire::message::repair::{RepairReply, RepairRequest};
 use millrace_wire::{subjects, topic};
 use tokio::task::JoinHandle;
 
-/// The first segment's number.
+/// The media sequence number of the first segment.
 pub(crate) const FIRST: u64 = 1000;
-/// The first segment's wall clock.
+/// The program date time of the first segment, in unix milliseconds.
 pub(crate) const PDT_MS: u64 = 1_790_000_000_000;
-/// TARGETDURATION.
+/// The target duration in seconds.
 pub(crate) const TARGET_S: u32 = 4;
 
 struct Log {
-    view: StreamState,
+    state: StreamState,
     facts: Vec<FactMessage>,
 }
 
-/// The author of one generation of one stream.
+/// The log writer of one generation of one stream.
 #[derive(Clone)]
 pub(crate) struct LogWriter {
     pub(crate) stream: StreamId,
@@ -44,22 +45,22 @@ pub(crate) struct LogWriter {
 }
 
 impl LogWriter {
-    /// Takes over an empty log; nothing is announced yet.
+    /// Takes over an empty log. Nothing is announced yet.
     pub(crate) async fn new(bus: SharedBus, stream: StreamId, playback: PlaybackId) -> Self {
         let broadcast = BroadcastId::from_u128(77);
         let (epoch, generation) = (Epoch(PDT_MS), Generation(1));
         let base = apply::empty(broadcast);
-        let view = apply::takeover(epoch, generation, &base);
-        let log = Arc::new(Mutex::new(Log { view, facts: Vec::new() }));
+        let state = apply::takeover(epoch, generation, &base);
+        let log = Arc::new(Mutex::new(Log { state, facts: Vec::new() }));
         let answering = Arc::default();
-        let author = Self { stream, playback, epoch, generation, broadcast, bus, log, answering };
-        author.answer().await;
-        author.record(Fact::Takeover { base: Box::new(base) }, Bytes::new());
-        author
+        let writer = Self { stream, playback, epoch, generation, broadcast, bus, log, answering };
+        writer.answer().await;
+        writer.append(Fact::Takeover { base: Box::new(base) }, Bytes::new());
+        writer
     }
 
-    /// Answers repair and snapshot requests until the bus closes.
-    async fn answer(&self) {
+    /// Answers repair and snapshot requests until the bus closes or [`LogWriter::stop_answering`] is called.
+    pub(crate) async fn answer(&self) {
         let ring = subjects::ring_live(self.stream, self.epoch, self.generation);
         let mut repairs = self.bus.subscribe(&ring, 64).await.unwrap();
         let mut snaps = self.bus.subscribe(&subjects::snap(self.stream), 64).await.unwrap();
@@ -72,7 +73,9 @@ impl LogWriter {
                     let reply = RepairReply { oldest: Some(0), next: log.facts.len() as u64 };
                     let reply = topic::encode(&reply).unwrap();
                     this.bus.respond(request.reply.as_ref().unwrap(), reply).unwrap();
-                    let wanted = |f: &&FactMessage| ranges.iter().any(|(a, b)| (*a..=*b).contains(&f.seq.0));
+                    let wanted = |fact: &&FactMessage| {
+                        ranges.iter().any(|(first, last)| (*first..=*last).contains(&fact.seq.0))
+                    };
                     log.facts.iter().filter(wanted).cloned().collect()
                 };
                 let subject = subjects::repair_live(this.stream, this.epoch, this.generation);
@@ -82,18 +85,17 @@ impl LogWriter {
             }
         });
         let this = self.clone();
-        let telling = tokio::spawn(async move {
+        let answering = tokio::spawn(async move {
             while let Some(request) = snaps.recv().await {
-                let snapshot = topic::encode(&this.log.lock().unwrap().view).unwrap();
+                let snapshot = topic::encode(&this.log.lock().unwrap().state).unwrap();
                 this.bus.respond(request.reply.as_ref().unwrap(), snapshot).unwrap();
             }
         });
-        self.answering.lock().unwrap().extend([repairing, telling]);
+        self.answering.lock().unwrap().extend([repairing, answering]);
     }
 
-    /// Answers nobody any more.
-    #[allow(dead_code)]
-    pub(crate) async fn die(&self) {
+    /// Answers no request any more, as after the death of its node.
+    pub(crate) async fn stop_answering(&self) {
         let answering: Vec<_> = self.answering.lock().unwrap().drain(..).collect();
         for task in answering {
             task.abort();
@@ -101,39 +103,37 @@ impl LogWriter {
         }
     }
 
-    /// The log's folded state.
-    #[allow(dead_code)]
-    pub(crate) fn view(&self) -> StreamState {
-        self.log.lock().unwrap().view.clone()
+    /// Returns the folded state of the log.
+    pub(crate) fn state(&self) -> StreamState {
+        self.log.lock().unwrap().state.clone()
     }
 
-    /// A segment is in the store.
-    #[allow(dead_code)]
+    /// Appends that a segment is in the store.
     pub(crate) fn stored(&self, rendition: Rendition, msn: u64) {
-        self.record(Fact::Stored { rendition, msn: Msn(msn) }, Bytes::new());
+        self.append(Fact::Stored { rendition, msn: Msn(msn) }, Bytes::new());
     }
 
     fn send(&self, subject: &str, fact: &FactMessage) {
-        for frame in fact.encode(self.bus.max_payload()).unwrap() {
-            self.bus.publish(subject, frame).unwrap();
+        for fragment in fact.encode(self.bus.max_payload()).unwrap() {
+            self.bus.publish(subject, fragment).unwrap();
         }
     }
 
-    fn record(&self, fact: Fact, payload: Bytes) {
-        self.keep(fact, payload, true);
+    fn append(&self, fact: Fact, payload: Bytes) {
+        self.append_fact(fact, payload, true);
     }
 
-    fn keep(&self, fact: Fact, payload: Bytes, sent: bool) {
+    fn append_fact(&self, fact: Fact, payload: Bytes, published: bool) {
         let message = {
             let mut log = self.log.lock().unwrap();
             let seq = FactSeq(log.facts.len() as u64);
-            apply::apply(&mut log.view, seq, &fact);
+            apply::apply(&mut log.state, seq, &fact);
             let (epoch, generation) = (self.epoch, self.generation);
             let message = FactMessage { epoch, generation, seq, fact, payload };
             log.facts.push(message.clone());
             message
         };
-        if sent {
+        if published {
             self.send(&subjects::live(self.stream, self.epoch, self.generation), &message);
         }
     }
@@ -167,22 +167,22 @@ impl LogWriter {
         self.bus.publish(&subjects::epoch(self.stream), epoch).unwrap();
     }
 
-    /// Opens the epoch with a video and an audio track.
+    /// Opens the epoch with a video and an audio rendition.
     pub(crate) fn open(
         &self,
         video: (TrackInfo, Bytes),
         audio: (TrackInfo, Bytes),
         part_target: MediaDuration,
     ) {
-        self.record(Fact::EpochOpen(epoch_open(self.broadcast)), Bytes::new());
+        self.append(Fact::EpochOpen(epoch_open(self.broadcast)), Bytes::new());
         for (rendition, (info, init)) in [(Rendition::video(), video), (Rendition::audio(), audio)] {
             let version = InitVersion(0);
-            self.record(Fact::Init { rendition: rendition.clone(), version, info }, init);
-            self.record(Fact::PartTarget { rendition, target: part_target }, Bytes::new());
+            self.append(Fact::Init { rendition: rendition.clone(), version, info }, init);
+            self.append(Fact::PartTarget { rendition, target: part_target }, Bytes::new());
         }
     }
 
-    /// Says a part.
+    /// Appends a part: `at` is its media sequence number and index.
     pub(crate) fn part(
         &self,
         rendition: Rendition,
@@ -191,11 +191,10 @@ impl LogWriter {
         independent: bool,
         bytes: Bytes,
     ) {
-        self.say_part(rendition, at, ms, independent, bytes, true);
+        self.append_part(rendition, at, ms, independent, bytes, true);
     }
 
-    /// A part that gets lost on its way.
-    #[allow(dead_code)]
+    /// Appends a part that is lost on its way to the readers.
     pub(crate) fn lost_part(
         &self,
         rendition: Rendition,
@@ -204,17 +203,17 @@ impl LogWriter {
         independent: bool,
         bytes: Bytes,
     ) {
-        self.say_part(rendition, at, ms, independent, bytes, false);
+        self.append_part(rendition, at, ms, independent, bytes, false);
     }
 
-    fn say_part(
+    fn append_part(
         &self,
         rendition: Rendition,
         at: (u64, u32),
         ms: u64,
         independent: bool,
         bytes: Bytes,
-        sent: bool,
+        published: bool,
     ) {
         let part = Part {
             rendition,
@@ -228,10 +227,10 @@ impl LogWriter {
             init_version: InitVersion(0),
             gap: false,
         };
-        self.keep(Fact::Part(part), bytes, sent);
+        self.append_fact(Fact::Part(part), bytes, published);
     }
 
-    /// Closes a segment of `parts` parts.
+    /// Appends the end of a segment of `parts` parts.
     pub(crate) fn segment(
         &self,
         rendition: Rendition,
@@ -252,16 +251,15 @@ impl LogWriter {
             program_date_time: date(msn),
             init_version: InitVersion(0),
         };
-        self.record(Fact::Segment(segment), Bytes::new());
+        self.append(Fact::Segment(segment), Bytes::new());
     }
 
-    /// Moves the window.
+    /// Moves the start of the window to segment `first`.
     pub(crate) fn trim(&self, first: u64) {
-        self.record(Fact::Trim { first: Msn(first) }, Bytes::new());
+        self.append(Fact::Trim { first: Msn(first) }, Bytes::new());
     }
 
-    /// A segment nobody has.
-    #[allow(dead_code)]
+    /// Appends a GAP in place of a segment.
     pub(crate) fn gap(&self, msn: u64) {
         let gap = Gap {
             msn: Msn(msn),
@@ -269,19 +267,17 @@ impl LogWriter {
             discontinuity_sequence: DiscontinuitySeq(0),
             program_date_time: date(msn),
         };
-        self.record(Fact::Gap(gap), Bytes::new());
+        self.append(Fact::Gap(gap), Bytes::new());
     }
 
-    /// No segment of the epoch follows.
-    #[allow(dead_code)]
+    /// Appends the seal of the epoch.
     pub(crate) fn seal(&self) {
-        self.record(Fact::Seal { last: None }, Bytes::new());
+        self.append(Fact::Seal { last: None }, Bytes::new());
     }
 
-    /// Ends the broadcast.
-    #[allow(dead_code)]
+    /// Appends the end of the broadcast.
     pub(crate) fn end(&self) {
-        self.record(Fact::End, Bytes::new());
+        self.append(Fact::End, Bytes::new());
     }
 }
 
@@ -300,13 +296,13 @@ fn epoch_open(broadcast: BroadcastId) -> EpochOpen {
     }
 }
 
-/// A description of the video track.
+/// Describes the video track of the test stream.
 pub(crate) fn video_info(width: u32, height: u32, codecs: &str) -> TrackInfo {
     let media = TrackMedia::Video { width, height, frame_rate_milli: Some(30_000) };
     TrackInfo { media, codecs: codecs.to_owned(), bandwidth: 1_000_000, timescale: 90_000 }
 }
 
-/// A description of the audio track.
+/// Describes the audio track of the test stream.
 pub(crate) fn audio_info() -> TrackInfo {
     let media = TrackMedia::Audio { channels: 2, sample_rate: 48_000 };
     TrackInfo { media, codecs: "mp4a.40.2".to_owned(), bandwidth: 80_000, timescale: 48_000 }

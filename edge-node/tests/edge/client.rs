@@ -1,5 +1,4 @@
-//! A raw HTTP/1.1 client: shows exactly what was sent.
-#![allow(dead_code, reason = "each test file uses its part")]
+//! A raw HTTP/1.1 client, which shows exactly the bytes that were sent.
 
 use std::net::SocketAddr;
 
@@ -7,7 +6,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
-/// An answer as received.
+/// A response as it was received.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -17,7 +16,7 @@ pub(crate) struct Answer {
 
 impl Answer {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
+        self.headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.as_str())
     }
 
     pub(crate) fn text(&self) -> String {
@@ -25,7 +24,7 @@ impl Answer {
     }
 }
 
-/// A connection that is used again.
+/// A connection that is used for several requests.
 pub(crate) struct KeepAlive(TcpStream, Vec<u8>);
 
 impl KeepAlive {
@@ -33,7 +32,7 @@ impl KeepAlive {
         Self(TcpStream::connect(addr).await.unwrap(), Vec::new())
     }
 
-    /// From this address of the machine.
+    /// Connects from the local address `source`.
     pub(crate) async fn connect_from(source: [u8; 4], addr: SocketAddr) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind((source, 0).into()).unwrap();
@@ -67,11 +66,13 @@ impl KeepAlive {
         let mut lines = head.lines();
         let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
         let headers: Vec<_> = lines
-            .filter_map(|l| l.split_once(": "))
-            .map(|(n, v)| (n.to_ascii_lowercase(), v.to_owned()))
+            .filter_map(|line| line.split_once(": "))
+            .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
             .collect();
-        let length =
-            headers.iter().find(|(n, _)| n == "content-length").map_or(0, |(_, v)| v.parse().unwrap());
+        let length = headers
+            .iter()
+            .find(|(name, _)| name == "content-length")
+            .map_or(0, |(_, value)| value.parse().unwrap());
         let none = method == "HEAD" || matches!(status, 204 | 304);
         let length: usize = if none { 0 } else { length };
         while self.1.len() < length {
@@ -86,7 +87,7 @@ impl KeepAlive {
     }
 }
 
-/// One request on a connection of its own.
+/// Sends one request on a connection of its own.
 pub(crate) async fn request(
     addr: SocketAddr,
     method: &str,

@@ -1,7 +1,7 @@
-//! Media objects in memory: those a feed holds (hot) and those read back from the store (cached).
+//! Media objects in memory: those that feeds hold (live) and those read back from the object store (cached).
 //!
-//! Both live in one map keyed by the object's key, which is the URL path without its leading slash, so a
-//! request finds its bytes without parsing or allocating.
+//! Both live in one map keyed by the object's key, which is the URL path without its leading slash, so a request finds its bytes
+//! without parsing or allocating.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -9,41 +9,40 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
-
 use millrace_buf::ByteChain;
 
-/// Locks: enough that a feed's insertions and eight workers' look-ups rarely meet.
+/// Independent locks of the map: enough that insertions by feeds and look-ups by eight workers rarely meet.
 const SHARDS: usize = 32;
 
-/// An object ready to be sent.
+/// An object as it is sent.
 #[derive(Debug, Clone)]
 pub struct Object {
-    /// Its bytes.
-    pub payload: ByteChain,
-    /// Its entity tag.
+    /// The object's bytes; a clone is a pointer to them.
+    pub bytes: Arc<ByteChain>,
+    /// The entity tag (RFC 9110 §8.8.3).
     pub etag: Bytes,
 }
 
 impl Object {
-    /// The object under `key`. A name never changes its bytes, so the name is the tag.
-    pub fn new(key: &str, payload: impl Into<ByteChain>) -> Self {
+    /// Makes the object under `key`. The bytes under a name never change, so the name gives the tag.
+    pub fn new(key: &str, bytes: impl Into<ByteChain>) -> Self {
         let tail = key.rsplitn(3, '/').take(2).collect::<Vec<_>>();
         let etag = format!("\"{}-{}\"", tail.get(1).unwrap_or(&""), tail.first().unwrap_or(&""));
-        Self { payload: payload.into(), etag: etag.into() }
+        Self { bytes: Arc::new(bytes.into()), etag: etag.into() }
     }
 }
 
 #[derive(Debug)]
 struct Entry {
     object: Object,
-    /// Counted against the cache's limit, and evicted; hot entries are removed by their feed.
+    /// True for objects read from the store, which count against the limit and are evicted; a feed removes its own.
     cached: bool,
     used: AtomicU64,
 }
 
 type Map = HashMap<Box<str>, Entry>;
 
-/// The map.
+/// The map from keys to objects in memory.
 #[derive(Debug)]
 pub struct ObjectCache {
     shards: Vec<RwLock<Map>>,
@@ -54,7 +53,7 @@ pub struct ObjectCache {
 }
 
 impl ObjectCache {
-    /// A cache that keeps at most `limit` bytes read from the store.
+    /// Creates a cache that keeps at most `limit` bytes read from the store; objects of feeds do not count.
     pub fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self {
             shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
@@ -77,7 +76,7 @@ impl ObjectCache {
         self.shard(key).write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The object, if it is in memory.
+    /// Returns the object if it is in memory, and notes its use.
     pub fn get(&self, key: &str) -> Option<Object> {
         let map = self.read(key);
         let entry = map.get(key)?;
@@ -87,29 +86,30 @@ impl ObjectCache {
         Some(entry.object.clone())
     }
 
-    /// Whether the object is in memory.
+    /// Returns true if the object is in memory.
     pub fn contains(&self, key: &str) -> bool {
         self.read(key).contains_key(key)
     }
 
-    /// Puts a feed's object in; it stays until [`ObjectCache::remove`].
-    pub fn insert_hot(&self, key: &str, payload: impl Into<ByteChain>) {
-        let entry = Entry { object: Object::new(key, payload), cached: false, used: AtomicU64::new(0) };
+    /// Inserts an object that a feed holds; it stays until [`ObjectCache::remove`].
+    pub fn insert_live(&self, key: &str, bytes: impl Into<ByteChain>) {
+        let entry = Entry { object: Object::new(key, bytes), cached: false, used: AtomicU64::new(0) };
         if let Some(old) = self.write(key).insert(key.into(), entry) {
-            self.forget(&old);
+            self.uncount(&old);
         }
     }
 
-    /// Takes a feed's object out.
+    /// Removes an object that a feed no longer holds.
     pub fn remove(&self, key: &str) {
         if let Some(old) = self.write(key).remove(key) {
-            self.forget(&old);
+            self.uncount(&old);
         }
     }
 
-    /// Puts an object read from the store in, evicting the least recently used beyond the limit.
+    /// Inserts an object read from the store, and evicts the least recently used ones beyond the limit. An object larger than
+    /// the limit is not kept.
     pub fn insert_cached(&self, key: &str, object: Object) {
-        let size = object.payload.len();
+        let size = object.bytes.len();
         if size > self.limit {
             return;
         }
@@ -126,13 +126,13 @@ impl ObjectCache {
         }
     }
 
-    fn forget(&self, entry: &Entry) {
+    fn uncount(&self, entry: &Entry) {
         if entry.cached {
-            self.cached_bytes.fetch_sub(entry.object.payload.len(), Ordering::Relaxed);
+            self.cached_bytes.fetch_sub(entry.object.bytes.len(), Ordering::Relaxed);
         }
     }
 
-    /// Frees a tenth of the limit at once, so that the walk over all entries is rare.
+    /// Evicts a tenth of the limit at once, so that the walk over all entries is rare.
     fn evict(&self) {
         let mut old: Vec<(u64, Box<str>)> = Vec::new();
         for shard in &self.shards {
@@ -146,26 +146,26 @@ impl ObjectCache {
                 break;
             }
             let mut map = self.write(&key);
-            // It may have become a feed's meanwhile.
+            // A feed may have inserted it meanwhile.
             if map.get(&key).is_some_and(|e| e.cached)
                 && let Some(entry) = map.remove(&key)
             {
-                self.forget(&entry);
+                self.uncount(&entry);
             }
         }
     }
 
-    /// Bytes read from the store and kept.
+    /// Returns the bytes of objects read from the store.
     pub fn cached_bytes(&self) -> usize {
         self.cached_bytes.load(Ordering::Relaxed)
     }
 
-    /// How many objects are in memory.
+    /// Returns the number of objects in memory.
     pub fn len(&self) -> usize {
         self.shards.iter().map(|s| s.read().unwrap_or_else(PoisonError::into_inner).len()).sum()
     }
 
-    /// Whether nothing is in memory.
+    /// Returns true if no object is in memory.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -180,9 +180,9 @@ mod tests {
     }
 
     #[test]
-    fn the_least_recently_used_leave_and_hot_objects_stay() {
+    fn object_cache_evicts_the_least_recently_used_and_keeps_live_objects() {
         let cache = ObjectCache::new(1000);
-        cache.insert_hot("live/p/video/1/0.1.m4s", Bytes::from(vec![1; 5000]));
+        cache.insert_live("live/p/video/1/0.1.m4s", Bytes::from(vec![1; 5000]));
         for i in 0..10 {
             let key = format!("live/p/video/1/{i}.2.m4s");
             cache.insert_cached(&key, object(&key, 100));
@@ -193,20 +193,20 @@ mod tests {
         assert!(cache.cached_bytes() <= 900);
         assert!(cache.get("live/p/video/1/0.2.m4s").is_some(), "used last");
         assert!(cache.get("live/p/video/1/1.2.m4s").is_none(), "used first");
-        assert!(cache.get("live/p/video/1/0.1.m4s").is_some(), "hot");
+        assert!(cache.get("live/p/video/1/0.1.m4s").is_some(), "live");
         cache.remove("live/p/video/1/0.1.m4s");
         assert!(cache.get("live/p/video/1/0.1.m4s").is_none());
     }
 
     #[test]
-    fn an_object_larger_than_the_cache_is_not_kept() {
+    fn object_cache_does_not_keep_an_object_larger_than_its_limit() {
         let cache = ObjectCache::new(10);
         cache.insert_cached("k", object("k", 11));
         assert!(cache.is_empty());
     }
 
     #[test]
-    fn the_tag_follows_from_the_name() {
+    fn object_tag_is_made_of_epoch_and_name() {
         assert_eq!(object("live/p/video/17/5.1.m4s", 1).etag, "\"17-5.1.m4s\"");
     }
 }

@@ -1,0 +1,85 @@
+//! The services that the request handlers share, and the waiting of requests.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use millrace_runtime::http::Observability;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::audience::heartbeat::Heartbeats;
+use crate::audience::signer::Signer;
+use crate::catalog::Catalog;
+use crate::live::playlists::StreamPlaylists;
+use crate::live::registry::Registry;
+use crate::live::stream::LiveStream;
+use crate::metrics::EdgeMetrics;
+use crate::objects::cache::ObjectCache;
+use crate::objects::fetch::Fetcher;
+
+/// The time limits of requests that wait.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// The time a playlist request is held while the stream is starting or lags.
+    pub(crate) start_hold: Duration,
+    /// The time a hinted part is waited for.
+    pub(crate) part_hold: Duration,
+}
+
+/// The services that the handlers share.
+pub(crate) struct App {
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) cache: Arc<ObjectCache>,
+    pub(crate) fetcher: Arc<Fetcher>,
+    pub(crate) signer: Signer,
+    pub(crate) heartbeats: Arc<Heartbeats>,
+    pub(crate) waiters: Semaphore,
+    pub(crate) limits: Limits,
+    pub(crate) metrics: EdgeMetrics,
+    pub(crate) observability: Option<Observability>,
+    pub(crate) stop: CancellationToken,
+}
+
+/// The wait ended before its condition held: its time was over, too many requests wait, or the node drains.
+#[derive(Debug)]
+pub(crate) struct NotYet;
+
+impl App {
+    /// Waits until the stream's playlists satisfy `ready`.
+    pub(super) async fn wait(
+        &self,
+        stream: &LiveStream,
+        limit: Duration,
+        ready: impl Fn(&StreamPlaylists) -> bool,
+    ) -> Result<(), NotYet> {
+        let Ok(_permit) = self.waiters.try_acquire() else {
+            self.metrics.waiters_refused.inc();
+            return Err(NotYet);
+        };
+        let _gauge = Waiting::enter(self);
+        let mut playlists = stream.watch();
+        tokio::select! {
+            changed = playlists.wait_for(|playlists| ready(playlists)) => changed.map(|_| ()).map_err(|_| NotYet),
+            () = tokio::time::sleep(limit) => Err(NotYet),
+            () = self.stop.cancelled() => Err(NotYet),
+        }
+    }
+}
+
+/// Counts one waiting request, also when its client leaves.
+struct Waiting<'a>(&'a App, Instant);
+
+impl<'a> Waiting<'a> {
+    fn enter(app: &'a App) -> Self {
+        app.metrics.waiters.add(1);
+        Self(app, Instant::now())
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.metrics.waiters.add(-1);
+        self.0.metrics.waited.observe(self.1.elapsed().as_secs_f64());
+    }
+}

@@ -1,0 +1,11 @@
+//! The streams that viewers ask for: one feed for each stream that is live, and the playlists that requests read.
+
+pub(crate) mod checkpoint;
+pub(crate) mod feed;
+pub(crate) mod feeds;
+mod lag;
+pub mod playlists;
+pub mod registry;
+pub mod rendered;
+mod status;
+pub mod stream;

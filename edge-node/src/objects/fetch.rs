@@ -1,0 +1,101 @@
+//! Reads from the object store: concurrent requests for one object make one read, and the object read is cached.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use millrace_store::{SharedStore, StoreError};
+use tokio::sync::Semaphore;
+
+use crate::metrics::EdgeMetrics;
+use crate::objects::cache::{Object, ObjectCache};
+use crate::objects::single_flight::SingleFlight;
+
+/// The time a read may take: a player waits about this long for a segment before it asks again.
+const READ_LIMIT: Duration = Duration::from_secs(10);
+/// Concurrent reads: bounds the memory in flight and the load on the store.
+const MAX_READS: usize = 256;
+
+/// The result of a read.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// The store has the object.
+    Found(Object),
+    /// The store has no object of this name.
+    Missing,
+    /// The store failed, or did not answer in time.
+    Failed,
+}
+
+/// Reads objects through the cache.
+#[derive(Debug)]
+pub struct Fetcher {
+    store: StoreRef,
+    cache: Arc<ObjectCache>,
+    flights: Arc<SingleFlight<String, Outcome>>,
+    reads: Semaphore,
+    metrics: EdgeMetrics,
+}
+
+/// The object store, which has no `Debug` of its own.
+struct StoreRef(SharedStore);
+
+impl std::fmt::Debug for StoreRef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ObjectStore")
+    }
+}
+
+impl Fetcher {
+    /// Creates a fetcher that reads from `store` and leaves what it read in `cache`.
+    pub fn new(store: SharedStore, cache: Arc<ObjectCache>, metrics: EdgeMetrics) -> Arc<Self> {
+        let (flights, reads) = (Arc::default(), Semaphore::new(MAX_READS));
+        Arc::new(Self { store: StoreRef(store), cache, flights, reads, metrics })
+    }
+
+    /// Reads the object under `key`. Objects that the store does not have are not remembered: they may be uploaded any
+    /// moment.
+    pub async fn get(self: &Arc<Self>, key: &str) -> Outcome {
+        let known = || self.cache.get(key).map(Outcome::Found);
+        let landed = self
+            .flights
+            .run(key, known, || {
+                let (fetcher, key) = (self.clone(), key.to_owned());
+                async move {
+                    let outcome = fetcher.read(&key).await;
+                    if let Outcome::Found(object) = &outcome {
+                        fetcher.cache.insert_cached(&key, object.clone());
+                    }
+                    outcome
+                }
+            })
+            .await;
+        self.metrics.coalesced.add(u64::from(landed.shared));
+        landed.value.unwrap_or(Outcome::Failed)
+    }
+
+    async fn read(&self, key: &str) -> Outcome {
+        let read = async {
+            let _permit = self.reads.acquire().await;
+            self.metrics.store_reads.inc();
+            self.store.0.get(key, None).await
+        };
+        match tokio::time::timeout(READ_LIMIT, read).await {
+            Ok(Ok(object)) => {
+                self.metrics.store_read_bytes.add(object.body.len() as u64);
+                Outcome::Found(Object::new(key, object.body))
+            }
+            Ok(Err(StoreError::NotFound { .. })) => Outcome::Missing,
+            Ok(Err(error)) => {
+                self.metrics.store_errors.inc();
+                tracing::warn!(key, %error, "object store read failed; the request is answered with 503");
+                Outcome::Failed
+            }
+            Err(_) => {
+                self.metrics.store_errors.inc();
+                let limit_s = READ_LIMIT.as_secs();
+                tracing::warn!(key, limit_s, "object store read timed out; the request is answered with 503");
+                Outcome::Failed
+            }
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! The edge over HTTP, on an in-process bus and embedded stores.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod catalog;
+mod client;
+mod log_writer;
+mod objects;
+mod playlists;
+mod viewers;
+mod world;
