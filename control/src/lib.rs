@@ -11,7 +11,6 @@
 //! more than one record is a single transaction. One of them, the leader, runs the reconciler's loops.
 #![forbid(unsafe_code)]
 
-mod announcer;
 mod bus;
 mod config;
 mod context;

@@ -5,13 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use millrace_link::Link;
 use millrace_node::start_report;
 use millrace_runtime::http::HttpHandle;
 use millrace_runtime::{ActorId, Condition, Policy, Process, Supervisor};
 use millrace_state::SharedState;
 use millrace_wire::ids::NodeId;
-use millrace_wire::subjects;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -30,7 +28,7 @@ const PROBE_LIMIT: Duration = Duration::from_secs(2);
 /// A draining control waits this long for its last lifecycle events to reach the journal.
 const EVENTS_LIMIT: Duration = Duration::from_secs(5);
 
-/// A running control node.
+/// A control node that runs until it is drained.
 pub struct Node {
     http: HttpHandle,
     supervisor: Supervisor,
@@ -80,8 +78,7 @@ pub async fn start(config: Config, deps: Deps) -> anyhow::Result<Node> {
     let supervisor = Supervisor::start("control", metrics, drain, actors)?;
     spawn_bus_services(&supervisor, &livestreams).await?;
     spawn_reconciler(&supervisor, &services, &livestreams, &identity.node).await?;
-    let link = Link::new(services.bus.clone(), &metrics.scope("control"));
-    start_report(&supervisor, &link, &deps.process, identity).await?;
+    start_report(&supervisor, &services.link, &deps.process, identity).await?;
     let state = deps.backends.state.clone();
     supervisor
         .spawn(ActorId::new("probe", "control"), Policy::vital(), move |actor| {
@@ -93,20 +90,21 @@ pub async fn start(config: Config, deps: Deps) -> anyhow::Result<Node> {
     Ok(Node { http, supervisor, services })
 }
 
-async fn spawn_bus_services(supervisor: &Supervisor, livestreams: &Arc<Livestreams>) -> anyhow::Result<()> {
-    for subject in [
-        subjects::CONTROL_CLAIM,
-        subjects::CONTROL_RENEW,
-        subjects::CONTROL_RELEASE,
-        subjects::CONTROL_SEALED,
-    ] {
-        let livestreams = livestreams.clone();
-        supervisor
-            .spawn_ready(ActorId::new("bus_service", subject), Policy::vital(), move |actor| {
-                bus::serve(livestreams.clone(), subject, actor.ready, actor.stop)
-            })
-            .await?;
-    }
+async fn spawn_bus_services(supervisor: &Supervisor, commands: &Arc<Livestreams>) -> anyhow::Result<()> {
+    let id = |topic: &str| ActorId::new("bus_service", topic);
+    let (claims, renewals, releases, seals) =
+        (commands.clone(), commands.clone(), commands.clone(), commands.clone());
+    let policy = Policy::vital();
+    supervisor
+        .spawn_ready(id("claim"), policy.clone(), move |actor| bus::serve_claims(claims.clone(), actor))
+        .await?;
+    supervisor
+        .spawn_ready(id("renew"), policy.clone(), move |actor| bus::serve_renewals(renewals.clone(), actor))
+        .await?;
+    supervisor
+        .spawn_ready(id("release"), policy.clone(), move |actor| bus::serve_releases(releases.clone(), actor))
+        .await?;
+    supervisor.spawn_ready(id("sealed"), policy, move |actor| bus::serve_seals(seals.clone(), actor)).await?;
     Ok(())
 }
 
@@ -116,18 +114,18 @@ async fn spawn_reconciler(
     livestreams: &Arc<Livestreams>,
     node: &NodeId,
 ) -> anyhow::Result<()> {
-    let (commands, node) = (livestreams.clone(), node.clone());
+    let (commands, takeovers, node) = (livestreams.clone(), supervisor.clone(), node.clone());
     supervisor
         .spawn(ActorId::new("reconciler", "control"), Policy::vital(), move |actor| {
-            Reconciler::new(commands.clone(), node.clone()).run(actor.stop)
+            Reconciler::new(commands.clone(), takeovers.clone(), node.clone()).run(actor)
         })
         .await?;
     let shared = services.clone();
     let id = ActorId::new("purge", "control");
-    supervisor.spawn(id, Policy::vital(), move |actor| purge::run(shared.clone(), actor.stop)).await?;
+    supervisor.spawn(id, Policy::vital(), move |actor| purge::run(shared.clone(), actor)).await?;
     let shared = services.clone();
     let id = ActorId::new("retention", "control");
-    supervisor.spawn(id, Policy::vital(), move |actor| retention::run(shared.clone(), actor.stop)).await?;
+    supervisor.spawn(id, Policy::vital(), move |actor| retention::run(shared.clone(), actor)).await?;
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use millrace_runtime::Pacing;
 use crate::node::{Node, start};
 use crate::{Config, Deps};
 
-/// The role `control`.
+/// The role `control` of a cluster.
 #[derive(Debug)]
 pub struct Control;
 

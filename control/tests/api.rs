@@ -1,4 +1,4 @@
-//! The API over real HTTP, the claim service over the bus: on the embedded backends and on real ones.
+//! The API over HTTP and the claims over the bus, on the embedded backends and on NATS and Redis.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod common;
@@ -9,18 +9,16 @@ use millrace_bus::{FaultPlan, FaultyBus, JournalConfig, ReaderConfig};
 use millrace_store::{FaultyStore, Meta, StoreFaults, list_all};
 use millrace_wire::close_reason::CloseReason;
 use millrace_wire::ids::{Generation, SessionId, StreamId};
-use millrace_wire::message::control::{
-    ClaimReply, Kick, LeaseReply, LifecycleEvent, LifecycleKind, RenewRequest, SealReport,
-};
-use millrace_wire::subjects;
+use millrace_wire::message::control::{ClaimReply, LeaseReply, LifecycleKind, RenewRequest, SealReport};
+use millrace_wire::topics;
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Generous: it is waited for a condition, and this only bounds a failure.
+/// Bound of a failure: the tests wait for conditions, not for this time.
 const LIMIT: Duration = Duration::from_secs(20);
-/// Long enough for a fact that is there to come.
+/// Time in which an event that is in the journal is read.
 const QUIET: Duration = Duration::from_millis(500);
 
 async fn create_to_delete(backends: &Backends) {
@@ -43,12 +41,10 @@ async fn create_to_delete(backends: &Backends) {
     assert_eq!((status["status"].as_str(), status["health"]["state"].as_str()), (Some("live"), Some("ok")));
     assert_eq!(status["viewer_count"], 0);
 
-    // The operator's stop reaches the session and refuses its reconnect.
-    let mut kicks =
-        backends.bus.subscribe(&subjects::control_kick(SessionId::from_u128(1)), 8).await.unwrap();
+    // The operator's stop kicks the session, and its reconnect is refused.
+    let mut kicks = control.link.subscribe(&topics::kick(SessionId::from_u128(1)), 8).await.unwrap();
     assert_eq!(control.post(id, "stop").await.0, StatusCode::OK);
     let kick = tokio::time::timeout(LIMIT, kicks.recv()).await.unwrap().unwrap();
-    let kick: Kick = millrace_wire::message::control::decode(&kick.payload).unwrap();
     assert_eq!(kick.reason, CloseReason::Stopped);
     assert_eq!(control.claim(key, 2).await, ClaimReply::Refused { reason: CloseReason::StreamEnded });
     assert_eq!(control.post(id, "stop").await.0, StatusCode::CONFLICT);
@@ -61,17 +57,17 @@ async fn create_to_delete(backends: &Backends) {
     control.node.drain().await;
     let broadcast = grant.broadcast;
     let expected = [LifecycleKind::Started { broadcast }, LifecycleKind::Ended { broadcast }];
-    assert_eq!(events(backends, grant.stream).await, expected, "kept, though nobody listened");
+    assert_eq!(events(backends, grant.stream).await, expected, "the journal keeps events without a reader");
 }
 
-/// Every lifecycle event that is kept of a stream.
+/// Returns the lifecycle events of a stream in the journal.
 async fn events(backends: &Backends, stream: StreamId) -> Vec<LifecycleKind> {
-    let reader = ReaderConfig::new("test", subjects::events(stream));
-    backends.bus.journal_reader(subjects::EVENTS_STREAM, &reader).await.unwrap();
+    let reader = ReaderConfig::new("test", topics::events(stream).into_subject());
+    backends.bus.journal_reader(topics::EVENTS_STREAM, &reader).await.unwrap();
     let mut events = Vec::new();
-    while let Some(fact) = backends.bus.journal_next(subjects::EVENTS_STREAM, "test", QUIET).await.unwrap() {
+    while let Some(fact) = backends.bus.journal_next(topics::EVENTS_STREAM, "test", QUIET).await.unwrap() {
         fact.ack().await.unwrap();
-        events.push(millrace_wire::message::control::decode::<LifecycleEvent>(&fact.payload).unwrap().kind);
+        events.push(topics::events(stream).decode(&fact.payload).unwrap().kind);
     }
     events
 }
@@ -133,8 +129,7 @@ async fn claim_of_a_second_publisher_supersedes_and_kicks_the_first() {
     let control = Control::start(&backends).await;
     let created = control.create(json!({"title": "Takeover"})).await;
     let key = created["stream_key"].as_str().unwrap();
-    let mut kicks =
-        backends.bus.subscribe(&subjects::control_kick(SessionId::from_u128(1)), 8).await.unwrap();
+    let mut kicks = control.link.subscribe(&topics::kick(SessionId::from_u128(1)), 8).await.unwrap();
     let ClaimReply::Granted(first) = control.claim(key, 1).await else { panic!("granted") };
     let ClaimReply::Granted(second) = control.claim(key, 2).await else { panic!("granted") };
     assert!(second.epoch > first.epoch && second.first_msn > first.first_msn && second.continues);
@@ -148,7 +143,7 @@ async fn claim_of_a_second_publisher_supersedes_and_kicks_the_first() {
         discontinuity_sequence: first.discontinuity_sequence,
         degraded: None,
     };
-    let reply: LeaseReply = control.ask(subjects::CONTROL_RENEW, &renew).await;
+    let reply = control.ask(topics::renew(), &renew).await;
     assert_eq!(reply, LeaseReply::Superseded { reason: CloseReason::TakenOver });
     let degraded = RenewRequest {
         session: SessionId::from_u128(2),
@@ -156,7 +151,7 @@ async fn claim_of_a_second_publisher_supersedes_and_kicks_the_first() {
         degraded: Some(millrace_wire::message::announce::Degraded::NoCapacity),
         ..renew
     };
-    assert_eq!(control.ask::<_, LeaseReply>(subjects::CONTROL_RENEW, &degraded).await, LeaseReply::Ok);
+    assert_eq!(control.ask(topics::renew(), &degraded).await, LeaseReply::Ok);
     let status = control.status(created["id"].as_str().unwrap()).await;
     assert_eq!(status["health"]["message"], "degraded: no capacity");
     control.node.drain().await;
@@ -177,7 +172,7 @@ async fn renewal_of_a_sealed_epoch_is_superseded() {
         discontinuity_sequence: grant.discontinuity_sequence,
         ended: false,
     };
-    assert_eq!(control.ask::<_, LeaseReply>(subjects::CONTROL_SEALED, &report).await, LeaseReply::Ok);
+    assert_eq!(control.ask(topics::sealed(), &report).await, LeaseReply::Ok);
     let renew = RenewRequest {
         stream: grant.stream,
         session: SessionId::from_u128(1),
@@ -186,7 +181,7 @@ async fn renewal_of_a_sealed_epoch_is_superseded() {
         discontinuity_sequence: grant.discontinuity_sequence,
         degraded: None,
     };
-    let reply: LeaseReply = control.ask(subjects::CONTROL_RENEW, &renew).await;
+    let reply = control.ask(topics::renew(), &renew).await;
     assert_eq!(reply, LeaseReply::Superseded { reason: CloseReason::ConnectionLost });
     let ClaimReply::Granted(next) = control.claim(key, 2).await else { panic!("granted") };
     assert_eq!(next.first_msn, grant.first_msn.plus(2), "the sealed number is not trusted alone");
@@ -199,8 +194,7 @@ async fn rotate_key_revokes_the_old_key_and_kicks_its_publisher() {
     let control = Control::start(&backends).await;
     let created = control.create(json!({"title": "Rotate"})).await;
     let (id, old) = (created["id"].as_str().unwrap(), created["stream_key"].as_str().unwrap());
-    let mut kicks =
-        backends.bus.subscribe(&subjects::control_kick(SessionId::from_u128(1)), 8).await.unwrap();
+    let mut kicks = control.link.subscribe(&topics::kick(SessionId::from_u128(1)), 8).await.unwrap();
     assert!(matches!(control.claim(old, 1).await, ClaimReply::Granted(_)));
     let (status, rotated) = control.post(id, "rotate-key").await;
     assert_eq!(status, StatusCode::OK);
@@ -263,7 +257,7 @@ async fn purge_deletes_the_objects_of_a_deleted_stream_after_a_store_outage() {
     }
     let (id, gone) = &prefixes[0];
     let count = async |prefix: &str| list_all(&*store, prefix, 10).await.unwrap().len();
-    // The store is away: the deletion succeeds all the same, and is made good after a restart.
+    // The object store is away: the livestream is deleted all the same, and its objects after a restart of control.
     faulty.set(StoreFaults { away: true, ..StoreFaults::default() });
     let path = format!("/api/v1/livestreams/{id}");
     assert_eq!(control.call(Method::DELETE, &path, None).await.0, StatusCode::NO_CONTENT);
@@ -273,7 +267,7 @@ async fn purge_deletes_the_objects_of_a_deleted_stream_after_a_store_outage() {
     let control = Control::start(&backends).await;
     millrace_testkit::wait::until(LIMIT, async || count(gone).await == 0).await;
     assert_eq!(count(&prefixes[1].1).await, 3, "another stream's objects stay");
-    // And at once while everything is well.
+    // With the object store present, objects are deleted at once.
     let path = format!("/api/v1/livestreams/{}", prefixes[1].0);
     assert_eq!(control.call(Method::DELETE, &path, None).await.0, StatusCode::NO_CONTENT);
     millrace_testkit::wait::until(LIMIT, async || count(&prefixes[1].1).await == 0).await;
@@ -390,16 +384,54 @@ async fn leader_republishes_an_event_its_writer_could_not_publish() {
 
     backends.bus = bus;
     let second = Control::start(&backends).await;
-    let reader = ReaderConfig::new("test", subjects::events(grant.stream));
+    let reader = ReaderConfig::new("test", topics::events(grant.stream).into_subject());
     backends
         .bus
-        .journal_declare(&JournalConfig::new(subjects::EVENTS_STREAM, subjects::EVENTS_SUBJECTS))
+        .journal_declare(&JournalConfig::new(topics::EVENTS_STREAM, topics::EVENTS_SUBJECTS))
         .await
         .unwrap();
-    backends.bus.journal_reader(subjects::EVENTS_STREAM, &reader).await.unwrap();
+    backends.bus.journal_reader(topics::EVENTS_STREAM, &reader).await.unwrap();
     let fact =
-        backends.bus.journal_next(subjects::EVENTS_STREAM, "test", LIMIT).await.unwrap().expect("said again");
-    let event: LifecycleEvent = millrace_wire::message::control::decode(&fact.payload).unwrap();
+        backends.bus.journal_next(topics::EVENTS_STREAM, "test", LIMIT).await.unwrap().expect("republished");
+    let event = topics::events(grant.stream).decode(&fact.payload).unwrap();
     assert_eq!(event.kind, LifecycleKind::Started { broadcast: grant.broadcast });
     second.node.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_lists_a_node_as_silent_after_its_last_answer() {
+    let backends = Backends::embedded().await;
+    let control = Control::start(&backends).await;
+    let other = Control::start(&backends).await;
+    let nodes = async || {
+        let (status, list) = control.call(Method::GET, "/api/v1/nodes", None).await;
+        assert_eq!(status, StatusCode::OK, "{list}");
+        list["nodes"].as_array().unwrap().clone()
+    };
+    let listed = nodes().await;
+    assert_eq!(listed.len(), 2, "{listed:?}");
+    for node in &listed {
+        assert_eq!((node["role"].as_str(), node["last_answer_s"].as_u64()), (Some("control"), Some(0)));
+        assert!(node["actors"].as_u64().unwrap() >= 8, "{node}");
+        let path = format!("/api/v1/nodes/{}", node["id"].as_str().unwrap());
+        let (status, details) = control.call(Method::GET, &path, None).await;
+        assert_eq!(status, StatusCode::OK, "{details}");
+        let actors = details["actor_list"].as_array().unwrap();
+        assert_eq!(actors.len() as u64, node["actors"].as_u64().unwrap());
+        for kind in ["reconciler", "retention", "purge", "probe", "bus_service", "report"] {
+            assert!(actors.iter().any(|actor| actor["kind"] == kind), "{kind}: {details}");
+        }
+    }
+    // The other node stops without a drain of its process, as a crash does.
+    other.node.drain().await;
+    let listed = nodes().await;
+    let states: Vec<_> = listed.iter().map(|node| node["state"].as_str().unwrap()).collect();
+    assert_eq!(states.iter().filter(|state| **state == "silent").count(), 1, "{states:?}");
+    let silent = listed.iter().find(|node| node["state"] == "silent").unwrap();
+    let path = format!("/api/v1/nodes/{}", silent["id"].as_str().unwrap());
+    let (status, details) = control.call(Method::GET, &path, None).await;
+    assert_eq!((status, details["state"].as_str()), (StatusCode::OK, Some("silent")));
+    let (status, _) = control.call(Method::GET, "/api/v1/nodes/no-such-node", None).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    control.node.drain().await;
 }

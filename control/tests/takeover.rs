@@ -1,4 +1,4 @@
-//! Logs whose author is gone: control closes them, and a real edge's playlists carry it.
+//! Takeover of orphaned logs, seen in the playlists of a real edge.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 #[allow(dead_code, reason = "shared with other tests")]
@@ -9,14 +9,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use common::{Backends, Control};
 use millrace_buf::ByteChain;
-use millrace_bus::SharedBus;
+use millrace_link::Link;
 use millrace_media::container::cmaf::init_segment;
 use millrace_media::frame::{AudioConfig, TrackConfig};
 use millrace_media::hls::checker::Checker;
 use millrace_protocol::Millis;
 use millrace_protocol::log::writer::{EncodedMessage, LogWriter};
 use millrace_protocol::state::apply;
-use millrace_runtime::{Process, SystemClock};
+use millrace_runtime::{Metrics, Process, SystemClock};
 use millrace_state::Tx;
 use millrace_store::Meta;
 use millrace_testkit::wait;
@@ -27,42 +27,40 @@ use millrace_wire::fact::{
 use millrace_wire::ids::{
     DiscontinuitySeq, Generation, InitVersion, Msn, PartIndex, Rendition, SessionId, UnixMillis,
 };
-use millrace_wire::message::announce::{EpochAnnouncement, EpochPhase, IndexFact, SessionAnnouncement};
-use millrace_wire::message::control::{
-    ClaimGrant, ClaimReply, LeaseReply, ReleaseRequest, SealReport, decode,
-};
-use millrace_wire::message::repair::{RepairReply, RepairRequest, SnapshotRequest};
+use millrace_wire::message::announce::{EpochPhase, IndexFact, SessionAnnouncement};
+use millrace_wire::message::control::{ClaimGrant, ClaimReply, LeaseReply, ReleaseRequest, SealReport};
+use millrace_wire::message::repair::{RepairReply, SnapshotRequest};
 use millrace_wire::object_names::{ObjectKind, ObjectName};
-use millrace_wire::{state_keys, subjects, topic};
+use millrace_wire::{state_keys, topic, topics};
 use reqwest::StatusCode;
 use serde_json::json;
 
-/// Generous: it is waited for a condition, and this only bounds a failure.
+/// Bound of a failure: the tests wait for conditions, not for this time.
 const LIMIT: Duration = Duration::from_secs(40);
 const GENERATION: Generation = Generation(1);
 const SEGMENTS: u64 = 5;
 
-/// A worker's log of one audio rendition, as far as it matters here.
+/// A log writer of one audio rendition, without media worth playing.
 struct Worker {
-    bus: SharedBus,
+    link: Link,
     grant: ClaimGrant,
-    author: LogWriter,
-    /// Wall clock of the first sample.
+    writer: LogWriter,
+    /// The wall clock of the first sample, in unix milliseconds.
     start: u64,
 }
 
 impl Worker {
-    fn new(bus: SharedBus, grant: ClaimGrant) -> Self {
+    fn new(link: Link, grant: ClaimGrant) -> Self {
         let base = apply::empty(grant.broadcast);
-        Self::on(base, bus, grant)
+        Self::on(base, link, grant)
     }
 
-    fn on(base: StreamState, bus: SharedBus, grant: ClaimGrant) -> Self {
+    fn on(base: StreamState, link: Link, grant: ClaimGrant) -> Self {
         let last = base.slots.back().map_or(0, |slot| slot.program_date_time.0 + 4_000);
         let start = SystemClock::shared().unix_ms().max(last);
-        let author = LogWriter::open(Millis(0), (grant.epoch, GENERATION), base, bus.max_payload()).unwrap();
-        let mut worker = Self { bus, grant, author, start };
-        worker.say(
+        let writer = LogWriter::open(Millis(0), (grant.epoch, GENERATION), base, link.max_payload()).unwrap();
+        let mut worker = Self { link, grant, writer, start };
+        worker.announce(
             &Fact::EpochOpen(EpochOpen {
                 broadcast: worker.grant.broadcast,
                 first_msn: worker.grant.first_msn,
@@ -80,29 +78,29 @@ impl Worker {
             timescale: 48_000,
         };
         let (rendition, version) = (Rendition::audio(), InitVersion(0));
-        worker.say(&Fact::Init { rendition, version, info }, init());
+        worker.announce(&Fact::Init { rendition, version, info }, init());
         let target = MediaDuration::from_millis(220);
-        worker.say(&Fact::PartTarget { rendition: Rendition::audio(), target }, Bytes::new());
+        worker.announce(&Fact::PartTarget { rendition: Rendition::audio(), target }, Bytes::new());
         worker
     }
 
-    fn say(&mut self, fact: &Fact, payload: Bytes) {
-        self.author.announce(Millis(0), fact, payload).unwrap();
+    fn announce(&mut self, fact: &Fact, payload: Bytes) {
+        self.writer.announce(Millis(0), fact, payload).unwrap();
         self.publish();
     }
 
     fn publish(&mut self) {
         let (stream, epoch) = (self.grant.stream, self.grant.epoch);
-        while let Some(frames) = self.author.poll_output() {
-            let (subject, frames) = match frames {
-                EncodedMessage::Live(frames) => (subjects::live(stream, epoch, GENERATION), frames),
+        while let Some(message) = self.writer.poll_output() {
+            let (topic, fragments) = match message {
+                EncodedMessage::Live(fragments) => (topics::live(stream, epoch, GENERATION), fragments),
                 EncodedMessage::Digest(_) => continue,
-                EncodedMessage::Retransmit(frames) => {
-                    (subjects::repair_live(stream, epoch, GENERATION), frames)
+                EncodedMessage::Retransmit(fragments) => {
+                    (topics::repair_live(stream, epoch, GENERATION), fragments)
                 }
             };
-            for frame in frames {
-                self.bus.publish(&subject, frame).unwrap();
+            for fragment in fragments {
+                self.link.publish_fragment(&topic, fragment).unwrap();
             }
         }
     }
@@ -121,7 +119,7 @@ impl Worker {
             init_version: InitVersion(0),
             gap: false,
         };
-        self.say(&Fact::Part(part), Bytes::from_static(b"part"));
+        self.announce(&Fact::Part(part), Bytes::from_static(b"part"));
     }
 
     fn segment(&mut self, n: u64) {
@@ -131,23 +129,21 @@ impl Worker {
             program_date_time: UnixMillis(self.start + n * 2_000),
             ..segment(self.grant.first_msn, n)
         };
-        self.say(&Fact::Segment(segment), Bytes::new());
+        self.announce(&Fact::Segment(segment), Bytes::new());
     }
 
-    /// Says its grant and everything so far, and repeats it until the edge shows `text`: it may come late.
+    /// Announces the grant and answers repair requests until the edge shows `text`; the edge may have joined late.
     async fn until(&mut self, edge: &Edge, text: &str) -> String {
-        let ring = subjects::ring_live(self.grant.stream, self.grant.epoch, GENERATION);
-        let mut repairs = self.bus.subscribe(&ring, 64).await.unwrap();
+        let ring = topics::ring_live(self.grant.stream, self.grant.epoch, GENERATION);
+        let mut repairs = self.link.respond(&ring, 64).await.unwrap();
         self.grant_announced();
         loop {
             tokio::select! {
                 playlist = edge.until(text) => return playlist,
                 request = repairs.recv() => {
                     let request = request.unwrap();
-                    let asked = RepairRequest::parse(&request.payload).unwrap();
-                    let reply = self.author.repair(Millis(0), &asked);
-                    let reply = topic::encode(&reply).unwrap();
-                    self.bus.respond(request.reply.as_ref().unwrap(), reply).unwrap();
+                    let reply = self.writer.repair(Millis(0), &request.message);
+                    request.respond(&reply);
                     self.publish();
                 }
             }
@@ -163,8 +159,7 @@ impl Worker {
             worker: "worker-1".parse().ok(),
             degraded: None,
         };
-        let body = topic::encode(&announcement).unwrap();
-        self.bus.publish(&subjects::session(self.grant.stream), body).unwrap();
+        self.link.publish(&topics::session(self.grant.stream), &announcement).unwrap();
     }
 }
 
@@ -215,12 +210,13 @@ impl Edge {
         Self { node, base, client: millrace_testkit::http::client() }
     }
 
-    /// One that follows the stream: it has subscribed and asks who knows something.
+    /// Starts an edge and waits until it follows the stream and requests a snapshot.
     async fn following(backends: &Backends, grant: &ClaimGrant) -> Self {
-        let mut snaps = backends.bus.subscribe(&subjects::snap(grant.stream), 64).await.unwrap();
+        let link = Link::new(backends.bus.clone(), &Metrics::new());
+        let mut snapshots = link.respond(&topics::snapshot(grant.stream), 64).await.unwrap();
         let edge = Self::start(backends, grant).await;
         edge.playlist().await;
-        snaps.recv().await.unwrap();
+        snapshots.recv().await.unwrap();
         edge
     }
 
@@ -233,7 +229,7 @@ impl Edge {
         self.get("audio/index.m3u8").await.unwrap_or_default()
     }
 
-    /// The playlist once it holds `text`.
+    /// Waits until the playlist holds `text`, and returns it.
     async fn until(&self, text: &str) -> String {
         wait::some(LIMIT, async || Some(self.playlist().await).filter(|playlist| playlist.contains(text)))
             .await
@@ -263,7 +259,7 @@ async fn log_writer_dies(backends: &Backends) {
     let (id, grant) = live(&control).await;
     let first = grant.first_msn;
     let edge = Edge::following(backends, &grant).await;
-    let mut worker = Worker::new(backends.bus.clone(), grant.clone());
+    let mut worker = Worker::new(control.link.clone(), grant.clone());
     (0..SEGMENTS).for_each(|n| worker.segment(n));
     worker.part(SEGMENTS);
     let last = format!("{}.1.0.m4s", first.plus(SEGMENTS));
@@ -278,7 +274,7 @@ async fn log_writer_dies(backends: &Backends) {
     }
     assert!(ended.contains("#EXT-X-GAP"), "the open segment is closed as missing: {ended}");
     assert!(ended.contains(&format!("#EXT-X-MEDIA-SEQUENCE:{first}\n")), "{ended}");
-    // Whoever comes now sees the same.
+    // An edge that joins now shows the same playlist.
     let late = Edge::start(backends, &grant).await;
     assert_eq!(late.until("#EXT-X-ENDLIST").await, ended);
     late.node.drain().await;
@@ -303,7 +299,7 @@ async fn publisher_is_away(backends: &Backends) {
     let grant = granted(control.claim(key, 1).await);
     let first = grant.first_msn;
     let edge = Edge::following(backends, &grant).await;
-    let mut worker = Worker::new(backends.bus.clone(), grant.clone());
+    let mut worker = Worker::new(control.link.clone(), grant.clone());
     (0..SEGMENTS).for_each(|n| worker.segment(n));
     worker.part(SEGMENTS);
     let open = first.plus(SEGMENTS);
@@ -318,9 +314,9 @@ async fn publisher_is_away(backends: &Backends) {
         discontinuity_sequence: DiscontinuitySeq(0),
         reason: CloseReason::PublisherLeft,
     };
-    assert_eq!(control.ask::<_, LeaseReply>(subjects::CONTROL_RELEASE, &release).await, LeaseReply::Ok);
+    assert_eq!(control.ask(topics::release(), &release).await, LeaseReply::Ok);
 
-    // Control seals in an epoch of its own, then time adds GAPs.
+    // Control seals in an epoch of its own and appends a GAP segment for each target duration.
     for gaps in 1..=2 {
         let grown = edge.until(&format!("/{}.0.m4s\n", open.plus(gaps))).await;
         assert_eq!(checker.check(&grown), [], "{grown}");
@@ -334,25 +330,21 @@ async fn publisher_is_away(backends: &Backends) {
     let kept: StreamState = topic::decode(&kept.value).unwrap();
     assert!(kept.sealed && !kept.ended && kept.epoch > grant.epoch, "{kept:?}");
 
-    // The publisher is back: nothing that was shown is used again.
+    // The publisher is back: no number that was shown is used again.
     let back = granted(control.claim(key, 2).await);
     assert!(back.continues && back.epoch > kept.epoch);
     let wait = Duration::from_millis(300);
-    let known = backends
-        .bus
-        .gather(&subjects::snap(grant.stream), topic::encode(&SnapshotRequest {}).unwrap(), wait, 3)
-        .await
-        .unwrap();
-    let known = known.iter().map(|reply| topic::decode::<StreamState>(reply).unwrap());
-    let base = known.max_by_key(|s| (s.epoch, s.seq)).unwrap();
+    let known =
+        control.link.gather(&topics::snapshot(grant.stream), &SnapshotRequest {}, wait, 3).await.unwrap();
+    let base = known.into_iter().max_by_key(|s| (s.epoch, s.seq)).unwrap();
     assert!(base.sealed && base.slots.back().unwrap().msn < back.first_msn, "{base:?}");
-    let mut worker = Worker::on(base, backends.bus.clone(), back.clone());
+    let mut worker = Worker::on(base, control.link.clone(), back.clone());
     worker.segment(0);
     let resumed = worker.until(&edge, &format!("{}/{}.1.m4s", back.epoch, back.first_msn)).await;
     assert_eq!(checker.check(&resumed), [], "{resumed}");
     drop(worker);
 
-    // It dies too, and the operator stops the stream.
+    // The second log writer dies too, and the operator stops the stream.
     assert_eq!(control.post(id, "stop").await.0, StatusCode::OK);
     let ended = edge.until("#EXT-X-ENDLIST").await;
     assert_eq!(checker.check(&ended), [], "{ended}");
@@ -375,30 +367,28 @@ async fn takeover_waits_while_a_session_with_a_lapsed_lease_answers() {
     let backends = Backends::embedded().await;
     let control = Control::start(&backends).await;
     let (_, grant) = live(&control).await;
-    let bus = &backends.bus;
-    let mut epochs = bus.subscribe(&subjects::epoch(grant.stream), 1_024).await.unwrap();
-    let mut asked = bus.subscribe(&subjects::ring_media(grant.stream, grant.epoch), 64).await.unwrap();
-    let mut snaps = bus.subscribe(&subjects::snap(grant.stream), 64).await.unwrap();
-    let mut worker = Worker::new(bus.clone(), grant.clone());
+    let link = &control.link;
+    let mut epochs = link.subscribe(&topics::epoch(grant.stream), 1_024).await.unwrap();
+    let mut probes = link.respond(&topics::ring_media(grant.stream, grant.epoch), 64).await.unwrap();
+    let mut snapshots = link.respond(&topics::snapshot(grant.stream), 64).await.unwrap();
+    let mut worker = Worker::new(link.clone(), grant.clone());
     worker.segment(0);
     let (reply, mut seen) = (RepairReply { oldest: Some(0), next: 1 }, 0);
     let search = async {
         while seen < 2 {
-            let (message, body) = tokio::select! {
-                probe = asked.recv() => {
+            tokio::select! {
+                probe = probes.recv() => {
                     seen += 1;
-                    (probe.unwrap(), topic::encode(&reply).unwrap())
+                    probe.unwrap().respond(&reply);
                 }
-                snap = snaps.recv() => (snap.unwrap(), topic::encode(worker.author.view()).unwrap()),
-            };
-            bus.respond(message.reply.as_ref().unwrap(), body).unwrap();
+                snapshot = snapshots.recv() => snapshot.unwrap().respond(worker.writer.view()),
+            }
         }
     };
     tokio::time::timeout(LIMIT, search).await.unwrap();
     control.node.drain().await;
-    while let Ok(Some(message)) = tokio::time::timeout(Duration::ZERO, epochs.recv()).await {
-        let told = decode::<EpochAnnouncement>(&message.payload).unwrap();
-        assert_eq!((told.epoch, told.session), (grant.epoch, Some(SessionId::from_u128(1))));
+    while let Ok(Some(announcement)) = tokio::time::timeout(Duration::ZERO, epochs.recv()).await {
+        assert_eq!((announcement.epoch, announcement.session), (grant.epoch, Some(SessionId::from_u128(1))));
     }
 }
 
@@ -448,30 +438,29 @@ async fn takeover_leaves_the_log_of_a_live_writer_alone() {
     let backends = Backends::embedded().await;
     let control = Control::start(&backends).await;
     let (id, grant) = live(&control).await;
-    let mut worker = Worker::new(backends.bus.clone(), grant.clone());
+    let mut worker = Worker::new(control.link.clone(), grant.clone());
     worker.segment(0);
-    let ring = subjects::ring_live(grant.stream, grant.epoch, GENERATION);
-    let mut probes = backends.bus.subscribe(&ring, 64).await.unwrap();
-    let mut snaps = backends.bus.subscribe(&subjects::snap(grant.stream), 64).await.unwrap();
-    let mut epochs = backends.bus.subscribe(&subjects::epoch(grant.stream), 1_024).await.unwrap();
+    let ring = topics::ring_live(grant.stream, grant.epoch, GENERATION);
+    let mut probes = control.link.respond(&ring, 64).await.unwrap();
+    let mut snapshots = control.link.respond(&topics::snapshot(grant.stream), 64).await.unwrap();
+    let mut epochs = control.link.subscribe(&topics::epoch(grant.stream), 1_024).await.unwrap();
     assert_eq!(control.post(&id, "stop").await.0, StatusCode::OK);
-    // It is slow: control looks for it, finds it alive, and looks again later.
+    // The writer is slow to end its log: control finds it alive, and checks again later.
     let mut seen = 0;
     let search = async {
         while seen < 3 {
-            let (message, body) = tokio::select! {
+            tokio::select! {
                 probe = probes.recv() => {
                     seen += 1;
-                    let request = millrace_wire::message::repair::RepairRequest { ranges: Vec::new() };
-                    (probe.unwrap(), topic::encode(&worker.author.repair(Millis(0), &request)).unwrap())
+                    let probe = probe.unwrap();
+                    probe.respond(&worker.writer.repair(Millis(0), &probe.message));
                 }
-                snap = snaps.recv() => (snap.unwrap(), topic::encode(worker.author.view()).unwrap()),
-            };
-            backends.bus.respond(message.reply.as_ref().unwrap(), body).unwrap();
+                snapshot = snapshots.recv() => snapshot.unwrap().respond(worker.writer.view()),
+            }
         }
     };
     tokio::time::timeout(LIMIT, search).await.unwrap();
-    worker.say(&Fact::End, Bytes::new());
+    worker.announce(&Fact::End, Bytes::new());
     let report = SealReport {
         stream: grant.stream,
         epoch: grant.epoch,
@@ -480,13 +469,13 @@ async fn takeover_leaves_the_log_of_a_live_writer_alone() {
         discontinuity_sequence: DiscontinuitySeq(0),
         ended: true,
     };
-    assert_eq!(control.ask::<_, LeaseReply>(subjects::CONTROL_SEALED, &report).await, LeaseReply::Ok);
+    assert_eq!(control.ask(topics::sealed(), &report).await, LeaseReply::Ok);
     let state = backends.state.clone().unwrap();
     wait::until(LIMIT, async || state.get(&state_keys::claim(grant.stream)).await.unwrap().is_none()).await;
     control.node.drain().await;
     let mut announced = Vec::new();
-    while let Ok(Some(message)) = tokio::time::timeout(Duration::ZERO, epochs.recv()).await {
-        announced.push(decode::<EpochAnnouncement>(&message.payload).unwrap());
+    while let Ok(Some(announcement)) = tokio::time::timeout(Duration::ZERO, epochs.recv()).await {
+        announced.push(announcement);
     }
     assert!(announced.iter().any(|a| a.phase == EpochPhase::Ended));
     assert!(announced.iter().all(|a| a.session.is_some() && a.epoch == grant.epoch), "{announced:?}");

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use millrace_state::{RedisConfig, RedisState};
 use millrace_store::{S3Config, S3Store};
 use millrace_testkit::{MinioServer, NatsServer, RedisServer, ports};
 use tempfile::TempDir;
@@ -62,6 +63,10 @@ pub enum Programs {
     Own,
 }
 
+fn bucket(minio: &MinioServer) -> S3Config {
+    S3Config::new(minio.url(), BUCKET, MinioServer::ACCESS_KEY, MinioServer::SECRET_KEY)
+}
+
 /// The servers and the nodes.
 #[derive(Debug)]
 pub struct Cluster {
@@ -104,8 +109,7 @@ impl Cluster {
     async fn start_nodes(programs: Programs, nodes: &[Node]) -> Result<Self> {
         let (nats, redis, minio) =
             (NatsServer::start_any().await, RedisServer::start().await, MinioServer::start().await);
-        let store = S3Config::new(minio.url(), BUCKET, MinioServer::ACCESS_KEY, MinioServer::SECRET_KEY);
-        S3Store::new(&store).create_bucket().await.context("the bucket")?;
+        S3Store::new(&bucket(&minio)).create_bucket().await.context("the bucket")?;
         let ports =
             [Node::Control, Node::Ingest, Node::Edge(1), Node::Edge(2)].map(|node| (node, ports::free()));
         let folder = TempDir::with_prefix("millrace-protocol-").context("a folder for the cluster")?;
@@ -191,6 +195,16 @@ impl Cluster {
         let status = process.wait(DRAIN_LIMIT).await.with_context(|| node.name())?;
         ensure!(status.success(), "{} ended with {status}\n{}", node.name(), tail(process));
         Ok(())
+    }
+
+    /// Returns the bucket with the cluster's objects.
+    pub fn store(&self) -> S3Store {
+        S3Store::new(&bucket(&self.minio))
+    }
+
+    /// Connects to the cluster's state store.
+    pub async fn state(&self) -> Result<RedisState> {
+        RedisState::connect(&RedisConfig::new(self.redis.url())).await.context("the state store")
     }
 
     /// Returns a client of the API.

@@ -40,9 +40,9 @@ pub enum Transition {
     Start,
     /// `live → ended`: by the operator or because the reconnect window passed.
     Stop,
-    /// `scheduled → cancelled`.
+    /// `scheduled → cancelled`, by the operator.
     Cancel,
-    /// `ended → archived`.
+    /// `ended → archived`, by the operator.
     Archive,
     /// The record is deleted, in any status but live.
     Delete,
@@ -65,7 +65,7 @@ impl Transition {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("cannot {} a livestream that is {}", transition.as_str(), status.as_str())]
 pub struct InvalidTransition {
-    /// The requested transition.
+    /// The transition that was requested.
     pub transition: Transition,
     /// The status that does not allow it.
     pub status: Status,

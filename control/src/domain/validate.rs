@@ -1,13 +1,13 @@
 //! The fields of a request to create a livestream, and the rules they must keep.
 
 use millrace_wire::ids::UnixMillis;
-use millrace_wire::message::control::{AwayPolicy, StreamSettings, Takeover};
+use millrace_wire::message::control::{AwayPolicy, Ladder, StreamSettings, Takeover};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// Longest title: one line of any player.
 pub const MAX_TITLE_CHARS: usize = 200;
-/// Longest description.
+/// Longest description, in characters.
 pub const MAX_DESCRIPTION_CHARS: usize = 5_000;
 /// Longest reconnect window, one day: a publisher that is away longer begins another broadcast.
 pub const MAX_RECONNECT_WINDOW_S: u32 = 86_400;
@@ -48,7 +48,7 @@ pub struct Create {
     pub away: AwayPolicy,
     /// The reconnect window in seconds.
     pub reconnect_window_s: Option<u32>,
-    /// EXT-X-TARGETDURATION in seconds.
+    /// The EXT-X-TARGETDURATION of the playlists, in seconds.
     pub target_duration_s: Option<u32>,
     /// The aimed duration of a part in milliseconds.
     pub part_ms: Option<u32>,
@@ -109,9 +109,9 @@ impl Create {
         if !PART_MS.contains(&part_ms) {
             refuse("part_ms", format!("must be from {} to {} milliseconds", PART_MS.start(), PART_MS.end()));
         }
-        if self.ladder.as_ref().is_some_and(|ladder| ladder.as_str() != Some("copy")) {
-            let message = "must be \"copy\": streams are delivered as they are pushed, encoded ladders are not available";
-            refuse("ladder", message.to_owned());
+        let ladder = self.ladder.clone().map_or(Ok(Ladder::default()), serde_json::from_value);
+        if ladder.is_err() {
+            refuse("ladder", "must be \"copy\": encoded rungs are not available yet".to_owned());
         }
         let scheduled_at = self.scheduled_at.map(|at| u64::try_from(at.as_millisecond()).map(UnixMillis));
         if matches!(scheduled_at, Some(Err(_))) {
@@ -129,6 +129,7 @@ impl Create {
             reconnect_window: reconnect_window_s,
             away: self.away,
             part_ms,
+            ladder: ladder.unwrap_or_default(),
             ..defaults
         };
         Ok(Checked { settings, scheduled_at })
@@ -177,6 +178,9 @@ mod tests {
             assert_eq!(check(json!({"title": "A", "part_ms": part_ms})).unwrap().part_ms, part_ms);
         }
         assert_eq!(check(json!({"title": "A", "part_ms": 1_001})), Err(vec!["part_ms"]));
+        for ladder in [json!("copies"), json!(["copy"]), json!({"copy": 1})] {
+            assert_eq!(check(json!({"title": "A", "ladder": ladder})), Err(vec!["ladder"]));
+        }
         assert!(check(json!({"title": "x".repeat(200)})).is_ok());
         assert_eq!(check(json!({"title": "x".repeat(201)})), Err(vec!["title"]));
     }

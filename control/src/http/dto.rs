@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use millrace_wire::ids::{BroadcastId, Epoch, NodeId, PlaybackId, StreamId, StreamKey, UnixMillis};
-use millrace_wire::message::control::{AwayPolicy, Takeover};
+use millrace_wire::message::control::{AwayPolicy, Ladder, Takeover};
 use serde::Serialize;
 
 use crate::Config;
@@ -64,7 +64,7 @@ pub(crate) struct StreamView {
     reconnect_window_s: u32,
     target_duration_s: u32,
     part_ms: u32,
-    ladder: &'static str,
+    ladder: Ladder,
     rtmp_url: String,
     hls_url: String,
     watch_url: String,
@@ -93,7 +93,7 @@ impl StreamView {
             reconnect_window_s: stream.settings.reconnect_window,
             target_duration_s: stream.settings.target_duration,
             part_ms: stream.settings.part_ms,
-            ladder: "copy",
+            ladder: stream.settings.ladder.clone(),
             rtmp_url: urls.rtmp(authority),
             hls_url: format!("{edge}/live/{playback}/index.m3u8"),
             watch_url: format!("{edge}/watch/{playback}"),
@@ -181,7 +181,7 @@ impl Health {
     }
 }
 
-fn timestamp(at: UnixMillis) -> Option<Timestamp> {
+pub(super) fn timestamp(at: UnixMillis) -> Option<Timestamp> {
     Timestamp::from_millisecond(i64::try_from(at.0).ok()?).ok()
 }
 

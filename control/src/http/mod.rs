@@ -2,6 +2,7 @@
 
 mod auth;
 mod dto;
+mod nodes;
 mod problem;
 mod resource;
 mod streams;
@@ -22,6 +23,7 @@ use millrace_runtime::http::{HttpHandle, Observability, actors, bind, routes as 
 
 use self::auth::Token;
 use self::dto::Urls;
+use self::nodes::NodeDirectory;
 use self::problem::Problem;
 use self::resource::Resource;
 use crate::Config;
@@ -60,11 +62,15 @@ pub(crate) fn serve(
 ) -> io::Result<HttpHandle> {
     let (listener, addr) = bind(config.listen)?;
     let (token, urls) = (Token::new(&config.admin_token), Urls::new(config));
+    let services = livestreams.services();
+    let nodes = Arc::new(NodeDirectory::new(services.link.clone(), services.clock.clone()));
     let server = HttpServer::new(move || {
-        let (livestreams, token, urls) = (livestreams.clone(), token.clone(), urls.clone());
+        let (livestreams, nodes) = (livestreams.clone(), nodes.clone());
+        let (token, urls) = (token.clone(), urls.clone());
         let observability = observability.clone();
         App::new()
             .app_data(Data::from(livestreams))
+            .app_data(Data::from(nodes))
             .app_data(Data::new(token))
             .app_data(Data::new(urls))
             .wrap(from_fn(limit_time))
@@ -108,7 +114,7 @@ fn routes(config: &mut ServiceConfig) {
 
 /// Returns every resource under `/api/v1`.
 fn api_resources() -> Vec<Resource> {
-    streams::resources()
+    streams::resources().into_iter().chain(nodes::resources()).collect()
 }
 
 async fn not_found(request: HttpRequest) -> Result<HttpResponse, Problem> {

@@ -60,6 +60,10 @@ impl Problem {
         }
     }
 
+    pub(crate) fn unavailable(detail: &str) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Unavailable", detail)
+    }
+
     pub(crate) fn timeout() -> Self {
         let detail = "the request was not answered in time";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "timeout", "Timed out", detail)
@@ -116,8 +120,7 @@ impl From<RepoError> for Problem {
             ),
             RepoError::State(_) => {
                 tracing::warn!(%error, "request failed at the state store; answered with 503");
-                let detail = "the state store did not answer; try again";
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Unavailable", detail)
+                Self::unavailable("the state store did not answer; try again")
             }
             RepoError::Corrupt { .. } => {
                 tracing::error!(%error, "stored record cannot be read; request answered with 500");

@@ -1,11 +1,11 @@
 //! A resource of the API: its path and a handler for each of its methods. The router is built from these values, and the
 //! test against `openapi.json` reads the same ones.
 
+use actix_web::Route;
 use actix_web::http::Method;
 use actix_web::web::{self, ServiceConfig};
-use actix_web::{HttpResponse, Route};
 
-use super::problem::{Problem, method_not_allowed};
+use super::problem::method_not_allowed;
 
 /// A path of the API with its methods.
 pub(super) struct Resource {
@@ -26,7 +26,11 @@ impl Resource {
         for (method, route) in self.routes {
             resource = resource.route(route.method(method));
         }
-        config.service(resource.default_service(web::to(move || refuse(allow.clone()))));
+        let refuse = move || {
+            let refusal = method_not_allowed(&allow);
+            async move { refusal }
+        };
+        config.service(resource.default_service(web::to(refuse)));
     }
 
     /// Returns the path and the methods, in lower case as OpenAPI writes them.
@@ -35,8 +39,4 @@ impl Resource {
         let methods = self.routes.iter().map(|(method, _)| method.as_str().to_ascii_lowercase());
         (format!("/api/v1{}", self.path), methods.collect())
     }
-}
-
-async fn refuse(allow: String) -> Result<HttpResponse, Problem> {
-    method_not_allowed(&allow)
 }

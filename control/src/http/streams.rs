@@ -17,7 +17,7 @@ use crate::livestreams::{Caller, Livestreams, Principal};
 /// Livestreams on a page when `limit` is not given.
 const DEFAULT_LIMIT: usize = 50;
 
-/// The highest `limit` accepted.
+/// The highest `limit` of a page.
 const MAX_LIMIT: usize = 200;
 
 /// Records read to fill one filtered page; after that the page ends short, with a cursor.

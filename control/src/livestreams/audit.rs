@@ -1,4 +1,4 @@
-//! Who asked for a command, and the record of every command that was asked for.
+//! The audit: a record of every command with its caller and its outcome.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -32,7 +32,7 @@ pub(crate) enum Principal {
     Session(SessionId),
     /// The writer of a stream's log.
     LogWriter(Epoch, Generation),
-    /// The control that leads.
+    /// The control that holds the leader's lease.
     Reconciler(NodeId),
 }
 

@@ -125,7 +125,7 @@ impl Livestreams {
         self.audited(caller, Command::Start, Some(id), start).await
     }
 
-    /// Cancels a scheduled livestream.
+    /// Cancels a livestream that is still scheduled.
     pub(crate) async fn cancel(&self, caller: &Caller, id: StreamId) -> Result<Changed, CommandError> {
         let cancel = self.transition(id, Transition::Cancel);
         self.audited(caller, Command::Cancel, Some(id), cancel).await

@@ -112,7 +112,7 @@ impl Livestreams {
         Ok(ClaimReply::Granted(Box::new(decision.claim.to_grant())))
     }
 
-    /// Renews a session's lease, or tells the session on positive evidence that it is superseded.
+    /// Renews a session's lease, or answers on positive evidence that the session is superseded.
     pub(crate) async fn renew(
         &self,
         caller: &Caller,

@@ -1,4 +1,4 @@
-//! Every command, called directly and through its door (the API or the bus), on two livestreams in the same state.
+//! Every command, called directly and sent through the API or the bus, on two livestreams in the same state.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
@@ -7,16 +7,15 @@ use std::time::Duration;
 use millrace_bus::{MemBus, ReaderConfig, SharedBus};
 use millrace_node::Backends;
 use millrace_runtime::http::HttpHandle;
-use millrace_runtime::{ActorContext, ActorId, ManualClock, Policy, Process, Secret, Supervisor};
+use millrace_runtime::{ActorId, ManualClock, Policy, Process, Secret, Supervisor};
 use millrace_state::RedbState;
 use millrace_store::{DirStore, SyncPolicy};
 use millrace_wire::ids::{DiscontinuitySeq, Epoch, Generation, KeyHash, Msn, SessionId, UnixMillis};
 use millrace_wire::message::control::{
-    ClaimReply, ClaimRequest, LeaseReply, LifecycleEvent, ReleaseRequest, RenewRequest, SealReport, decode,
-    encode,
+    ClaimReply, ClaimRequest, LeaseReply, LifecycleEvent, ReleaseRequest, RenewRequest, SealReport,
 };
-use millrace_wire::topic::Message;
-use millrace_wire::{state_keys, subjects};
+use millrace_wire::topic::{Message, RequestTopic};
+use millrace_wire::{state_keys, topics};
 use serde_json::{Value, json};
 
 use super::*;
@@ -87,20 +86,32 @@ impl World {
         let livestreams = Arc::new(Livestreams::new(services, audit.clone()));
         let Process { metrics, drain, actors, .. } = &deps.process;
         let supervisor = Supervisor::start("test", metrics, drain, actors).unwrap();
-        for subject in [
-            subjects::CONTROL_CLAIM,
-            subjects::CONTROL_RENEW,
-            subjects::CONTROL_RELEASE,
-            subjects::CONTROL_SEALED,
-        ] {
-            let commands = livestreams.clone();
-            let serve =
-                move |actor: ActorContext| bus::serve(commands.clone(), subject, actor.ready, actor.stop);
-            supervisor
-                .spawn_ready(ActorId::new("bus_service", subject), Policy::vital(), serve)
-                .await
-                .unwrap();
-        }
+        let (claims, renewals, releases, seals) =
+            (livestreams.clone(), livestreams.clone(), livestreams.clone(), livestreams.clone());
+        let (id, vital) = (|topic: &str| ActorId::new("bus_service", topic), Policy::vital);
+        let spawned = supervisor
+            .spawn_ready(id("claim"), vital(), move |actor| bus::serve_claims(claims.clone(), actor))
+            .await
+            .and(
+                supervisor
+                    .spawn_ready(id("renew"), vital(), move |actor| {
+                        bus::serve_renewals(renewals.clone(), actor)
+                    })
+                    .await,
+            )
+            .and(
+                supervisor
+                    .spawn_ready(id("release"), vital(), move |actor| {
+                        bus::serve_releases(releases.clone(), actor)
+                    })
+                    .await,
+            )
+            .and(
+                supervisor
+                    .spawn_ready(id("sealed"), vital(), move |actor| bus::serve_seals(seals.clone(), actor))
+                    .await,
+            );
+        spawned.unwrap();
         let config = Config {
             listen: ([127, 0, 0, 1], 0).into(),
             admin_token: Secret::new(TOKEN.to_owned()),
@@ -121,9 +132,8 @@ impl World {
         (answer.status().as_u16(), answer.json().await.unwrap_or(Value::Null))
     }
 
-    async fn request<Q: Message, A: Message>(&self, subject: &str, request: &Q) -> A {
-        let payload = encode(request).unwrap();
-        decode(&self.bus.request(subject, payload, ANSWER_LIMIT).await.unwrap()).unwrap()
+    async fn request<Q: Message, A: Message>(&self, topic: RequestTopic<Q, A>, request: &Q) -> A {
+        self.livestreams.services().link.request(&topic, request, ANSWER_LIMIT).await.unwrap()
     }
 
     /// The stream's record, its claim and its lifecycle events, without the ids that differ between streams.
@@ -135,15 +145,15 @@ impl World {
             records.push(record.map(|record| serde_json::from_slice::<Value>(&record.value).unwrap()));
         }
         let consumer = format!("test-{id}");
-        let reader = ReaderConfig::new(&*consumer, subjects::events(id));
+        let reader = ReaderConfig::new(&*consumer, topics::events(id).into_subject());
         self.livestreams.services().announcer.flush(ANSWER_LIMIT).await;
-        let mut events = Vec::new();
-        if self.bus.journal_reader(subjects::EVENTS_STREAM, &reader).await.is_ok() {
+        let mut events: Vec<LifecycleEvent> = Vec::new();
+        if self.bus.journal_reader(topics::EVENTS_STREAM, &reader).await.is_ok() {
             while let Some(fact) =
-                self.bus.journal_next(subjects::EVENTS_STREAM, &consumer, QUIET).await.unwrap()
+                self.bus.journal_next(topics::EVENTS_STREAM, &consumer, QUIET).await.unwrap()
             {
                 fact.ack().await.unwrap();
-                events.push(decode::<LifecycleEvent>(&fact.payload).unwrap());
+                events.push(topics::events(id).decode(&fact.payload).unwrap());
             }
         }
         let mut result = json!({ "records": records, "events": events });
@@ -287,19 +297,19 @@ impl Fixture {
                 return (answer.status() == 204).then_some(self.id);
             }
             Command::Claim => {
-                let reply: ClaimReply = world.request(subjects::CONTROL_CLAIM, &self.claim()).await;
+                let reply: ClaimReply = world.request(topics::claim(), &self.claim()).await;
                 return matches!(reply, ClaimReply::Granted(_)).then_some(self.id);
             }
             Command::Renew => {
-                let reply: LeaseReply = world.request(subjects::CONTROL_RENEW, &self.renewal()).await;
+                let reply: LeaseReply = world.request(topics::renew(), &self.renewal()).await;
                 return (reply == LeaseReply::Ok).then_some(self.id);
             }
             Command::Release => {
-                let reply: LeaseReply = world.request(subjects::CONTROL_RELEASE, &self.release()).await;
+                let reply: LeaseReply = world.request(topics::release(), &self.release()).await;
                 return (reply == LeaseReply::Ok).then_some(self.id);
             }
             Command::Sealed => {
-                let reply: LeaseReply = world.request(subjects::CONTROL_SEALED, &self.seal()).await;
+                let reply: LeaseReply = world.request(topics::sealed(), &self.seal()).await;
                 return (reply == LeaseReply::Ok).then_some(self.id);
             }
             Command::Start => "start",
@@ -328,14 +338,15 @@ const ALLOWED: &[(Command, Before, &str)] = &[
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_command_leaves_the_same_records_and_events_through_its_door_and_one_audit_entry() {
+async fn every_command_sent_to_the_api_or_the_bus_leaves_the_records_and_events_of_a_direct_call_and_one_audit_entry()
+ {
     let world = World::start().await;
     for (command, before, who) in ALLOWED {
-        let (direct, door) = (Fixture::new(&world, *before).await, Fixture::new(&world, *before).await);
-        let called = direct.call(&world, *command).await.expect("allowed");
+        let (called, sent) = (Fixture::new(&world, *before).await, Fixture::new(&world, *before).await);
+        let called = called.call(&world, *command).await.expect("allowed");
         let expected = world.result(called).await;
         world.audit.take();
-        let sent = door.send(&world, *command).await;
+        let sent = sent.send(&world, *command).await;
         let sent = sent.unwrap_or_else(|| panic!("{command:?} refused: {:?}", world.audit.take()));
         assert_eq!(world.result(sent).await, expected, "{command:?}");
         let entry = Entry {

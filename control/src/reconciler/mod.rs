@@ -10,12 +10,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use millrace_runtime::Backoff;
+use millrace_runtime::{ActorContext, Backoff, Supervisor};
 use millrace_state::{StateError, Tx};
 use millrace_wire::close_reason::CloseReason;
 use millrace_wire::ids::{NodeId, StreamId, UnixMillis};
 use millrace_wire::state_keys;
-use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use self::takeover::TakeoverManager;
@@ -24,7 +23,7 @@ use crate::domain::claim::{Claim, Due, LEASE_MS, due};
 use crate::livestreams::{Caller, CommandError, Livestreams, Principal};
 use crate::repo::{RepoError, Versioned};
 
-/// Pause between two looks at the claims: readers expect an announcement about every second.
+/// Pause between two scans of the claims: readers expect an announcement about every second.
 const TICK: Duration = Duration::from_millis(500);
 
 /// Epochs are announced in every second tick.
@@ -61,10 +60,10 @@ pub(crate) struct Reconciler {
 }
 
 impl Reconciler {
-    pub(crate) fn new(livestreams: Arc<Livestreams>, node: NodeId) -> Self {
+    pub(crate) fn new(livestreams: Arc<Livestreams>, supervisor: Supervisor, node: NodeId) -> Self {
         let services = livestreams.shared_services();
         Self {
-            takeovers: TakeoverManager::new(services.clone()),
+            takeovers: TakeoverManager::new(services.clone(), supervisor),
             caller: Caller::internal(Principal::Reconciler(node.clone())),
             livestreams,
             services,
@@ -75,11 +74,13 @@ impl Reconciler {
         }
     }
 
-    /// Reconciles until `stop` is cancelled, then gives up the lease.
-    pub(crate) async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
+    /// Reconciles until the actor is stopped, then gives up the lease.
+    pub(crate) async fn run(mut self, actor: ActorContext) -> anyhow::Result<()> {
         let mut backoff = Backoff::new(TICK, MAX_BACKOFF);
         loop {
-            let pause = match self.tick(&stop).await {
+            let ticked = self.tick().await;
+            actor.status.set_state(if self.leading_since.is_some() { "leading" } else { "standby" });
+            let pause = match ticked {
                 Ok(()) => {
                     backoff.reset();
                     TICK
@@ -91,14 +92,14 @@ impl Reconciler {
             };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = stop.cancelled() => break,
+                () = actor.stop.cancelled() => break,
             }
         }
         self.resign().await;
         Ok(())
     }
 
-    async fn tick(&mut self, stop: &CancellationToken) -> Result<(), RepoError> {
+    async fn tick(&mut self) -> Result<(), RepoError> {
         if !self.lead().await? {
             return Ok(());
         }
@@ -113,7 +114,7 @@ impl Reconciler {
                 self.services.announcer.epoch(&claim.value);
             }
             if settled {
-                self.apply_due(claim, stop).await?;
+                self.apply_due(claim).await?;
             }
         }
         Ok(())
@@ -140,7 +141,6 @@ impl Reconciler {
     async fn apply_due(
         &self,
         Versioned { value: claim, version }: Versioned<Claim>,
-        stop: &CancellationToken,
     ) -> Result<(), RepoError> {
         let services = &self.services;
         let done = match due(services.wall_clock(), &claim) {
@@ -162,7 +162,7 @@ impl Reconciler {
                 }
             }
             Due::Close => {
-                self.takeovers.spawn_takeover(Versioned { value: claim, version }, stop);
+                self.takeovers.spawn_takeover(Versioned { value: claim, version }).await;
                 return Ok(());
             }
             Due::Forget => {

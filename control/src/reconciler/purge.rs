@@ -4,15 +4,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use millrace_state::scan_all;
+use millrace_runtime::{ActorContext, StatusHandle};
+use millrace_state::{Record, scan_all};
 use millrace_store::{DELETE_BATCH, StoreError};
-use millrace_wire::{object_names, state_keys, versioned};
-use tokio_util::sync::CancellationToken;
+use millrace_wire::{object_names, state_keys};
 use tracing::{debug, info, warn};
 
 use crate::context::Services;
 use crate::domain::purge::Purge;
-use crate::repo::{Repo, RepoError};
+use crate::repo::{Repo, RepoError, read};
 
 /// Pause between two rounds. The control that deletes a livestream starts a round at once.
 const ROUND_EVERY: Duration = Duration::from_secs(30);
@@ -34,25 +34,29 @@ enum PurgeError {
     Store(#[from] StoreError),
 }
 
-/// Runs rounds until `stop` is cancelled: one livestream after the other, a page of objects at a time.
-pub(crate) async fn run(services: Arc<Services>, stop: CancellationToken) -> anyhow::Result<()> {
+/// Runs rounds until the actor is stopped: one livestream after the other, a page of objects at a time.
+pub(crate) async fn run(services: Arc<Services>, actor: ActorContext) -> anyhow::Result<()> {
     loop {
         tokio::select! {
-            done = run_once(&services) => if let Err(error) = done {
+            done = run_once(&services, &actor.status) => if let Err(error) = done {
                 warn!(%error, "failed to read purge records; will retry");
             },
-            () = stop.cancelled() => return Ok(()),
+            () = actor.stop.cancelled() => return Ok(()),
         }
         tokio::select! {
             () = services.deleted.notified() => {}
             () = tokio::time::sleep(ROUND_EVERY) => {}
-            () = stop.cancelled() => return Ok(()),
+            () = actor.stop.cancelled() => return Ok(()),
         }
     }
 }
 
-async fn run_once(services: &Services) -> Result<(), RepoError> {
-    for purge in pending(&services.repo).await? {
+async fn run_once(services: &Services, status: &StatusHandle) -> Result<(), RepoError> {
+    let pending = pending(&services.repo).await?;
+    let now = services.wall_clock();
+    let oldest = pending.iter().map(|purge| now.0.saturating_sub(purge.since.0)).max().unwrap_or(0);
+    status.set_queue(pending.len(), Duration::from_millis(oldest));
+    for purge in pending {
         if let Err(error) = purge_stream(services, &purge).await {
             warn!(stream = %purge.stream, %error, "failed to delete objects of a deleted livestream; will retry in the next round");
         }
@@ -62,11 +66,11 @@ async fn run_once(services: &Services) -> Result<(), RepoError> {
 
 async fn pending(repo: &Repo) -> Result<Vec<Purge>, RepoError> {
     let records = scan_all(repo.state(), state_keys::PURGES, MAX_STREAMS).await?;
-    let read = |value: &[u8]| {
-        versioned::decode(value)
-            .inspect_err(|error| warn!(%error, "purge record cannot be read; record skipped"))
+    let read = |record: &Record| {
+        let purge = read(&record.key, &record.value);
+        purge.inspect_err(|error| warn!(%error, "purge record cannot be read; record skipped")).ok()
     };
-    Ok(records.iter().filter_map(|record| read(&record.value).ok()).collect())
+    Ok(records.iter().filter_map(read).collect())
 }
 
 async fn purge_stream(services: &Services, purge: &Purge) -> Result<(), PurgeError> {

@@ -2,18 +2,18 @@
 //! on the segment index, so it does not depend on which worker or job stored a segment, or on whether they still live.
 //!
 //! Each round reads the retention records from where the last round stopped. For each stream it reads the checkpoint,
-//! which says what playlists list, and the oldest entries of the index up to there; it deletes the objects, then their
+//! which bounds the segments that playlists list, and the oldest entries of the index up to there; it deletes the objects, then their
 //! index entries, so that an interrupted round is continued by the next. An unavailable store ends the round.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use millrace_runtime::ActorContext;
 use millrace_store::StoreError;
 use millrace_wire::ids::{Epoch, Msn, PlaybackId, Rendition, StreamId};
 use millrace_wire::object_names::{self, ObjectKind, ObjectName};
 use millrace_wire::state_keys;
-use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::context::Services;
@@ -50,8 +50,8 @@ const STRAYS_EVERY_MS: u64 = 10 * 60 * 1_000;
 /// Pages of objects listed for strays in one rendition and round.
 const MAX_STRAY_PAGES: usize = 4;
 
-/// A worker may write index entries and objects this long after the end while a store is away; until then the stream is
-/// looked at.
+/// A worker may write index entries and objects this long after the end while a store is away; the retention record stays
+/// until then.
 const LATE_WRITES_MS: u64 = 35 * 60 * 1_000;
 
 #[derive(Debug, thiserror::Error)]
@@ -64,32 +64,36 @@ enum RetentionError {
     TimedOut,
 }
 
-/// Runs rounds while this control leads, until `stop` is cancelled.
-pub(crate) async fn run(services: Arc<Services>, stop: CancellationToken) -> anyhow::Result<()> {
+/// Runs rounds while this control leads, until the actor is stopped.
+pub(crate) async fn run(services: Arc<Services>, actor: ActorContext) -> anyhow::Result<()> {
     let mut leading = services.leading.subscribe();
     let mut sweeper = Sweeper::new(services.clone());
     loop {
+        if !*leading.borrow() {
+            sweeper.forget();
+            actor.status.set_state("standby");
+        }
         tokio::select! {
             led = leading.wait_for(|leading| *leading) => drop(led?),
-            () = stop.cancelled() => return Ok(()),
+            () = actor.stop.cancelled() => return Ok(()),
         }
+        actor.status.set_state("sweeping");
         tokio::select! {
             done = sweeper.run_once() => if let Err(error) = done {
                 warn!(%error, "failed to read retention records; will retry");
             },
-            () = stop.cancelled() => return Ok(()),
+            () = actor.stop.cancelled() => return Ok(()),
         }
+        actor.status.set_state("waiting for the next round");
+        actor.status.set_queue(sweeper.overdue.len(), Duration::from_secs(sweeper.oldest_overdue_s()));
         tokio::select! {
             () = tokio::time::sleep(ROUND_EVERY) => {}
-            () = stop.cancelled() => return Ok(()),
-        }
-        if !*leading.borrow() {
-            sweeper.forget();
+            () = actor.stop.cancelled() => return Ok(()),
         }
     }
 }
 
-/// When the objects of a rendition were last listed for strays.
+/// The last time the objects of a rendition were listed for strays.
 #[derive(Debug, Clone, Copy)]
 struct StraySweep {
     epoch: Epoch,
@@ -118,6 +122,11 @@ impl Sweeper {
         self.services.metrics.retention.oldest_overdue.set(0);
     }
 
+    /// Returns the seconds by which the oldest stored segment of all streams is past its deletion.
+    fn oldest_overdue_s(&self) -> u64 {
+        self.overdue.values().copied().max().unwrap_or(0)
+    }
+
     async fn run_once(&mut self) -> Result<(), RepoError> {
         let page = self.services.repo.retentions(self.cursor.as_deref(), STREAMS_PER_ROUND).await?;
         let last_page = page.len() < STREAMS_PER_ROUND;
@@ -133,8 +142,8 @@ impl Sweeper {
                 }
             }
             self.cursor = Some(key);
-            let oldest = self.overdue.values().copied().max().unwrap_or(0);
-            self.services.metrics.retention.oldest_overdue.set(i64::try_from(oldest).unwrap_or(i64::MAX));
+            let oldest = i64::try_from(self.oldest_overdue_s()).unwrap_or(i64::MAX);
+            self.services.metrics.retention.oldest_overdue.set(oldest);
             if failures == MAX_FAILURES {
                 return Ok(());
             }

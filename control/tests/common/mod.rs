@@ -1,4 +1,4 @@
-//! A control on either kind of backends, and a client for it.
+//! A control node on the embedded backends or on NATS and Redis, and a client of its API and its requests.
 #![allow(clippy::unwrap_used, clippy::large_enum_variant, reason = "test helpers")]
 
 use std::sync::Arc;
@@ -6,20 +6,21 @@ use std::time::Duration;
 
 use millrace_bus::{MemBus, NatsBus, NatsConfig, SharedBus};
 use millrace_control::{Config, Deps, Node};
-use millrace_runtime::{Process, Secret};
+use millrace_link::Link;
+use millrace_runtime::{Metrics, Process, Secret};
 use millrace_state::{RedbState, RedisConfig, RedisState, SharedState};
 use millrace_store::{DirStore, SharedStore, SyncPolicy};
 use millrace_testkit::servers::{NatsServer, RedisServer};
 use millrace_wire::ids::{KeyHash, SessionId};
-use millrace_wire::message::control::{ClaimReply, ClaimRequest, decode, encode};
-use millrace_wire::subjects;
-use millrace_wire::topic::Message;
+use millrace_wire::message::control::{ClaimReply, ClaimRequest};
+use millrace_wire::topic::{Message, RequestTopic};
+use millrace_wire::topics;
 use reqwest::{Client, Method, Response, StatusCode};
 use serde_json::Value;
 
 pub(crate) const TOKEN: &str = "test-admin-token-0123456789";
 
-/// What keeps the backends alive.
+/// Owns the files and servers of the backends.
 enum Keep {
     Dir(tempfile::TempDir),
     Servers(
@@ -53,7 +54,7 @@ impl Backends {
         Self { bus, state: Some(state), store, keep: Keep::Servers(nats, redis, dir) }
     }
 
-    /// The embedded store from its file again, as after a restart of the process; the bus forgets all.
+    /// Opens the embedded state store again from its file, as after a restart of the process, with a new bus.
     pub(crate) async fn reopen(&mut self) {
         let Keep::Dir(dir) = &self.keep else { panic!("embedded backends") };
         self.state = None;
@@ -72,7 +73,7 @@ async fn objects(dir: &tempfile::TempDir) -> SharedStore {
 pub(crate) struct Control {
     pub(crate) node: Node,
     base: String,
-    bus: SharedBus,
+    pub(crate) link: Link,
     secret: Vec<u8>,
     client: Client,
 }
@@ -94,7 +95,8 @@ impl Control {
         let node = millrace_control::start(config, deps).await.unwrap();
         let secret = millrace_node::key_secret(&Secret::default(), &*state).await.unwrap().expose().clone();
         let base = format!("http://{}", node.addr());
-        Self { node, base, bus: backends.bus.clone(), secret, client: millrace_testkit::http::client() }
+        let link = Link::new(backends.bus.clone(), &Metrics::new());
+        Self { node, base, link, secret, client: millrace_testkit::http::client() }
     }
 
     pub(crate) async fn raw(
@@ -135,13 +137,11 @@ impl Control {
         self.call(Method::GET, &format!("/api/v1/livestreams/{id}/status"), None).await.1
     }
 
-    pub(crate) async fn ask<Q: Message, A: Message>(&self, subject: &str, request: &Q) -> A {
-        let payload = encode(request).unwrap();
-        let answer = self.bus.request(subject, payload, Duration::from_secs(20)).await.unwrap();
-        decode(&answer).unwrap()
+    pub(crate) async fn ask<Q: Message, A: Message>(&self, topic: RequestTopic<Q, A>, request: &Q) -> A {
+        self.link.request(&topic, request, Duration::from_secs(20)).await.unwrap()
     }
 
-    /// Claims as an ingest node does.
+    /// Sends a claim request as an ingest node does.
     pub(crate) async fn claim(&self, key: &str, session: u128) -> ClaimReply {
         let request = ClaimRequest {
             key_hash: KeyHash::of(&self.secret, &key.parse().unwrap()),
@@ -150,6 +150,6 @@ impl Control {
             addr: Some([127, 0, 0, 1].into()),
             protocol: "rtmp".to_owned(),
         };
-        self.ask(subjects::CONTROL_CLAIM, &request).await
+        self.ask(topics::claim(), &request).await
     }
 }

@@ -22,7 +22,8 @@ pub mod supervisor;
 mod system;
 
 pub use actors::{
-    ActorContext, ActorFilter, ActorId, ActorRegistry, ActorStatus, Order, OrderError, Ready, StatusHandle,
+    ActorContext, ActorFilter, ActorId, ActorRegistry, ActorStatus, Order, OrderError, Orders, Ready,
+    StatusHandle,
 };
 pub use alarm::Alarm;
 pub use backoff::Backoff;

@@ -22,7 +22,7 @@ impl Claim {
 /// A change of a claim that time alone makes due.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Due {
-    /// Nothing is due.
+    /// No change is due now.
     Nothing,
     /// The lease lapsed: the publisher counts as away.
     Lapsed(Box<Claim>),

@@ -54,7 +54,7 @@ pub enum Presence {
         /// The time from which the reconnect window counts.
         since: UnixMillis,
     },
-    /// The broadcast is over.
+    /// The broadcast is over, by a stop or by an expired reconnect window.
     Ended {
         /// The time of the end.
         since: UnixMillis,

@@ -158,7 +158,7 @@ fn used_through_adds_a_boundary_to_a_seal_without_release() {
         assert_eq!(sealed.used_through(at(60_000)), Msn(1_700_000_000 + used));
         let next = grant(at(2_000), &stream, Some(&sealed), 2).unwrap();
         assert_eq!(next.claim.first_msn, Msn(1_700_000_001 + used));
-        assert_eq!(next.kick, None, "a sealed epoch has nobody left to disconnect");
+        assert_eq!(next.kick, None, "the session of a sealed epoch is not kicked");
     }
     let unused = claim.sealed(&seal(&claim, None, false)).unwrap();
     assert_eq!(unused.used_through(at(2_000)), Msn(1_700_000_008), "the session has stamped more");
@@ -212,7 +212,7 @@ fn numbers_granted_for_gaps_are_not_granted_again() {
     assert_eq!(due(at(3_999), &away), Due::Nothing);
     let Due::Gaps(lent) = due(at(8_000), &away) else { panic!("two target durations passed") };
     assert_eq!(lent.gaps_through, Some(Msn(1_700_000_013)));
-    assert_eq!(due(at(8_000), &lent), Due::Close, "its author may be gone");
+    assert_eq!(due(at(8_000), &lent), Due::Close, "its log writer may be gone");
     let sealed = lent.sealed(&seal(&lent, Some(1_700_000_010), false)).unwrap();
     assert_eq!(sealed.used_through(at(8_000)), Msn(1_700_000_013));
     let next = grant(at(9_000), &first.stream, Some(&sealed), 2).unwrap();
@@ -302,7 +302,11 @@ fn due_grants_gap_numbers_to_the_epoch_of_control_while_the_publisher_is_away() 
     assert!(
         matches!(own.announcement().phase, EpochPhase::Away { .. }) && own.announcement().session.is_none()
     );
-    assert_eq!(due(at(9_999), &own), Due::Close, "whoever leads makes sure that somebody says it");
+    assert_eq!(
+        due(at(9_999), &own),
+        Due::Close,
+        "the leader checks that the epoch of control has a live writer"
+    );
     let Due::Gaps(more) = due(at(10_000), &own) else { panic!("a target duration since") };
     assert_eq!(more.gaps_through, Some(Msn(1_700_000_013)));
     assert_eq!(due(at(60_000), &more), Due::Over, "the window counts from when the publisher left");
@@ -325,9 +329,17 @@ fn due_asks_for_a_takeover_of_an_end_that_is_not_reported() {
     let own = ended.claimed_by_control(at(6_000));
     assert_eq!(own.epoch, Epoch(at(6_000).0));
     assert_eq!((own.announcement().session, own.announcement().phase), (None, EpochPhase::Ended));
-    assert_eq!(own.sealed(&seal(&ended, None, true)), None, "the dead author's word comes too late");
+    assert_eq!(
+        own.sealed(&seal(&ended, None, true)),
+        None,
+        "a report of the superseded log writer is ignored"
+    );
     assert_eq!(renew(at(6_100), &own, &renewal(&first.claim, None)), Lease::Lost(CloseReason::StreamEnded));
-    assert_eq!(due(at(6_001), &own), Due::Close, "whoever leads makes sure that somebody says it");
+    assert_eq!(
+        due(at(6_001), &own),
+        Due::Close,
+        "the leader checks that the epoch of control has a live writer"
+    );
     assert_eq!(due(at(6_000 + END_ANNOUNCED_MS), &own), Due::Forget);
     assert!(own.claimed_by_control(T0).epoch > own.epoch, "epochs grow though the clock goes back");
 }

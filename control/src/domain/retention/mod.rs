@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, VecDeque};
 use millrace_protocol::state::apply::slot_duration;
 use millrace_protocol::state::checkpoint::MAX_SLOTS_AT_REST;
 use millrace_wire::fact::{MediaDuration, StreamState};
-use millrace_wire::ids::{Epoch, InitVersion, Msn, Rendition, StreamId, UnixMillis};
+use millrace_wire::ids::{Epoch, InitVersion, Msn, Rendition, StreamId};
 use millrace_wire::message::announce::IndexFact;
 use millrace_wire::message::control::StreamSettings;
 use millrace_wire::object_names::{ObjectKind, ObjectName};
@@ -19,10 +19,8 @@ use serde::{Deserialize, Serialize};
 /// it is written with each granted claim and deleted when the stream is over and nothing is left to delete.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Retention {
-    /// The livestream.
+    /// The id of the livestream.
     pub stream: StreamId,
-    /// The time of the last granted claim.
-    pub since: UnixMillis,
 }
 
 /// Returns the playing time of the longest playlist of a stream, in milliseconds. A playlist holds the window, at least
@@ -91,7 +89,7 @@ impl Horizon {
 pub struct Cutoff {
     /// The epoch of that segment.
     pub epoch: Epoch,
-    /// Its media sequence number.
+    /// The media sequence number of that segment.
     pub msn: Msn,
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use millrace_protocol::state::apply::{self, empty, trim_to};
 use millrace_protocol::state::checkpoint::at_rest;
 use millrace_wire::fact::{Fact, RenditionSegment, RenditionState, Segment, SegmentEntry, SegmentSlot};
-use millrace_wire::ids::{BroadcastId, DiscontinuitySeq, FactSeq, Generation};
+use millrace_wire::ids::{BroadcastId, DiscontinuitySeq, FactSeq, Generation, UnixMillis};
 use proptest::prelude::*;
 
 use super::*;
@@ -152,7 +152,7 @@ proptest! {
                 }
             }
         }
-        // What stays is bounded by the window and the grace period, whatever the stream's length.
+        // The window and the grace period bound the stored segments of a stream of any length.
         stream.sweep(false);
         let stored: u64 = stream.index.iter().map(|fact| fact.segment.duration.as_millis()).sum();
         prop_assert!(stored <= longest_playlist_ms(&settings()) + grace_ms(&settings()) + 2 * 4_000 + 4_000, "{stored}");

@@ -117,6 +117,16 @@ pub enum AwayPolicy {
     Hold,
 }
 
+/// The renditions in which a stream is delivered. A ladder that this version does not know cannot be read, so that a worker
+/// of an older version does not deliver a stream in fewer renditions than its settings say.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum Ladder {
+    /// The publisher's own video and audio, repackaged and not encoded again.
+    #[default]
+    Copy,
+}
+
 /// A stream's settings as sessions and authors need them. Missing fields take the default.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -137,6 +147,8 @@ pub struct StreamSettings {
     pub away: AwayPolicy,
     /// Aim for a part's duration, milliseconds.
     pub part_ms: u32,
+    /// The renditions in which the stream is delivered.
+    pub ladder: Ladder,
 }
 
 impl Default for StreamSettings {
@@ -150,6 +162,7 @@ impl Default for StreamSettings {
             reconnect_window: 60,
             away: AwayPolicy::default(),
             part_ms: 200,
+            ladder: Ladder::default(),
         }
     }
 }

@@ -1,15 +1,17 @@
 //! The services that the parts of a control node share.
 
+mod announcer;
+
 use std::sync::Arc;
 
-use millrace_bus::SharedBus;
+use millrace_link::Link;
 use millrace_runtime::metrics::{Counter, Counters, Gauge, Histogram, LATENCY_BUCKETS_S, Unit};
 use millrace_runtime::{Clock, Metrics};
 use millrace_store::SharedStore;
 use millrace_wire::ids::UnixMillis;
 use tokio::sync::{Notify, watch};
 
-use crate::announcer::Announcer;
+use self::announcer::Announcer;
 use crate::repo::Repo;
 
 /// Everything a control node is started with.
@@ -18,7 +20,7 @@ pub type Deps = millrace_node::Deps<millrace_node::Backends>;
 /// The services that the parts of one control node share.
 pub(crate) struct Services {
     pub(crate) repo: Repo,
-    pub(crate) bus: SharedBus,
+    pub(crate) link: Link,
     pub(crate) store: SharedStore,
     pub(crate) announcer: Announcer,
     pub(crate) clock: Arc<dyn Clock>,
@@ -32,11 +34,12 @@ pub(crate) struct Services {
 impl Services {
     pub(crate) fn new(repo: Repo, deps: &Deps) -> Self {
         let scope = deps.process.metrics.scope("control");
+        let link = Link::new(deps.backends.bus.clone(), &scope);
         Self {
             repo,
-            bus: deps.backends.bus.clone(),
             store: deps.backends.store.clone(),
-            announcer: Announcer::start(deps.backends.bus.clone(), &scope),
+            announcer: Announcer::start(link.clone(), &scope),
+            link,
             clock: deps.process.clock.clone(),
             metrics: ControlMetrics::new(&scope),
             deleted: Notify::new(),

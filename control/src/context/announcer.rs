@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use millrace_bus::{JournalConfig, JournalWriter, Outcome, SharedBus};
+use millrace_bus::{JournalConfig, JournalWriter, Outcome};
+use millrace_link::Link;
 use millrace_runtime::Metrics;
 use millrace_runtime::metrics::Unit;
 use millrace_wire::close_reason::CloseReason;
 use millrace_wire::ids::SessionId;
-use millrace_wire::message::control::{self, Kick};
-use millrace_wire::{subjects, topic};
+use millrace_wire::message::control::Kick;
+use millrace_wire::topic::{Message, Topic};
+use millrace_wire::topics;
 use tracing::{info, warn};
 
 use crate::domain::claim::Claim;
@@ -19,38 +21,39 @@ const EVENT_IDS_KEPT: Duration = Duration::from_mins(15);
 
 /// Publishes control's announcements on the bus. No call waits for the bus.
 pub(crate) struct Announcer {
-    bus: SharedBus,
+    link: Link,
     events: JournalWriter,
 }
 
 impl Announcer {
-    pub(crate) fn start(bus: SharedBus, scope: &Metrics) -> Self {
+    pub(crate) fn start(link: Link, scope: &Metrics) -> Self {
         let outcomes = scope.counters("events", Unit::Count, "Lifecycle events by outcome", &["outcome"]);
         let journal = JournalConfig {
             dedup_window: EVENT_IDS_KEPT,
-            ..JournalConfig::new(subjects::EVENTS_STREAM, subjects::EVENTS_SUBJECTS)
+            ..JournalConfig::new(topics::EVENTS_STREAM, topics::EVENTS_SUBJECTS)
         };
         let count = move |outcome: Outcome| outcomes.with(&[outcome.name()]).inc();
-        Self { events: JournalWriter::start(bus.clone(), journal, count), bus }
+        Self { events: JournalWriter::start(link.bus().clone(), journal, count), link }
     }
 
     /// Asks a session to disconnect its publisher. A lost kick is made good by the answer to the session's next
     /// renewal.
     pub(crate) fn kick(&self, session: SessionId, reason: CloseReason) {
         info!(%session, reason = reason.code(), "session kicked");
-        self.publish(&subjects::control_kick(session), &Kick { session, reason });
+        self.publish(&topics::kick(session), &Kick { session, reason });
     }
 
     /// Announces the stream's newest epoch and its phase. The reconciler repeats the announcement about every second.
     pub(crate) fn epoch(&self, claim: &Claim) {
-        self.publish(&subjects::epoch(claim.stream), &claim.announcement());
+        self.publish(&topics::epoch(claim.stream), &claim.announcement());
     }
 
     /// Appends the claim's last lifecycle event to the journal in the background; the journal keeps one copy of it.
     pub(crate) fn event(&self, claim: &Claim) {
         let Some(event) = &claim.event else { return };
-        match control::encode(event) {
-            Ok(bytes) => self.events.append(subjects::events(event.stream), event.id(), bytes),
+        let topic = topics::events(event.stream);
+        match topic.encode(event) {
+            Ok(bytes) => self.events.append(topic.into_subject(), event.id(), bytes),
             Err(error) => warn!(stream = %event.stream, %error, "lifecycle event not encoded; event dropped"),
         }
     }
@@ -60,10 +63,9 @@ impl Announcer {
         self.events.flush(limit).await
     }
 
-    fn publish<T: topic::Message>(&self, subject: &str, body: &T) {
-        let sent = control::encode(body).map(|bytes| self.bus.publish(subject, bytes));
-        if let Ok(Err(error)) = sent {
-            warn!(subject, %error, "message not published; it is repeated or made good later");
+    fn publish<T: Message>(&self, topic: &Topic<T>, message: &T) {
+        if let Err(error) = self.link.publish(topic, message) {
+            warn!(%error, "message not published; it is repeated or made good later");
         }
     }
 }

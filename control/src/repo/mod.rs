@@ -1,21 +1,19 @@
 //! The records of livestreams, keys and claims in the state store. Every change of two records is one transaction, so
 //! that several controls may serve at once.
 
+mod segments;
+
 use std::time::Duration;
 
 use bytes::Bytes;
 use millrace_node::key_secret;
-use millrace_protocol::state::checkpoint::may_replace;
 use millrace_runtime::Secret;
-use millrace_state::{Record, SCAN_PAGE, SharedState, StateError, StateStore, Tx, Version, scan_all};
+use millrace_state::{Record, SharedState, StateError, StateStore, Tx, Version, scan_all};
 use millrace_wire::catalog::PlaybackRecord;
-use millrace_wire::fact::StreamState;
-use millrace_wire::ids::{KeyHash, Rendition, StreamId, StreamKey, UnixMillis};
-use millrace_wire::message::announce::IndexFact;
-use millrace_wire::{WireError, state_keys, topic, versioned};
+use millrace_wire::ids::{KeyHash, StreamId, StreamKey, UnixMillis};
+use millrace_wire::{WireError, state_keys, versioned};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tracing::warn;
 
 use crate::domain::claim::Claim;
 use crate::domain::purge::Purge;
@@ -30,6 +28,9 @@ const REVOKED_KEY_TTL: Duration = Duration::from_hours(30 * 24);
 
 /// Records deleted in one transaction; below the state store's limit for a transaction.
 const DELETE_BATCH: usize = 200;
+
+/// The version of a record that carries none.
+const UNVERSIONED: u64 = 1;
 
 /// Repeats a read-decide-commit while its commit conflicts with another writer's. It is a macro, since an async
 /// closure's future is not known to be `Send`.
@@ -64,7 +65,7 @@ pub(crate) enum RepoError {
     /// The state store holds a record that this version cannot read.
     #[error("record {key} cannot be read: {error}")]
     Corrupt {
-        /// The record's key.
+        /// The key of the record.
         key: String,
         /// The rule of the wire format that the record breaks.
         error: WireError,
@@ -92,13 +93,6 @@ pub(crate) struct Versioned<T> {
 pub(crate) struct Changed {
     pub(crate) stream: Stream,
     pub(crate) claim: Option<Claim>,
-}
-
-/// A page of a rendition's segment index.
-pub(crate) struct IndexPage {
-    pub(crate) entries: Vec<IndexFact>,
-    /// The key after which the next page begins; `None` on the last one.
-    pub(crate) next: Option<String>,
 }
 
 /// Reads and writes control's records; cheap to clone.
@@ -265,27 +259,6 @@ impl Repo {
         Ok(())
     }
 
-    /// Writes a stream's checkpoint, unless the stored one is of a newer log position.
-    pub(crate) async fn put_checkpoint(
-        &self,
-        id: StreamId,
-        checkpoint: &StreamState,
-    ) -> Result<(), RepoError> {
-        let key = state_keys::snapshot(id);
-        retry!({
-            let old = self.state.get(&key).await?;
-            let replaceable =
-                |value: &[u8]| topic::decode(value).map_or(true, |old| may_replace(checkpoint, &old));
-            if old.as_ref().is_some_and(|old| !replaceable(&old.value)) {
-                return Ok(());
-            }
-            let version = old.map(|old| old.version);
-            let tx = Tx::new().check(key.clone(), version).put(key.clone(), json(checkpoint));
-            self.state.commit(tx).await?;
-            Ok(())
-        })
-    }
-
     /// Writes a granted claim and its stream over the versions they were decided on. A stream that is not recorded also
     /// gets a retention record, by which its segments past the window are deleted.
     pub(crate) async fn put_grant(
@@ -299,7 +272,7 @@ impl Repo {
             .put(state_keys::stream(stream.id), json(stream))
             .put(state_keys::claim(stream.id), json(claim));
         if !stream.settings.record {
-            let retention = Retention { stream: stream.id, since: claim.granted_at };
+            let retention = Retention { stream: stream.id };
             tx = tx.put(state_keys::retention(stream.id), json(&retention));
         }
         self.state.commit(tx).await?;
@@ -311,79 +284,6 @@ impl Repo {
         let key = state_keys::claim(id);
         self.state.commit(Tx::new().check(key.clone(), Some(version)).delete(key)).await?;
         Ok(())
-    }
-
-    /// Passes every readable entry of a stream's segment index to `each`, page by page in the order of the keys.
-    pub(crate) async fn index(&self, id: StreamId, mut each: impl FnMut(IndexFact)) -> Result<(), RepoError> {
-        let (prefix, mut after) = (state_keys::all_segments(id), None::<String>);
-        loop {
-            let page = self.state.scan(&prefix, after.as_deref(), SCAN_PAGE).await?;
-            let last = page.len() < SCAN_PAGE;
-            for record in &page {
-                match read(&record.key, &record.value) {
-                    Ok(fact) => each(fact),
-                    Err(error) => warn!(%error, "segment index entry left out of the rebuilt state"),
-                }
-            }
-            after = page.into_iter().next_back().map(|record| record.key);
-            if last {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Returns up to `limit` retention records after the key `after`, with their keys.
-    pub(crate) async fn retentions(
-        &self,
-        after: Option<&str>,
-        limit: usize,
-    ) -> Result<Vec<(String, Retention)>, RepoError> {
-        let records = self.state.scan(state_keys::RETENTIONS, after, limit).await?;
-        records
-            .into_iter()
-            .map(|record| {
-                let retention = read(&record.key, &record.value)?;
-                Ok((record.key, retention))
-            })
-            .collect()
-    }
-
-    /// Returns the stream's checkpoint.
-    pub(crate) async fn checkpoint(&self, id: StreamId) -> Result<Option<StreamState>, RepoError> {
-        Ok(self.load(&state_keys::snapshot(id)).await?.map(|checkpoint| checkpoint.value))
-    }
-
-    /// Returns the rendition of the first index entry of a stream after the key `after`.
-    pub(crate) async fn next_rendition(
-        &self,
-        id: StreamId,
-        after: Option<&str>,
-    ) -> Result<Option<Rendition>, RepoError> {
-        let records = self.state.scan(&state_keys::all_segments(id), after, 1).await?;
-        let Some(record) = records.first() else { return Ok(None) };
-        let fact: IndexFact = read(&record.key, &record.value)?;
-        Ok(Some(fact.segment.rendition))
-    }
-
-    /// Returns up to `limit` entries of a rendition's segment index after the key `after`, oldest first. An entry that
-    /// cannot be read is left out.
-    pub(crate) async fn index_page(
-        &self,
-        id: StreamId,
-        rendition: &Rendition,
-        after: Option<&str>,
-        limit: usize,
-    ) -> Result<IndexPage, RepoError> {
-        let records = self.state.scan(&state_keys::segments(id, rendition), after, limit).await?;
-        let next = records.last().filter(|_| records.len() == limit).map(|record| record.key.clone());
-        let mut entries = Vec::with_capacity(records.len());
-        for record in &records {
-            match read(&record.key, &record.value) {
-                Ok(fact) => entries.push(fact),
-                Err(error) => warn!(%error, "segment index entry cannot be read; its object is kept"),
-            }
-        }
-        Ok(IndexPage { entries, next })
     }
 
     /// Deletes the records under `keys`, in bounded transactions; those that are absent are no error.
@@ -412,12 +312,35 @@ impl Repo {
     }
 }
 
-/// Parses the value of the record under `key`.
+/// Parses the value of the record under `key`. A record without version is read as well: builds before version 2 of the
+/// wire format wrote control's records in the same form, and livestreams outlive an upgrade.
 pub(crate) fn read<T: DeserializeOwned>(key: &str, value: &[u8]) -> Result<T, RepoError> {
-    versioned::decode(value).map_err(|error| RepoError::Corrupt { key: key.to_owned(), error })
+    let parsed = match versioned::decode(value) {
+        Err(WireError::Version { found: UNVERSIONED }) => {
+            serde_json::from_slice(value).map_err(WireError::from)
+        }
+        parsed => parsed,
+    };
+    parsed.map_err(|error| RepoError::Corrupt { key: key.to_owned(), error })
 }
 
 /// Encodes a record. Control's records have no maps with non-text keys and no failing serializers.
 fn json<T: Serialize>(value: &T) -> Bytes {
     versioned::encode(value).map(Bytes::from).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn read_accepts_a_record_without_version_and_refuses_a_newer_one() {
+        let record = KeyRecord { stream: StreamId::from_u128(7), revoked: true };
+        let bare = serde_json::to_vec(&record).unwrap();
+        assert_eq!(read::<KeyRecord>("key", &bare).unwrap(), record);
+        assert_eq!(read::<KeyRecord>("key", &json(&record)).unwrap(), record);
+        let newer = String::from_utf8(bare).unwrap().replacen('{', "{\"v\":3,", 1);
+        let refused = read::<KeyRecord>("key", newer.as_bytes());
+        assert!(matches!(refused, Err(RepoError::Corrupt { error: WireError::Version { found: 3 }, .. })));
+    }
 }
