@@ -59,6 +59,8 @@ pub const CLOSE_LINGER: Duration = Duration::from_secs(1);
 pub const MAX_BAD_MEDIA: u32 = 256;
 /// Pause after a failed accept (out of file descriptors): accepting again at once would spin.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Interval at which certificate files are checked for changes: they are replaced days before the old certificate ends.
+pub const CERTIFICATE_CHECK: Duration = Duration::from_mins(1);
 /// TCP connections that the kernel keeps until they are accepted: a whole event's encoders at once.
 pub const LISTEN_BACKLOG: i32 = 1_024;
 /// Repair requests waiting: each may ask for many messages, and is repeated when lost.

@@ -12,7 +12,6 @@ use millrace_runtime::supervisor::Policy;
 use millrace_runtime::{ActorId, Process, Restart, Secret, Supervisor};
 use millrace_wire::close_reason::CloseReason;
 use millrace_wire::ids::NodeId;
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::{ConnectionLimiter, ConnectionLimits};
@@ -21,7 +20,7 @@ use crate::context::Context;
 use crate::metrics::IngestMetrics;
 use crate::session::publish;
 use crate::session::source::{PublishEnd, Source};
-use crate::source::rtmp::{Listener, tls};
+use crate::source::rtmp::{Certificate, Listener};
 
 /// The longest that sessions of a drained node may take to see their media stored: workers store a segment within
 /// two or three seconds.
@@ -77,7 +76,9 @@ pub async fn start(config: Config, deps: Deps) -> Result<Node> {
     let rtmp = listen(&context, context.config.rtmp, None).await?;
     let rtmps = match (context.config.rtmps, &context.config.tls_cert, &context.config.tls_key) {
         (Some(addr), Some(cert), Some(key)) => {
-            Some(listen(&context, addr, Some(tls::acceptor(cert, key)?)).await?)
+            let certificate = Arc::new(Certificate::load(cert, key)?);
+            watch_certificate(&context, &certificate).await?;
+            Some(listen(&context, addr, Some(certificate)).await?)
         }
         _ => None,
     };
@@ -97,20 +98,31 @@ fn key_secret(config: &Config, stored: Option<Secret<Vec<u8>>>) -> Result<Secret
     Ok(secret)
 }
 
-/// Binds a listener and starts it under the supervisor; returns the bound address.
-async fn listen(context: &Arc<Context>, addr: SocketAddr, tls: Option<TlsAcceptor>) -> Result<SocketAddr> {
-    let protocol = if tls.is_some() { "rtmps" } else { "rtmp" };
-    let listener = Arc::new(Listener::bind(addr, tls)?);
-    let addr = listener.addr();
+/// Binds a listener and starts it as an actor; returns the bound address.
+async fn listen(
+    context: &Arc<Context>,
+    addr: SocketAddr,
+    certificate: Option<Arc<Certificate>>,
+) -> Result<SocketAddr> {
+    let listener = Arc::new(Listener::bind(addr, certificate)?);
+    let (addr, id) = (listener.addr(), ActorId::new("listener", listener.protocol()));
     let task_context = context.clone();
-    let policy = Policy { restart: Restart::OnFailure, ..Policy::vital() };
-    context
-        .supervisor
-        .spawn(ActorId::new("listener", protocol), policy, move |actor| {
-            listener.clone().run(task_context.clone(), actor.stop)
-        })
-        .await?;
+    let accept = move |actor| listener.clone().run(task_context.clone(), actor);
+    context.supervisor.spawn(id, restarted_on_failure(), accept).await?;
     Ok(addr)
+}
+
+/// Starts the actor that reads the certificate again when it changes.
+async fn watch_certificate(context: &Context, certificate: &Arc<Certificate>) -> Result<()> {
+    let (id, certificate) = (ActorId::new("certificate", "rtmps"), certificate.clone());
+    let watch = move |actor| certificate.clone().watch(actor);
+    context.supervisor.spawn(id, restarted_on_failure(), watch).await?;
+    Ok(())
+}
+
+/// The node needs these actors, and may end them: an orderly end is final.
+fn restarted_on_failure() -> Policy {
+    Policy { restart: Restart::OnFailure, ..Policy::vital() }
 }
 
 /// Ends the publishers that are still there when the configured time after a drain's start is over.

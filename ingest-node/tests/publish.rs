@@ -232,7 +232,7 @@ async fn a_claim_waits_for_control_and_is_refused_after_the_timeout() {
     let (stream, key) = control.stream();
     let seen = control.stop();
     let config = millrace_ingest::Config { publish_timeout_s: 4, ..config() };
-    let (node, _metrics, _drain) = node(&bus, config).await;
+    let (node, _process) = node(&bus, config).await;
     let url = format!("rtmp://{}/live/{}", node.rtmp_addr(), key.reveal());
     assert_eq!(Pusher::publish(&url, 0).await.err().as_deref(), Some("NetStream.Failed"));
     // Control returns while a publisher waits: its first claim request got no answer.

@@ -54,6 +54,8 @@ reasons! {
     TakenOver = "taken_over", Some("NetStream.Publish.BadName"), "Another publisher took over.";
     /// Stopped over the API.
     Stopped = "stopped", Some("NetStream.Publish.Denied"), "The stream was stopped.";
+    /// An operator ended this publish; the key stays valid.
+    Kicked = "kicked", Some("NetStream.Publish.Denied"), "An operator ended the publish.";
     /// The key was rotated while live.
     KeyRotated = "key_rotated", Some("NetStream.Publish.BadName"), "The stream key has been replaced.";
     /// The publisher left by itself.
@@ -89,6 +91,7 @@ impl CloseReason {
                 | Self::Idle
                 | Self::Timeout
                 | Self::Internal
+                | Self::Kicked
         )
     }
     /// A refusal that counts towards the growing delay of its address: someone may be guessing keys.

@@ -173,7 +173,9 @@ impl Core {
                 Output::Announce(announcement) => self.tell(&self.session_subject, &announcement),
                 Output::Offer(offer) => self.tell(subjects::JOBS_OFFER, &offer),
                 Output::Loopback => self.tell(&self.loop_subject, &Loopback {}),
-                Output::Close(reason) => self.disconnect.close(reason),
+                Output::Close(reason) => {
+                    self.disconnect.close(reason);
+                }
                 other if state.later.len() < limits::CONTROL_QUEUE => {
                     state.later.push_back(other);
                     woken = true;

@@ -1,4 +1,4 @@
-//! The signal that ends a publish for another reason than its publisher's will.
+//! The signal of a publish's end.
 
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
@@ -6,33 +6,35 @@ use std::sync::{Arc, OnceLock};
 use millrace_wire::close_reason::CloseReason;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-/// Disconnects one publisher, with the first reason given. The node's cutoff disconnects every publisher of a node that
-/// drains.
+use super::source::PublishEnd;
+
+/// Ends one publish, with the first reason given; the publisher's own end sets it, too. The node's cutoff ends every publish
+/// of a node that drains.
 #[derive(Debug, Clone)]
 pub(crate) struct DisconnectSignal {
     token: CancellationToken,
-    reason: Arc<OnceLock<CloseReason>>,
+    end: Arc<OnceLock<PublishEnd>>,
 }
 
-/// Resolves when the publisher is to be disconnected. It is polled beside every read, so one future stands for all
-/// causes.
+/// Resolves when the publish ends. It is polled beside every read, so one future stands for all causes.
 pub(crate) type Disconnected = Pin<Box<WaitForCancellationFutureOwned>>;
 
 impl DisconnectSignal {
     /// Creates a signal that also fires when `cutoff` is cancelled.
     pub(crate) fn new(cutoff: &CancellationToken) -> Self {
-        Self { token: cutoff.child_token(), reason: Arc::default() }
+        Self { token: cutoff.child_token(), end: Arc::default() }
     }
 
-    /// Disconnects the publisher; a second reason changes nothing.
-    pub(crate) fn close(&self, reason: CloseReason) {
-        let _ = self.reason.set(reason);
+    /// Ends the publish, or returns false if it has ended already.
+    pub(crate) fn close(&self, end: impl Into<PublishEnd>) -> bool {
+        let first = self.end.set(end.into()).is_ok();
         self.token.cancel();
+        first
     }
 
-    /// Returns the reason given, or [`CloseReason::Draining`] if the cutoff fired.
-    pub(crate) fn reason(&self) -> CloseReason {
-        self.reason.get().copied().unwrap_or(CloseReason::Draining)
+    /// Returns the end given, or [`CloseReason::Draining`] if the cutoff fired.
+    pub(crate) fn end(&self) -> PublishEnd {
+        self.end.get().cloned().unwrap_or_else(|| CloseReason::Draining.into())
     }
 
     /// Returns a future that resolves when the signal fires.
@@ -48,10 +50,10 @@ mod tests {
     #[tokio::test]
     async fn disconnect_signal_keeps_the_first_of_two_reasons() {
         let signal = DisconnectSignal::new(&CancellationToken::new());
-        signal.close(CloseReason::TakenOver);
-        signal.close(CloseReason::Internal);
+        assert!(signal.close(CloseReason::TakenOver));
+        assert!(!signal.close(CloseReason::Internal));
         signal.fired().await;
-        assert_eq!(signal.reason(), CloseReason::TakenOver);
+        assert_eq!(signal.end(), CloseReason::TakenOver.into());
     }
 
     #[tokio::test]
@@ -60,6 +62,6 @@ mod tests {
         let signal = DisconnectSignal::new(&cutoff);
         cutoff.cancel();
         signal.fired().await;
-        assert_eq!(signal.reason(), CloseReason::Draining);
+        assert_eq!(signal.end(), CloseReason::Draining.into());
     }
 }

@@ -11,6 +11,7 @@ mod disconnect;
 mod discontinuities;
 mod media;
 mod message_builder;
+mod orders;
 mod publisher;
 mod relay;
 pub(crate) mod source;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use millrace_bus::{BusError, Subscription};
 use millrace_runtime::ActorId;
+use millrace_runtime::actors::ActorContext;
 use millrace_runtime::supervisor::Policy;
 use millrace_wire::close_reason::CloseReason;
 use millrace_wire::ids::{SessionId, UnixMillis};
@@ -19,7 +20,8 @@ use super::core::Core;
 use super::disconnect::DisconnectSignal;
 use super::media::MediaPath;
 use super::message_builder::FrameCounts;
-use super::source::{Identity, MediaError, SourceEvent};
+use super::orders::run_session;
+use super::source::{Identity, MediaError, PublishEnd, SourceEvent};
 use super::tasks::{self, SessionTask};
 use crate::context::Context;
 use crate::limits;
@@ -74,8 +76,8 @@ impl Publisher {
         let disconnect = DisconnectSignal::new(&context.cutoff);
         let core = Arc::new(Core::new(context, &grant, session, disconnect.clone()));
         let task = SessionTask::new(context, &grant, session, core.clone(), kicks).await?;
-        let tasks =
-            Tasks { context: context.clone(), session, disconnect: disconnect.clone(), span: span.clone() };
+        let id = format!("{}.{}", grant.stream, grant.epoch);
+        let tasks = Tasks { context: context.clone(), id, disconnect: disconnect.clone(), span: span.clone() };
         let open = (GaugeGuard::new(&context.metrics.sessions), context.drain.guard());
         let over = CancellationToken::new();
         let repairs = tasks::answer_repairs(
@@ -86,11 +88,13 @@ impl Publisher {
             over.clone(),
         );
         tasks.start("repair", |_| repairs).await;
+        let signal = disconnect.clone();
         tasks
-            .start("session", |stop| async move {
+            .start("publisher", |actor| async move {
                 // After the session no reader asks for repairs any more.
                 let _over = over.drop_guard();
-                task.run(stop).await;
+                let (orders, status) = (actor.orders(), actor.status.clone());
+                run_session(task.run(actor.stop), orders, status, signal).await;
                 drop(open);
             })
             .await;
@@ -129,17 +133,26 @@ impl Publisher {
     }
 
     /// Ends the media of the epoch.
-    pub(crate) fn end(mut self, reason: CloseReason) {
+    pub(crate) fn end(mut self, end: &PublishEnd) {
         let span = self.span.clone();
         let _entered = span.enter();
-        self.media.end(reason);
+        self.disconnect.close(end.clone());
+        self.media.end(end.reason);
+    }
+}
+
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        // Only a panic drops a publisher that has not ended.
+        self.disconnect.close(CloseReason::Internal);
     }
 }
 
 /// Starts the tasks of a session; a panic in one of them disconnects the publisher.
 struct Tasks {
     context: Arc<Context>,
-    session: SessionId,
+    /// The stream and epoch: a stream may have two sessions, one that publishes and one whose media are being stored.
+    id: String,
     disconnect: DisconnectSignal,
     span: tracing::Span,
 }
@@ -148,13 +161,13 @@ impl Tasks {
     async fn start<W: Future<Output = ()> + Send + 'static>(
         &self,
         kind: &'static str,
-        make: impl FnOnce(CancellationToken) -> W + Send + 'static,
+        make: impl FnOnce(ActorContext) -> W + Send + 'static,
     ) {
         let (mut make, span) = (Some(make), self.span.clone());
         let disconnect = self.disconnect.clone();
-        let id = ActorId::new(kind, self.session);
+        let id = ActorId::new(kind, &self.id);
         let child = self.context.supervisor.spawn(id, Policy::once(), move |actor| {
-            let work = make.take().map(|make| make(actor.stop).instrument(span.clone()));
+            let work = make.take().map(|make| make(actor).instrument(span.clone()));
             let guard = DisconnectOnPanic(disconnect.clone());
             async move {
                 let _guard = guard;

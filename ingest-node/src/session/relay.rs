@@ -55,7 +55,7 @@ impl<'a> Relay<'a> {
                 // A source that has data needs no look at the signal; tokio's budget ends a run of reads.
                 biased;
                 received = source.receive() => received,
-                () = &mut self.disconnected => return self.publisher.disconnect().reason().into(),
+                () = &mut self.disconnected => return self.publisher.disconnect().end(),
             };
             if let Err(end) = self.on_received(received) {
                 return end;
@@ -78,7 +78,7 @@ impl<'a> Relay<'a> {
                 "publish ended; the session waits until its media are stored"
             );
         });
-        self.publisher.end(end.reason);
+        self.publisher.end(end);
     }
 
     fn on_event<S: Source>(

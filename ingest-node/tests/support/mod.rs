@@ -14,7 +14,7 @@ use millrace_ingest::{Backends, Config, Deps, Node};
 use millrace_media::container::flv::file::{Reader, Tag, TagKind};
 use millrace_media::container::flv::{FlvAudio, FlvVideo};
 use millrace_rtmp::{ClientConfig, ClientEvent, ClientSession, Value};
-use millrace_runtime::{Drain, Metrics, Process, Secret};
+use millrace_runtime::{ActorRegistry, Drain, Metrics, Process, Secret};
 use millrace_testkit::{Clip, ClipSpec};
 use millrace_wire::close_reason::CloseReason;
 use millrace_wire::ids::{
@@ -161,18 +161,19 @@ pub struct World {
     pub node: Node,
     pub metrics: Metrics,
     pub drain: Drain,
+    pub actors: ActorRegistry,
 }
 
 pub fn config() -> Config {
     Config { rtmp: ([127, 0, 0, 1], 0).into(), drain_s: 1, ..Config::default() }
 }
 
-pub async fn node(bus: &SharedBus, config: Config) -> (Node, Metrics, Drain) {
+/// Starts a node on `bus`; returns it with the services of its process.
+pub async fn node(bus: &SharedBus, config: Config) -> (Node, Process) {
     let key_secret = Some(Secret::new(SECRET.to_vec()));
     let process = Process::default();
-    let (metrics, drain) = (process.metrics.clone(), process.drain.clone());
-    let deps = Deps::new(Backends { bus: bus.clone(), key_secret }, process);
-    (millrace_ingest::start(config, deps).await.unwrap(), metrics, drain)
+    let deps = Deps::new(Backends { bus: bus.clone(), key_secret }, process.clone());
+    (millrace_ingest::start(config, deps).await.unwrap(), process)
 }
 
 impl World {
@@ -182,8 +183,9 @@ impl World {
 
     pub async fn with(config: Config, bus: SharedBus) -> Self {
         let control = FakeControl::start(&bus).await;
-        let (node, metrics, drain) = node(&bus, config).await;
-        Self { bus, control, node, metrics, drain }
+        let (node, process) = node(&bus, config).await;
+        let Process { metrics, drain, actors, .. } = process;
+        Self { bus, control, node, metrics, drain, actors }
     }
 
     pub fn url(&self, key: &StreamKey) -> String {

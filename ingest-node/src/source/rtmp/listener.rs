@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use futures::FutureExt;
+use millrace_runtime::actors::{ActorContext, Order};
 use millrace_runtime::metrics::Counter;
 use millrace_runtime::supervisor::panic_message;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
-use tokio_util::sync::CancellationToken;
 
 use super::connection;
+use super::tls::Certificate;
 use crate::admission::ConnectionPermit;
 use crate::context::Context;
 use crate::limits;
@@ -23,7 +24,7 @@ use crate::limits;
 pub(crate) struct Listener {
     socket: TcpListener,
     addr: SocketAddr,
-    tls: Option<TlsAcceptor>,
+    certificate: Option<Arc<Certificate>>,
 }
 
 /// Time without traffic after which the kernel probes the peer's host. A lost publisher is noticed earlier, by the idle
@@ -31,11 +32,11 @@ pub(crate) struct Listener {
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
 impl Listener {
-    /// Binds `addr`; an error names it.
-    pub(crate) fn bind(addr: SocketAddr, tls: Option<TlsAcceptor>) -> Result<Self> {
+    /// Binds `addr`, for RTMPS if there is a certificate. An error names the address.
+    pub(crate) fn bind(addr: SocketAddr, certificate: Option<Arc<Certificate>>) -> Result<Self> {
         let socket = listen(addr).with_context(|| format!("cannot listen on {addr}"))?;
         let socket = TcpListener::from_std(socket)?;
-        Ok(Self { addr: socket.local_addr()?, socket, tls })
+        Ok(Self { addr: socket.local_addr()?, socket, certificate })
     }
 
     /// Returns the address, with the port the system chose for port 0.
@@ -43,15 +44,26 @@ impl Listener {
         self.addr
     }
 
-    fn protocol(&self) -> &'static str {
-        if self.tls.is_some() { "rtmps" } else { "rtmp" }
+    /// Returns `rtmp` or `rtmps`.
+    pub(crate) fn protocol(&self) -> &'static str {
+        if self.certificate.is_some() { "rtmps" } else { "rtmp" }
     }
 
-    /// Accepts connections until the node drains.
-    pub(crate) async fn run(self: Arc<Self>, context: Arc<Context>, stop: CancellationToken) -> Result<()> {
+    /// Accepts connections until the node or this listener drains. Connections that were accepted go on.
+    pub(crate) async fn run(self: Arc<Self>, context: Arc<Context>, actor: ActorContext) -> Result<()> {
+        let mut orders = actor.orders();
+        actor.status.set_state(format!("accepting on {}", self.addr));
         loop {
             let accepted = tokio::select! {
-                () = stop.cancelled() => return Ok(()),
+                () = actor.stop.cancelled() => return Ok(()),
+                received = orders.recv() => {
+                    if *received.order() == Order::Drain {
+                        tracing::info!(addr = %self.addr, "listener drained by order; it accepts no more connections");
+                        received.accept();
+                        return Ok(());
+                    }
+                    continue;
+                }
                 () = context.drain.draining() => return Ok(()),
                 accepted = self.socket.accept() => accepted,
             };
@@ -81,7 +93,8 @@ impl Listener {
         if let Err(error) = options {
             tracing::debug!(%peer, %error, "socket options cannot be set; the connection goes on without");
         }
-        let work = serve(socket, peer, self.tls.clone(), permit, context.clone());
+        let tls = self.certificate.as_ref().map(|certificate| certificate.acceptor());
+        let work = serve(socket, peer, tls, permit, context.clone());
         let work = connection::spanned(work, peer, self.protocol());
         tokio::spawn(contain_panic(work, peer, context.metrics.panics.clone()));
     }

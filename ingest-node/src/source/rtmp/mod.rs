@@ -3,7 +3,8 @@
 mod connection;
 mod listener;
 mod media;
-pub(crate) mod tls;
+mod tls;
 mod transport;
 
 pub(crate) use listener::Listener;
+pub(crate) use tls::Certificate;
