@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use millrace_bus::SharedBus;
+use millrace_link::Link;
+use millrace_link::publisher_session::SessionMetrics;
 use millrace_runtime::{Clock, Drain, Secret, Supervisor};
 use millrace_wire::ids::NodeId;
 use tokio_util::sync::CancellationToken;
@@ -15,12 +16,13 @@ use crate::metrics::IngestMetrics;
 /// The shared surroundings of listeners, connections and sessions of one node.
 pub(crate) struct Context {
     pub(crate) config: Config,
-    pub(crate) bus: SharedBus,
+    pub(crate) link: Link,
     /// The secret that stream keys are hashed with, the same as control's.
     pub(crate) key_secret: Secret<Vec<u8>>,
     /// The identity of this process in claims and job offers.
     pub(crate) node: NodeId,
     pub(crate) metrics: IngestMetrics,
+    pub(crate) session_metrics: SessionMetrics,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) drain: Drain,
     /// Cancelled when the time that a drain leaves running publishers is over.

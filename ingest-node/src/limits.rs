@@ -44,10 +44,6 @@ pub const AUDIO_FLUSH: Duration = Duration::from_millis(40);
 pub const CLAIM_ATTEMPT: Duration = Duration::from_secs(2);
 /// Time between claim requests while control is away.
 pub const CLAIM_RETRY: Duration = Duration::from_millis(200);
-/// Time one renewal, release or repair request waits for its answer: the machine sends it again anyway.
-pub const CONTROL_ATTEMPT: Duration = Duration::from_secs(1);
-/// Longest pause between attempts to put a job into the backlog.
-pub const BACKLOG_RETRY_MAX: Duration = Duration::from_secs(5);
 /// Interval of a connection's timer while no deadline is set.
 pub const IDLE_TIMER: Duration = Duration::from_secs(1);
 /// Time a peer has to read an answer before it is closed.
@@ -63,7 +59,3 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub const CERTIFICATE_CHECK: Duration = Duration::from_mins(1);
 /// TCP connections that the kernel keeps until they are accepted: a whole event's encoders at once.
 pub const LISTEN_BACKLOG: i32 = 1_024;
-/// Repair requests waiting: each may ask for many messages, and is repeated when lost.
-pub const REPAIR_QUEUE: usize = 256;
-/// Control messages (bids, heartbeats, facts) waiting per publisher: 5 heartbeats a second of a few workers.
-pub const CONTROL_QUEUE: usize = 1_024;

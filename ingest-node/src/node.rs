@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use millrace_bus::SharedBus;
 use millrace_link::Link;
+use millrace_link::publisher_session::SessionMetrics;
 use millrace_node::start_report;
 use millrace_runtime::supervisor::Policy;
 use millrace_runtime::{ActorId, Process, Restart, Secret, Supervisor};
@@ -59,20 +60,21 @@ pub async fn start(config: Config, deps: Deps) -> Result<Node> {
         per_address: config.max_connections_per_address,
         pending: config.max_pending,
     });
+    let scope = metrics.scope("ingest");
     let context = Arc::new(Context {
         config,
-        bus,
+        link: Link::new(bus, &scope),
         key_secret,
         node: identity.node.clone(),
-        metrics: IngestMetrics::register(&metrics),
+        metrics: IngestMetrics::register(&scope),
+        session_metrics: SessionMetrics::register(&scope),
         clock,
         drain,
         cutoff: CancellationToken::new(),
         limiter,
         supervisor: Supervisor::start("ingest", &metrics, &process_drain, &actors)?,
     });
-    let link = Link::new(context.bus.clone(), &metrics.scope("ingest"));
-    start_report(&context.supervisor, &link, &process, identity).await?;
+    start_report(&context.supervisor, &context.link, &process, identity).await?;
     let rtmp = listen(&context, context.config.rtmp, None).await?;
     let rtmps = match (context.config.rtmps, &context.config.tls_cert, &context.config.tls_key) {
         (Some(addr), Some(cert), Some(key)) => {
@@ -82,7 +84,7 @@ pub async fn start(config: Config, deps: Deps) -> Result<Node> {
         }
         _ => None,
     };
-    readiness.follow("ingest.bus", context.bus.connected(), "not connected to the bus");
+    readiness.follow("ingest.bus", context.link.bus().connected(), "not connected to the bus");
     cut_off_when_drained(&context);
     let rtmps_text = rtmps.map(|addr| addr.to_string());
     tracing::info!(node = %context.node, %rtmp, rtmps = rtmps_text, "ingest node accepts publishers");

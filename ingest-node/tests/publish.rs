@@ -146,12 +146,12 @@ async fn a_repair_request_gets_exactly_the_lost_messages_again() {
     }
     let original: Vec<_> = [3, 4, 5, 9].map(|seq: usize| consumer.messages[seq].clone()).to_vec();
     assert_eq!(again, original);
-    // An unreadable request changes nothing.
+    // An unreadable request is refused and counted, and changes nothing else.
     world.bus.publish(&subject, "{".into()).unwrap();
-    eventually("two requests", async || {
-        (world.metric("millrace_ingest_repair_requests_total") == 2).then_some(())
-    })
-    .await;
+    let refused = "millrace_ingest_link_refused_messages_total{topic=\"ring.media\",reason=\"malformed\"}";
+    eventually("the refusal of the unreadable request", async || (world.metric(refused) == 1).then_some(()))
+        .await;
+    assert_eq!(world.metric("millrace_ingest_repair_requests_total"), 1);
     assert_eq!(world.metric("millrace_ingest_repair_messages_total"), 4);
 }
 

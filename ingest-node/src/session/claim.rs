@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use millrace_bus::SharedBus;
+use millrace_link::Link;
 use millrace_wire::close_reason::CloseReason;
-use millrace_wire::message::control::{self, ClaimGrant, ClaimReply, ClaimRequest};
-use millrace_wire::subjects;
+use millrace_wire::message::control::{ClaimGrant, ClaimReply, ClaimRequest};
+use millrace_wire::topics;
 use tokio::time::Instant;
 
 use crate::limits;
@@ -13,24 +13,22 @@ use crate::limits;
 /// Claims the key within `limit`. While control does not answer, the request is repeated: an encoder waits rather than
 /// fails while control restarts. Control answers repetitions of one session alike.
 pub(crate) async fn claim(
-    bus: &SharedBus,
+    link: &Link,
     request: &ClaimRequest,
     limit: Duration,
 ) -> Result<ClaimGrant, CloseReason> {
-    let payload = control::encode(request).map_err(|error| {
-        tracing::error!(%error, "the claim cannot be encoded; the publisher is refused");
-        CloseReason::Internal
-    })?;
+    let topic = topics::claim();
     let deadline = Instant::now() + limit;
     loop {
         let attempt = limits::CLAIM_ATTEMPT.min(deadline.saturating_duration_since(Instant::now()));
-        match bus.request(subjects::CONTROL_CLAIM, payload.clone(), attempt).await {
-            Ok(reply) => return decode(&reply),
+        match link.request(&topic, request, attempt).await {
+            Ok(ClaimReply::Granted(grant)) => return Ok(*grant),
+            Ok(ClaimReply::Refused { reason }) => return Err(reason),
             Err(error) if error.is_retryable() => {
                 tracing::debug!(%error, "control did not answer the claim; it is sent again");
             }
             Err(error) => {
-                tracing::error!(%error, "the claim cannot be sent; the publisher is refused");
+                tracing::error!(%error, "claim failed; the publisher is refused");
                 return Err(CloseReason::Internal);
             }
         }
@@ -39,16 +37,5 @@ pub(crate) async fn claim(
             return Err(CloseReason::Unavailable);
         }
         tokio::time::sleep(limits::CLAIM_RETRY).await;
-    }
-}
-
-fn decode(reply: &[u8]) -> Result<ClaimGrant, CloseReason> {
-    match control::decode(reply) {
-        Ok(ClaimReply::Granted(grant)) => Ok(*grant),
-        Ok(ClaimReply::Refused { reason }) => Err(reason),
-        Err(error) => {
-            tracing::error!(%error, "control's answer to the claim cannot be decoded; the publisher is refused");
-            Err(CloseReason::Internal)
-        }
     }
 }

@@ -37,6 +37,11 @@ impl DisconnectSignal {
         self.end.get().cloned().unwrap_or_else(|| CloseReason::Draining.into())
     }
 
+    /// Returns true once the publish has ended.
+    pub(crate) fn has_fired(&self) -> bool {
+        self.token.is_cancelled()
+    }
+
     /// Returns a future that resolves when the signal fires.
     pub(crate) fn fired(&self) -> Disconnected {
         Box::pin(self.token.clone().cancelled_owned())

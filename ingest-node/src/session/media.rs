@@ -1,14 +1,11 @@
-//! The media path of a session: source events go through the message builder into the session's machine, and so onto
-//! the bus, without waiting.
+//! The media path of a session: source events go through the message builder and the session's machine onto the bus,
+//! without waiting.
 
-use std::sync::Arc;
-
+use millrace_link::publisher_session::PublisherSession;
 use millrace_media::frame::TrackKind;
-use millrace_protocol::session::Input;
 use millrace_wire::close_reason::CloseReason;
 use millrace_wire::message::control::ClaimGrant;
 
-use super::core::Core;
 use super::message_builder::{FrameCounts, MessageBuilder};
 use super::source::{MediaError, SourceEvent};
 use crate::context::Context;
@@ -17,7 +14,7 @@ use crate::metrics::{GaugeGuard, IngestMetrics};
 /// The media of one epoch on their way to the bus. Dropping it ends the epoch's media.
 pub(crate) struct MediaPath {
     builder: MessageBuilder,
-    core: Arc<Core>,
+    session: PublisherSession,
     metrics: IngestMetrics,
     ended: bool,
     synthetic_boundaries: u64,
@@ -26,10 +23,10 @@ pub(crate) struct MediaPath {
 
 impl MediaPath {
     /// Begins the media of the granted epoch.
-    pub(crate) fn new(context: &Context, grant: &ClaimGrant, core: Arc<Core>) -> Self {
+    pub(crate) fn new(context: &Context, grant: &ClaimGrant, session: PublisherSession) -> Self {
         Self {
             builder: MessageBuilder::new(grant, grant.limits.max_bitrate.min(context.config.max_bitrate)),
-            core,
+            session,
             metrics: context.metrics.clone(),
             ended: false,
             synthetic_boundaries: 0,
@@ -85,12 +82,12 @@ impl MediaPath {
         }
         self.builder.finish();
         self.publish();
-        self.core.handle(Input::PublisherGone(reason));
+        self.session.end(reason);
     }
 
     fn publish(&mut self) {
         while let Some(units) = self.builder.poll() {
-            self.core.handle(Input::Media(units));
+            self.session.publish(units);
         }
         let synthetic = self.builder.segments().synthetic_boundaries;
         if synthetic != self.synthetic_boundaries {

@@ -3,19 +3,17 @@
 //!
 //! The session outlives its publisher: until all that was received is stored, it answers repairs and supervises workers.
 
+mod actor;
 mod bandwidth;
 mod bitrate;
 mod claim;
-mod core;
 mod disconnect;
 mod discontinuities;
 mod media;
 mod message_builder;
-mod orders;
 mod publisher;
 mod relay;
 pub(crate) mod source;
-mod tasks;
 
 use std::sync::Arc;
 

@@ -1,30 +1,28 @@
-//! A publisher with an epoch: its claim, its media path, and beside it, each in a task of its own, the session's machine
-//! (lease, kicks, workers' supervision) and the repairs.
+//! A publisher with an epoch: its claim, its media path, and the actors of its session on the bus.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use millrace_bus::{BusError, Subscription};
+use millrace_bus::BusError;
+use millrace_link::TypedSubscription;
+use millrace_link::publisher_session::{PublisherSession, SessionSetup, subscribe_kicks};
+use millrace_protocol::log::replay_buffer::ReplayLimits;
 use millrace_runtime::ActorId;
 use millrace_runtime::actors::ActorContext;
 use millrace_runtime::supervisor::Policy;
 use millrace_wire::close_reason::CloseReason;
 use millrace_wire::ids::{SessionId, UnixMillis};
-use millrace_wire::message::control::{ClaimGrant, ClaimRequest};
-use millrace_wire::subjects;
-use tokio_util::sync::CancellationToken;
+use millrace_wire::message::control::{ClaimGrant, ClaimRequest, Kick};
+use millrace_wire::message::job::COPY_COST;
 use tracing::Instrument;
 
+use super::actor::run_session;
 use super::claim::claim;
-use super::core::Core;
 use super::disconnect::DisconnectSignal;
 use super::media::MediaPath;
 use super::message_builder::FrameCounts;
-use super::orders::run_session;
 use super::source::{Identity, MediaError, PublishEnd, SourceEvent};
-use super::tasks::{self, SessionTask};
 use crate::context::Context;
-use crate::limits;
 use crate::metrics::GaugeGuard;
 
 /// A publisher whose key was granted.
@@ -36,7 +34,7 @@ pub(crate) struct Publisher {
 }
 
 impl Publisher {
-    /// Claims the key and starts the session's tasks.
+    /// Claims the key and starts the session's actors.
     pub(crate) async fn open(context: &Arc<Context>, identity: &Identity) -> Result<Self, CloseReason> {
         let Some(key_hash) = identity.credential.key_hash(context.key_secret.expose()) else {
             return Err(CloseReason::UnknownKey);
@@ -46,8 +44,7 @@ impl Publisher {
             tracing::warn!(%error, "the bus is not available; the publisher is refused");
             CloseReason::Unavailable
         };
-        // Before the claim: control may kick as soon as it has granted.
-        let kicks = context.bus.subscribe(&subjects::control_kick(session), 16).await.map_err(unavailable)?;
+        let kicks = subscribe_kicks(&context.link, session).await.map_err(unavailable)?;
         let request = ClaimRequest {
             key_hash,
             session,
@@ -57,7 +54,7 @@ impl Publisher {
         };
         let limit = Duration::from_secs(u64::from(context.config.publish_timeout_s));
         let asked = tokio::time::Instant::now();
-        let grant = claim(&context.bus, &request, limit).await?;
+        let grant = claim(&context.link, &request, limit).await?;
         context.metrics.claim.observe(asked.elapsed().as_secs_f64());
         let span = tracing::info_span!("session", stream = %grant.stream, epoch = grant.epoch.0, %session);
         Self::begin(context, grant, session, kicks, span.clone()).instrument(span).await.map_err(unavailable)
@@ -67,38 +64,39 @@ impl Publisher {
         context: &Arc<Context>,
         grant: ClaimGrant,
         session: SessionId,
-        kicks: Subscription,
+        kicks: TypedSubscription<Kick>,
         span: tracing::Span,
     ) -> Result<Self, BusError> {
-        // Before the first message: a worker may ask as soon as it is granted.
-        let ring_subject = subjects::ring_media(grant.stream, grant.epoch);
-        let requests = context.bus.subscribe(&ring_subject, limits::REPAIR_QUEUE).await?;
         let disconnect = DisconnectSignal::new(&context.cutoff);
-        let core = Arc::new(Core::new(context, &grant, session, disconnect.clone()));
-        let task = SessionTask::new(context, &grant, session, core.clone(), kicks).await?;
-        let id = format!("{}.{}", grant.stream, grant.epoch);
-        let tasks = Tasks { context: context.clone(), id, disconnect: disconnect.clone(), span: span.clone() };
-        let open = (GaugeGuard::new(&context.metrics.sessions), context.drain.guard());
-        let over = CancellationToken::new();
-        let repairs = tasks::answer_repairs(
-            core.clone(),
-            context.bus.clone(),
-            context.metrics.clone(),
-            requests,
-            over.clone(),
-        );
-        tasks.start("repair", |_| repairs).await;
         let signal = disconnect.clone();
-        tasks
+        let setup = SessionSetup {
+            grant: grant.clone(),
+            session,
+            job_cost: COPY_COST,
+            replay: ReplayLimits {
+                bytes: context.config.ring_bytes,
+                age_ms: u64::from(context.config.ring_s) * 1_000,
+            },
+            clock: context.clock.clone(),
+            metrics: context.session_metrics.clone(),
+            on_close: Box::new(move |reason| {
+                signal.close(reason);
+            }),
+        };
+        let (published, task, repairs) = PublisherSession::open(&context.link, setup, kicks).await?;
+        let id = format!("{}.{}", grant.stream, grant.epoch);
+        let actors =
+            Actors { context: context.clone(), id, disconnect: disconnect.clone(), span: span.clone() };
+        let open = (GaugeGuard::new(&context.metrics.sessions), context.drain.guard());
+        let signal = disconnect.clone();
+        actors.start("repair", |_| repairs.run()).await;
+        actors
             .start("publisher", |actor| async move {
-                // After the session no reader asks for repairs any more.
-                let _over = over.drop_guard();
-                let (orders, status) = (actor.orders(), actor.status.clone());
-                run_session(task.run(actor.stop), orders, status, signal).await;
+                run_session(task, actor, signal).await;
                 drop(open);
             })
             .await;
-        let media = MediaPath::new(context, &grant, core);
+        let media = MediaPath::new(context, &grant, published);
         Ok(Self { grant, media, disconnect, span })
     }
 
@@ -148,8 +146,8 @@ impl Drop for Publisher {
     }
 }
 
-/// Starts the tasks of a session; a panic in one of them disconnects the publisher.
-struct Tasks {
+/// Starts the actors of a session; a panic in one of them disconnects the publisher.
+struct Actors {
     context: Arc<Context>,
     /// The stream and epoch: a stream may have two sessions, one that publishes and one whose media are being stored.
     id: String,
@@ -157,7 +155,7 @@ struct Tasks {
     span: tracing::Span,
 }
 
-impl Tasks {
+impl Actors {
     async fn start<W: Future<Output = ()> + Send + 'static>(
         &self,
         kind: &'static str,
@@ -178,13 +176,13 @@ impl Tasks {
             }
         });
         if let Err(error) = child.await {
-            tracing::error!(%error, kind, "a task of the session cannot be started; the publisher is disconnected");
+            tracing::error!(%error, kind, "an actor of the session cannot be started; the publisher is disconnected");
             self.disconnect.close(CloseReason::Internal);
         }
     }
 }
 
-/// Disconnects the publisher when the task that holds it unwinds.
+/// Disconnects the publisher when the loop that holds it unwinds.
 struct DisconnectOnPanic(DisconnectSignal);
 
 impl Drop for DisconnectOnPanic {

@@ -26,6 +26,7 @@ use millrace_wire::topics;
 use tokio::sync::Notify;
 
 use super::metrics::SessionMetrics;
+use super::report::SessionReport;
 use super::setup::SessionSetup;
 use crate::driver::until_timeout;
 use crate::error::bus_error_label;
@@ -149,9 +150,11 @@ impl SessionDriver {
         self.deferred.notified().await;
     }
 
-    /// Returns the time until the machine is to be handed its next tick.
-    pub(super) fn until_timeout(&self) -> Duration {
-        until_timeout(self.lock().session.next_timeout(), self.now())
+    /// Returns the time until the machine is to be handed its next tick, and the session's condition.
+    pub(super) fn inspect(&self) -> (Duration, SessionReport) {
+        let state = self.lock();
+        let report = SessionReport { lacks_worker: state.no_worker };
+        (until_timeout(state.session.next_timeout(), self.now()), report)
     }
 
     /// Publishes one JSON message; the machine repeats what is lost.

@@ -12,6 +12,7 @@
 
 mod driver;
 mod metrics;
+mod report;
 mod requests;
 mod setup;
 mod task;
@@ -28,6 +29,7 @@ use millrace_wire::topics;
 
 use self::driver::SessionDriver;
 pub use self::metrics::SessionMetrics;
+pub use self::report::SessionReport;
 pub use self::setup::SessionSetup;
 pub use self::task::{RepairTask, SessionTask};
 use crate::link::Link;

@@ -18,6 +18,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::driver::SessionDriver;
+use super::report::SessionReport;
 use super::requests;
 use crate::link::Link;
 use crate::reader::{LogForm, LogReader};
@@ -98,8 +99,9 @@ impl SessionTask {
         self.ended.clone()
     }
 
-    /// Runs until everything is stored, or until `stop`.
-    pub async fn run(mut self, stop: CancellationToken) {
+    /// Runs until everything is stored, or until `stop`. `report` is called each time the task has woken up, at least every
+    /// [`POLL_INTERVAL`](crate::driver::POLL_INTERVAL).
+    pub async fn run(mut self, stop: CancellationToken, mut report: impl FnMut(SessionReport) + Send) {
         // The outputs of the machine's start, above all the offer of its job.
         self.driver.handle(Input::Tick);
         let mut timer = Alarm::default();
@@ -107,7 +109,9 @@ impl SessionTask {
             for output in self.driver.take_deferred() {
                 self.perform(output).await;
             }
-            timer.within(self.driver.until_timeout());
+            let (timeout, condition) = self.driver.inspect();
+            report(condition);
+            timer.within(timeout);
             tokio::select! {
                 Some(message) = self.subscriptions.next() => self.on_message(message),
                 Some(_) = self.in_flight.join_next() => {}
