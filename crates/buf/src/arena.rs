@@ -1,7 +1,8 @@
 //! Write buffers from memory that is used again and not given back to the allocator.
 //!
-//! A replay buffer holds some seconds of encoded messages, so it drops about as many bytes as are written next. If those
-//! pages went back to the allocator, they would be unmapped and faulted in again for every message.
+//! A replay buffer holds some seconds of encoded messages, so it drops about as many bytes as are
+//! written next. If those pages went back to the allocator, they would be unmapped and faulted in
+//! again for every message.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -10,13 +11,14 @@ use bytes::BytesMut;
 
 /// Bytes of one chunk of memory: a dozen messages at the usual bit rates.
 const CHUNK: usize = 64 << 10;
-/// Longest message that is cut from a chunk. Longer ones (keyframes) get an allocation of their own, because they would
-/// leave much of a chunk unused.
+/// Longest message that is cut from a chunk. Longer ones (keyframes) get an allocation of their
+/// own, because they would leave much of a chunk unused.
 const LARGEST: usize = CHUNK / 4;
 /// Most chunks kept for later use: 6 s at 2.5 Mb/s. The allocator gets back the chunks beyond that.
 const KEPT: usize = 32;
 
-/// Hands out buffers cut from chunks of memory; a chunk is used again once every buffer cut from it has been dropped.
+/// Hands out buffers cut from chunks of memory; a chunk is used again once every buffer cut from it
+/// has been dropped.
 #[derive(Debug, Default)]
 pub struct Arena {
     chunk: BytesMut,

@@ -7,9 +7,10 @@ use bytes::{Buf, Bytes};
 
 /// One sequence of bytes in any number of reference-counted slices.
 ///
-/// An access unit comes off the network in chunks with headers between them. It stays where it was received, as slices
-/// of the read buffers, until the message for the bus is written, which is the one copy. A segment is its parts one
-/// after the other, and stays in their memory. Cloning shares the bytes.
+/// An access unit comes off the network in chunks with headers between them. It stays where it was
+/// received, as slices of the read buffers, until the message for the bus is written, which is the
+/// one copy. A segment is its parts one after the other, and stays in their memory. Cloning shares
+/// the bytes.
 ///
 /// Two chains are equal if their bytes are, however they are divided.
 #[derive(Clone, Default)]
@@ -79,7 +80,8 @@ impl ByteChain {
         Some(first)
     }
 
-    /// Returns the bytes of `range` as a chain that shares them; the part of `range` beyond the end is left out.
+    /// Returns the bytes of `range` as a chain that shares them; the part of `range` beyond the end
+    /// is left out.
     #[must_use]
     pub fn slice(&self, range: Range<usize>) -> Self {
         let mut position = 0;

@@ -1,4 +1,5 @@
-//! The media model: codec configurations, coded frames, and the segment tags that ingest gives them.
+//! The media model: codec configurations, coded frames, and the segment tags that ingest gives
+//! them.
 
 use std::fmt;
 
@@ -27,7 +28,7 @@ pub enum TrackKind {
 }
 
 impl TrackKind {
-    /// Returns `"video"` or `"audio"`.
+    /// Returns the name of the track: `"video"` or `"audio"`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Video => "video",
@@ -47,7 +48,8 @@ impl fmt::Display for TrackKind {
 pub struct VideoConfig {
     /// The codec, which decides the form of `record` and of the access units.
     pub codec: VideoCodec,
-    /// The configuration record as the publisher sent it: the content of an `avcC`, `hvcC` or `av1C` box.
+    /// The configuration record as the publisher sent it: the content of an `avcC`, `hvcC` or
+    /// `av1C` box.
     pub record: Bytes,
     /// RFC 6381 codec string for CODECS, such as `avc1.64001f`.
     pub codecs: String,
@@ -57,7 +59,8 @@ pub struct VideoConfig {
     pub height: u32,
     /// Frames per second as a fraction, if the record states them.
     pub frame_rate: Option<(u32, u32)>,
-    /// Size of a NAL unit's length prefix in the access units in bytes: 1, 2 or 4; 0 for AV1, which has none.
+    /// Size of a NAL unit's length prefix in the access units in bytes: 1, 2 or 4; 0 for AV1, which
+    /// has none.
     pub nal_length_size: u8,
 }
 
@@ -88,8 +91,9 @@ impl VideoConfig {
         Self::parse(VideoCodec::H264, record)
     }
 
-    /// True if a decoder can start at this access unit. It is read from the coded bytes, because the flags of containers
-    /// are not reliable. An error if the access unit is empty or its inner lengths do not add up.
+    /// True if a decoder can start at this access unit. It is read from the coded bytes, because
+    /// the flags of containers are not reliable. An error if the access unit is empty or its inner
+    /// lengths do not add up.
     pub fn is_keyframe(&self, data: &ByteChain) -> Result<bool, CodecError> {
         Ok(match self.codec {
             VideoCodec::H264 => h264::is_keyframe(data, self.nal_length_size)?,
@@ -104,14 +108,14 @@ impl VideoConfig {
 pub struct AudioConfig {
     /// The codec, which decides the form of `record` and of the frames.
     pub codec: AudioCodec,
-    /// The configuration record. AAC: the AudioSpecificConfig as the publisher sent it. Opus: the content of a `dOps` box.
-    /// MP3, which has no record: a frame header of free bit rate.
+    /// The configuration record. AAC: the AudioSpecificConfig as the publisher sent it. Opus: the
+    /// content of a `dOps` box. MP3, which has no record: a frame header of free bit rate.
     pub record: Bytes,
     /// RFC 6381 codec string for CODECS, such as `mp4a.40.2`.
     pub codecs: String,
     /// Sampling rate in Hz, which is the track's timescale too.
     pub rate: u32,
-    /// Channels, 1 to 8.
+    /// The number of channels, 1 to 8.
     pub channels: u8,
     /// Samples of each channel in a usual frame. Opus frames may differ from it, see
     /// [`AudioConfig::samples_of`].
@@ -119,8 +123,8 @@ pub struct AudioConfig {
 }
 
 impl AudioConfig {
-    /// Reads the configuration record of a codec: an AudioSpecificConfig, an `OpusHead` or the content of a `dOps` box, or
-    /// an MP3 frame.
+    /// Reads the configuration record of a codec: an AudioSpecificConfig, an `OpusHead` or the
+    /// content of a `dOps` box, or an MP3 frame.
     pub fn parse(codec: AudioCodec, record: Bytes) -> Result<Self, CodecError> {
         match codec {
             AudioCodec::Aac => {
@@ -150,7 +154,8 @@ impl AudioConfig {
         Self::parse(AudioCodec::Aac, record)
     }
 
-    /// Returns AAC-LC of this rate and channel count, for a publisher that declares audio and has not sent any yet.
+    /// Returns AAC-LC of this rate and channel count, for a publisher that declares audio and has
+    /// not sent any yet.
     pub fn aac_lc(rate: u32, channels: u8) -> Result<Self, AacError> {
         let record = AudioSpecificConfig::aac_lc(rate, channels)?;
         let AudioSpecificConfig { rate, channels, .. } = AudioSpecificConfig::parse(&record)?;
@@ -158,8 +163,8 @@ impl AudioConfig {
         Ok(Self { codec, record, codecs, rate, channels, frame_samples })
     }
 
-    /// True if a decoder set up with either configuration decodes the other's frames: the records are the same, but for
-    /// an AAC extension which states that there is no extension.
+    /// True if a decoder set up with either configuration decodes the other's frames: the records
+    /// are the same, but for an AAC extension which states that there is no extension.
     pub fn same_decoder(&self, other: &Self) -> bool {
         let essential = |config: &Self| match config.codec {
             AudioCodec::Aac => config.record.slice_ref(without_empty_extension(&config.record)),
@@ -173,7 +178,8 @@ impl AudioConfig {
         Timescale::of_rate(self.rate)
     }
 
-    /// Returns the samples of each channel that a frame decodes to; a malformed Opus packet counts as a usual one.
+    /// Returns the samples of each channel that a frame decodes to; a malformed Opus packet counts
+    /// as a usual one.
     pub fn samples_of(&self, data: &ByteChain) -> u32 {
         match self.codec {
             AudioCodec::Opus => opus::packet_samples(data).unwrap_or(self.frame_samples),
@@ -187,8 +193,8 @@ impl AudioConfig {
         ticks.div_ceil(self.timescale().ticks_per_second() as u64) as u32
     }
 
-    /// Returns a frame of digital silence that this configuration decodes, of [`AudioConfig::frame_samples`]; `None` if
-    /// none is known.
+    /// Returns a frame of digital silence that this configuration decodes, of
+    /// [`AudioConfig::frame_samples`]; `None` if none is known.
     pub fn silent_frame(&self) -> Option<Bytes> {
         match self.codec {
             AudioCodec::Aac => aac::silent_frame(self.channels),
@@ -197,8 +203,9 @@ impl AudioConfig {
     }
 }
 
-/// Returns an AudioSpecificConfig of AAC-LC without the sync extension that encoders append to signal that there is no
-/// SBR (ISO/IEC 14496-3 §1.6.5.3: syncExtensionType 0x2b7, object type 5, sbrPresentFlag 0).
+/// Returns an AudioSpecificConfig of AAC-LC without the sync extension that encoders append to
+/// signal that there is no SBR (ISO/IEC 14496-3 §1.6.5.3: syncExtensionType 0x2b7, object type 5,
+/// sbrPresentFlag 0).
 fn without_empty_extension(record: &[u8]) -> &[u8] {
     match record {
         // Two bytes are the whole record but for a rate that is spelled out (index 15).
@@ -210,9 +217,9 @@ fn without_empty_extension(record: &[u8]) -> &[u8] {
 /// The configuration of either track.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TrackConfig {
-    /// A video configuration.
+    /// The configuration of the video track.
     Video(VideoConfig),
-    /// An audio configuration.
+    /// The configuration of the audio track.
     Audio(AudioConfig),
 }
 
@@ -242,16 +249,18 @@ impl TrackConfig {
     }
 }
 
-/// One coded picture.
+/// One coded picture, with its times in 90 kHz ticks.
 #[derive(Clone, PartialEq, Eq)]
 pub struct AccessUnit {
     /// Decoding time in 90 kHz ticks, unwrapped and strictly increasing.
     pub dts: i64,
-    /// Composition offset, which is presentation time minus decoding time, in 90 kHz ticks; may be negative.
+    /// Composition offset, which is presentation time minus decoding time, in 90 kHz ticks; may be
+    /// negative.
     pub cts: i32,
     /// True if a decoder can start here.
     pub keyframe: bool,
-    /// The coded bytes, byte for byte as published (H.264 and HEVC: NAL units with length prefixes).
+    /// The coded bytes, byte for byte as published (H.264 and HEVC: NAL units with length
+    /// prefixes).
     pub data: ByteChain,
 }
 
@@ -269,7 +278,7 @@ impl fmt::Debug for AccessUnit {
     }
 }
 
-/// One coded audio frame.
+/// One coded audio frame, with its time in samples.
 #[derive(Clone, PartialEq, Eq)]
 pub struct AudioFrame {
     /// Presentation time in samples of the track's rate.
@@ -287,9 +296,9 @@ impl fmt::Debug for AudioFrame {
 /// A coded frame of either track.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MediaFrame {
-    /// A coded picture.
+    /// A coded picture of the video track.
     Video(AccessUnit),
-    /// A coded audio frame.
+    /// A coded frame of the audio track.
     Audio(AudioFrame),
 }
 
@@ -302,7 +311,7 @@ impl MediaFrame {
         }
     }
 
-    /// Returns the coded bytes.
+    /// Returns the coded bytes of the frame.
     pub const fn data(&self) -> &ByteChain {
         match self {
             Self::Video(picture) => &picture.data,
@@ -311,7 +320,8 @@ impl MediaFrame {
     }
 }
 
-/// The segment that ingest assigned a frame to. It travels with the frame and is never decided again.
+/// The segment that ingest assigned a frame to. It travels with the frame and is never decided
+/// again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SegmentTag {
     /// Media sequence number of the segment.
@@ -331,17 +341,18 @@ pub struct SegmentTag {
 pub struct TaggedFrame {
     /// The segment that the frame belongs to.
     pub tag: SegmentTag,
-    /// The coded frame.
+    /// The coded frame, byte for byte as published.
     pub frame: MediaFrame,
 }
 
 /// One step of the segmenter's output and the packager's input, in one total order per stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MediaEvent {
-    /// A configuration that frames with this `init_version` may need from here on. It is repeated unchanged for workers
-    /// that join late.
+    /// A configuration that frames with this `init_version` may need from here on. It is repeated
+    /// unchanged for workers that join late.
     Init {
-        /// Version of the track's init segment: 0 first, one more for each new configuration of the epoch.
+        /// Version of the track's init segment: 0 first, one more for each new configuration of the
+        /// epoch.
         version: u32,
         /// The configuration of the track.
         config: TrackConfig,

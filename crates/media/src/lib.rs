@@ -1,13 +1,19 @@
-//! Media without I/O: clocks, codec headers, FLV bodies, segmentation, CMAF and HLS.
+//! Media without I/O: clocks, codec headers, FLV bodies, timestamp repair, segmentation, CMAF and
+//! HLS.
 //!
-//! Everything here is a function of its input: no clock, no randomness, no tasks, no files. The way of the data is
+//! Everything here is a function of its input, without clock, randomness, tasks or files. Media
+//! pass through
 //!
 //! ```text
-//! flv (tag bodies) → timeline (repaired timestamps) → segmenter (numbers, boundaries) → packager (CMAF parts) → hls
+//! container::flv → timeline → segmenter → packager → hls
+//! message bodies   repaired   segment     CMAF       playlists
+//!                  times      tags        parts
 //! ```
 //!
-//! `flv`, `timeline` and `segmenter` run where the publisher is connected; `packager` runs on the worker and must give the
-//! same bytes whoever runs it; `hls` renders and reads playlists.
+//! [`timeline`] and [`segmenter`] run in the ingest node that the publisher is connected to.
+//! [`packager`] runs in a transcode node and gives the same bytes in any of them. [`hls`] writes
+//! and reads playlists. [`frame`] is the model they share, and [`codec`] reads what depends on the
+//! codec.
 #![forbid(unsafe_code)]
 
 mod bits;

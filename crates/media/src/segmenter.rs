@@ -1,17 +1,20 @@
 //! Segment boundaries, which ingest decides once for all workers.
 //!
-//! A [`Segmenter`] takes the events of a [`Timeline`](crate::timeline::Timeline) and tags each frame with the media
-//! sequence number of its segment.
+//! A [`Segmenter`] takes the events of a [`Timeline`](crate::timeline::Timeline) and tags each
+//! frame with the media sequence number of its segment.
 //!
-//! - A segment starts at the first keyframe at or after [`SEGMENT_AIM`], on decoding time. An earlier keyframe starts one
-//!   if waiting for the next would exceed the target duration, or if the open segment is not independent.
-//! - If no keyframe comes within the target duration, a picture of any kind starts a segment, which is not independent: a
-//!   synthetic boundary.
-//! - Audio alone is cut every [`SEGMENT_AIM`]. While pictures are behind the audio by more than [`VIDEO_STALL`], audio
-//!   starts the segments, so that they keep coming.
-//! - A new configuration is a new init version, a boundary and a discontinuity. The numbering goes on.
-//! - An audio frame belongs to the segment in whose time it starts, but to none more than one behind the pictures: the
-//!   packager may close an audio segment as soon as the pictures are two further.
+//! - A segment starts at the first keyframe at or after [`SEGMENT_AIM`], on decoding time. An
+//!   earlier keyframe starts one if waiting for the next would exceed the target duration, or if
+//!   the open segment is not independent.
+//! - If no keyframe comes within the target duration, a picture of any kind starts a segment, which
+//!   is not independent: a synthetic boundary.
+//! - Audio alone is cut every [`SEGMENT_AIM`]. While pictures are behind the audio by more than
+//!   [`VIDEO_STALL`], audio starts the segments, so that they keep coming.
+//! - A new configuration is a new init version, a boundary and a discontinuity. The numbering goes
+//!   on.
+//! - An audio frame belongs to the segment in whose time it starts, but to none more than one
+//!   behind the pictures: the packager may close an audio segment as soon as the pictures are two
+//!   further.
 
 use std::collections::VecDeque;
 
@@ -23,13 +26,16 @@ use crate::timeline::TimelineEvent;
 
 /// Aimed segment duration in 90 kHz ticks (2 s).
 pub const SEGMENT_AIM: i64 = 180_000;
-/// A keyframe that comes this much early counts as on time, because timestamps are rounded. 90 kHz ticks (100 ms).
+/// A keyframe that comes this much early counts as on time, because timestamps are rounded. 90 kHz
+/// ticks (100 ms).
 pub const BOUNDARY_SLACK: i64 = 9_000;
 /// Audio starts the segments while pictures are this far behind it. 90 kHz ticks (1 s).
 pub const VIDEO_STALL: i64 = 90_000;
-/// Audio without a video configuration for this long is an audio-only stream. 90 kHz ticks (500 ms).
+/// Audio without a video configuration for this long is an audio-only stream. 90 kHz ticks (500
+/// ms).
 pub const AUDIO_ONLY_WAIT: i64 = 45_000;
-/// Audio starts alone if a video configuration is not followed by a keyframe for this long. 90 kHz ticks (10 s).
+/// Audio starts alone if a video configuration is not followed by a keyframe for this long. 90 kHz
+/// ticks (10 s).
 pub const KEYFRAME_WAIT: i64 = 900_000;
 /// Audio from before the first keyframe is kept for this long. 90 kHz ticks (500 ms).
 const WAITING_AUDIO: i64 = 45_000;
@@ -150,7 +156,7 @@ impl Segmenter {
         })
     }
 
-    /// Returns the next event.
+    /// Returns the oldest event that was not returned yet.
     pub fn poll(&mut self) -> Option<MediaEvent> {
         self.events.pop_front()
     }
@@ -184,7 +190,8 @@ impl Segmenter {
         }
         track.config = Some(config.clone());
         if matches!(config, TrackConfig::Audio(_)) {
-            // The waiting frames need the old configuration, and their times may count another rate.
+            // The waiting frames need the old configuration, and their times may count another
+            // rate.
             self.stats.early_audio_dropped += self.waiting_audio.len() as u64;
             self.waiting_audio.clear();
             self.waiting_since = None;
@@ -192,7 +199,7 @@ impl Segmenter {
         self.events.push_back(MediaEvent::Init { version: track.version, config });
     }
 
-    /// Takes a picture.
+    /// Tags a picture, which may start a segment.
     fn video(&mut self, picture: AccessUnit) {
         if self.video.config.is_none() || (!picture.keyframe && (!self.video.started || self.video.changed)) {
             self.stats.undecodable_dropped += 1;
@@ -209,7 +216,8 @@ impl Segmenter {
         }
         self.last_dts = Some(picture.dts);
         let boundary = self.video_boundary(&picture);
-        // Pictures that join running audio change the tracks of the segments; so does a new configuration.
+        // Pictures that join running audio change the tracks of the segments; so does a new
+        // configuration.
         self.discontinuity_pending |= self.open.is_some() && (!self.video.started || self.video.changed);
         self.video.started = true;
         self.video.changed = false;
@@ -240,7 +248,7 @@ impl Segmenter {
             || picture.dts - open.earliest + self.keyframe_distance > self.target
     }
 
-    /// Takes an audio frame.
+    /// Tags an audio frame, which may start a segment if there are no pictures.
     fn audio(&mut self, frame: AudioFrame) {
         let Some(TrackConfig::Audio(config)) = &self.audio.config else { return };
         let time = config.timescale().convert(frame.pts, Timescale::VIDEO);
@@ -274,7 +282,8 @@ impl Segmenter {
         self.emit(MediaFrame::Audio(frame), boundary, discontinuity, independent);
     }
 
-    /// Keeps audio until the first keyframe, or until it is clear that none comes: then audio starts the first segment.
+    /// Keeps audio until the first keyframe, or until it is clear that none comes: then audio
+    /// starts the first segment.
     fn wait(&mut self, frame: AudioFrame, time: i64) {
         let first = *self.waiting_since.get_or_insert(time);
         let limit = if self.video.config.is_some() { KEYFRAME_WAIT } else { AUDIO_ONLY_WAIT };

@@ -1,56 +1,58 @@
-//! Timescales, and clocks that wrap.
+//! Timescales, and clocks that wrap around.
 
-/// Ticks per second.
+/// A number of ticks per second, never zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Timescale(u32);
 
 impl Timescale {
-    /// 90 000: video, RTP and MPEG-2 systems.
+    /// The timescale of video, of RTP for video and of MPEG-2 systems: 90 000 ticks a second.
     pub const VIDEO: Self = Self(90_000);
-    /// 1 000: RTMP.
+    /// The timescale of RTMP: 1 000 ticks a second.
     pub const MILLIS: Self = Self(1_000);
 
-    /// `None` for zero.
+    /// Returns the timescale of so many ticks per second; `None` for zero.
     pub const fn new(ticks_per_second: u32) -> Option<Self> {
         if ticks_per_second == 0 { None } else { Some(Self(ticks_per_second)) }
     }
 
-    /// The timescale of audio of this sampling rate; a rate of zero, which no parser here lets through, counts as 1.
+    /// Returns the timescale of audio of this sampling rate; a rate of zero, which no parser lets
+    /// through, counts as 1.
     pub const fn of_rate(rate: u32) -> Self {
         Self(if rate == 0 { 1 } else { rate })
     }
 
-    /// Ticks per second.
+    /// Returns the number of ticks per second.
     pub const fn ticks_per_second(self) -> u32 {
         self.0
     }
 
-    /// Converts ticks of this timescale into `to`, rounding to nearest (halves up).
+    /// Converts ticks of this timescale to ticks of `to`, rounding to nearest and halves up.
     pub const fn convert(self, ticks: i64, to: Self) -> i64 {
         let (from, to) = (self.0 as i128, to.0 as i128);
         (ticks as i128 * to * 2 + from).div_euclid(from * 2) as i64
     }
 
-    /// Compares instants of two timescales exactly: is `a` (in `self`) before `b` (in `other`)?
-    pub const fn is_before(self, a: i64, other: Self, b: i64) -> bool {
-        (a as i128 * other.0 as i128) < (b as i128 * self.0 as i128)
+    /// True if `ticks` of this timescale are before `other_ticks` of the other one. The comparison
+    /// is exact.
+    pub const fn is_before(self, ticks: i64, other: Self, other_ticks: i64) -> bool {
+        (ticks as i128 * other.0 as i128) < (other_ticks as i128 * self.0 as i128)
     }
 
-    /// Ticks as seconds.
+    /// Converts ticks of this timescale to seconds.
     pub const fn seconds(self, ticks: i64) -> f64 {
         ticks as f64 / self.0 as f64
     }
 
-    /// Non-negative ticks as a duration, rounded to the microsecond.
+    /// Converts non-negative ticks to a duration, rounded to the microsecond.
     pub const fn duration(self, ticks: u64) -> std::time::Duration {
         let micros = (ticks as u128 * 2_000_000 + self.0 as u128) / (2 * self.0 as u128);
         std::time::Duration::from_micros(micros as u64)
     }
 }
 
-/// Unwraps a clock of 1 to 63 bits: each value is taken as the one nearest to its predecessor.
+/// Unwraps a clock of 1 to 63 bits, taking each value as the one nearest to its predecessor.
 ///
-/// Steps of up to half the clock's range, forward or back, come out right.
+/// Steps of up to half the clock's range, forward or back, are unwrapped correctly.
 #[derive(Debug, Clone)]
 pub struct TimestampUnwrapper {
     bits: u32,
@@ -58,7 +60,7 @@ pub struct TimestampUnwrapper {
 }
 
 impl TimestampUnwrapper {
-    /// A clock that wraps at `2^bits`; `bits` is clamped to 1..=63.
+    /// Creates an unwrapper of a clock that wraps at `2^bits`; `bits` is clamped to 1 to 63.
     pub const fn new(bits: u32) -> Self {
         let bits = if bits == 0 {
             1
@@ -70,17 +72,19 @@ impl TimestampUnwrapper {
         Self { bits, last: None }
     }
 
-    /// RTP timestamps: 32 bits.
+    /// Creates an unwrapper of RTP timestamps, which have 32 bits.
     pub const fn rtp() -> Self {
         Self::new(32)
     }
 
-    /// MPEG-2 PES timestamps: 33 bits (ISO/IEC 13818-1 §2.4.3.6).
+    /// Creates an unwrapper of MPEG-2 PES timestamps, which have 33 bits (ISO/IEC 13818-1
+    /// §2.4.3.6).
     pub const fn pes() -> Self {
         Self::new(33)
     }
 
-    /// The unwrapped value. The first one is taken as it is; bits above the clock's width are ignored.
+    /// Returns the unwrapped value. The first one is taken as it is; bits above the clock's width
+    /// are ignored.
     pub fn unwrap(&mut self, raw: u64) -> i64 {
         let raw = (raw & ((1u64 << self.bits) - 1)) as i64;
         let value = self.last.map_or(raw, |last| last + self.step(last, raw));
@@ -88,17 +92,20 @@ impl TimestampUnwrapper {
         value
     }
 
-    /// The signed distance from `last` to the value nearest to it that is congruent to `raw`.
+    /// Returns the signed distance from `last` to the value nearest to it that is congruent to
+    /// `raw`.
     const fn step(&self, last: i64, raw: i64) -> i64 {
         let shift = 64 - self.bits;
         ((raw as u64).wrapping_sub(last as u64) << shift) as i64 >> shift
     }
 }
 
-/// The clock of an RTMP connection: 32-bit milliseconds, from senders that wrap early.
+/// Unwraps the clock of an RTMP connection: milliseconds of 32 bits, from senders of which some
+/// wrap early.
 ///
-/// Some senders never use the extended timestamp and wrap at 2^24 ms (4 h 39 m), some keep milliseconds in a signed
-/// integer and wrap at 2^31. Such a wrap is recognised by where it happens and remembered.
+/// Some senders never use the extended timestamp and wrap at 2^24 ms (4 h 39 m), some keep
+/// milliseconds in a signed integer and wrap at 2^31. Such a wrap is recognised by the values
+/// before and after it, and remembered.
 #[derive(Debug, Clone)]
 pub struct RtmpClock {
     bits: u32,
@@ -106,8 +113,9 @@ pub struct RtmpClock {
     last: i64,
 }
 
-/// How close to the wrap, on both sides, a step must be to count as an early wrap: longer than any interleaving or
-/// pause that still continues the same timeline, and tiny against 2^24 ms.
+/// Largest distance from the wrap, on both sides, of a step that counts as an early wrap. It is
+/// longer than any interleaving or pause that continues the same timeline, and tiny against 2^24
+/// ms.
 const EARLY_WRAP_WINDOW_MS: i64 = 60_000;
 
 impl Default for RtmpClock {
@@ -117,12 +125,13 @@ impl Default for RtmpClock {
 }
 
 impl RtmpClock {
-    /// A clock that has seen nothing.
+    /// Creates a clock without any value.
     pub const fn new() -> Self {
         Self { bits: 32, last_raw: None, last: 0 }
     }
 
-    /// The unwrapped time in milliseconds. Feed every media message of the connection, of both tracks.
+    /// Returns the unwrapped time in milliseconds. It must be given the times of all media messages
+    /// of the connection, of both tracks.
     pub fn unwrap(&mut self, raw: u32) -> i64 {
         let Some(last_raw) = self.last_raw.replace(raw) else {
             self.last = i64::from(raw);
@@ -156,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn converts_rounding_to_nearest() {
+    fn timescale_converts_rounding_to_nearest() {
         let audio = Timescale::of_rate(44_100);
         assert_eq!(Timescale::MILLIS.convert(1000, Timescale::VIDEO), 90_000);
         assert_eq!(audio.convert(1024, Timescale::VIDEO), 2090); // 2089.796
@@ -167,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn wraps_at_every_width() {
+    fn unwrapper_passes_the_wrap_at_every_width() {
         for bits in [24, 31, 32, 33] {
             let mut clock = TimestampUnwrapper::new(bits);
             let top = 1u64 << bits;
@@ -179,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn rtmp_senders_that_wrap_early_go_on() {
+    fn rtmp_clock_passes_early_wraps() {
         for bits in [24, 31, 32] {
             let mut clock = RtmpClock::new();
             let modulus = 1u64 << bits;
@@ -194,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn rtmp_senders_that_use_the_high_bits_pass_24_and_31_bits() {
+    fn rtmp_clock_passes_24_and_31_bits_of_senders_that_do_not_wrap_there() {
         for bits in [24, 31] {
             let mut clock = RtmpClock::new();
             let start = (1i64 << bits) - 1000;
@@ -206,7 +215,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_walk_with_bounded_steps_unwraps(bits in 24u32..=33, start in 0u64..1 << 33, steps in prop::collection::vec(-1_000_000i64..4_000_000, 1..200)) {
+        fn unwrapper_follows_any_walk_with_bounded_steps(bits in 24u32..=33, start in 0u64..1 << 33, steps in prop::collection::vec(-1_000_000i64..4_000_000, 1..200)) {
             let modulus = 1i64 << bits;
             let start = (start as i64) % modulus;
             let mut clock = TimestampUnwrapper::new(bits);

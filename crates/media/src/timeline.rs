@@ -1,30 +1,37 @@
 //! Timestamp repair: the clocks of one publish become one timeline.
 //!
-//! Encoders send timestamps that start anywhere, jitter, stand still, jump, or stop for one track. A player needs the
-//! opposite: decoding times that grow strictly and tracks that stay in sync. A [`Timeline`] takes the configurations and
-//! frames of one publish, with unwrapped times of the source's clock in 90 kHz ticks, and returns the same frames, byte
-//! for byte, with times of its own. It decides nothing about segments; the segmenter comes next.
+//! Encoders send timestamps that start anywhere, jitter, stand still, jump, or stop for one track.
+//! A player needs the opposite: decoding times that grow strictly and tracks that stay in sync. A
+//! [`Timeline`] takes the configurations and frames of one publish, with unwrapped times of the
+//! source's clock in 90 kHz ticks, and returns the same frames, byte for byte, with times of its
+//! own. It decides nothing about segments; the segmenter comes next.
 //!
-//! - **One zero.** The first frame of either track is put at [`TIMELINE_START`]. The other track keeps its distance from
-//!   it, so that audio and video stay in sync. If it starts more than [`JUMP_LIMIT`] ahead or [`LATE_START_LIMIT`] behind,
-//!   the source counts its tracks from different zeros, and the second track is put at the latest time of the first.
-//! - **Video.** Decoding times grow strictly. A picture whose time does not grow is moved forward by as little as needed,
-//!   and its composition offset shrinks by as much, so that it is shown at its exact time. Only pictures that are shown in
-//!   decoding order (the composition offset equals that of the picture before) are shown later, too: otherwise two of
-//!   them would be shown at one time.
-//! - **Audio.** Audio is counted in samples; timestamps only anchor the count, because RTMP rounds them to milliseconds and
-//!   senders batch frames. While a timestamp is within [`AUDIO_SLACK`] of the count, the count wins. A frame that lies
-//!   earlier is dropped. A frame that lies later follows a hole, which is filled with silent frames, or left if no silent
-//!   frame is known for the codec and channels.
-//! - **Absent audio.** A player stalls if one of its tracks does. So audio that was announced but stays away is replaced by
-//!   silence until it comes: after [`AUDIO_START_LIMIT`] at the start and [`AUDIO_STALL_LIMIT`] later. If only metadata
-//!   announced it, its configuration is assumed from the first keyframe on, because a player chooses its tracks once.
-//!   The real configuration replaces the assumed one without any event if both decode the same frames.
-//! - **Discontinuities.** A time more than [`JUMP_LIMIT`] beyond both tracks, or more than [`BACK_LIMIT`] behind its own, is
-//!   no pause but another clock. The timeline goes on without a hole and the frame is marked as discontinuous. The other
-//!   track usually jumps alike a moment later; it takes over the new offset and is not marked again.
+//! - **One zero.** The first frame of either track is put at [`TIMELINE_START`]. The other track
+//!   keeps its distance from it, so that audio and video stay in sync. If it starts more than
+//!   [`JUMP_LIMIT`] ahead or `LATE_START_LIMIT` behind, the source counts its tracks from
+//!   different zeros, and the second track is put at the latest time of the first.
+//! - **Video.** Decoding times grow strictly. A picture whose time does not grow is moved forward
+//!   by as little as needed, and its composition offset shrinks by as much, so that it is shown at
+//!   its exact time. Only pictures that are shown in decoding order (the composition offset equals
+//!   that of the picture before) are shown later, too: otherwise two of them would be shown at one
+//!   time.
+//! - **Audio.** Audio is counted in samples; timestamps only anchor the count, because RTMP rounds
+//!   them to milliseconds and senders batch frames. While a timestamp is within [`AUDIO_SLACK`] of
+//!   the count, the count wins. A frame that lies earlier is dropped. A frame that lies later
+//!   follows a hole, which is filled with silent frames, or left if no silent frame is known for
+//!   the codec and channels.
+//! - **Absent audio.** A player stalls if one of its tracks does. So audio that was announced but
+//!   stays away is replaced by silence until it comes: after [`AUDIO_START_LIMIT`] at the start and
+//!   [`AUDIO_STALL_LIMIT`] later. If only metadata announced it, its configuration is assumed from
+//!   the first keyframe on, because a player chooses its tracks once. The real configuration
+//!   replaces the assumed one without any event if both decode the same frames.
+//! - **Discontinuities.** A time more than [`JUMP_LIMIT`] beyond both tracks, or more than
+//!   [`BACK_LIMIT`] behind its own, is no pause but another clock. The timeline goes on without a
+//!   hole and the frame is marked as discontinuous. The other track usually jumps alike a moment
+//!   later; it takes over the new offset and is not marked again.
 //!
-//! AAC priming is neither trimmed nor signalled: the publisher's first frame plays at its own timestamp, as in RTMP.
+//! AAC priming is neither trimmed nor signalled: the publisher's first frame plays at its own
+//! timestamp, as in RTMP.
 
 use std::collections::VecDeque;
 
@@ -33,28 +40,34 @@ use millrace_buf::ByteChain;
 use crate::frame::{AccessUnit, AudioConfig, AudioFrame, MediaFrame, TrackConfig, VideoConfig};
 use crate::time::Timescale;
 
-/// The time of the first frame, in 90 kHz ticks. It is one second and not zero, so that a track that starts a little
-/// before the other, or a negative composition offset, stays positive: `tfdt` is unsigned.
+/// The time of the first frame, in 90 kHz ticks. It is one second and not zero, so that a track
+/// that starts a little before the other, or a negative composition offset, stays positive: `tfdt`
+/// is unsigned.
 pub const TIMELINE_START: i64 = 90_000;
-/// Largest step forward beyond both tracks that still counts as a pause, in 90 kHz ticks (1.5 s). It is below the smallest
-/// target duration (2 s), so that a segment can hold the pause.
+/// Largest step forward beyond both tracks that still counts as a pause, in 90 kHz ticks (1.5 s).
+/// It is below the smallest target duration (2 s), so that a segment can hold the pause.
 pub const JUMP_LIMIT: i64 = 135_000;
 /// Largest step back that still counts as reordering, in 90 kHz ticks (1 s).
 pub const BACK_LIMIT: i64 = 90_000;
-/// Largest distance of an audio timestamp from the sample count that is ignored, in 90 kHz ticks (100 ms).
+/// Largest distance of an audio timestamp from the sample count that is ignored, in 90 kHz ticks
+/// (100 ms).
 pub const AUDIO_SLACK: i64 = 9_000;
-/// Silence starts if announced audio has not come this long after the first keyframe. 90 kHz ticks (400 ms).
+/// Silence starts if announced audio has not come this long after the first keyframe. 90 kHz ticks
+/// (400 ms).
 pub const AUDIO_START_LIMIT: i64 = 36_000;
-/// Silence starts if audio that has come before is this far behind the pictures. 90 kHz ticks (2 s).
+/// Silence starts if audio that has come before is this far behind the pictures. 90 kHz ticks (2
+/// s).
 pub const AUDIO_STALL_LIMIT: i64 = 180_000;
 /// Smallest step between decoding times, in 90 kHz ticks (1 ms, the resolution of RTMP).
 pub const MIN_VIDEO_STEP: i64 = 90;
-/// Most new configurations of one publish. Each costs an init segment and may cut a segment; a publisher that switches
-/// scenes or encoders stays far below.
+/// Most new configurations of one publish. Each costs an init segment and may cut a segment; a
+/// publisher that switches scenes or encoders stays far below.
 const MAX_CONFIG_CHANGES: u32 = 256;
-/// Largest composition offset that is believed, in 90 kHz ticks (8 s: 16 reordered pictures at 2 per second).
+/// Largest composition offset that is believed, in 90 kHz ticks (8 s: 16 reordered pictures at 2
+/// per second).
 const MAX_CTS: i64 = 720_000;
-/// Furthest that a second track may start behind the first with the same zero, in 90 kHz ticks (3 s).
+/// Furthest that a second track may start behind the first with the same zero, in 90 kHz ticks (3
+/// s).
 const LATE_START_LIMIT: i64 = 270_000;
 /// Earliest time that anything is put at, in 90 kHz ticks (100 ms), because `tfdt` is unsigned.
 const EARLIEST: i64 = 9_000;
@@ -66,7 +79,7 @@ pub enum TimelineEvent {
     Config(TrackConfig),
     /// A frame with its repaired time.
     Frame {
-        /// The frame.
+        /// The frame, its coded bytes unchanged.
         frame: MediaFrame,
         /// True if the source's clock jumped between the frame before and this one.
         discontinuity: bool,
@@ -90,7 +103,7 @@ pub struct RepairStats {
     pub audio_reanchored: u64,
     /// Silent frames that were added.
     pub silence_frames: u64,
-    /// Frames marked as discontinuous.
+    /// Frames that were marked as discontinuous.
     pub discontinuities: u64,
 }
 
@@ -99,7 +112,7 @@ pub struct RepairStats {
 struct TrackClock {
     /// Ticks to add to the source's time; `None` before the first frame.
     offset: Option<i64>,
-    /// The latest mapped time.
+    /// The latest time of the track on the timeline.
     last: i64,
 }
 
@@ -112,7 +125,8 @@ pub struct Timeline {
     audio_config: Option<AudioConfig>,
     /// The audio that metadata announced, until its configuration is known or assumed.
     expected_audio: Option<AudioConfig>,
-    /// True while `audio_config` is assumed from metadata: no frame of the publisher can be decoded with it yet.
+    /// True while `audio_config` is assumed from metadata: no frame of the publisher can be decoded
+    /// with it yet.
     audio_is_assumed: bool,
     config_changes: u32,
     /// The latest time of either track.
@@ -132,7 +146,7 @@ pub struct Timeline {
 }
 
 impl Timeline {
-    /// Creates an empty timeline.
+    /// Creates a timeline without any frame.
     pub fn new() -> Self {
         Self::default()
     }
@@ -142,7 +156,7 @@ impl Timeline {
         self.stats
     }
 
-    /// Returns the next event.
+    /// Returns the oldest event that was not returned yet.
     pub fn poll(&mut self) -> Option<TimelineEvent> {
         self.events.pop_front()
     }
@@ -155,7 +169,8 @@ impl Timeline {
         }
     }
 
-    /// Takes the configuration of audio that metadata announces; it counts until the track's own configuration comes.
+    /// Takes the configuration of audio that metadata announces; it counts until the track's own
+    /// configuration comes.
     pub fn expect_audio(&mut self, config: AudioConfig) {
         if self.audio_config.is_none() {
             self.expected_audio = Some(config);
@@ -184,7 +199,8 @@ impl Timeline {
         self.audio_is_assumed = false;
         match self.audio_config.replace(config.clone()) {
             None => self.audio_announced = self.latest.unwrap_or(TIMELINE_START),
-            // The sample count goes on at the new rate, never before the time that the old one reached.
+            // The sample count goes on at the new rate, never before the time that the old one
+            // reached.
             Some(old) if old.rate != config.rate => {
                 let rescale = |next| old.timescale().convert(next, config.timescale());
                 self.next_audio = self.next_audio.map(rescale);
@@ -202,8 +218,8 @@ impl Timeline {
         is_allowed
     }
 
-    /// Takes an access unit. `dts` and `cts` are the source's decoding time, unwrapped, and composition offset in 90 kHz
-    /// ticks.
+    /// Takes an access unit. `dts` and `cts` are the source's decoding time, unwrapped, and
+    /// composition offset in 90 kHz ticks.
     pub fn push_video(&mut self, dts: i64, cts: i64, data: impl Into<ByteChain>) {
         let Some(config) = &self.video_config else {
             self.stats.unconfigured += 1;
@@ -293,8 +309,8 @@ impl Timeline {
         self.add_silence_until(limit);
     }
 
-    /// Adds silent frames while they start at or before `limit`, in samples. Their number is bounded, because the limit is
-    /// at most [`JUMP_LIMIT`] beyond the latest time.
+    /// Adds silent frames while they start at or before `limit`, in samples. Their number is
+    /// bounded, because the limit is at most [`JUMP_LIMIT`] beyond the latest time.
     fn add_silence_until(&mut self, limit: i64) {
         let (Some(config), Some(mut next)) = (&self.audio_config, self.next_audio) else { return };
         let Some(data) = config.silent_frame() else { return };
@@ -308,8 +324,9 @@ impl Timeline {
     }
 }
 
-/// Maps a time of the source onto the timeline and updates the track's offset. The second value is true if the time does
-/// not continue its track: a discontinuity. `latest` is the latest time of either track.
+/// Maps a time of the source onto the timeline and updates the track's offset. The second value is
+/// true if the time does not continue its track: a discontinuity. `latest` is the latest time of
+/// either track.
 fn map_time(track: &mut TrackClock, other: &TrackClock, latest: Option<i64>, time: i64) -> (i64, bool) {
     let latest = latest.unwrap_or(TIMELINE_START);
     let Some(offset) = track.offset else {

@@ -1,4 +1,5 @@
-//! HEVC, AV1, Opus and MP3 of real encoders through timeline, segmenter and packager, judged by ffmpeg.
+//! HEVC, AV1, Opus and MP3 of real encoders through timeline, segmenter and packager, judged by
+//! ffmpeg.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod support;
@@ -31,8 +32,8 @@ fn clip(source: &str, encoder: &[&str]) -> Bytes {
     Bytes::from(quiet("ffmpeg", &arguments))
 }
 
-/// Pushes the file's samples through timeline, segmenter and packager. Returns the configuration, the events and the
-/// outputs.
+/// Pushes the file's samples through timeline, segmenter and packager. Returns the configuration,
+/// the events and the outputs.
 fn package_file(file: &Bytes) -> (TrackConfig, Vec<MediaEvent>, Vec<Output>) {
     let read = parse_config(file).unwrap();
     let mut ingest = Ingest::new(config());
@@ -72,8 +73,8 @@ fn write(outputs: &[Output], path: &Path) {
     std::fs::write(path, file).unwrap();
 }
 
-/// Checks that the packaged file has every sample of `file`, that ffprobe finds this codec, and that it decodes without a
-/// warning.
+/// Checks that the packaged file has every sample of `file`, that ffprobe finds this codec, and
+/// that it decodes without a warning.
 fn check(name: &str, codec: &str, file: &Bytes) -> TrackConfig {
     let (config, events, outputs) = package_file(file);
     let track = config.track();

@@ -58,7 +58,7 @@ fn playlist(first: u64, open_parts: usize) -> MediaPlaylist {
 }
 
 #[test]
-fn renders_what_players_expect() {
+fn low_latency_playlist_renders_all_its_tags() {
     let mut playlist = playlist(7, 1);
     playlist.segments = vec![segment(7)];
     playlist.segments[0].parts.truncate(1);
@@ -99,7 +99,7 @@ fn renders_what_players_expect() {
 }
 
 #[test]
-fn a_plain_playlist_has_no_low_latency_tags() {
+fn plain_playlist_renders_no_low_latency_tags() {
     let mut playlist = playlist(7, 0);
     playlist.part_target = None;
     playlist.server_control = None;
@@ -114,7 +114,7 @@ fn a_plain_playlist_has_no_low_latency_tags() {
 }
 
 #[test]
-fn multivariant_says_everything_once() {
+fn multivariant_playlist_renders_every_attribute_once() {
     let playlist = MultivariantPlaylist {
         independent_segments: true,
         audio: vec![MediaRendition {
@@ -151,7 +151,7 @@ video/index.m3u8
 }
 
 #[test]
-fn the_parser_says_where_it_stopped() {
+fn parser_reports_the_line_of_an_error() {
     for (text, line) in [
         ("", 1),
         ("#EXTM3U\n#EXT-X-TARGETDURATION:x\n", 2),
@@ -169,7 +169,7 @@ fn the_parser_says_where_it_stopped() {
 }
 
 #[test]
-fn delta_updates_give_back_the_whole() {
+fn delta_update_and_the_playlist_before_give_the_full_playlist() {
     let mut before = playlist(7, 2);
     before.segments.splice(0..0, (0..7).map(segment));
     before.media_sequence = 0;
@@ -192,7 +192,7 @@ fn delta_updates_give_back_the_whole() {
 }
 
 #[test]
-fn the_checker_accepts_a_stream_that_goes_on() {
+fn checker_accepts_a_growing_stream() {
     let mut checker = Checker::new();
     for first in 10..20 {
         for open in 0..6 {
@@ -209,7 +209,7 @@ fn the_checker_accepts_a_stream_that_goes_on() {
 
 /// Playlist pairs, each with a rule that it breaks.
 #[test]
-fn the_checker_finds_each_fault() {
+fn checker_reports_each_violation() {
     type Change = fn(&mut MediaPlaylist);
     let cases: [(Rule, Change); 27] = [
         (Rule::TargetDurationExceeded, |p| p.segments[7].duration = Duration::from_millis(4500)),
@@ -337,12 +337,12 @@ prop_compose! {
 
 proptest! {
     #[test]
-    fn what_is_rendered_is_parsed(playlist in any_playlist()) {
+    fn rendered_playlist_is_parsed_back(playlist in any_playlist()) {
         prop_assert_eq!(MediaPlaylist::parse(&playlist.render()).unwrap(), playlist);
     }
 
     #[test]
-    fn nothing_makes_the_parser_panic(
+    fn parser_never_panics(
         playlist in any_playlist(),
         cuts in prop::collection::vec((0usize..4000, "[#A-Z0-9:=,\"\n.é-]{0,8}"), 0..8),
         noise in ".{0,200}",

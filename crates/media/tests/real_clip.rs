@@ -79,7 +79,8 @@ fn messages(flv: Bytes) -> Vec<Message> {
         .collect()
 }
 
-/// Writes init, segments and playlist of a track, and all of them in one file; returns the path of that file.
+/// Writes init, segments and playlist of a track, and all of them in one file; returns the path of
+/// that file.
 fn write(outputs: &[Output], track: TrackKind, directory: &Path) -> PathBuf {
     let mut whole = Vec::new();
     let mut playlist =
@@ -165,7 +166,8 @@ fn check(name: &str, rate: &str, encoder: &[&str]) {
     assert!((starts[0] - starts[1]).abs() < 0.0015, "audio and video keep their distance: {starts:?}");
 }
 
-/// The clip's audio, header and all, stays away for its first three seconds; metadata has announced it as `announced`.
+/// The clip's audio, header and all, stays away for its first three seconds; metadata has announced
+/// it as `announced`.
 fn late_audio(name: &str, announced: AudioConfig) -> (Vec<MediaEvent>, Directory, PathBuf) {
     let directory = Directory::new(name);
     let (mut header, mut ingest) = (None, Ingest::new(config()));

@@ -58,7 +58,8 @@ fn check(events: &[MediaEvent], rate: u32, target: u32) {
         assert!(unit.tag.msn >= slot.0 && native > slot.1, "{unit:?} after {slot:?}");
         *slot = (unit.tag.msn, native);
         let start = boundaries.iter().find(|b| b.0 == unit.tag.msn).unwrap().1;
-        // EXTINF is rounded before it is compared: audio may run a little ahead of the picture that cuts.
+        // EXTINF is rounded before it is compared: audio may run a little ahead of the picture that
+        // cuts.
         assert!(
             time(&unit.frame, rate) - start <= i64::from(target) * 90_000 + 27_000,
             "{unit:?} from {start}"

@@ -1,4 +1,4 @@
-//! Timestamp repair.
+//! Timestamp repair of one publish.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod support;
@@ -270,7 +270,7 @@ fn audio_of_metadata_alone_is_silent_until_its_configuration_comes() {
         }
         let (_, frames) = silent_at(&mut timeline, 13);
         assert_eq!(frames[0], (48_000, true), "from the first keyframe on");
-        // Frames without a header cannot be told from noise.
+        // Frames without a configuration cannot be decoded.
         timeline.push_audio(14 * 3000, Bytes::from_static(&[1]));
         assert_eq!((audio_of(&mut timeline).1.len(), timeline.stats().unconfigured), (0, 1));
         let before = frames.len();

@@ -10,7 +10,7 @@ pub enum AacError {
     /// Fewer bytes than the fields need.
     #[error("AudioSpecificConfig is truncated")]
     Truncated,
-    /// Longer than [`MAX_ASC_BYTES`].
+    /// A record longer than [`MAX_ASC_BYTES`], which is refused unread.
     #[error("AudioSpecificConfig of {0} bytes is longer than {MAX_ASC_BYTES}")]
     TooLong(usize),
     /// An object type that HLS players are not required to decode.
@@ -27,14 +27,16 @@ pub enum AacError {
     ShortFrames,
 }
 
-/// Largest AudioSpecificConfig that is read; one with a program config element stays far below this.
+/// Largest AudioSpecificConfig that is read; one with a program config element stays far below
+/// this.
 pub const MAX_ASC_BYTES: usize = 512;
 
 /// Sampling frequencies by index (ISO/IEC 14496-3 table 1.18).
 const RATES: [u32; 13] =
     [96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000, 7_350];
 
-/// Samples of each channel in an access unit (ISO/IEC 14496-3 §4.5.2.1.1), at the rate of the AAC-LC core.
+/// Samples of each channel in an access unit (ISO/IEC 14496-3 §4.5.2.1.1), at the rate of the
+/// AAC-LC core.
 pub const FRAME_SAMPLES: u32 = 1024;
 
 const AOT_LC: u32 = 2;
@@ -53,7 +55,7 @@ pub struct AudioSpecificConfig {
 }
 
 impl AudioSpecificConfig {
-    /// Reads a configuration.
+    /// Reads a configuration; an error if it is malformed or not carried here.
     pub fn parse(data: &[u8]) -> Result<Self, AacError> {
         if data.len() > MAX_ASC_BYTES {
             return Err(AacError::TooLong(data.len()));
@@ -83,8 +85,8 @@ impl AudioSpecificConfig {
         Ok(Self { object_type, rate, channels })
     }
 
-    /// Returns the bytes of an AAC-LC configuration. The rate must have an index (7 350 to 96 000 Hz), and there must be 1 to
-    /// 6 or 8 channels.
+    /// Returns the bytes of an AAC-LC configuration. The rate must have an index (7 350 to 96 000
+    /// Hz), and there must be 1 to 6 or 8 channels.
     pub fn aac_lc(rate: u32, channels: u8) -> Result<Bytes, AacError> {
         let index = RATES.iter().position(|known| *known == rate).ok_or(AacError::Rate)? as u16;
         let config = match channels {
@@ -119,7 +121,8 @@ fn rate(bits: &mut BitReader<'_>) -> Result<u32, AacError> {
 
 /// Returns an AAC-LC frame of digital silence for mono and stereo; `None` for other layouts.
 pub fn silent_frame(channels: u8) -> Option<Bytes> {
-    // A single-channel (or channel-pair) element whose scale factor bands are all zero, then the end element.
+    // A single-channel (or channel-pair) element whose scale factor bands are all zero, then the
+    // end element.
     const MONO: [u8; 4] = [0x00, 0xc8, 0x00, 0x07];
     const STEREO: [u8; 6] = [0x21, 0x00, 0x03, 0x20, 0x64, 0x1c];
     match channels {

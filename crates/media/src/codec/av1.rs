@@ -11,7 +11,7 @@ pub enum Av1Error {
     /// Fewer bytes than the fields need.
     #[error("{0} is truncated")]
     Truncated(&'static str),
-    /// Longer than [`MAX_AV1C_BYTES`].
+    /// A record longer than [`MAX_AV1C_BYTES`], which is refused unread.
     #[error("AV1CodecConfigurationRecord of {0} bytes is longer than {MAX_AV1C_BYTES}")]
     TooLong(usize),
     /// A marker and version byte other than 0x81.
@@ -40,12 +40,13 @@ pub struct Av1Config {
     pub width: u32,
     /// Largest height of a picture, in pixels.
     pub height: u32,
-    /// Frames per second as a fraction, if the sequence header states that pictures have equal intervals.
+    /// Frames per second as a fraction, if the sequence header states that pictures have equal
+    /// intervals.
     pub frame_rate: Option<(u32, u32)>,
 }
 
 impl Av1Config {
-    /// Reads a record.
+    /// Reads a record; an error if it is malformed or has no sequence header.
     pub fn parse(data: &[u8]) -> Result<Self, Av1Error> {
         if data.len() > MAX_AV1C_BYTES {
             return Err(Av1Error::TooLong(data.len()));
@@ -83,7 +84,8 @@ fn sequence_header(mut obus: &[u8]) -> Result<Option<&[u8]>, Av1Error> {
     Ok(None)
 }
 
-/// Reads an OBU header (AV1 §5.3); returns the OBU's type and the length of its payload, which is within `data`.
+/// Reads an OBU header (AV1 §5.3); returns the OBU's type and the length of its payload, which is
+/// within `data`.
 fn obu_header(data: &mut impl Buf) -> Result<(u8, usize), Av1Error> {
     let truncated = Av1Error::Truncated("OBU");
     let header = data.try_get_u8().map_err(|_| truncated)?;
@@ -97,7 +99,8 @@ fn obu_header(data: &mut impl Buf) -> Result<(u8, usize), Av1Error> {
     Ok((header >> 3 & 0x0f, length))
 }
 
-/// Reads a number of seven bits a byte, least significant first, in at most eight bytes (AV1 §4.10.5).
+/// Reads a number of seven bits a byte, least significant first, in at most eight bytes (AV1
+/// §4.10.5).
 fn leb128(data: &mut impl Buf) -> Option<usize> {
     let mut value = 0u64;
     for index in 0..8 {
@@ -128,7 +131,8 @@ impl Sequence {
         let mut frame_rate = None;
         let mut delay_bits = None;
         if bits.flag().ok_or(truncated)? {
-            frame_rate = timing(bits).ok_or(truncated)?;
+            let (scale, units) = timing(bits).ok_or(truncated)?;
+            frame_rate = Some((scale, units)).filter(|_| scale > 0 && units > 0);
             if bits.flag().ok_or(truncated)? {
                 delay_bits = Some(bits.bits(5).ok_or(truncated)? + 1);
                 bits.bits(32).ok_or(truncated)?; // num_units_in_decoding_tick
@@ -144,18 +148,19 @@ impl Sequence {
     }
 }
 
-/// Reads `timing_info` (AV1 §5.5.3); the outer `None` is a truncated header, the inner one an unknown rate.
-fn timing(bits: &mut BitReader<'_>) -> Option<Option<(u32, u32)>> {
+/// Reads `timing_info` (AV1 §5.5.3): the time scale and the ticks per picture, which are 0 if pictures
+/// have no equal intervals.
+fn timing(bits: &mut BitReader<'_>) -> Option<(u32, u32)> {
     let (units, scale) = (bits.bits(32)?, bits.bits(32)?);
     if !bits.flag()? {
-        return Some(None);
+        return Some((scale, 0));
     }
     let ticks = bits.ue()?.checked_add(1);
-    let units = ticks.and_then(|ticks| units.checked_mul(ticks));
-    Some(units.filter(|units| *units > 0 && scale > 0).map(|units| (scale, units)))
+    Some((scale, ticks.and_then(|ticks| units.checked_mul(ticks)).unwrap_or(0)))
 }
 
-/// Skips the operating points; `delay_bits` is the length of decoder delays if there is a decoder model.
+/// Skips the operating points; `delay_bits` is the length of decoder delays if there is a decoder
+/// model.
 fn operating_points(bits: &mut BitReader<'_>, delay_bits: Option<u32>) -> Option<()> {
     let has_display_delay = bits.flag()?;
     for _ in 0..=bits.bits(5)? {
@@ -177,8 +182,8 @@ fn operating_points(bits: &mut BitReader<'_>, delay_bits: Option<u32>) -> Option
     Some(())
 }
 
-/// True if a decoder can start at this temporal unit: its first frame is a key frame that is shown as it is decoded.
-/// An error if the lengths of its OBUs do not add up, or it is empty.
+/// True if a decoder can start at this temporal unit: its first frame is a key frame that is shown
+/// as it is decoded. An error if the lengths of its OBUs do not add up, or it is empty.
 pub fn is_keyframe(data: &ByteChain) -> Result<bool, Av1Error> {
     if data.is_empty() {
         return Err(Av1Error::Truncated("temporal unit"));

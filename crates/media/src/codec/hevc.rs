@@ -1,5 +1,7 @@
 //! HEVC: the decoder configuration record, the size in the SPS, random access points.
 
+use std::fmt::Write as _;
+
 use millrace_buf::ByteChain;
 
 use super::nal::{nal_headers, unescape};
@@ -11,7 +13,7 @@ pub enum HevcError {
     /// Fewer bytes than the fields need.
     #[error("{0} is truncated")]
     Truncated(&'static str),
-    /// Longer than [`MAX_HVCC_BYTES`].
+    /// A record longer than [`MAX_HVCC_BYTES`], which is refused unread.
     #[error("HEVCDecoderConfigurationRecord of {0} bytes is longer than {MAX_HVCC_BYTES}")]
     TooLong(usize),
     /// A version other than 1, the only one that exists.
@@ -40,7 +42,7 @@ const MAX_SIDE: u32 = 16_888;
 /// An HEVCDecoderConfigurationRecord (ISO/IEC 14496-15 §8.3.3.1) with the size from its first SPS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HevcConfig {
-    /// RFC 6381 codec string (ISO/IEC 14496-15 Annex E), such as `hvc1.1.6.L93.b0`.
+    /// RFC 6381 codec string (ISO/IEC 14496-15 Annex E), such as `hvc1.1.6.L93.B0`.
     pub codecs: String,
     /// Size of a NAL unit's length prefix in bytes: 1, 2 or 4.
     pub nal_length_size: u8,
@@ -53,7 +55,7 @@ pub struct HevcConfig {
 }
 
 impl HevcConfig {
-    /// Reads a record.
+    /// Reads a record; an error if it is malformed or has no SPS.
     pub fn parse(data: &[u8]) -> Result<Self, HevcError> {
         if data.len() > MAX_HVCC_BYTES {
             return Err(HevcError::TooLong(data.len()));
@@ -69,24 +71,26 @@ impl HevcConfig {
             return Err(HevcError::LengthSize(nal_length_size));
         }
         let (width, height) = size(first_sps(arrays, fixed[22])?.ok_or(HevcError::NoSps)?)?;
-        // In units of frames per 256 seconds; 0 means unspecified.
+        // Frames per 256 seconds; 0 means unspecified.
         let average = u32::from(u16::from_be_bytes([fixed[19], fixed[20]]));
         let frame_rate = Some((average, 256)).filter(|_| average > 0);
         Ok(Self { codecs: codecs(fixed), nal_length_size, width, height, frame_rate })
     }
 }
 
-/// Returns the codec string of a record's fixed fields (ISO/IEC 14496-15 §E.3): profile space and profile, reversed
-/// compatibility flags, tier and level, and the constraint bytes up to the last one that is not zero.
+/// Returns the codec string of a record's fixed fields (ISO/IEC 14496-15 §E.3): profile space and
+/// profile, reversed compatibility flags, tier and level, and the constraint bytes up to the last
+/// one that is not zero.
 fn codecs(fixed: &[u8; FIXED_BYTES]) -> String {
     let space = ["", "A", "B", "C"][usize::from(fixed[1] >> 6)];
     let tier = if fixed[1] & 0x20 == 0 { 'L' } else { 'H' };
     let flags = u32::from_be_bytes([fixed[2], fixed[3], fixed[4], fixed[5]]).reverse_bits();
-    let mut codecs = format!("hvc1.{space}{}.{flags:x}.{tier}{}", fixed[1] & 0x1f, fixed[12]);
+    let mut codecs = format!("hvc1.{space}{}.{flags:X}.{tier}{}", fixed[1] & 0x1f, fixed[12]);
     let constraints = &fixed[6..12];
     let used = constraints.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
     for byte in &constraints[..used] {
-        codecs.push_str(&format!(".{byte:x}"));
+        // Writing to a string cannot fail.
+        let _ = write!(codecs, ".{byte:X}");
     }
     codecs
 }
@@ -174,12 +178,12 @@ fn skip_profile_tier_level(bits: &mut BitReader<'_>, sub_layers: u32) -> Option<
     Some(())
 }
 
-/// True if a decoder can start at this access unit, whose NAL units have prefixes of `length_size` bytes; an error if
-/// the lengths do not add up, or the access unit is empty.
+/// True if a decoder can start at this access unit, whose NAL units have prefixes of `length_size`
+/// bytes; an error if the lengths do not add up, or the access unit is empty.
 ///
-/// IDR and BLA pictures count (types 16 to 20 of HEVC table 7-1). A CRA picture does not: the pictures that follow it
-/// and are shown before it may refer to the segment before, which an independent segment must not do (RFC 8216bis
-/// §4.4.2.1).
+/// IDR and BLA pictures count (types 16 to 20 of HEVC table 7-1). A CRA picture does not: the
+/// pictures that follow it and are shown before it may refer to the segment before, which an
+/// independent segment must not do (RFC 8216bis §4.4.2.1).
 pub fn is_keyframe(data: &ByteChain, length_size: u8) -> Result<bool, HevcError> {
     if data.is_empty() {
         return Err(HevcError::Truncated("access unit"));
@@ -230,7 +234,7 @@ mod tests {
     fn codec_string_follows_annex_e() {
         let mut fixed = [0; FIXED_BYTES];
         fixed[1..13].copy_from_slice(&[0x01, 0x60, 0, 0, 0, 0xb0, 0, 0, 0, 0, 0, 93]);
-        assert_eq!(codecs(&fixed), "hvc1.1.6.L93.b0");
+        assert_eq!(codecs(&fixed), "hvc1.1.6.L93.B0");
         fixed[1..13].copy_from_slice(&[0x62, 0x20, 0, 0, 0, 0x90, 0, 0x10, 0, 0, 0, 153]);
         assert_eq!(codecs(&fixed), "hvc1.A2.4.H153.90.0.10");
     }

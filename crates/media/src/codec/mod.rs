@@ -1,8 +1,10 @@
-//! Codecs: configuration records, and the headers inside access units and audio frames; one module for each codec.
+//! Codecs: configuration records, and the headers inside access units and audio frames; one module
+//! for each codec.
 //!
-//! [`VideoCodec`] and [`AudioCodec`] name the codecs that the model, the wire format and the playlists know. Everything
-//! that depends on the codec is asked of [`VideoConfig`](crate::frame::VideoConfig) and
-//! [`AudioConfig`](crate::frame::AudioConfig), so that timeline, segmenter and packager assume none.
+//! [`VideoCodec`] and [`AudioCodec`] name the codecs that the model, the wire format and the
+//! playlists know. Everything that depends on the codec is asked of
+//! [`VideoConfig`](crate::frame::VideoConfig) and [`AudioConfig`](crate::frame::AudioConfig), so
+//! that timeline, segmenter and packager assume none.
 
 pub mod aac;
 pub mod av1;
@@ -21,7 +23,7 @@ use hevc::HevcError;
 use mp3::Mp3Error;
 use opus::OpusError;
 
-/// A video codec.
+/// A video codec that the model knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum VideoCodec {
     /// H.264 (ISO/IEC 14496-10), NAL units with length prefixes.
@@ -49,12 +51,12 @@ impl fmt::Display for VideoCodec {
     }
 }
 
-/// An audio codec.
+/// An audio codec that the model knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum AudioCodec {
     /// AAC-LC, HE-AAC and HE-AACv2 (ISO/IEC 14496-3), raw data blocks without ADTS.
     Aac,
-    /// Opus (RFC 6716).
+    /// Opus (RFC 6716), one packet a frame.
     Opus,
     /// MPEG audio layer III (ISO/IEC 11172-3 and 13818-3).
     Mp3,

@@ -3,7 +3,7 @@
 /// Why an MP3 frame header was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Mp3Error {
-    /// Fewer than four bytes.
+    /// Fewer than the four bytes of a header.
     #[error("MP3 frame header is truncated")]
     Truncated,
     /// Bytes that do not begin with the 11 bits of the sync word.
@@ -34,11 +34,11 @@ const RATES: [u32; 3] = [44_100, 48_000, 32_000];
 /// The fields of a frame header (ISO/IEC 11172-3 §2.4.1.3) that a decoder must know in advance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mp3Header {
-    /// Version of MPEG audio.
+    /// The version of MPEG audio.
     pub version: MpegVersion,
-    /// Sampling rate in Hz.
+    /// The sampling rate in Hz, 8 000 to 48 000.
     pub rate: u32,
-    /// Channels, 1 or 2.
+    /// The number of channels, 1 or 2.
     pub channels: u8,
 }
 
@@ -65,8 +65,8 @@ impl Mp3Header {
         Ok(Self { version, rate: rate / divisor, channels: if mode >> 6 == 3 { 1 } else { 2 } })
     }
 
-    /// Returns the four bytes of a header of free bit rate with these fields: the same for all frames of a stream, so that
-    /// it serves as the configuration record, which MP3 has not.
+    /// Returns the four bytes of a header of free bit rate with these fields: the same for all
+    /// frames of a stream, so that it serves as the configuration record, which MP3 has not.
     pub const fn record(&self) -> [u8; 4] {
         let (version, divisor) = match self.version {
             MpegVersion::TwoAndAHalf => (0, 4),
@@ -88,7 +88,8 @@ impl Mp3Header {
         }
     }
 
-    /// Returns the object type indication of an ES descriptor (ISO/IEC 14496-1 table 5): MPEG-1 or MPEG-2 audio.
+    /// Returns the object type indication of an ES descriptor (ISO/IEC 14496-1 table 5): MPEG-1 or
+    /// MPEG-2 audio.
     pub const fn object_type(&self) -> u8 {
         match self.version {
             MpegVersion::One => 0x6b,
@@ -96,8 +97,9 @@ impl Mp3Header {
         }
     }
 
-    /// Returns the RFC 6381 codec string: `mp4a.` and the object type indication, `mp4a.6B` or `mp4a.69`. Apple's name
-    /// for the same media is `mp4a.40.34`, which is wrong for an ES descriptor of this object type.
+    /// Returns the RFC 6381 codec string: `mp4a.` and the object type indication, `mp4a.6B` or
+    /// `mp4a.69`. Apple's name for the same media is `mp4a.40.34`, which is wrong for an ES
+    /// descriptor of this object type.
     pub fn codecs(&self) -> String {
         format!("mp4a.{:02X}", self.object_type())
     }

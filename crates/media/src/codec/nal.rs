@@ -1,4 +1,5 @@
-//! NAL units with length prefixes (ISO/IEC 14496-15 §4.3.2), which H.264 and HEVC access units consist of.
+//! NAL units with length prefixes (ISO/IEC 14496-15 §4.3.2), which H.264 and HEVC access units
+//! consist of.
 
 use bytes::Buf;
 use millrace_buf::ByteChain;
@@ -10,8 +11,8 @@ pub struct NalLengthError;
 
 /// Iterates over the first byte of each NAL unit in order, which is `None` for an empty one.
 ///
-/// `length_size` is the size of the length prefixes in bytes, 1 to 4. The prefixes must add up to exactly the access
-/// unit; the iterator ends after the first error.
+/// `length_size` is the size of the length prefixes in bytes, 1 to 4. The prefixes must add up to
+/// exactly the access unit; the iterator ends after the first error.
 pub fn nal_headers(
     data: &ByteChain,
     length_size: u8,

@@ -22,7 +22,7 @@ pub enum OpusError {
 
 /// Samples a second of every Opus decoder, whatever the rate of the source was (RFC 6716 §2).
 pub const RATE: u32 = 48_000;
-/// Samples of the packet that encoders send unless told otherwise (20 ms).
+/// Samples of the packet that encoders send by default (20 ms).
 pub const USUAL_FRAME_SAMPLES: u32 = 960;
 /// Samples of the longest packet (120 ms, RFC 6716 §3.2.5).
 const MAX_PACKET_SAMPLES: u32 = 5_760;
@@ -59,8 +59,9 @@ impl OpusConfig {
     }
 }
 
-/// Returns the content of an OpusSpecificBox for `record`, which is either that or an `OpusHead` (RFC 7845 §5.1). The
-/// fields are the same; an `OpusHead` has a magic, another version and little-endian numbers.
+/// Returns the content of an OpusSpecificBox for `record`, which is either that or an `OpusHead`
+/// (RFC 7845 §5.1). The fields are the same; an `OpusHead` has a magic, another version and
+/// little-endian numbers.
 pub fn to_specific_box(record: Bytes) -> Result<Bytes, OpusError> {
     let Some(head) = record.strip_prefix(b"OpusHead") else { return Ok(record) };
     let (fixed, mapping) = head.split_first_chunk::<FIXED_BYTES>().ok_or(OpusError::Truncated)?;
@@ -79,8 +80,8 @@ pub fn to_specific_box(record: Bytes) -> Result<Bytes, OpusError> {
     Ok(out.freeze())
 }
 
-/// Returns the number of samples at 48 kHz that a packet decodes to (RFC 6716 §3.1 and §3.2), or `None` if the packet is
-/// malformed.
+/// Returns the number of samples at 48 kHz that a packet decodes to (RFC 6716 §3.1 and §3.2), or
+/// `None` if the packet is malformed.
 pub fn packet_samples(packet: &ByteChain) -> Option<u32> {
     let [toc] = packet.first_chunk()?;
     let frame = match toc >> 3 {

@@ -1,8 +1,9 @@
-//! Checks successive playlists of one rendition, as one player would fetch them, against RFC 8216bis and against what
-//! players in the field need.
+//! A checker of successive playlists of one rendition against RFC 8216bis and against needs of
+//! common players.
 //!
-//! Feed it every playlist in the order fetched; it keeps what was listed and reports what may never happen. It remembers
-//! every name for as long as it lives: made for tests and for probing a server, not for a server's own path.
+//! A [`Checker`] takes every playlist in the order in which a player fetched them, and reports
+//! violations within one playlist and from one to the next. It remembers every URI as long as it
+//! lives: it is for tests and for probing a server, not for a server's own path.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,13 +13,13 @@ use std::time::Duration;
 use super::model::{Map, MediaPlaylist, Part, Segment};
 use super::parse::ParseError;
 
-/// Durations are compared with this tolerance: they are written to the microsecond.
+/// Tolerance of durations, which are written to the microsecond.
 const EPSILON: Duration = Duration::from_micros(2);
 
-/// A rule.
+/// A rule that a playlist may break.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Rule {
-    /// The text is a media playlist.
+    /// The text must be a media playlist.
     Parses,
     /// EXTINF, rounded, is at most EXT-X-TARGETDURATION (§4.4.3.1).
     TargetDurationExceeded,
@@ -26,11 +27,12 @@ pub enum Rule {
     TargetDurationChanged,
     /// No part is longer than PART-TARGET (§4.4.4.9).
     PartTargetExceeded,
-    /// A part reaches 85 % of PART-TARGET, unless independent, a gap, or the last of its segment (§4.4.4.9).
+    /// A part reaches 85 % of PART-TARGET, unless independent, a gap, or the last of its segment
+    /// (§4.4.4.9).
     PartTooShort,
-    /// PART-TARGET does not change: AVPlayer gives up.
+    /// PART-TARGET does not change, because AVPlayer gives up if it does.
     PartTargetChanged,
-    /// Parts need EXT-X-PART-INF (§4.4.3.7).
+    /// A playlist with parts has EXT-X-PART-INF (§4.4.3.7).
     PartInfMissing,
     /// PART-HOLD-BACK is there and at least twice PART-TARGET (§4.4.3.8).
     PartHoldBack,
@@ -40,35 +42,35 @@ pub enum Rule {
     CanSkipUntil,
     /// The parts of a segment are not longer than the segment (§4.4.4.9).
     PartsExceedSegment,
-    /// A live low-latency playlist hints at the next part: hls.js polls in a loop without.
+    /// A live low-latency playlist hints at the next part, because hls.js polls in a loop without.
     PreloadHintMissing,
-    /// A preload hint names something already listed.
+    /// A preload hint names a resource that is not listed yet.
     PreloadHintStale,
-    /// Fragmented MP4 needs EXT-X-MAP (§3.1.2).
+    /// A segment of fragmented MP4 has an EXT-X-MAP (§3.1.2).
     MapMissing,
-    /// Another init segment without a discontinuity.
+    /// The init segment changes at a discontinuity only.
     MapChangedWithoutDiscontinuity,
     /// EXT-X-MEDIA-SEQUENCE does not decrease (§6.2.2).
     MediaSequenceBackwards,
     /// EXT-X-DISCONTINUITY-SEQUENCE does not decrease (§6.2.2).
     DiscontinuitySequenceBackwards,
-    /// It grows by exactly the EXT-X-DISCONTINUITY tags removed (§6.2.2).
+    /// EXT-X-DISCONTINUITY-SEQUENCE grows by exactly the EXT-X-DISCONTINUITY tags removed (§6.2.2).
     DiscontinuitySequenceMiscounted,
     /// The newest segment or part only moves forward.
     PositionBackwards,
     /// A media sequence number names the same segment for ever (§6.2.1).
     SegmentChanged,
-    /// A part, once listed, does not change; but its bytes may be lost, and then it becomes a gap.
+    /// A listed part does not change, except that it becomes a gap if its bytes are lost.
     PartChanged,
     /// Parts stay listed for three target durations, unless their segment became a gap (§6.2.2).
     PartRemovedEarly,
-    /// A URI names one thing for ever.
+    /// A URI names one resource for ever.
     UriReused,
     /// A playlist that loses segments keeps three target durations (§6.2.2).
     WindowTooShort,
     /// EXT-X-PROGRAM-DATE-TIME does not go back.
     DateBackwards,
-    /// Time passes that neither segments nor EXT-X-GAP nor a discontinuity account for.
+    /// Segments, EXT-X-GAP and discontinuities account for all time that passes.
     GapMissing,
     /// Nothing changes after EXT-X-ENDLIST (§4.4.3.4).
     ChangedAfterEnd,
@@ -76,12 +78,12 @@ pub enum Rule {
     DeltaWithoutBase,
 }
 
-/// A rule broken.
+/// A violation of a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
-    /// The rule.
+    /// The rule that was broken.
     pub rule: Rule,
-    /// Where, and the values.
+    /// The position and the values.
     pub detail: String,
 }
 
@@ -91,10 +93,10 @@ impl fmt::Display for Violation {
     }
 }
 
-/// Media sequence number, and part within it.
+/// A media sequence number and a part of that segment.
 type Name = (u64, Option<u32>);
 
-/// See the module.
+/// A checker of one rendition; the module describes its use.
 #[derive(Debug, Default)]
 pub struct Checker {
     last: Option<MediaPlaylist>,
@@ -106,17 +108,17 @@ pub struct Checker {
 }
 
 impl Checker {
-    /// A checker that has seen nothing.
+    /// Creates a checker without any playlist.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The last playlist, delta updates applied.
+    /// Returns the last playlist, delta updates applied.
     pub const fn last(&self) -> Option<&MediaPlaylist> {
         self.last.as_ref()
     }
 
-    /// Checks the next playlist as fetched.
+    /// Checks the text of the next playlist; returns the violations.
     pub fn check(&mut self, text: &str) -> Vec<Violation> {
         match MediaPlaylist::parse(text) {
             Ok(playlist) => self.check_playlist(&playlist),
@@ -124,7 +126,7 @@ impl Checker {
         }
     }
 
-    /// Checks the next playlist.
+    /// Checks the next playlist; returns the violations.
     pub fn check_playlist(&mut self, playlist: &MediaPlaylist) -> Vec<Violation> {
         let full = if playlist.skipped_segments > 0 {
             if let Some(full) = self.last.as_ref().and_then(|last| playlist.with_skipped_from(last)) {
@@ -172,7 +174,7 @@ impl Checker {
         };
         let last_of = |msn: u64| match playlist.segments.get((msn - playlist.media_sequence) as usize) {
             Some(segment) => segment.parts.len() as u32 - 1,
-            // The open segment's newest part may turn out to be its last.
+            // The newest part of the open segment may turn out to be its last.
             None => playlist.open.as_ref().map_or(0, |open| open.parts.len() as u32 - 1),
         };
         for (msn, index, part) in all {
@@ -213,7 +215,7 @@ impl Checker {
         }
     }
 
-    /// Within one playlist: maps and dates.
+    /// Checks maps and dates within one playlist.
     fn order(&mut self, playlist: &MediaPlaylist) {
         let mut map: Option<&Map> = None;
         let mut date: Option<(i64, Duration)> = None;
@@ -253,7 +255,7 @@ impl Checker {
         }
     }
 
-    /// Names and what they name never change.
+    /// Checks that URIs and numbers keep naming the same resources.
     fn names(&mut self, playlist: &MediaPlaylist) {
         for (msn, segment) in numbered(playlist) {
             self.name(&segment.uri, (msn, None));
@@ -292,7 +294,7 @@ impl Checker {
         }
     }
 
-    /// From one playlist to the next.
+    /// Checks the step from one playlist to the next.
     fn succession(&mut self, old: &MediaPlaylist, new: &MediaPlaylist) {
         let change = |old: &dyn fmt::Debug, new: &dyn fmt::Debug| format!("{old:?} became {new:?}");
         if new.target_duration != old.target_duration {

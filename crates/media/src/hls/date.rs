@@ -3,10 +3,10 @@
 use std::fmt::Write;
 
 const DAY_MS: i64 = 86_400_000;
-/// Years 0000 to 9999 in Unix milliseconds: four digits.
+/// The dates that have a year of four digits, in Unix milliseconds.
 const RANGE: std::ops::RangeInclusive<i64> = -62_167_219_200_000..=253_402_300_799_999;
 
-/// `2026-11-21T05:14:21.123Z`; out of four-digit years the nearest of those.
+/// Writes a date as `2026-11-21T05:14:21.123Z`, or the nearest one that has a year of four digits.
 pub fn format_date_time(unix_ms: i64) -> String {
     let mut out = String::with_capacity(24);
     write_date_time(&mut out, unix_ms);
@@ -21,7 +21,8 @@ pub(super) fn write_date_time(out: &mut String, unix_ms: i64) {
     let _ = write!(out, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z");
 }
 
-/// Unix milliseconds of a date with `Z`, `±hh:mm`, `±hhmm` or `±hh`; without a zone, UTC.
+/// Reads a date with `Z`, `±hh:mm`, `±hhmm` or `±hh` as Unix milliseconds; one without a zone is
+/// UTC.
 pub fn parse_date_time(text: &str) -> Option<i64> {
     if !text.is_ascii() {
         return None;
@@ -72,7 +73,7 @@ fn zone_ms(zone: &str) -> Option<i64> {
     Some(sign * (hours * 60 + minutes) * 60_000)
 }
 
-/// Days since 1970-01-01 of a date in the proleptic Gregorian calendar.
+/// Returns the days from 1970-01-01 to a date of the proleptic Gregorian calendar.
 const fn days(year: i64, month: i64, day: i64) -> i64 {
     // Years begin in March, so that the leap day is the last one.
     let year = if month <= 2 { year - 1 } else { year };
@@ -101,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn knows_dates() {
+    fn dates_are_written_and_read_back() {
         assert_eq!(format_date_time(0), "1970-01-01T00:00:00.000Z");
         assert_eq!(format_date_time(1_709_210_096_789), "2024-02-29T12:34:56.789Z");
         assert_eq!(parse_date_time("2024-02-29T14:34:56.789+02:00"), Some(1_709_210_096_789));

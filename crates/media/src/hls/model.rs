@@ -1,156 +1,163 @@
-//! What a media playlist says.
+//! The content of a media playlist.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A media playlist. Times are kept to the microsecond.
+/// A media playlist (RFC 8216bis §4.4). Durations are kept to the microsecond.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MediaPlaylist {
-    /// EXT-X-TARGETDURATION in seconds.
+    /// The target duration in seconds (EXT-X-TARGETDURATION).
     pub target_duration: u32,
-    /// EXT-X-PART-INF:PART-TARGET.
+    /// The longest duration of a part (EXT-X-PART-INF:PART-TARGET).
     pub part_target: Option<Duration>,
-    /// EXT-X-SERVER-CONTROL.
+    /// The delivery features of the server (EXT-X-SERVER-CONTROL).
     pub server_control: Option<ServerControl>,
-    /// EXT-X-MEDIA-SEQUENCE: number of the first segment (skipped ones included).
+    /// The media sequence number of the first segment, skipped ones included
+    /// (EXT-X-MEDIA-SEQUENCE).
     pub media_sequence: u64,
-    /// EXT-X-DISCONTINUITY-SEQUENCE.
+    /// The number of discontinuities before the first segment (EXT-X-DISCONTINUITY-SEQUENCE).
     pub discontinuity_sequence: u64,
-    /// EXT-X-INDEPENDENT-SEGMENTS; must be false when any segment may start without a keyframe.
+    /// True if every segment starts with a keyframe (EXT-X-INDEPENDENT-SEGMENTS).
     pub independent_segments: bool,
-    /// EXT-X-START.
+    /// The preferred point to start at (EXT-X-START).
     pub start: Option<Start>,
-    /// EXT-X-SKIP:SKIPPED-SEGMENTS; above 0 this is a delta update.
+    /// The number of segments left out (EXT-X-SKIP:SKIPPED-SEGMENTS). Above 0 this is a delta
+    /// update.
     pub skipped_segments: u64,
-    /// Complete segments, oldest first.
+    /// The complete segments, oldest first.
     pub segments: Vec<Segment>,
-    /// Parts of the segment that is not complete yet.
+    /// The segment that is not complete yet, if parts of it are listed.
     pub open: Option<OpenSegment>,
-    /// EXT-X-PRELOAD-HINT.
+    /// The resource that a client may request in advance (EXT-X-PRELOAD-HINT).
     pub preload_hint: Option<PreloadHint>,
-    /// EXT-X-RENDITION-REPORT, one for each other rendition.
+    /// The newest positions of the other renditions (EXT-X-RENDITION-REPORT).
     pub rendition_reports: Vec<RenditionReport>,
-    /// EXT-X-ENDLIST.
+    /// True if nothing will be added (EXT-X-ENDLIST).
     pub ended: bool,
 }
 
-/// EXT-X-START: where a player should begin.
+/// The preferred point to start playback at (EXT-X-START).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Start {
-    /// TIME-OFFSET in milliseconds: from the beginning, or from the end when negative.
+    /// Offset in milliseconds from the beginning, or from the end if negative (TIME-OFFSET).
     pub time_offset_ms: i32,
-    /// PRECISE=YES: nothing before the offset is shown.
+    /// True if a player must show nothing before the offset (PRECISE=YES).
     pub precise: bool,
 }
 
-/// EXT-X-SERVER-CONTROL.
+/// The delivery features of the server (EXT-X-SERVER-CONTROL).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ServerControl {
-    /// CAN-BLOCK-RELOAD=YES.
+    /// True if the server supports blocking reload (CAN-BLOCK-RELOAD=YES).
     pub can_block_reload: bool,
-    /// PART-HOLD-BACK; see [`part_hold_back`].
+    /// Distance to the end that a low-latency player keeps (PART-HOLD-BACK), see
+    /// [`part_hold_back`].
     pub part_hold_back: Option<Duration>,
-    /// HOLD-BACK, at least three target durations.
+    /// Distance to the end that any other player keeps, at least three target durations
+    /// (HOLD-BACK).
     pub hold_back: Option<Duration>,
-    /// CAN-SKIP-UNTIL, at least six target durations.
+    /// Distance to the end that a delta update never skips, at least six target durations
+    /// (CAN-SKIP-UNTIL).
     pub can_skip_until: Option<Duration>,
 }
 
-/// Three times PART-TARGET, as RFC 8216bis §4.4.3.8 recommends.
+/// Returns PART-HOLD-BACK for a PART-TARGET: three times as much, as RFC 8216bis §4.4.3.8
+/// recommends.
 pub const fn part_hold_back(part_target: Duration) -> Duration {
     Duration::from_micros(part_target.as_micros() as u64 * 3)
 }
 
-/// EXT-X-MAP.
+/// The init segment that segments need (EXT-X-MAP).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Map {
-    /// Init segment.
+    /// URI of the init segment.
     pub uri: Arc<str>,
 }
 
-/// A complete segment.
+/// A complete segment of a media playlist.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Segment {
-    /// Where it is; gaps have one too.
+    /// URI of the segment; gaps have one, too.
     pub uri: Arc<str>,
-    /// EXTINF.
+    /// Duration of the segment (EXTINF).
     pub duration: Duration,
-    /// EXT-X-DISCONTINUITY before it.
+    /// True if a discontinuity precedes it (EXT-X-DISCONTINUITY).
     pub discontinuity: bool,
-    /// EXT-X-GAP: not to be loaded.
+    /// True if it must not be loaded (EXT-X-GAP).
     pub gap: bool,
-    /// The init segment that applies to it; written where it changes.
+    /// The init segment that it needs; written where it changes.
     pub map: Option<Map>,
-    /// EXT-X-PROGRAM-DATE-TIME in Unix milliseconds.
+    /// Wall clock of its first sample in Unix milliseconds (EXT-X-PROGRAM-DATE-TIME).
     pub program_date_time: Option<i64>,
-    /// Its parts, while they are listed.
+    /// Its parts while they are listed.
     pub parts: Vec<Part>,
 }
 
-/// The segment in progress.
+/// The segment that parts are still being added to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OpenSegment {
-    /// EXT-X-DISCONTINUITY before it.
+    /// True if a discontinuity precedes it (EXT-X-DISCONTINUITY).
     pub discontinuity: bool,
-    /// The init segment that applies to it.
+    /// The init segment that it needs.
     pub map: Option<Map>,
-    /// EXT-X-PROGRAM-DATE-TIME in Unix milliseconds.
+    /// Wall clock of its first sample in Unix milliseconds (EXT-X-PROGRAM-DATE-TIME).
     pub program_date_time: Option<i64>,
-    /// Parts so far.
+    /// The parts that are complete so far.
     pub parts: Vec<Part>,
 }
 
-/// EXT-X-PART.
+/// A partial segment of a media playlist (EXT-X-PART).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Part {
-    /// Where it is.
+    /// URI of the part, relative to the playlist.
     pub uri: Arc<str>,
-    /// DURATION.
+    /// Duration of the part (DURATION).
     pub duration: Duration,
-    /// INDEPENDENT=YES.
+    /// True if it starts with a keyframe (INDEPENDENT=YES).
     pub independent: bool,
-    /// GAP=YES.
+    /// True if it must not be loaded (GAP=YES).
     pub gap: bool,
 }
 
-/// EXT-X-PRELOAD-HINT.
+/// The resource that a client may request before it is listed (EXT-X-PRELOAD-HINT).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PreloadHint {
-    /// The next part.
+    /// URI of the next part (TYPE=PART).
     Part(Arc<str>),
-    /// The next init segment.
+    /// URI of the next init segment (TYPE=MAP).
     Map(Arc<str>),
 }
 
-/// EXT-X-RENDITION-REPORT.
+/// The newest position of another rendition (EXT-X-RENDITION-REPORT).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RenditionReport {
-    /// The other rendition's playlist, relative to this one.
+    /// URI of the other rendition's playlist, relative to this one.
     pub uri: Arc<str>,
-    /// LAST-MSN.
+    /// Media sequence number of its newest segment (LAST-MSN).
     pub last_msn: u64,
-    /// LAST-PART.
+    /// Index of the newest part of that segment (LAST-PART).
     pub last_part: Option<u64>,
 }
 
 impl MediaPlaylist {
-    /// Number of the segment in progress, or of the one to come.
+    /// Returns the media sequence number of the open segment, or of the next one if none is open.
     pub fn next_msn(&self) -> u64 {
         self.media_sequence + self.skipped_segments + self.segments.len() as u64
     }
 
-    /// The newest position: media sequence number, and parts listed of it when it is open.
+    /// Returns the newest position: the media sequence number of the open or next segment, and the
+    /// parts listed of it.
     pub fn position(&self) -> (u64, usize) {
         (self.next_msn(), self.open.as_ref().map_or(0, |open| open.parts.len()))
     }
 
-    /// Duration of the listed segments.
+    /// Returns the duration of all listed segments.
     pub fn duration(&self) -> Duration {
         self.segments.iter().map(|segment| segment.duration).sum()
     }
 
-    /// Removes the parts of segments that end more than three target durations before the end (RFC 8216bis §4.4.4.9):
-    /// players at the live edge no longer need them.
+    /// Removes the parts of segments that end more than three target durations before the end (RFC
+    /// 8216bis §4.4.4.9): players at the live edge no longer need them.
     pub fn drop_old_parts(&mut self) {
         let keep = Duration::from_secs(u64::from(self.target_duration) * 3);
         let mut age: Duration = self.open.iter().flat_map(|open| &open.parts).map(|part| part.duration).sum();
@@ -162,7 +169,8 @@ impl MediaPlaylist {
         }
     }
 
-    /// How many segments a delta update skips: those further from the end than CAN-SKIP-UNTIL (§6.2.5.1). 0: none.
+    /// Returns the number of segments that a delta update skips: those further from the end than
+    /// CAN-SKIP-UNTIL (§6.2.5.1).
     pub fn skippable(&self) -> usize {
         let Some(until) = self.server_control.and_then(|control| control.can_skip_until) else { return 0 };
         if self.skipped_segments > 0 {
@@ -180,7 +188,8 @@ impl MediaPlaylist {
         self.segments.len() - kept
     }
 
-    /// The delta update that skips [`Self::skippable`] segments; `None` when there is nothing to skip.
+    /// Returns the delta update that skips [`Self::skippable`] segments; `None` if there are none
+    /// to skip.
     pub fn delta(&self) -> Option<Self> {
         let skip = self.skippable();
         if skip == 0 {
@@ -200,7 +209,8 @@ impl MediaPlaylist {
         }
     }
 
-    /// Puts back what a delta update skipped, from the full playlist loaded before; `None` when they do not fit.
+    /// Returns the full playlist of a delta update, given the full playlist that was loaded before;
+    /// `None` if they do not fit together.
     #[must_use]
     pub fn with_skipped_from(&self, before: &Self) -> Option<Self> {
         let mut full = self.clone();

@@ -1,61 +1,62 @@
-//! The multivariant playlist.
+//! The multivariant playlist (RFC 8216bis §4.4.6).
 
 use std::fmt::Write;
 
 use super::parse::{ParseError, ParseErrorKind, lines};
 use super::tags::{Attributes, parse_seconds, write_line, write_quoted};
 
-/// The playlist a player loads first, and once.
+/// The multivariant playlist, which a player loads first and once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MultivariantPlaylist {
-    /// EXT-X-INDEPENDENT-SEGMENTS for every media playlist.
+    /// True if every segment of every media playlist starts with a keyframe
+    /// (EXT-X-INDEPENDENT-SEGMENTS).
     pub independent_segments: bool,
-    /// EXT-X-MEDIA of type AUDIO.
+    /// The audio renditions (EXT-X-MEDIA of TYPE=AUDIO).
     pub audio: Vec<MediaRendition>,
-    /// EXT-X-STREAM-INF, best first.
+    /// The variant streams, best first (EXT-X-STREAM-INF).
     pub variants: Vec<Variant>,
 }
 
-/// EXT-X-MEDIA:TYPE=AUDIO.
+/// An audio rendition (EXT-X-MEDIA of TYPE=AUDIO).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MediaRendition {
-    /// GROUP-ID.
+    /// The group that variant streams refer to (GROUP-ID).
     pub group_id: String,
-    /// NAME.
+    /// The name for viewers (NAME).
     pub name: String,
-    /// The media playlist; `None` when the audio is inside the variant.
+    /// URI of the media playlist; `None` if the variant stream contains the audio.
     pub uri: Option<String>,
-    /// LANGUAGE (BCP 47).
+    /// The language as a BCP 47 tag (LANGUAGE).
     pub language: Option<String>,
-    /// DEFAULT=YES.
+    /// True if a player starts with it (DEFAULT=YES).
     pub default: bool,
-    /// AUTOSELECT=YES.
+    /// True if a player may choose it by the environment (AUTOSELECT=YES).
     pub autoselect: bool,
-    /// CHANNELS: the count.
+    /// The number of audio channels (CHANNELS).
     pub channels: Option<u8>,
 }
 
-/// EXT-X-STREAM-INF.
+/// A variant stream of the presentation (EXT-X-STREAM-INF).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Variant {
-    /// The media playlist.
+    /// URI of the media playlist.
     pub uri: String,
-    /// BANDWIDTH: peak bits per second, audio included.
+    /// Peak bits per second, audio included (BANDWIDTH).
     pub bandwidth: u64,
-    /// AVERAGE-BANDWIDTH.
+    /// Average bits per second, audio included (AVERAGE-BANDWIDTH).
     pub average_bandwidth: Option<u64>,
-    /// CODECS: RFC 6381 strings, comma separated.
+    /// RFC 6381 codec strings, separated by commas (CODECS).
     pub codecs: String,
-    /// RESOLUTION.
+    /// Width and height in pixels (RESOLUTION).
     pub resolution: Option<(u32, u32)>,
-    /// FRAME-RATE in thousandths of a frame per second.
+    /// Thousandths of a frame per second (FRAME-RATE).
     pub frame_rate_milli: Option<u32>,
-    /// AUDIO: a group.
+    /// The group of its audio renditions (AUDIO).
     pub audio: Option<String>,
 }
 
 impl MultivariantPlaylist {
-    /// The playlist's text.
+    /// Returns the playlist as text.
     pub fn render(&self) -> String {
         let mut out = String::with_capacity(256 * (1 + self.audio.len() + self.variants.len()));
         out.push_str("#EXTM3U\n#EXT-X-VERSION:6\n");
@@ -67,7 +68,7 @@ impl MultivariantPlaylist {
         out
     }
 
-    /// Reads a multivariant playlist.
+    /// Reads a multivariant playlist; tags that are not modelled are skipped.
     pub fn parse(text: &str) -> Result<Self, ParseError> {
         let mut playlist = Self::default();
         let mut variant = None;

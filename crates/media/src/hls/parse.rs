@@ -1,4 +1,4 @@
-//! Text to media playlist. Bounded, and without trust in the text.
+//! Reading media playlists of untrusted origin, with bounded work.
 
 use std::time::Duration;
 
@@ -8,45 +8,46 @@ use super::model::{
 };
 use super::tags::{Attributes, parse_integer, parse_seconds};
 
-/// A day of one-second parts stays below this; longer playlists are refused.
+/// Largest playlist that is read. A day of one-second parts stays below it.
 pub const MAX_PLAYLIST_BYTES: usize = 16 * 1024 * 1024;
 
-/// A playlist that could not be read.
+/// The position and kind of an error in a playlist.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {kind}")]
 pub struct ParseError {
-    /// Line number from 1; 0 for the playlist as a whole.
+    /// Number of the line, from 1; 0 for the playlist as a whole.
     pub line: usize,
-    /// What is wrong.
+    /// The kind of error in that line.
     pub kind: ParseErrorKind,
 }
 
-/// What is wrong with a playlist.
+/// The kinds of error in a playlist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ParseErrorKind {
-    /// More than [`MAX_PLAYLIST_BYTES`].
-    #[error("the playlist is too long")]
+    /// A playlist of more than [`MAX_PLAYLIST_BYTES`].
+    #[error("the playlist is longer than {MAX_PLAYLIST_BYTES} bytes")]
     TooLong,
-    /// The first line is not `#EXTM3U`.
-    #[error("no #EXTM3U")]
+    /// A first line other than `#EXTM3U`.
+    #[error("the first line is not #EXTM3U")]
     NoHeader,
-    /// A required tag is missing.
+    /// A required tag that the playlist lacks.
     #[error("{0} is missing")]
     Missing(&'static str),
-    /// A tag's value cannot be read.
-    #[error("bad {0}")]
+    /// A tag with a malformed value.
+    #[error("{0} has a malformed value")]
     Bad(&'static str),
     /// A URI without EXTINF before it.
     #[error("URI without EXTINF")]
     NoExtinf,
-    /// The other kind of playlist.
+    /// A tag of the other kind of playlist, media or multivariant.
     #[error("{0} in the wrong kind of playlist")]
     WrongKind(&'static str),
 }
 
 type Line<T> = Result<T, ParseErrorKind>;
 
-/// Lines of a playlist with their numbers: tags and URIs, without comments and blank lines.
+/// Returns the tags and URIs of a playlist with their line numbers, without comments and blank
+/// lines.
 pub(super) fn lines(text: &str) -> Result<impl Iterator<Item = (usize, &str)>, ParseError> {
     if text.len() > MAX_PLAYLIST_BYTES {
         return Err(ParseError { line: 0, kind: ParseErrorKind::TooLong });
@@ -71,7 +72,8 @@ struct Reader {
 }
 
 impl MediaPlaylist {
-    /// Reads a media playlist. Unknown tags are skipped, as §6.3.1 wants; a broken known one is an error.
+    /// Reads a media playlist. Unknown tags are skipped (§6.3.1); a malformed known one is an
+    /// error.
     pub fn parse(text: &str) -> Result<Self, ParseError> {
         let mut reader = Reader::default();
         for (line, content) in lines(text)? {
@@ -118,7 +120,7 @@ impl Reader {
                 self.target = true;
             }
             "#EXT-X-MEDIA-SEQUENCE" => {
-                // Half the range: numbers of segments are added to it.
+                // Half the range, because numbers of segments are added to it.
                 self.playlist.media_sequence = parse_integer(value)
                     .filter(|number| *number <= u64::MAX / 2)
                     .ok_or(ParseErrorKind::Bad("EXT-X-MEDIA-SEQUENCE"))?;

@@ -1,4 +1,4 @@
-//! Media playlist to text.
+//! The text of media playlists.
 
 use std::fmt::Write;
 
@@ -6,14 +6,15 @@ use super::date::write_date_time;
 use super::model::{Map, MediaPlaylist, Part, PreloadHint, ServerControl};
 use super::tags::{write_line, write_quoted, write_seconds};
 
-/// Low-latency tags and EXT-X-SKIP need version 9 (RFC 8216bis §8); EXT-X-MAP in a normal playlist needs 6.
+/// The EXT-X-VERSION of playlists: low-latency tags and EXT-X-SKIP need 9 (RFC 8216bis §8),
+/// EXT-X-MAP alone needs 6.
 const VERSION_LOW_LATENCY: u8 = 9;
 const VERSION_PLAIN: u8 = 6;
-/// Expected bytes of a segment's or part's lines: one allocation for most playlists.
+/// Expected bytes of the lines of a segment or part, so that most playlists need one allocation.
 const BYTES_PER_ENTRY: usize = 192;
 
 impl MediaPlaylist {
-    /// The playlist's text. A pure function: equal playlists are equal bytes.
+    /// Returns the playlist as text. Equal playlists give equal bytes.
     pub fn render(&self) -> String {
         let parts: usize = self.segments.iter().map(|segment| segment.parts.len()).sum();
         let open = self.open.as_ref().map_or(0, |open| open.parts.len());
@@ -133,7 +134,7 @@ fn render_control(out: &mut String, control: &ServerControl) {
         }
     }
     if separator == ':' {
-        out.truncate(out.len() - "#EXT-X-SERVER-CONTROL".len()); // nothing to say
+        out.truncate(out.len() - "#EXT-X-SERVER-CONTROL".len()); // no attribute
     } else {
         out.push('\n');
     }

@@ -1,11 +1,11 @@
-//! Attribute lists and decimal numbers (RFC 8216bis §4.2), written and read.
+//! Writing and reading attribute lists and decimal numbers (RFC 8216bis §4.2).
 
 use std::fmt::Write;
 use std::time::Duration;
 
-/// Attributes of a tag; a tag of ours has at most a dozen.
+/// Most attributes of a tag; the tags that are written have at most a dozen.
 const MAX_ATTRIBUTES: usize = 64;
-/// Durations beyond this are refused: eleven days.
+/// Largest number of seconds that is read: eleven days.
 const MAX_SECONDS: u64 = 1_000_000;
 
 /// Writes a decimal number of seconds without superfluous zeros, at least one decimal.
@@ -17,20 +17,20 @@ pub(super) fn write_seconds(out: &mut String, duration: Duration) {
     out.push_str(if trimmed.is_empty() { "0" } else { trimmed });
 }
 
-/// Writes a quoted string; characters that it must not hold are left out.
+/// Writes a quoted string without the characters that it must not contain.
 pub(super) fn write_quoted(out: &mut String, text: &str) {
     out.push('"');
     out.extend(text.chars().filter(|c| !matches!(c, '"' | '\n' | '\r')));
     out.push('"');
 }
 
-/// A URI line or other bare text: line breaks are left out.
+/// Writes a URI line or other bare text without line breaks.
 pub(super) fn write_line(out: &mut String, text: &str) {
     out.extend(text.chars().filter(|c| !matches!(c, '\n' | '\r')));
     out.push('\n');
 }
 
-/// A non-negative decimal number of seconds, to the microsecond.
+/// Reads a non-negative decimal number of seconds, to the microsecond.
 pub(super) fn parse_seconds(text: &str) -> Option<Duration> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
@@ -47,11 +47,11 @@ pub(super) fn parse_seconds(text: &str) -> Option<Duration> {
     Some(Duration::from_micros(seconds * 1_000_000 + micros + u64::from(round_up)))
 }
 
-/// An attribute list; values without their quotes.
+/// An attribute list, whose values have lost their quotes.
 pub(super) struct Attributes<'a>(Vec<(&'a str, &'a str)>);
 
 impl<'a> Attributes<'a> {
-    /// `None` for a malformed list or one with a name twice.
+    /// Reads a list; `None` if it is malformed or has a name twice.
     pub(super) fn parse(mut text: &'a str) -> Option<Self> {
         let mut list: Vec<(&str, &str)> = Vec::new();
         while !text.is_empty() {
@@ -86,18 +86,18 @@ impl<'a> Attributes<'a> {
         self.get(name) == Some("YES")
     }
 
-    /// `Err` when it is there and no decimal number.
+    /// Reads a number of seconds; an error if the attribute is there and no decimal number.
     pub(super) fn seconds(&self, name: &str) -> Result<Option<Duration>, ()> {
         self.get(name).map(|value| parse_seconds(value).ok_or(())).transpose()
     }
 
-    /// `Err` when it is there and no decimal integer.
+    /// Reads an integer; an error if the attribute is there and no decimal integer.
     pub(super) fn integer(&self, name: &str) -> Result<Option<u64>, ()> {
         self.get(name).map(|value| parse_integer(value).ok_or(())).transpose()
     }
 }
 
-/// A decimal integer: digits only.
+/// Reads a decimal integer, which consists of digits only.
 pub(super) fn parse_integer(text: &str) -> Option<u64> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }

@@ -1,19 +1,25 @@
-//! The packager: tagged frames in, CMAF parts out. The same frames give the same bytes, whichever worker packages them.
+//! The packager: tagged frames in, CMAF parts out. The same frames give the same bytes, whichever
+//! worker packages them.
 //!
-//! The bytes of a segment depend on three things only: the events from its boundary frame on, the init configurations, and
-//! the [`PartTiming`]. Part names, `mfhd` sequence numbers and decoding times follow from the media sequence number, the
-//! part's index and the segment's own frames, never from earlier segments. So a replacement that is given the timing and
-//! starts at any boundary goes on byte for byte.
+//! The bytes of a segment depend on three things only: the events from its boundary frame on, the
+//! init configurations, and the [`PartTiming`]. Part names, `mfhd` sequence numbers and decoding
+//! times follow from the media sequence number, the part's index and the segment's own frames,
+//! never from earlier segments. So a replacement that is given the timing and starts at any
+//! boundary goes on byte for byte.
 //!
-//! - A video part spans [`PartTiming::part_ticks`]: `frames` pictures of `frame_ticks`. It closes as soon as its last picture
-//!   is in; the duration of that picture is predicted. The next decoding time is snapped to the prediction if it is within
-//!   half a frame of it, and the composition offset keeps the presentation time exact. Otherwise a hole stays between
-//!   the parts, which `tfdt` shows. No part is longer than `part_target`, even if the frame rate varies.
-//! - A segment starts at the exact time of its first frame, so that errors of predictions do not add up.
-//! - An audio part ends at the first frame boundary at or after the end of the video part beside it, counted from the
-//!   segment's boundary.
-//! - The timing is measured on the first part ([`Output::Timing`]). If later video has another init version, its frame time
-//!   is measured anew and `part_target` stays, because players give up if PART-TARGET changes.
+//! - A video part spans [`PartTiming::part_ticks`]: `frames` pictures of `frame_ticks`. It closes
+//!   as soon as its last picture is in; the duration of that picture is predicted. The next
+//!   decoding time is snapped to the prediction if it is within half a frame of it, and the
+//!   composition offset keeps the presentation time exact. Otherwise a hole stays between the
+//!   parts, which `tfdt` shows. No part is longer than `part_target`, even if the frame rate
+//!   varies.
+//! - A segment starts at the exact time of its first frame, so that errors of predictions do not
+//!   add up.
+//! - An audio part ends at the first frame boundary at or after the end of the video part beside
+//!   it, counted from the segment's boundary.
+//! - The timing is measured on the first part ([`Output::Timing`]). If later video has another init
+//!   version, its frame time is measured anew and `part_target` stays, because players give up if
+//!   PART-TARGET changes.
 
 mod open_part;
 mod output;
@@ -41,7 +47,8 @@ const MAX_MEASURED_AUDIO: u64 = 180_000;
 pub enum PartSetup {
     /// A new stream: the timing is measured, and frozen by the first [`Output::Timing`].
     Measure {
-        /// Aim for the duration of a part in milliseconds, as the stream's settings ask for it; [`PART_MS`] are its limits.
+        /// Aim for the duration of a part in milliseconds, as the stream's settings ask for it;
+        /// [`PART_MS`] are its limits.
         part_ms: u32,
     },
     /// A new epoch of a running stream: the frame time is measured, PART-TARGET stays.
@@ -69,7 +76,8 @@ pub struct Packager {
 }
 
 impl Packager {
-    /// Creates a packager. It takes the init events that came before a boundary frame, then all events from that frame on.
+    /// Creates a packager. It takes the init events that came before a boundary frame, then all
+    /// events from that frame on.
     pub fn new(setup: PartSetup) -> Self {
         Self {
             setup,
@@ -91,13 +99,13 @@ impl Packager {
         self.timing
     }
 
-    /// Returns the number of frames that were left out, because their segment was closed already or no boundary came
-    /// before them.
+    /// Returns the number of frames that were left out, because their segment was closed already or
+    /// no boundary came before them.
     pub const fn late_frames(&self) -> u64 {
         self.late_frames
     }
 
-    /// Returns the next output.
+    /// Returns the oldest output that was not returned yet.
     pub fn poll(&mut self) -> Option<Output> {
         self.out.pop_front()
     }
@@ -239,7 +247,8 @@ impl Packager {
         self.forget_boundaries();
     }
 
-    /// Begins the segment of a boundary frame and closes the segments that no frame can come for any more.
+    /// Begins the segment of a boundary frame and closes the segments that no frame can come for
+    /// any more.
     fn boundary(&mut self, tag: SegmentTag, frame: &MediaFrame) {
         let SegmentTag { msn, discontinuity, init_version, .. } = tag;
         if self.boundaries.back().is_some_and(|last| last.msn >= msn) {

@@ -29,7 +29,7 @@ pub(super) struct IncomingSample {
     pub(super) data: ByteChain,
 }
 
-/// A collected part.
+/// A part whose samples have all been collected.
 pub(super) struct FinishedPart {
     pub(super) independent: bool,
     pub(super) start: i64,
@@ -59,7 +59,7 @@ impl OpenPart {
         self.end
     }
 
-    /// Appends a sample.
+    /// Appends a sample to the part.
     pub(super) fn add(&mut self, sample: IncomingSample) {
         if self.samples.is_empty() {
             self.start = sample.dts;
@@ -82,8 +82,8 @@ impl OpenPart {
         last.duration = (self.end - self.last) as u32;
     }
 
-    /// Lets the last sample last until `next` if that is within `slack` of the prediction, but the part no longer than
-    /// `limit`. If `next` is later, a hole stays between the parts.
+    /// Lets the last sample last until `next` if that is within `slack` of the prediction, but the
+    /// part no longer than `limit`. If `next` is later, a hole stays between the parts.
     pub(super) fn snap_last_to(&mut self, next: i64, slack: i64, limit: i64) {
         if !self.samples.is_empty() && next > self.last && next - self.end <= slack {
             self.end_last_at(next.min(self.start + limit));

@@ -1,4 +1,4 @@
-//! The packager's outputs.
+//! The outputs of the packager.
 
 use bytes::Bytes;
 use millrace_buf::ByteChain;
@@ -21,13 +21,13 @@ pub enum Output {
     },
     /// The head of a segment, before its first part.
     SegmentStart(SegmentStart),
-    /// A part.
+    /// A part of the open segment.
     Part(Part),
     /// The end of a segment, whose bytes are those of its parts.
     SegmentEnd(SegmentEnd),
 }
 
-/// An init segment.
+/// An init segment of one track.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Init {
     /// The track that it initialises.
@@ -45,11 +45,11 @@ pub struct Init {
 pub struct SegmentStart {
     /// The track that it is a segment of.
     pub track: TrackKind,
-    /// Media sequence number.
+    /// Media sequence number of the segment.
     pub msn: u64,
     /// Decoding time of its first sample in ticks of `timescale`; of its boundary if it is a gap.
     pub start: i64,
-    /// The track's timescale.
+    /// The timescale of the track's times.
     pub timescale: Timescale,
     /// True if it follows a discontinuity.
     pub discontinuity: bool,
@@ -59,7 +59,7 @@ pub struct SegmentStart {
     pub init_version: u32,
 }
 
-/// A partial segment.
+/// A partial segment, or part.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part {
     /// The track that it is a part of.
@@ -74,9 +74,9 @@ pub struct Part {
     pub start: i64,
     /// Sum of the samples' durations in ticks of `timescale`.
     pub duration: u32,
-    /// The track's timescale.
+    /// The timescale of the track's times.
     pub timescale: Timescale,
-    /// Number of samples.
+    /// The number of samples in it.
     pub samples: u32,
     /// Its bytes: `moof`, the header of `mdat`, and the samples as they came in.
     pub body: ByteChain,
@@ -85,14 +85,14 @@ pub struct Part {
 /// The end of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SegmentEnd {
-    /// The segment's head.
+    /// The head that the segment began with.
     pub head: SegmentStart,
     /// Number of parts; 0 for a gap.
     pub parts: u32,
-    /// Time from the first sample's start to the last one's end, in ticks of the head's timescale. For a gap, the time that
-    /// it stands for.
+    /// Time from the first sample's start to the last one's end, in ticks of the head's timescale.
+    /// For a gap, the time that it stands for.
     pub duration: u64,
-    /// Bytes of all parts.
+    /// The number of bytes in all its parts.
     pub bytes: u64,
     /// True if the track has no media for it (EXT-X-GAP).
     pub gap: bool,

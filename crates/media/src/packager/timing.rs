@@ -5,16 +5,17 @@ use std::ops::RangeInclusive;
 use crate::frame::{AudioConfig, VideoConfig};
 use crate::time::Timescale;
 
-/// Part durations that a stream may ask for, in milliseconds. Below, requests cost more than the latency gains; above, the
-/// latency is that of whole segments.
+/// Part durations that a stream may ask for, in milliseconds. Below, requests cost more than the
+/// latency gains; above, the latency is that of whole segments.
 pub const PART_MS: RangeInclusive<u32> = 200..=1_000;
 /// Longest frame time, and longest part of audio of low rates. 90 kHz ticks (1 s).
 const MAX_FRAME_TICKS: u32 = 90_000;
-/// Fewest audio frames in a part. Audio parts end at the first frame boundary at or after the end of the video part, so
-/// their number of frames varies by one, and PART-TARGET is the longer one. A part must reach 85 % of PART-TARGET (RFC
-/// 8216bis §4.4.4.9): 6 of 7 frames do, 5 of 6 do not.
+/// Fewest audio frames in a part. Audio parts end at the first frame boundary at or after the end
+/// of the video part, so their number of frames varies by one, and PART-TARGET is the longer one. A
+/// part must reach 85 % of PART-TARGET (RFC 8216bis §4.4.4.9): 6 of 7 frames do, 5 of 6 do not.
 const MIN_AUDIO_FRAMES: u64 = 6;
-/// Audio that is allowed for in a stream without any, because it may come later: AAC at these rates.
+/// Audio that is allowed for in a stream without any, because it may come later: AAC at these
+/// rates.
 const USUAL_AUDIO: [AudioFrames; 2] =
     [AudioFrames { samples: 1_024, rate: 44_100 }, AudioFrames { samples: 1_024, rate: 48_000 }];
 /// Frame rates of usual sources. A measured one within [`RATE_TOLERANCE`] is taken for it.
@@ -34,19 +35,20 @@ const RATES: [(u32, u32); 14] = [
     (48, 1),
     (5, 1),
 ];
-/// Largest relative error of a measured frame time: the shortest part (200 ms) has five frame times of 25 to 30 pictures
-/// per second, 167 ms, in which two timestamps are off by a millisecond each. Usual rates are 4 % apart.
+/// Largest relative error of a measured frame time: the shortest part (200 ms) has five frame times
+/// of 25 to 30 pictures per second, 167 ms, in which two timestamps are off by a millisecond each.
+/// Usual rates are 4 % apart.
 const RATE_TOLERANCE: f64 = 0.012;
 
-/// The timing of parts, which every worker of a stream must share. PART-TARGET never changes while a stream lives,
-/// because players give up if it does.
+/// The timing of parts, which every worker of a stream must share. PART-TARGET never changes while
+/// a stream lives, because players give up if it does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PartTiming {
     /// The video init version that the frame time was measured with; `None` if there was no video.
     pub init_version: Option<u32>,
     /// Nominal frame time in 90 kHz ticks.
     pub frame_ticks: u32,
-    /// Frames per part.
+    /// The number of video frames in a part.
     pub frames: u32,
     /// EXT-X-PART-INF:PART-TARGET in 90 kHz ticks.
     pub part_target: u32,
@@ -81,9 +83,9 @@ impl PartTiming {
         self.frame_ticks as i64 * self.frames as i64
     }
 
-    /// Measures the frame time and settles the length of parts. `pictures` are the decoding times of the first part, or
-    /// of what there is of it, and `init_version` and `video` belong to them; without video, frames are those of the
-    /// audio.
+    /// Measures the frame time and settles the length of parts. `pictures` are the decoding times
+    /// of the first part, or of what there is of it, and `init_version` and `video` belong to them;
+    /// without video, frames are those of the audio.
     pub(super) fn measure(
         init_version: Option<u32>,
         pictures: &[i64],
@@ -144,23 +146,24 @@ impl AudioFrames {
             .is_multiple_of(u64::from(self.rate.max(1)))
     }
 
-    /// Returns the duration of the longest audio part beside video parts of `video` ticks, in 90 kHz ticks rounded up: as
-    /// many frames as reach from one end of a video part to the next.
+    /// Returns the duration of the longest audio part beside video parts of `video` ticks, in 90
+    /// kHz ticks rounded up: as many frames as reach from one end of a video part to the next.
     fn longest_part(self, video: u64) -> u64 {
         let ticks = u64::from(self.samples) * u64::from(Timescale::VIDEO.ticks_per_second());
         self.span((video * u64::from(self.rate)).div_ceil(ticks.max(1)))
     }
 }
 
-/// True if the pictures so far span a part of `length` ticks, the last one's own frame time included.
+/// True if the pictures so far span a part of `length` ticks, the last one's own frame time
+/// included.
 pub(super) fn spans_a_part(pictures: &[i64], length: u32) -> bool {
     let [first, .., last] = pictures else { return false };
     let mean = (last - first) / (pictures.len() as i64 - 1);
     last - first + mean + mean / 2 >= i64::from(length)
 }
 
-/// Returns the frame time in 90 kHz ticks: the declared one if the pictures agree, else that of a usual rate near the
-/// measured one, else the measured one.
+/// Returns the frame time in 90 kHz ticks: the declared one if the pictures agree, else that of a
+/// usual rate near the measured one, else the measured one.
 fn frame_ticks(pictures: &[i64], declared: Option<(u32, u32)>) -> u32 {
     let ticks = |(rate, scale): (u32, u32)| 90_000.0 * f64::from(scale) / f64::from(rate.max(1));
     let round = |ticks: f64| (ticks.round() as u32).clamp(90, MAX_FRAME_TICKS);
@@ -175,7 +178,8 @@ fn frame_ticks(pictures: &[i64], declared: Option<(u32, u32)>) -> u32 {
         .map_or_else(|| round(measured), round)
 }
 
-/// Returns the mean step between pictures. Steps far from the median (lost pictures, pauses) do not count.
+/// Returns the mean step between pictures. Steps far from the median (lost pictures, pauses) do not
+/// count.
 fn mean_step(pictures: &[i64]) -> Option<f64> {
     let mut steps: Vec<i64> = pictures.windows(2).map(|pair| pair[1] - pair[0]).collect();
     steps.sort_unstable();

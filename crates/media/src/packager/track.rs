@@ -8,7 +8,8 @@ use super::timing::PartTiming;
 use crate::frame::{AudioConfig, MediaFrame, SegmentTag, TrackConfig, TrackKind, VideoConfig};
 use crate::time::Timescale;
 
-/// Init versions that a track remembers: the newest, the one still in use, and room for a publisher that changes often.
+/// Init versions that a track remembers: the newest, the one still in use, and room for a publisher
+/// that changes often.
 const MAX_VERSIONS: usize = 8;
 
 /// The start of a segment over both tracks, as ingest decided it.
@@ -136,7 +137,8 @@ impl Track {
         true
     }
 
-    /// Returns the frame as a sample. The duration of a picture is predicted, that of audio is known.
+    /// Returns the frame as a sample. The duration of a picture is predicted, that of audio is
+    /// known.
     fn sample(&self, init_version: u32, frame: MediaFrame, timing: &PartTiming) -> IncomingSample {
         match frame {
             MediaFrame::Video(picture) => IncomingSample {
@@ -199,7 +201,8 @@ impl Track {
         sample.dts = if error.abs() <= slack { predicted } else { exact.max(earliest) };
         let lead = sample.dts - exact;
         if lead > slack {
-            // Pictures come faster than predicted. Without a shorter duration the segment would run ahead further and further.
+            // Pictures come faster than predicted. Without a shorter duration the segment would run
+            // ahead further and further.
             sample.duration = u32::try_from(i64::from(sample.duration) - lead).unwrap_or(0).max(1);
         }
     }
@@ -219,8 +222,8 @@ impl Track {
         }
     }
 
-    /// True if the part ends with its last sample: a video part after its number of frames, an audio part at or after the
-    /// end of the video part beside it.
+    /// True if the part ends with its last sample: a video part after its number of frames, an
+    /// audio part at or after the end of the video part beside it.
     fn part_is_full(&self, timing: &PartTiming, boundaries: &VecDeque<Boundary>) -> bool {
         match (self.kind, &self.open) {
             (TrackKind::Video, _) => {
@@ -228,7 +231,8 @@ impl Track {
                 self.part.end() - self.part.start() > timing.part_ticks() - half.max(1)
             }
             (TrackKind::Audio, Some(open)) => {
-                // The grid of the video parts: the segment's boundary and multiples of the part's ticks.
+                // The grid of the video parts: the segment's boundary and multiples of the part's
+                // ticks.
                 let grid = boundaries.iter().find(|boundary| boundary.msn == open.head.msn);
                 let start = open.head.timescale.convert(self.part.start(), Timescale::VIDEO);
                 let origin = grid.map_or(start, |boundary| boundary.start);
@@ -260,8 +264,8 @@ impl Track {
         out.push_back(Output::Part(part));
     }
 
-    /// Closes every segment up to and including `msn`. Those without media are gaps, which end at the next boundary, or at
-    /// `end` if there is none.
+    /// Closes every segment up to and including `msn`. Those without media are gaps, which end at
+    /// the next boundary, or at `end` if there is none.
     pub(super) fn close_through(
         &mut self,
         msn: u64,
@@ -307,7 +311,8 @@ impl Track {
         Some(SegmentEnd { head, parts: 0, duration, bytes: 0, gap: true })
     }
 
-    /// Closes the open segment if its media reach the next boundary, without waiting for the next frame.
+    /// Closes the open segment if its media reach the next boundary, without waiting for the next
+    /// frame.
     pub(super) fn close_if_reached(&mut self, boundaries: &VecDeque<Boundary>, out: &mut VecDeque<Output>) {
         let Some(open) = &self.open else { return };
         let (msn, timescale) = (open.head.msn, open.head.timescale);
@@ -324,8 +329,8 @@ fn limit(timescale: Timescale, timing: &PartTiming) -> i64 {
     i64::from(timing.part_target) * i64::from(timescale.ticks_per_second()) / 90_000
 }
 
-/// Returns the `mfhd` sequence number of a part. It grows with the parts of a segment and with the segments, and wraps
-/// after 16 million segments.
+/// Returns the `mfhd` sequence number of a part. It grows with the parts of a segment and with the
+/// segments, and wraps after 16 million segments.
 const fn sequence(msn: u64, part: u32) -> u32 {
     ((msn as u32) << 8).wrapping_add(part)
 }

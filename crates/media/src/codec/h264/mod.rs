@@ -16,7 +16,7 @@ pub enum H264Error {
     /// Fewer bytes than the fields need.
     #[error("{0} is truncated")]
     Truncated(&'static str),
-    /// Longer than [`MAX_AVCC_BYTES`].
+    /// A record longer than [`MAX_AVCC_BYTES`], which is refused unread.
     #[error("AVCDecoderConfigurationRecord of {0} bytes is longer than {MAX_AVCC_BYTES}")]
     TooLong(usize),
     /// A version other than 1, the only one that exists.
@@ -36,7 +36,8 @@ pub enum H264Error {
     Range(&'static str),
 }
 
-/// Largest record that is read. One of 31 SPS and 255 PPS could be larger; real ones are below 200 bytes.
+/// Largest record that is read. One of 31 SPS and 255 PPS could be larger; real ones are below 200
+/// bytes.
 pub const MAX_AVCC_BYTES: usize = 64 * 1024;
 
 /// NAL unit type of an IDR slice (H.264 table 7-1).
@@ -49,7 +50,7 @@ pub const NAL_PPS: u8 = 8;
 /// An AVCDecoderConfigurationRecord (ISO/IEC 14496-15 §5.3.3.1) with its first SPS read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AvcConfig {
-    /// The profile (`profile_idc`).
+    /// The profile of the stream (`profile_idc`).
     pub profile: u8,
     /// The `constraint_set` flags in the order of the SPS.
     pub compatibility: u8,
@@ -101,7 +102,8 @@ impl AvcConfig {
         format!("avc1.{:02x}{:02x}{:02x}", self.profile, self.compatibility, self.level)
     }
 
-    /// Builds a record with 4-byte lengths from parameter sets without start codes, as RTP and Annex B carry them.
+    /// Builds a record with 4-byte lengths from parameter sets without start codes, as RTP and
+    /// Annex B carry them.
     pub fn build(sps: &[u8], pps: &[u8]) -> Result<Bytes, H264Error> {
         let parsed = Sps::parse(sps)?;
         let (Ok(sps_len), Ok(pps_len)) = (u16::try_from(sps.len()), u16::try_from(pps.len())) else {
@@ -136,8 +138,8 @@ fn take_set<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     Some(nal)
 }
 
-/// True if an access unit holds an IDR slice; an error if its length prefixes do not add up, or it is empty. The prefixes
-/// have `length_size` bytes.
+/// True if an access unit holds an IDR slice; an error if its length prefixes do not add up, or it
+/// is empty. The prefixes have `length_size` bytes.
 pub fn is_keyframe(data: &ByteChain, length_size: u8) -> Result<bool, H264Error> {
     if data.is_empty() {
         return Err(H264Error::Truncated("access unit"));

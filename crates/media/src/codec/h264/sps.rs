@@ -18,11 +18,12 @@ pub struct Sps {
     pub height: u32,
     /// Frames per second as a reduced fraction, when timing information is present and sane.
     pub frame_rate: Option<(u32, u32)>,
-    /// The chroma format: 0 is monochrome, 1 is 4:2:0, 2 is 4:2:2, 3 is 4:4:4 (`chroma_format_idc`).
+    /// The chroma format: 0 is monochrome, 1 is 4:2:0, 2 is 4:2:2, 3 is 4:4:4
+    /// (`chroma_format_idc`).
     pub chroma_format: u32,
-    /// Bits per luma sample.
+    /// The bit depth of luma samples, 8 to 14.
     pub luma_bits: u32,
-    /// Bits per chroma sample.
+    /// The bit depth of chroma samples, 8 to 14.
     pub chroma_bits: u32,
 }
 
@@ -169,7 +170,8 @@ fn size(bits: &mut BitReader<'_>, format: &Format) -> Result<(u32, u32), H264Err
     Ok((width as u32, height as u32))
 }
 
-/// Reads the frame rate of the VUI, `time_scale / (2 * num_units_in_tick)` (§E.2.1), as a reduced fraction.
+/// Reads the frame rate of the VUI, `time_scale / (2 * num_units_in_tick)` (§E.2.1), as a reduced
+/// fraction.
 fn frame_rate(bits: &mut BitReader<'_>) -> Option<(u32, u32)> {
     if !bits.flag()? {
         return None;

@@ -9,9 +9,9 @@ use super::boxes::{TRACK_ID, boxed, full};
 pub struct Sample {
     /// Decoding time to the next sample, in the track's timescale.
     pub duration: u32,
-    /// Bytes in `mdat`.
+    /// Number of bytes in `mdat`.
     pub size: u32,
-    /// Presentation minus decoding time.
+    /// Composition offset in the track's timescale; may be negative.
     pub cts: i32,
     /// True if decoding can start here.
     pub sync: bool,
@@ -33,8 +33,9 @@ const TRUN_CTS: u32 = 0x800;
 
 /// Returns a `moof` and the header of an `mdat` that holds the samples back to back.
 ///
-/// `start` is the first sample's decoding time; below zero it counts as zero, because `tfdt` is unsigned. Fields that are
-/// equal for all samples are written once. The media data must stay below 4 GiB.
+/// `start` is the first sample's decoding time; below zero it counts as zero, because `tfdt` is
+/// unsigned. Fields that are equal for all samples are written once. The media data must stay below
+/// 4 GiB.
 pub fn fragment_header(sequence: u32, start: i64, samples: &[Sample]) -> Bytes {
     let first = samples.first().copied().unwrap_or(Sample { duration: 0, size: 0, cts: 0, sync: true });
     let differ = |pick: fn(&Sample) -> u32| samples.iter().any(|sample| pick(sample) != pick(&first));

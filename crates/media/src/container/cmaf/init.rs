@@ -8,7 +8,7 @@ use crate::frame::TrackConfig;
 
 /// Unity matrix (ISO/IEC 14496-12 §6.2.2).
 const MATRIX: [u32; 9] = [0x0001_0000, 0, 0, 0, 0x0001_0000, 0, 0, 0, 0x4000_0000];
-/// ISO 639-2 `und`, packed.
+/// The ISO 639-2 code `und`, packed as `mdhd` requires.
 const LANGUAGE_UND: u16 = 0x55c4;
 
 /// Returns the init segment of a track; the same configuration gives the same bytes.

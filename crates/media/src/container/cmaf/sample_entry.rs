@@ -39,8 +39,8 @@ pub(super) fn put_video(out: &mut BytesMut, video: &VideoConfig) {
     });
 }
 
-/// Appends an AudioSampleEntry (ISO/IEC 14496-12 §12.2.3) with the configuration: an ES descriptor (ISO/IEC 14496-14 §5.6)
-/// for AAC and MP3, a `dOps` box for Opus.
+/// Appends an AudioSampleEntry (ISO/IEC 14496-12 §12.2.3) with the configuration: an ES descriptor
+/// (ISO/IEC 14496-14 §5.6) for AAC and MP3, a `dOps` box for Opus.
 pub(super) fn put_audio(out: &mut BytesMut, audio: &AudioConfig) {
     let entry = match audio.codec {
         AudioCodec::Aac | AudioCodec::Mp3 => *b"mp4a",
@@ -68,7 +68,8 @@ pub(super) fn put_audio(out: &mut BytesMut, audio: &AudioConfig) {
     });
 }
 
-/// Appends an ES descriptor (ISO/IEC 14496-1 §7.2.6.5) with its decoder-specific information, if there is any.
+/// Appends an ES descriptor (ISO/IEC 14496-1 §7.2.6.5) with its decoder-specific information, if
+/// there is any.
 fn put_descriptors(out: &mut BytesMut, object_type: u8, specific: &[u8]) {
     const DESCRIPTOR_HEADER: usize = 5;
     let specific_size = if specific.is_empty() { 0 } else { DESCRIPTOR_HEADER + specific.len() };

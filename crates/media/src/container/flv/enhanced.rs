@@ -5,7 +5,7 @@ use std::fmt;
 use bytes::Buf;
 use millrace_buf::ByteChain;
 
-/// A codec's four-character code.
+/// The four-character code of a codec.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FourCc(pub [u8; 4]);
 
@@ -61,7 +61,7 @@ pub enum ExHeader {
     Command,
 }
 
-/// `VideoFrameType::Command`.
+/// The frame type of a client command (`VideoFrameType::Command`).
 const FRAME_COMMAND: u8 = 5;
 /// `VideoPacketType::Metadata`, the one packet that a command's frame type does not change.
 const VIDEO_METADATA: u8 = 4;
@@ -115,7 +115,8 @@ fn skip_modifiers(rest: &mut impl Buf, mut packet_type: u8) -> Option<u8> {
 }
 
 fn codec(rest: &mut impl Buf, packet_type: u8, multitrack: u8) -> Option<ExHeader> {
-    // The packet type of the tracks; the FourCC, or the first track's, comes next in every kind of multitrack.
+    // The packet type of the tracks; the FourCC, or the first track's, comes next in every kind of
+    // multitrack.
     let packet_type = if packet_type == multitrack { rest.try_get_u8().ok()? & 0x0f } else { packet_type };
     let mut four_cc = [0; 4];
     rest.try_copy_to_slice(&mut four_cc).ok()?;
@@ -132,20 +133,20 @@ mod tests {
         ExHeader::parse_video(&bytes::Bytes::from_static(body).into())
     }
 
-    fn header(packet_type: u8, four_cc: &[u8; 4]) -> Option<ExHeader> {
-        Some(ExHeader::Codec { packet_type, four_cc: FourCc(*four_cc) })
+    const fn header(packet_type: u8, four_cc: [u8; 4]) -> ExHeader {
+        ExHeader::Codec { packet_type, four_cc: FourCc(four_cc) }
     }
 
     #[test]
     fn extended_header_names_its_codec() {
-        assert_eq!(video(b"\x90hvc1...."), header(0, b"hvc1"));
-        assert_eq!(video(b"\xa1av01...."), header(1, b"av01"));
-        assert_eq!(video(b"\x96\x01vp09\x00"), header(1, b"vp09"), "several tracks");
-        assert_eq!(video(b"\x97\x02abc\x01avc1"), header(1, b"avc1"), "a modifier of three bytes");
+        assert_eq!(video(b"\x90hvc1...."), Some(header(0, *b"hvc1")));
+        assert_eq!(video(b"\xa1av01...."), Some(header(1, *b"av01")));
+        assert_eq!(video(b"\x96\x01vp09\x00"), Some(header(1, *b"vp09")), "several tracks");
+        assert_eq!(video(b"\x97\x02abc\x01avc1"), Some(header(1, *b"avc1")), "a modifier of three bytes");
         assert_eq!(video(b"\xd1\x00"), Some(ExHeader::Command));
         assert_eq!(video(b"\x91hv"), None);
         let audio = ExHeader::parse_audio(&bytes::Bytes::from_static(b"\x90Opus...").into());
-        assert_eq!(audio, header(0, b"Opus"));
+        assert_eq!(audio, Some(header(0, *b"Opus")));
     }
 
     #[test]

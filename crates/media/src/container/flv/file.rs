@@ -1,4 +1,5 @@
-//! FLV files (Adobe FLV 10.1, §E.2 and §E.3), for tools and tests that read the output of an encoder.
+//! FLV files (Adobe FLV 10.1, §E.2 and §E.3), for tools and tests that read the output of an
+//! encoder.
 
 use bytes::{Buf, Bytes};
 
@@ -7,18 +8,18 @@ use super::FlvError;
 /// The kind of a tag's content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TagKind {
-    /// A body for [`super::FlvAudio::parse`].
+    /// Audio, a body for [`super::FlvAudio::parse`].
     Audio,
-    /// A body for [`super::FlvVideo::parse`].
+    /// Video, a body for [`super::FlvVideo::parse`].
     Video,
-    /// AMF0 metadata.
+    /// Metadata of the file in AMF0.
     Script,
 }
 
 /// One tag of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tag {
-    /// The kind of `body`.
+    /// The kind of content in `body`.
     pub kind: TagKind,
     /// Timestamp in milliseconds, which wraps at 32 bits.
     pub timestamp_ms: u32,

@@ -1,7 +1,8 @@
-//! Bodies of RTMP audio and video messages, which are FLV tag bodies (Adobe FLV 10.1, §E.4.2 and §E.4.3).
+//! Bodies of RTMP audio and video messages, which are FLV tag bodies (Adobe FLV 10.1, §E.4.2 and
+//! §E.4.3).
 //!
-//! H.264 and AAC are read. Any other codec, and any codec in an extended header of Enhanced RTMP, is an error that names
-//! the codec and the setting to change.
+//! H.264 and AAC are read. Any other codec, and any codec in an extended header of Enhanced RTMP,
+//! is an error that names the codec and the setting to change.
 
 pub mod enhanced;
 pub mod file;
@@ -13,7 +14,7 @@ use millrace_buf::ByteChain;
 
 use enhanced::{ExHeader, FourCc};
 
-/// Why a tag body was refused.
+/// An error in a tag body, or a codec that is not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FlvError {
     /// Fewer bytes than the header needs.
@@ -40,7 +41,8 @@ pub enum FlvError {
 }
 
 impl FlvError {
-    /// True if the message is well-formed but of a codec that is not accepted, so that no later message will do either.
+    /// True if the message is well-formed but of a codec that is not accepted, so that no later
+    /// message will do either.
     pub const fn is_codec_refusal(&self) -> bool {
         matches!(
             self,
@@ -104,12 +106,12 @@ impl fmt::Display for SoundFormat {
     }
 }
 
-/// A video message.
+/// The content of a video message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FlvVideo {
-    /// An AVCDecoderConfigurationRecord.
+    /// The configuration, an AVCDecoderConfigurationRecord.
     SequenceHeader(Bytes),
-    /// An access unit.
+    /// One access unit of the video.
     Nalus {
         /// Composition time offset in milliseconds.
         cts_ms: i32,
@@ -122,10 +124,10 @@ pub enum FlvVideo {
     EndOfSequence,
 }
 
-/// An audio message.
+/// The content of an audio message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FlvAudio {
-    /// An AudioSpecificConfig.
+    /// The configuration, an AudioSpecificConfig.
     SequenceHeader(Bytes),
     /// An AAC access unit; shares the message's memory.
     Raw(ByteChain),
@@ -138,7 +140,8 @@ const FRAME_KEY: u8 = 1;
 const FRAME_COMMAND: u8 = 5;
 
 impl FlvVideo {
-    /// Reads the payload of a video message; `None` if it carries no media (it is empty, or a client command).
+    /// Reads the payload of a video message; `None` if it carries no media (it is empty, or a
+    /// client command).
     pub fn parse(body: impl Into<ByteChain>) -> Result<Option<Self>, FlvError> {
         let mut body = body.into();
         let Some([first]) = body.first_chunk() else { return Ok(None) };

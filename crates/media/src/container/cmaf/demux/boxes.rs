@@ -4,13 +4,13 @@ use bytes::{Buf, Bytes};
 
 use crate::codec::CodecError;
 
-/// Why bytes were refused.
+/// An error in the bytes of a CMAF file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DemuxError {
     /// A box or a field ends before its size.
     #[error("{0} is truncated")]
     Truncated(&'static str),
-    /// A missing box.
+    /// A box that is required and missing.
     #[error("no {0} box")]
     Missing(&'static str),
     /// A feature that this crate does not write.

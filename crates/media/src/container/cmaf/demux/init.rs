@@ -105,7 +105,8 @@ fn sample_entry(mdia: &Bytes) -> Result<(Kind, Bytes), DemuxError> {
     Ok((kind, body))
 }
 
-/// Reads an `esds` (ISO/IEC 14496-1 §7.2.6): the object type indication and the decoder-specific information.
+/// Reads an `esds` (ISO/IEC 14496-1 §7.2.6): the object type indication and the decoder-specific
+/// information.
 fn elementary_stream(mut esds: Bytes) -> Result<(u8, Bytes), DemuxError> {
     skip(&mut esds, 4, "esds")?;
     descriptor(&mut esds, 3)?;
@@ -123,7 +124,8 @@ fn elementary_stream(mut esds: Bytes) -> Result<(u8, Bytes), DemuxError> {
     Ok((object_type, esds.split_to(length)))
 }
 
-/// Reads a descriptor's tag and length: seven bits a byte, at most four bytes (ISO/IEC 14496-1 §8.3.3).
+/// Reads a descriptor's tag and length: seven bits a byte, at most four bytes (ISO/IEC 14496-1
+/// §8.3.3).
 fn descriptor(data: &mut Bytes, tag: u8) -> Result<usize, DemuxError> {
     if data.is_empty() || data.get_u8() != tag {
         return Err(DemuxError::Missing("descriptor"));

@@ -1,4 +1,5 @@
-//! Reads init segments and fragments of this crate, for tests and for rebuilding a stream's state from stored objects.
+//! Reads init segments and fragments of this crate, for tests and for rebuilding a stream's state
+//! from stored objects.
 
 mod boxes;
 mod init;
@@ -14,7 +15,7 @@ pub use init::{InitInfo, parse_config, parse_init};
 pub struct DemuxedSample {
     /// Decoding time in the track's timescale.
     pub dts: i64,
-    /// Presentation minus decoding time.
+    /// Composition offset in the track's timescale; may be negative.
     pub cts: i32,
     /// Duration in the track's timescale.
     pub duration: u32,
@@ -27,7 +28,7 @@ pub struct DemuxedSample {
 /// One `moof` with its `mdat`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fragment {
-    /// Sequence number (`mfhd`).
+    /// Sequence number of the fragment (`mfhd`).
     pub sequence: u32,
     /// Decoding time of the first sample (`tfdt`).
     pub start: i64,
@@ -58,7 +59,8 @@ pub fn parse_fragments(data: &Bytes) -> Result<Vec<Fragment>, DemuxError> {
     if moof.is_some() { Err(DemuxError::Missing("mdat")) } else { Ok(fragments) }
 }
 
-/// Returns part `index` of a whole segment, which shares its memory: the parts are its fragments laid end to end.
+/// Returns part `index` of a whole segment, which shares its memory: the parts are its fragments
+/// laid end to end.
 pub fn part_of(segment: &Bytes, index: u32) -> Option<Bytes> {
     let (mut rest, mut begins, mut before) = (segment.clone(), None, 0);
     loop {
