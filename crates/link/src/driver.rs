@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millrace_protocol::{Machine, Millis};
-use millrace_runtime::{Alarm, Clock};
+use millrace_runtime::{Clock, CoalescingTimer};
 
 /// Longest sleep of a task that drives a machine: bounds the effect of a timeout that was computed before the clock or the
 /// machine changed. The machines' own times are multiples of it.
@@ -39,13 +39,13 @@ pub fn until_timeout(timeout: Option<Millis>, now: Millis) -> Duration {
 pub struct Driver<M> {
     machine: M,
     clock: Arc<dyn Clock>,
-    timer: Alarm,
+    timer: CoalescingTimer,
 }
 
 impl<M: Machine> Driver<M> {
     /// Takes over `machine`, which was made at a time of `clock`.
     pub fn new(machine: M, clock: Arc<dyn Clock>) -> Self {
-        Self { machine, clock, timer: Alarm::default() }
+        Self { machine, clock, timer: CoalescingTimer::default() }
     }
 
     /// Returns the machine's time.
@@ -78,8 +78,8 @@ impl<M: Machine> Driver<M> {
     /// Waits until the machine's next timeout, at most [`POLL_INTERVAL`]; [`Driver::handle_timeout`] is due then. Cancel safe,
     /// and cheap to call again after each message: a timer that is set already is not moved to a later time.
     pub async fn wait_timeout(&mut self) {
-        self.timer.within(until_timeout(self.machine.next_timeout(), self.now()));
-        self.timer.ring().await;
+        self.timer.fire_within(until_timeout(self.machine.next_timeout(), self.now()));
+        self.timer.fired().await;
     }
 
     /// Returns the machine, to read its state.

@@ -1,4 +1,4 @@
-//! The command line.
+//! The command line of `millrace`.
 
 use std::path::{Path, PathBuf};
 
@@ -26,9 +26,9 @@ pub(crate) enum Command {
     Edge(NodeArgs),
     #[command(about = millrace_control::Control::ABOUT)]
     Control(NodeArgs),
-    /// Reads the whole configuration and says what is wrong with it.
+    /// Reads the whole configuration and reports its first mistake.
     CheckConfig(NodeArgs),
-    /// Asks a node whether it is well, for container health checks: exit status 0 or 1.
+    /// Asks a node for its health, for container health checks: exit status 0 or 1.
     Healthcheck {
         /// For example `http://127.0.0.1:8080/readyz`.
         url: String,
@@ -39,16 +39,16 @@ pub(crate) enum Command {
 pub(crate) struct StandaloneArgs {
     #[command(flatten)]
     node: NodeArgs,
-    /// Where everything is kept: state, media, the admin token. One process at a time.
+    /// The directory of state, media and the admin token. One process at a time.
     #[arg(long, value_name = "DIR", default_value = "millrace-data")]
     pub(crate) data: PathBuf,
-    /// Where publishers connect, e.g. `0.0.0.0:1935`; port 0 chooses one.
+    /// The address publishers connect to, e.g. `0.0.0.0:1935`; port 0 chooses one.
     #[arg(long, value_name = "ADDR")]
     rtmp: Option<String>,
-    /// Where viewers connect, e.g. `0.0.0.0:8000`.
+    /// The address viewers connect to, e.g. `0.0.0.0:8000`.
     #[arg(long, value_name = "ADDR")]
     edge: Option<String>,
-    /// Where the API and the dashboard are, e.g. `127.0.0.1:8080`.
+    /// The address of the API and the dashboard, e.g. `127.0.0.1:8080`.
     #[arg(long, value_name = "ADDR")]
     control: Option<String>,
     /// Bearer token of the API. Other users of the machine can read it here: prefer
@@ -57,7 +57,7 @@ pub(crate) struct StandaloneArgs {
     admin_token: Option<String>,
 }
 
-/// What differs in one process: nobody can take over its publishers, so a stop does not wait for them.
+/// The settings that differ in one process: no other node can take over its publishers, so a stop does not wait for them.
 const STANDALONE_DEFAULTS: &str = "[ingest]\ndrain_s = 1\n[transcode]\ndrain_s = 5\n";
 
 impl Cli {
@@ -90,13 +90,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_is_consistent() {
+    fn command_line_definition_is_consistent() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
     }
 
     #[test]
-    fn flags_reach_their_keys() {
+    fn standalone_flags_set_their_keys() {
         let cli = Cli::parse_from([
             "millrace",
             "standalone",

@@ -9,17 +9,17 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use serde::Serialize;
 
-/// Only the owner reads secrets.
+/// The mode of files with secrets: only the owner reads them.
 const SECRET_MODE: u32 = 0o600;
 
-/// The directory, held by one process.
+/// The data directory, locked by this process.
 #[derive(Debug)]
 pub(crate) struct DataDir {
     root: PathBuf,
     _lock: File,
 }
 
-/// `ready.json`: where everything accepts work.
+/// The content of `ready.json`: the URLs of the nodes once all of them accept work.
 #[derive(Debug, Serialize)]
 pub(crate) struct Ready {
     pub(crate) rtmp: String,
@@ -28,7 +28,7 @@ pub(crate) struct Ready {
 }
 
 impl DataDir {
-    /// Opens the directory, made if absent, and takes its lock; it is free again when the process ends.
+    /// Opens the directory, creates it if it is absent, and takes its lock, which is released when the process ends.
     pub(crate) fn open(root: &Path) -> anyhow::Result<Self> {
         let located = || format!("data directory {}", root.display());
         fs::create_dir_all(root).with_context(located)?;
@@ -54,7 +54,7 @@ impl DataDir {
         self.root.join("media")
     }
 
-    /// The token made at an earlier start, or a new one; `true` when it is new.
+    /// Returns the token made at an earlier start, or makes one; `true` if it is new.
     pub(crate) fn admin_token(&self) -> anyhow::Result<(String, bool)> {
         let path = self.root.join("admin-token");
         match fs::read_to_string(&path) {
@@ -68,13 +68,13 @@ impl DataDir {
         Ok((token, true))
     }
 
-    /// Says where everything is, whole or not at all.
+    /// Writes `ready.json`, whole or not at all.
     pub(crate) fn write_ready(&self, ready: &Ready) -> anyhow::Result<()> {
         self.replace("ready.json", &serde_json::to_vec(ready)?)
     }
 
     pub(crate) fn clear_ready(&self) {
-        // Absent is what is wanted.
+        // The file may be absent already.
         let _ = fs::remove_file(self.root.join("ready.json"));
     }
 
@@ -92,7 +92,7 @@ impl DataDir {
     }
 }
 
-/// An address one can connect to from this machine: "any" becomes loopback.
+/// Returns an address to connect to from this machine: the unspecified address becomes loopback.
 pub(crate) fn reachable(addr: SocketAddr) -> SocketAddr {
     let ip = match addr.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_process_at_a_time() {
+    fn data_directory_is_refused_while_another_process_has_it() {
         let dir = tempfile::tempdir().unwrap();
         let held = DataDir::open(dir.path()).unwrap();
         let error = DataDir::open(dir.path()).unwrap_err().to_string();
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn the_token_stays_and_is_private() {
+    fn admin_token_is_kept_and_readable_by_the_owner_only() {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::open(dir.path()).unwrap();
         let (token, new) = data.admin_token().unwrap();
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn any_address_is_reached_over_loopback() {
+    fn unspecified_address_is_reached_over_loopback() {
         assert_eq!(reachable(([0, 0, 0, 0], 80).into()), ([127, 0, 0, 1], 80).into());
         assert_eq!(reachable(([192, 0, 2, 1], 80).into()), ([192, 0, 2, 1], 80).into());
     }

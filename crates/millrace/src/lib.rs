@@ -14,6 +14,9 @@ pub use cli::Cli;
 use cli::Command;
 
 /// Runs a command to its end.
+///
+/// # Errors
+/// When the configuration is wrong, or the command fails.
 pub fn run(cli: &Cli) -> anyhow::Result<()> {
     let tree = cli.load(std::env::vars_os().collect())?;
     match &cli.command {
@@ -44,7 +47,7 @@ fn role<R: Role>(tree: &ConfigTree) -> anyhow::Result<()> {
     millrace_node::run::<R>(tree)
 }
 
-/// Reads every section as its owner would.
+/// Checks every section of the configuration.
 fn read_all(tree: &ConfigTree) -> anyhow::Result<()> {
     millrace_node::read_common(tree)?;
     tree.section::<millrace_ingest::Config>()?;

@@ -14,11 +14,8 @@ use tracing::info;
 
 use crate::data::{DataDir, Ready, reachable};
 
-/// How long the nodes may take from their start to being ready; far more than they need.
+/// The longest time from the start of the nodes until they are ready; far more than they need.
 const READY_LIMIT: Duration = Duration::from_secs(30);
-
-/// How often readiness is looked at meanwhile.
-const READY_POLL: Duration = Duration::from_millis(10);
 
 struct Nodes {
     ingest: millrace_ingest::Node,
@@ -27,7 +24,7 @@ struct Nodes {
     control: millrace_control::Node,
 }
 
-/// Runs until a signal says stop.
+/// Runs until a signal begins the drain, and then until all nodes are drained.
 pub(crate) async fn run(data: &Path, tree: &ConfigTree) -> anyhow::Result<()> {
     let data = DataDir::open(data)?;
     let process = millrace_node::process()?;
@@ -42,7 +39,7 @@ pub(crate) async fn run(data: &Path, tree: &ConfigTree) -> anyhow::Result<()> {
         control: format!("http://{}", reachable(nodes.control.addr())),
     };
     tokio::select! {
-        ready = until_ready(&process) => ready?,
+        ready = process.readiness.until_ready(READY_LIMIT) => ready?,
         () = process.drain.draining() => {}
     }
     if !process.drain.is_draining() {
@@ -80,7 +77,7 @@ async fn start(
     Ok(Nodes { ingest, transcode, edge, control })
 }
 
-/// Control's configuration with a token; `true` when the token was made now.
+/// Returns control's configuration with a token; `true` if the token was made now.
 fn control_config(tree: &ConfigTree, data: &DataDir) -> anyhow::Result<(millrace_control::Config, bool)> {
     let mut config: millrace_control::Config = tree.section()?;
     if !config.admin_token.expose().is_empty() {
@@ -91,20 +88,7 @@ fn control_config(tree: &ConfigTree, data: &DataDir) -> anyhow::Result<(millrace
     Ok((config, new))
 }
 
-async fn until_ready(process: &Process) -> anyhow::Result<()> {
-    let ready = async {
-        while !process.readiness.is_ready() {
-            tokio::time::sleep(READY_POLL).await;
-        }
-    };
-    tokio::time::timeout(READY_LIMIT, ready).await.map_err(|_| {
-        let failing = process.readiness.report().failing;
-        let missing: Vec<_> = failing.iter().map(|one| format!("{}: {}", one.name, one.reason)).collect();
-        anyhow::anyhow!("not ready within {READY_LIMIT:?}: {}", missing.join("; "))
-    })
-}
-
-/// Publishers first, then what they feed, then who serves it.
+/// Drains the nodes along the path of media, so that what publishers have sent is still packaged and served.
 async fn stop(nodes: Nodes) {
     nodes.ingest.drain().await;
     nodes.transcode.drain().await;

@@ -33,7 +33,7 @@ async fn standalone(data: &Path) -> (Process, Value) {
 }
 
 #[tokio::test]
-async fn kill_and_restart_lose_no_stream_and_keep_the_token() {
+async fn standalone_keeps_livestreams_and_token_after_a_kill() {
     let dir = tempfile::tempdir().unwrap();
     let (mut process, ready) = standalone(dir.path()).await;
     let token = std::fs::read_to_string(dir.path().join("admin-token")).unwrap();
@@ -76,7 +76,7 @@ async fn kill_and_restart_lose_no_stream_and_keep_the_token() {
 }
 
 #[test]
-fn mistakes_are_told_in_one_line() {
+fn configuration_mistake_is_reported_in_one_line() {
     let output = command(&["check-config"]).env("MILLRACE_EDGE_LISTN", "x").output().unwrap();
     assert!(!output.status.success());
     let text = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -1,4 +1,4 @@
-//! `[bus]`, `[state]` and `[store]`: a cluster's servers, and how a node reaches them.
+//! `[bus]`, `[state]` and `[store]`: the servers of a cluster, and the connections of a node to them.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,21 +12,21 @@ use millrace_store::{S3Config, S3Store, SharedStore};
 use serde::Deserialize;
 use tracing::info;
 
-/// `[bus]`: NATS.
+/// `[bus]`: the NATS servers and how to authenticate there.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct BusConfig {
     /// `nats://host:port` or `tls://host:port`, one or more of the cluster.
     urls: Vec<String>,
-    /// User and password, or a token.
+    /// The user name, with `password`; or a `token`.
     user: Option<String>,
     password: Secret<String>,
     token: Secret<String>,
-    /// Only TLS connections.
+    /// Refuse servers that do not offer TLS.
     require_tls: bool,
-    /// PEM file of certificates to trust instead of the system's.
+    /// The PEM file of certificates to trust instead of the system's.
     root_ca: Option<PathBuf>,
-    /// Copies JetStream keeps: 1 for a single server, 3 for a cluster.
+    /// The number of copies JetStream keeps: 1 for a single server, 3 for a cluster.
     replicas: usize,
 }
 
@@ -62,13 +62,13 @@ impl Section for BusConfig {
     }
 }
 
-/// `[state]`: Redis.
+/// `[state]`: the Redis server and the namespace in it.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct StateConfig {
     /// `redis://[user:password@]host:port[/db]`; secret because of the password.
     url: Secret<String>,
-    /// Name under which everything is kept.
+    /// The name that all keys of this cluster begin with.
     namespace: String,
 }
 
@@ -92,14 +92,14 @@ impl Section for StateConfig {
     }
 }
 
-/// `[store]`: S3 or what speaks like it.
+/// `[store]`: the S3 service, or one with its API, and the bucket.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct StoreConfig {
     /// `http://host:port` or `https://host`.
     endpoint: String,
     bucket: String,
-    /// The region that signatures name; `us-east-1` when empty.
+    /// The region that request signatures name; `us-east-1` when empty.
     region: String,
     access_key: Secret<String>,
     secret_key: Secret<String>,
@@ -143,7 +143,10 @@ impl crate::Connect for Backends {
     }
 }
 
-/// Connects a node's bus, as `[bus]` says; `name` shows in the server's monitoring.
+/// Connects to the bus of `[bus]`; `name` appears in the monitoring of the server.
+///
+/// # Errors
+/// When no server can be reached.
 pub async fn bus(tree: &ConfigTree, name: &str) -> anyhow::Result<SharedBus> {
     let config: BusConfig = tree.section()?;
     let token = config.token.expose().clone();
@@ -162,7 +165,10 @@ pub async fn bus(tree: &ConfigTree, name: &str) -> anyhow::Result<SharedBus> {
     Ok(Arc::new(bus))
 }
 
-/// Connects the state store, as `[state]` says.
+/// Connects to the state store of `[state]`.
+///
+/// # Errors
+/// When the server cannot be reached.
 pub async fn state(tree: &ConfigTree) -> anyhow::Result<SharedState> {
     let config: StateConfig = tree.section()?;
     let redis = RedisConfig { namespace: config.namespace, ..RedisConfig::new(config.url.expose()) };
@@ -170,7 +176,10 @@ pub async fn state(tree: &ConfigTree) -> anyhow::Result<SharedState> {
     Ok(Arc::new(state))
 }
 
-/// A client of the object store, as `[store]` says. Nothing is sent: a node must start while the store is away.
+/// Makes a client of the object store of `[store]`. It sends nothing yet: a node must start while the store is away.
+///
+/// # Errors
+/// When the endpoint or the bucket is not configured.
 #[cfg(feature = "store")]
 pub fn store(tree: &ConfigTree) -> anyhow::Result<SharedStore> {
     let config: StoreConfig = tree.section()?;

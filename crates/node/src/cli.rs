@@ -1,4 +1,4 @@
-//! The command line of a node that is a program of its own, and the flags that all commands share.
+//! The command line of a node that runs as its own program, and the flags that all commands share.
 
 use std::ffi::OsString;
 use std::marker::PhantomData;
@@ -10,7 +10,7 @@ use millrace_runtime::{ConfigTree, Loader, logging};
 
 use crate::{Role, ops, read_common};
 
-/// Flags every command that reads the configuration has.
+/// The flags of every command that reads the configuration.
 #[derive(Debug, Args)]
 pub struct NodeArgs {
     /// The configuration file (TOML).
@@ -19,7 +19,7 @@ pub struct NodeArgs {
     /// Log one JSON object per line.
     #[arg(long, global = true)]
     log_json: bool,
-    /// Any configuration key, e.g. `--set edge.workers=2`; goes over the file and the environment.
+    /// Any configuration key, e.g. `--set edge.workers=2`; takes precedence over the file and the environment.
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value, global = true)]
     sets: Vec<(String, String)>,
 }
@@ -32,11 +32,11 @@ fn key_value(text: &str) -> Result<(String, String), String> {
     if known { Ok((key.to_owned(), value.to_owned())) } else { Err(format!("{key:?} is not SECTION.KEY")) }
 }
 
-/// Environment variables: names and values.
+/// The names and values of environment variables.
 pub type Vars = Vec<(OsString, OsString)>;
 
 impl NodeArgs {
-    /// Lays file, environment and flags over what `loader` has.
+    /// Adds the layers of file, environment and flags to `loader`.
     pub fn layers(&self, loader: Loader, vars: Vars) -> anyhow::Result<Loader> {
         let loader = match &self.config {
             Some(path) => loader.file(path)?,
@@ -59,16 +59,16 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Reads the node's configuration and says what is wrong with it.
+    /// Reads the node's configuration and reports its first mistake.
     CheckConfig,
-    /// Asks a node whether it is well, for container health checks: exit status 0 or 1.
+    /// Asks a node for its health, for container health checks: exit status 0 or 1.
     Healthcheck {
         /// For example `http://127.0.0.1:8080/readyz`.
         url: String,
     },
 }
 
-/// One role as a program of its own.
+/// One role as its own program.
 #[derive(Debug)]
 pub struct Program<R> {
     cli: Cli,
@@ -76,7 +76,7 @@ pub struct Program<R> {
 }
 
 impl<R: Role> Program<R> {
-    /// The program as the process's command line wants it; ends the process where that cannot be.
+    /// Parses the command line of the process; ends the process with a message if it is wrong.
     pub fn parse() -> Self {
         let cli = Cli::from_arg_matches(&Self::command().get_matches()).unwrap_or_else(|error| error.exit());
         Self { cli, role: PhantomData }
@@ -86,7 +86,7 @@ impl<R: Role> Program<R> {
         Cli::command().name(R::PROGRAM).about(R::ABOUT)
     }
 
-    /// The configuration as flags, the environment `vars` and the file give it.
+    /// Loads the configuration from flags, the environment `vars` and the file.
     pub fn load(&self, vars: Vars) -> anyhow::Result<ConfigTree> {
         let tree = match &self.cli.command {
             Some(Command::Healthcheck { .. }) => Loader::new().load(),
@@ -95,7 +95,7 @@ impl<R: Role> Program<R> {
         Ok(tree)
     }
 
-    /// Does what was asked for, to its end.
+    /// Runs the command to its end.
     pub fn run(&self, tree: &ConfigTree) -> anyhow::Result<()> {
         if let Some(Command::Healthcheck { url }) = &self.cli.command {
             return ops::healthcheck(url);
@@ -122,12 +122,12 @@ mod tests {
     }
 
     #[test]
-    fn the_command_line_is_consistent() {
+    fn command_line_definition_is_consistent() {
         Cli::command().debug_assert();
     }
 
     #[test]
-    fn set_wants_a_section_and_a_key() {
+    fn set_flag_refuses_what_is_no_section_and_key() {
         for bad in ["edge", "edge.=1", "nowhere.key=1", "edge.workers"] {
             assert!(Flags::try_parse_from(["x", "--set", bad]).is_err(), "{bad}");
         }

@@ -1,4 +1,4 @@
-//! What an operator asks of a program that is not its work.
+//! The health check that containers run.
 
 use std::io::{Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -6,13 +6,16 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-/// A health check that takes longer has failed.
+/// A health check that takes longer than this has failed.
 const HEALTH_LIMIT: Duration = Duration::from_secs(3);
 
-/// The head of an answer; the status is in its first line.
+/// The bytes of an answer that are read; the status is in its first line.
 const HEAD_BYTES: u64 = 512;
 
-/// One plain HTTP request: a container's health check needs no client library.
+/// Sends one plain HTTP request to `url`, and succeeds if the status is 200.
+///
+/// # Errors
+/// When the URL is not `http://host:port/path`, the node does not answer, or its status is another.
 pub fn healthcheck(url: &str) -> anyhow::Result<()> {
     let rest = url.strip_prefix("http://").context("the URL must begin with http://")?;
     let (authority, path) = rest.find('/').map_or((rest, "/"), |slash| rest.split_at(slash));

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use rand::Rng;
 
-/// Waits grow from `first` by doubling up to `max`; each is drawn from the upper half of its step, so
-/// that two nodes spread out and none returns at once.
+/// A sequence of waits that doubles from `first` up to `max`. Each wait is drawn from the upper half of its step, so that
+/// clients spread out and none returns at once.
 #[derive(Debug, Clone)]
 pub struct Backoff {
     first: Duration,
@@ -14,12 +14,12 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// `first` is the longest first wait, `max` the longest of all.
+    /// Makes a back-off whose first wait is at most `first`, and whose longest is `max`.
     pub fn new(first: Duration, max: Duration) -> Self {
         Self { first, max: max.max(first), attempt: 0 }
     }
 
-    /// The next wait: between half of the step and the whole of it.
+    /// Returns the next wait: between half of the step and the whole of it.
     pub fn next_delay(&mut self) -> Duration {
         let step = self.step();
         self.attempt = self.attempt.saturating_add(1);
@@ -32,12 +32,12 @@ impl Backoff {
         tokio::time::sleep(self.next_delay()).await;
     }
 
-    /// Call after a success: the next failure begins with the first wait again.
+    /// Begins with the first wait again, to be called after a success.
     pub fn reset(&mut self) {
         self.attempt = 0;
     }
 
-    /// How many waits were handed out since the last reset.
+    /// Returns the number of waits since the last reset.
     pub fn attempts(&self) -> u32 {
         self.attempt
     }
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn doubles_to_the_maximum_within_its_jitter() {
+    fn backoff_doubles_up_to_its_maximum_within_the_jitter() {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
         for expected_ms in [100_u64, 200, 400, 800, 1_000, 1_000, 1_000] {
             let step = Duration::from_millis(expected_ms);
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn stays_at_the_maximum_for_ever() {
+    fn backoff_never_exceeds_its_maximum() {
         let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
         for _ in 0..10_000 {
             assert!(backoff.next_delay() <= Duration::from_secs(30));

@@ -1,32 +1,32 @@
-//! Time as the nodes see it: a monotonic clock in milliseconds and the wall clock, replaceable in tests.
+//! The clock of a node: monotonic time and wall-clock time, replaceable in tests.
 
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-/// Where a node takes its time from. The sans-IO cores get [`Clock::now_ms`] handed in.
+/// A source of time. The sans-IO machines are handed [`Clock::now_ms`] with each input.
 pub trait Clock: Debug + Send + Sync + 'static {
-    /// Monotonic milliseconds since an arbitrary start; never goes back.
+    /// Returns monotonic milliseconds since an arbitrary start; never goes back.
     fn now_ms(&self) -> u64;
 
-    /// Wall clock: milliseconds since 1970-01-01T00:00:00Z. May jump with the system's time.
+    /// Returns wall-clock milliseconds since 1970-01-01T00:00:00Z, which may jump with the system's time.
     fn unix_ms(&self) -> u64;
 }
 
-/// The machine's own clocks.
+/// The clocks of the operating system.
 #[derive(Debug, Clone)]
 pub struct SystemClock {
     start: Instant,
 }
 
 impl SystemClock {
-    /// Starts counting now.
+    /// Makes a clock whose monotonic time starts at 0 now.
     pub fn new() -> Self {
         Self { start: Instant::now() }
     }
 
-    /// The clock in the form nodes take it.
+    /// Makes a clock in the form that nodes are started with.
     pub fn shared() -> Arc<dyn Clock> {
         Arc::new(Self::new())
     }
@@ -50,7 +50,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that moves only when told to.
+/// A clock for tests that moves only when it is advanced.
 #[derive(Debug, Clone, Default)]
 pub struct ManualClock {
     now: Arc<AtomicU64>,
@@ -58,20 +58,20 @@ pub struct ManualClock {
 }
 
 impl ManualClock {
-    /// Monotonic time 0 at the given wall time.
+    /// Makes a clock with monotonic time 0 and the given wall-clock time.
     pub fn at_unix_ms(unix_ms: u64) -> Self {
         let clock = Self::default();
         clock.unix.store(unix_ms, Ordering::SeqCst);
         clock
     }
 
-    /// Moves both clocks forward.
+    /// Moves monotonic and wall-clock time forward.
     pub fn advance_ms(&self, ms: u64) {
         self.now.fetch_add(ms, Ordering::SeqCst);
         self.unix.fetch_add(ms, Ordering::SeqCst);
     }
 
-    /// Sets the wall clock alone, as an operator or NTP may.
+    /// Sets the wall-clock time alone, as an operator or NTP may.
     pub fn set_unix_ms(&self, unix_ms: u64) {
         self.unix.store(unix_ms, Ordering::SeqCst);
     }
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_manual_clock_moves_only_when_told() {
+    fn manual_clock_moves_only_when_advanced() {
         let clock = ManualClock::at_unix_ms(1_000);
         assert_eq!((clock.now_ms(), clock.unix_ms()), (0, 1_000));
         clock.advance_ms(250);
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn the_system_clock_is_monotonic_and_past_2020() {
+    fn system_clock_is_monotonic_and_past_2020() {
         let clock = SystemClock::new();
         let first = clock.now_ms();
         assert!(clock.now_ms() >= first);

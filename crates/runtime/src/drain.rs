@@ -1,5 +1,5 @@
-//! Leaving in good order: a signal starts the drain, nodes finish what they hold, a second signal ends
-//! the process at once.
+//! Drain: after a first signal nodes take no new work and finish the work they hold; a second signal ends the process at
+//! once.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -10,11 +10,11 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::{info, warn};
 
-/// Exit status after a second signal: what a shell reports for a process ended by SIGINT.
-const IMPATIENT_EXIT_CODE: i32 = 130;
+/// Exit status after a second signal: the one a shell reports for a process that SIGINT ended.
+const SECOND_SIGNAL_EXIT_CODE: i32 = 130;
 
-/// Shared by everything in a process: says that the node takes no new work, and counts the work that
-/// is still held.
+/// The drain of a process or of one node: tells its parts when to take no more work, and waits for the work they hold.
+/// Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Drain {
     token: CancellationToken,
@@ -22,47 +22,47 @@ pub struct Drain {
     reason: Arc<OnceLock<String>>,
 }
 
-/// Held work: the drain waits until every guard is dropped (or its time limit passes).
+/// Marks held work: the drain waits until every guard is dropped or its time limit passes.
 #[derive(Debug)]
 pub struct DrainGuard {
     _token: TaskTrackerToken,
 }
 
 impl Drain {
-    /// A drain that has not begun.
+    /// Makes a drain that has not begun.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Begins the drain. The first reason stays; later calls change nothing.
+    /// Begins the drain. The first reason is kept; later calls change nothing.
     pub fn start(&self, reason: &str) {
         if self.reason.set(reason.to_owned()).is_ok() {
-            info!(reason, "draining: no new work is taken, held work is finished");
+            info!(reason, "drain begins: no new work is taken, held work is finished");
         }
         self.token.cancel();
     }
 
-    /// Whether the drain has begun.
+    /// Returns true once the drain has begun.
     pub fn is_draining(&self) -> bool {
         self.token.is_cancelled()
     }
 
-    /// Why it began.
+    /// Returns the reason of the drain once it has begun.
     pub fn reason(&self) -> Option<&str> {
         self.reason.get().map(String::as_str)
     }
 
-    /// Resolves when the drain begins.
+    /// Waits until the drain begins.
     pub async fn draining(&self) {
         self.token.cancelled().await;
     }
 
-    /// The token behind it, for `select!` and child tokens.
+    /// Returns the token that is cancelled when the drain begins, for child tokens.
     pub fn token(&self) -> &CancellationToken {
         &self.token
     }
 
-    /// A drain of its own that also begins when this one does: for one node among several in a process.
+    /// Makes the drain of one node among several in a process: it begins on its own or with this one.
     #[must_use]
     pub fn child(&self) -> Self {
         Self { token: self.token.child_token(), held: TaskTracker::new(), reason: Arc::default() }
@@ -73,13 +73,13 @@ impl Drain {
         DrainGuard { _token: self.held.token() }
     }
 
-    /// Waits until all held work is finished; `false` when `limit` passed first.
+    /// Waits until all held work is finished. Returns `false` when `limit` passed first.
     pub async fn finished(&self, limit: Duration) -> bool {
         self.held.close();
         tokio::time::timeout(limit, self.held.wait()).await.is_ok()
     }
 
-    /// SIGTERM or SIGINT begins the drain, the second one ends the process.
+    /// Makes the first SIGTERM or SIGINT begin the drain, and the second end the process.
     pub fn on_signals(&self) -> std::io::Result<()> {
         let mut term = signal(SignalKind::terminate())?;
         let mut int = signal(SignalKind::interrupt())?;
@@ -91,8 +91,8 @@ impl Drain {
                     _ = int.recv() => "SIGINT",
                 };
                 if drain.reason().is_some() {
-                    warn!(signal = name, "second signal: leaving at once");
-                    std::process::exit(IMPATIENT_EXIT_CODE);
+                    warn!(signal = name, "second signal: the process exits at once, held work is lost");
+                    std::process::exit(SECOND_SIGNAL_EXIT_CODE);
                 }
                 drain.start(name);
             }
@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn waits_for_held_work_and_says_when_it_gave_up() {
+    async fn drain_waits_for_held_work_until_its_limit() {
         let drain = Drain::new();
         let guard = drain.guard();
         drain.start("test");
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_child_follows_its_parent_but_not_the_other_way() {
+    async fn child_drain_begins_with_its_parent_and_never_begins_it() {
         let parent = Drain::new();
         let child = parent.child();
         child.start("node fault");

@@ -1,30 +1,34 @@
-//! Readiness by named conditions: a node is ready when every condition holds, and says which do not.
+//! Readiness by named conditions: a process is ready when every condition holds, and reports those that do not.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use serde::Serialize;
 use tokio::sync::watch;
 
-/// The conditions of one process.
+/// The interval at which conditions are read while a start waits for them.
+const READY_POLL: Duration = Duration::from_millis(10);
+
+/// The readiness conditions of one process. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Readiness {
     conditions: Arc<RwLock<BTreeMap<String, Option<String>>>>,
 }
 
-/// One condition of [`Readiness`]; set by whoever knows.
+/// One condition of [`Readiness`], set by the part of the node that it is about.
 #[derive(Debug, Clone)]
 pub struct Condition {
     name: String,
     readiness: Readiness,
 }
 
-/// What `/readyz` answers.
+/// The answer of `/readyz`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Report {
-    /// Whether the node may take work.
+    /// True if the process may take work.
     pub ready: bool,
-    /// The conditions that do not hold, with what is missing.
+    /// The conditions that do not hold, each with its reason.
     pub failing: Vec<Failing>,
     /// The names of all conditions.
     pub conditions: Vec<String>,
@@ -33,14 +37,29 @@ pub struct Report {
 /// A condition that does not hold.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Failing {
-    /// Its name.
+    /// The name of the condition.
     pub name: String,
-    /// What is missing.
+    /// The reason, as an operator can act on it.
     pub reason: String,
 }
 
+/// The conditions that did not hold in time.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not ready within {limit:?}: {}", named(failing))]
+pub struct NotReady {
+    /// The time that was waited.
+    pub limit: Duration,
+    /// The conditions that do not hold.
+    pub failing: Vec<Failing>,
+}
+
+fn named(failing: &[Failing]) -> String {
+    let each: Vec<String> = failing.iter().map(|one| format!("{}: {}", one.name, one.reason)).collect();
+    each.join("; ")
+}
+
 impl Readiness {
-    /// No conditions: ready.
+    /// Makes an empty set of conditions, which is ready.
     pub fn new() -> Self {
         Self::default()
     }
@@ -52,7 +71,7 @@ impl Readiness {
         condition
     }
 
-    /// Adds a condition that holds while `up` says so, as a bus does of its connection.
+    /// Adds a condition that holds while `up` is true, for example the connection of a bus.
     pub fn follow(&self, name: &str, mut up: watch::Receiver<bool>, missing: &'static str) {
         let condition = self.condition(name, missing);
         condition.set(*up.borrow_and_update(), missing);
@@ -63,7 +82,7 @@ impl Readiness {
         });
     }
 
-    /// The state of all conditions.
+    /// Returns the state of all conditions.
     pub fn report(&self) -> Report {
         let conditions = self.conditions.read().unwrap_or_else(PoisonError::into_inner);
         let failing: Vec<Failing> = conditions
@@ -75,24 +94,38 @@ impl Readiness {
         Report { ready: failing.is_empty(), failing, conditions: conditions.keys().cloned().collect() }
     }
 
-    /// Whether every condition holds.
+    /// Waits until every condition holds.
+    ///
+    /// # Errors
+    /// When some do not within `limit`.
+    pub async fn until_ready(&self, limit: Duration) -> Result<(), NotReady> {
+        let ready = async {
+            while !self.is_ready() {
+                tokio::time::sleep(READY_POLL).await;
+            }
+        };
+        let waited = tokio::time::timeout(limit, ready).await;
+        waited.map_err(|_| NotReady { limit, failing: self.report().failing })
+    }
+
+    /// Returns true if every condition holds.
     pub fn is_ready(&self) -> bool {
         self.report().ready
     }
 }
 
 impl Condition {
-    /// The condition holds.
+    /// Marks the condition as holding.
     pub fn hold(&self) {
         self.write(None);
     }
 
-    /// The condition does not hold, because of `reason`.
+    /// Marks the condition as failing because of `reason`.
     pub fn fail(&self, reason: &str) {
         self.write(Some(reason.to_owned()));
     }
 
-    /// Holds or fails by `ok`.
+    /// Marks the condition as holding if `ok`, else as failing because of `reason`.
     pub fn set(&self, ok: bool, reason: &str) {
         if ok { self.hold() } else { self.fail(reason) }
     }
@@ -115,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_what_is_missing() {
+    fn readiness_report_names_each_failing_condition_and_its_reason() {
         let readiness = Readiness::new();
         assert!(readiness.is_ready());
         let bus = readiness.condition("bus", "not connected yet");
@@ -132,7 +165,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn follows_what_is_watched() {
+    async fn until_ready_returns_when_all_conditions_hold_or_names_those_that_do_not() {
+        let readiness = Readiness::new();
+        let bus = readiness.condition("bus", "not connected");
+        let late = readiness.until_ready(Duration::from_millis(1)).await.unwrap_err();
+        assert_eq!(late.to_string(), "not ready within 1ms: bus: not connected");
+        bus.hold();
+        readiness.until_ready(Duration::from_secs(10)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn readiness_follows_a_watched_flag() {
         let readiness = Readiness::new();
         let (up, watched) = watch::channel(true);
         readiness.follow("bus", watched, "not connected");

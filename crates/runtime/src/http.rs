@@ -18,7 +18,7 @@ use crate::{ActorFilter, ActorRegistry, Drain, Metrics, Readiness};
 /// The media type of the exposition format (OpenMetrics 1.0).
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Seconds a graceful stop waits for open requests.
+/// Seconds that a graceful stop waits for open requests.
 const SHUTDOWN_S: u64 = 5;
 
 /// A scraper or probe that does not finish its request in this time is cut off.
@@ -34,7 +34,7 @@ pub struct Observability {
     pub metrics: Metrics,
     /// The readiness conditions.
     pub readiness: Readiness,
-    /// A draining node is not ready.
+    /// The drain of the process; while it runs the process is not ready.
     pub drain: Drain,
     /// Every actor of this process.
     pub actors: ActorRegistry,
@@ -93,17 +93,17 @@ pub struct HttpHandle {
 }
 
 impl HttpHandle {
-    /// Drives a server built by a node on the current tokio runtime.
+    /// Runs a server that a node has built, on the current tokio runtime.
     pub fn spawn(addr: SocketAddr, server: Server) -> Self {
         Self { addr, handle: server.handle(), task: tokio::spawn(server) }
     }
 
-    /// The address it listens on, with the port the system chose for port 0.
+    /// Returns the address the server listens on, with the port that the system chose for port 0.
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// Stops accepting, finishes open requests within the server's shutdown time, returns when done.
+    /// Stops accepting, and returns when open requests are finished or the server's shutdown time is over.
     pub async fn stop(self) {
         self.handle.stop(true).await;
         if let Ok(Err(error)) = self.task.await {

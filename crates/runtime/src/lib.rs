@@ -6,9 +6,10 @@
 
 pub mod actors;
 pub mod address;
-pub mod alarm;
+
 pub mod backoff;
 pub mod clock;
+mod coalescing_timer;
 pub mod config;
 pub mod drain;
 pub mod health;
@@ -25,9 +26,9 @@ pub use actors::{
     ActorContext, ActorFilter, ActorId, ActorRegistry, ActorStatus, Order, OrderError, Orders, Ready,
     StatusHandle,
 };
-pub use alarm::Alarm;
 pub use backoff::Backoff;
 pub use clock::{Clock, ManualClock, SystemClock};
+pub use coalescing_timer::CoalescingTimer;
 pub use config::{ConfigError, ConfigTree, Loader, Section};
 pub use drain::Drain;
 pub use health::{Condition, Readiness};

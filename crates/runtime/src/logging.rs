@@ -6,7 +6,7 @@ use tracing_subscriber::fmt::format::FmtSpan;
 
 use crate::config::Section;
 
-/// What an operator reads; the HTTP server's own start-up lines say nothing that ours do not.
+/// The default filter. The start-up lines of the HTTP server repeat those of the nodes.
 const DEFAULT_FILTER: &str = "info,actix_server=warn";
 
 /// `[log]` of the configuration.
@@ -33,8 +33,8 @@ impl Section for LogConfig {
     }
 }
 
-/// Sends log lines to standard error. The first call of a process counts; later ones change nothing,
-/// so that tests may start several nodes.
+/// Sends log lines to standard error. The first call in a process takes effect; later ones change nothing, so that tests
+/// may start several nodes.
 pub fn init(config: &LogConfig) {
     let filter = EnvFilter::try_new(&config.filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt()

@@ -11,23 +11,23 @@ use prometheus_client::metrics::gauge::Gauge as RawGauge;
 use prometheus_client::metrics::histogram::Histogram as RawHistogram;
 use prometheus_client::registry::{Registry, Unit as RawUnit};
 
-/// Every metric's name begins with this.
+/// The prefix of every metric's name.
 const NAMESPACE: &str = "millrace";
 
-/// Latencies of the live path: from 1 ms to 10 s.
+/// Bucket bounds in seconds for latencies of the live path, from 1 ms to 10 s.
 pub const LATENCY_BUCKETS_S: &[f64] =
     &[0.001, 0.002, 0.005, 0.010, 0.015, 0.025, 0.050, 0.100, 0.250, 0.500, 1.0, 2.5, 5.0, 10.0];
 
 /// The unit of a metric, appended to its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
-    /// A plain count of things: the name says of what.
+    /// A plain count; the metric's name says of which things.
     Count,
-    /// Seconds.
+    /// Seconds, as `_seconds` in the name.
     Seconds,
-    /// Bytes.
+    /// Bytes, as `_bytes` in the name.
     Bytes,
-    /// A share, 0 to 1.
+    /// A share from 0 to 1, as `_ratios` in the name.
     Ratio,
 }
 
@@ -53,61 +53,61 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// An empty registry.
+    /// Makes an empty registry.
     pub fn new() -> Self {
         Self { registry: Arc::new(Mutex::new(Registry::default())), prefix: NAMESPACE.to_owned() }
     }
 
-    /// The same registry with `part` added to the prefix: `metrics.scope("ingest")` gives
+    /// Returns the same registry with `part` added to the prefix: `metrics.scope("ingest")` gives
     /// `millrace_ingest_…`.
     #[must_use]
     pub fn scope(&self, part: &str) -> Self {
         Self { registry: self.registry.clone(), prefix: format!("{}_{part}", self.prefix) }
     }
 
-    /// A counter: only grows. `_total` is appended to the name in the output.
+    /// Registers a counter, which only grows. `_total` is appended to its name in the output.
     pub fn counter(&self, name: &str, unit: Unit, help: &str) -> Counter {
         let metric = RawCounter::default();
         self.register(name, unit, help, metric.clone());
         Counter(metric)
     }
 
-    /// A gauge: goes up and down.
+    /// Registers a gauge of whole numbers.
     pub fn gauge(&self, name: &str, unit: Unit, help: &str) -> Gauge {
         let metric = RawGauge::default();
         self.register(name, unit, help, metric.clone());
         Gauge(metric)
     }
 
-    /// A gauge with fractions.
+    /// Registers a gauge of fractions.
     pub fn gauge_f64(&self, name: &str, unit: Unit, help: &str) -> GaugeF64 {
         let metric = RawGauge::default();
         self.register(name, unit, help, metric.clone());
         GaugeF64(metric)
     }
 
-    /// A histogram over fixed bucket bounds, ascending.
+    /// Registers a histogram over fixed bucket bounds, which ascend.
     pub fn histogram(&self, name: &str, unit: Unit, help: &str, buckets: &'static [f64]) -> Histogram {
         let metric = RawHistogram::new(buckets.iter().copied());
         self.register(name, unit, help, metric.clone());
         Histogram(metric)
     }
 
-    /// Counters told apart by labels. Label values must come from a bounded set.
+    /// Registers counters distinguished by labels. Label values must come from a bounded set.
     pub fn counters(&self, name: &str, unit: Unit, help: &str, labels: &'static [&'static str]) -> Counters {
         let family = Family::<LabelSet, RawCounter>::default();
         self.register(name, unit, help, family.clone());
         Counters { family, labels }
     }
 
-    /// Gauges told apart by labels; remove what is gone.
+    /// Registers gauges distinguished by labels. The owner removes the label sets of things that are gone.
     pub fn gauges(&self, name: &str, unit: Unit, help: &str, labels: &'static [&'static str]) -> Gauges {
         let family = Family::<LabelSet, RawGauge>::default();
         self.register(name, unit, help, family.clone());
         Gauges { family, labels }
     }
 
-    /// Histograms told apart by labels, over the same bucket bounds.
+    /// Registers histograms distinguished by labels, over the same bucket bounds.
     pub fn histograms(
         &self,
         name: &str,
@@ -121,7 +121,7 @@ impl Metrics {
         Histograms { family, labels }
     }
 
-    /// All metrics of the process as `OpenMetrics` text.
+    /// Returns all metrics of the process as `OpenMetrics` text.
     pub fn render(&self) -> String {
         let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
         let mut text = String::new();
@@ -143,70 +143,70 @@ impl Metrics {
     }
 }
 
-/// Only grows.
+/// A metric that only grows.
 #[derive(Debug, Clone)]
 pub struct Counter(RawCounter);
 
 impl Counter {
-    /// One more.
+    /// Adds one.
     pub fn inc(&self) {
         self.0.inc();
     }
 
-    /// `n` more.
+    /// Adds `n`.
     pub fn add(&self, n: u64) {
         self.0.inc_by(n);
     }
 
-    /// The count so far.
+    /// Returns the count so far.
     pub fn get(&self) -> u64 {
         self.0.get()
     }
 }
 
-/// Goes up and down in whole numbers.
+/// A metric that goes up and down in whole numbers.
 #[derive(Debug, Clone)]
 pub struct Gauge(RawGauge);
 
 impl Gauge {
-    /// Sets the value.
+    /// Sets the current value.
     pub fn set(&self, value: i64) {
         self.0.set(value);
     }
 
-    /// Adds, or subtracts a negative.
+    /// Adds `n`, which may be negative.
     pub fn add(&self, n: i64) {
         self.0.inc_by(n);
     }
 
-    /// The value now.
+    /// Returns the current value.
     pub fn get(&self) -> i64 {
         self.0.get()
     }
 }
 
-/// Goes up and down in fractions.
+/// A metric that goes up and down in fractions.
 #[derive(Debug, Clone)]
 pub struct GaugeF64(RawGauge<f64, AtomicU64>);
 
 impl GaugeF64 {
-    /// Sets the value.
+    /// Sets the current value.
     pub fn set(&self, value: f64) {
         self.0.set(value);
     }
 
-    /// The value now.
+    /// Returns the current value.
     pub fn get(&self) -> f64 {
         self.0.get()
     }
 }
 
-/// Counts observations by size.
+/// A metric that counts observations by size.
 #[derive(Debug, Clone)]
 pub struct Histogram(RawHistogram);
 
 impl Histogram {
-    /// One observation, in the unit of the metric.
+    /// Counts one observation, in the unit of the metric.
     pub fn observe(&self, value: f64) {
         self.0.observe(value);
     }
@@ -242,13 +242,13 @@ macro_rules! labelled {
         }
 
         impl $name {
-            /// The metric with these label values, in the order the labels were declared. Keep it where
-            /// it is used often: the look-up takes a lock.
+            /// Returns the metric with these label values, in the order in which the labels were declared. The
+            /// look-up takes a lock: keep the result where it is used often.
             pub fn with(&self, values: &[&str]) -> $one {
                 $one(self.family.get_or_create(&label_set(self.labels, values)).clone())
             }
 
-            /// Forgets a label set, so that what is gone leaves no series behind.
+            /// Removes a label set, so that its series ends.
             pub fn remove(&self, values: &[&str]) {
                 self.family.remove(&label_set(self.labels, values));
             }
@@ -257,15 +257,15 @@ macro_rules! labelled {
 }
 
 labelled!(
-    /// Counters told apart by labels.
+    /// Counters distinguished by labels.
     Counters, Counter, RawCounter, Family<LabelSet, RawCounter>
 );
 labelled!(
-    /// Gauges told apart by labels.
+    /// Gauges distinguished by labels.
     Gauges, Gauge, RawGauge, Family<LabelSet, RawGauge>
 );
 labelled!(
-    /// Histograms told apart by labels.
+    /// Histograms distinguished by labels.
     Histograms, Histogram, RawHistogram, Family<LabelSet, RawHistogram, Buckets>
 );
 
@@ -274,7 +274,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_carry_prefix_and_unit() {
+    fn metric_names_carry_the_prefix_of_their_scope_and_the_unit() {
         let metrics = Metrics::new();
         let ingest = metrics.scope("ingest");
         ingest.counter("received", Unit::Bytes, "Bytes received from publishers").add(7);

@@ -1,21 +1,21 @@
-//! A value that never shows itself in logs, errors or `Debug` output.
+//! A value that logs, errors and `Debug` output never show.
 
 use std::fmt;
 
 use serde::{Deserialize, Deserializer};
 
-/// Holds a secret. `Debug` and `Display` print a mask; the value is reached only by [`Secret::expose`],
-/// which makes every use easy to find.
+/// A secret value. `Debug` and `Display` print a mask; the value is reached only through [`Secret::expose`], which makes
+/// every use easy to find.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret<T = String>(T);
 
 impl<T> Secret<T> {
-    /// Wraps a value.
+    /// Wraps a secret value.
     pub fn new(value: T) -> Self {
         Self(value)
     }
 
-    /// The value itself: name the reason where you call it.
+    /// Returns the value itself. The caller has to keep it out of logs and errors.
     pub fn expose(&self) -> &T {
         &self.0
     }
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn is_masked_wherever_it_is_printed() {
+    fn secret_is_masked_in_debug_and_display() {
         let secret = Secret::new("hunter2".to_owned());
         assert_eq!(format!("{secret:?} {secret}"), "*** ***");
         assert_eq!(secret.expose(), "hunter2");

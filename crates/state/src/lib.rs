@@ -10,6 +10,7 @@
 //! which count viewers.
 #![forbid(unsafe_code)]
 
+mod create;
 mod error;
 mod faulty;
 mod key;
@@ -22,6 +23,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+pub use create::get_or_create;
 pub use error::StateError;
 pub use faulty::{FaultyState, StateFaults};
 pub use key::MAX_KEY_LEN;

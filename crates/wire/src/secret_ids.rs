@@ -82,6 +82,16 @@ impl FromStr for StreamKey {
 pub struct KeyHash([u8; 32]);
 
 impl KeyHash {
+    /// Length of a generated secret in bytes: that of the hash (RFC 2104 §3).
+    pub const SECRET_BYTES: usize = 32;
+
+    /// Generates a secret for [`KeyHash::of`] from `rng`, which must be cryptographically strong.
+    pub fn generate_secret(rng: &mut impl rand::CryptoRng) -> [u8; Self::SECRET_BYTES] {
+        let mut bytes = [0; Self::SECRET_BYTES];
+        rng.fill_bytes(&mut bytes);
+        bytes
+    }
+
     /// The hash of `key` under `secret` (any length).
     pub fn of(secret: &[u8], key: &StreamKey) -> Self {
         // HMAC takes a key of any length: RFC 2104 §2 hashes the long ones.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use millrace_bus::BusError;
 use millrace_protocol::job::{Input, WorkerJob};
 use millrace_protocol::{Machine, Millis};
-use millrace_runtime::Alarm;
+use millrace_runtime::CoalescingTimer;
 use millrace_wire::fact::StreamState;
 use millrace_wire::fragment::FragmentError;
 use millrace_wire::message::job::Grant;
@@ -67,9 +67,9 @@ pub(crate) async fn run(
     let mut job = Job::new(context, rungs, grant)?;
     let (mut live, mut repaired) = (Vec::with_capacity(BATCH), Vec::with_capacity(BATCH));
     job.execute_outputs()?;
-    let mut alarm = Alarm::default();
+    let mut timer = CoalescingTimer::default();
     while !job.machine.is_done() {
-        alarm.within(job.until_timeout());
+        timer.fire_within(job.until_timeout());
         tokio::select! {
             count = subscriptions.media.recv_many(&mut live, BATCH) => job.on_media(count, &mut live)?,
             count = subscriptions.repaired.recv_many(&mut repaired, BATCH) => {
@@ -83,7 +83,7 @@ pub(crate) async fn run(
             (rung, packaged) = job.rungs.next(), if !job.machine.is_quiescing() => job.on_packaged(rung, packaged)?,
             Some(report) = job.uploads.recv() => job.on_upload(report)?,
             Some(order) = orders.recv() => job.on_order(order)?,
-            () = alarm.ring() => job.handle(Input::Tick)?,
+            () = timer.fired() => job.handle(Input::Tick)?,
         }
     }
     job.close().await;

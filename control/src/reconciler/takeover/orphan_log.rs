@@ -9,7 +9,7 @@ use millrace_protocol::job;
 use millrace_protocol::state::checkpoint::at_rest;
 use millrace_protocol::takeover::{self, Closing, GENERATION, OrphanLog};
 use millrace_protocol::{Machine, Millis};
-use millrace_runtime::Alarm;
+use millrace_runtime::CoalescingTimer;
 use millrace_wire::fact::{SegmentSlot, StreamState};
 use millrace_wire::message::announce::{EpochAnnouncement, EpochPhase};
 use millrace_wire::topics;
@@ -75,7 +75,7 @@ impl<'a> OrphanLogTask<'a> {
     /// Writes the checkpoint, publishes the log, and answers repair and snapshot requests until no reader needs it.
     pub(super) async fn serve(&mut self) -> Result<(), TakeoverError> {
         let mut checkpointed = None;
-        let mut alarm = Alarm::default();
+        let mut timer = CoalescingTimer::default();
         loop {
             let written = Some(self.log.view().seq);
             if checkpointed != written {
@@ -85,7 +85,7 @@ impl<'a> OrphanLogTask<'a> {
             while let Some(message) = self.log.poll_output() {
                 self.server.publish(message);
             }
-            alarm.within(until_timeout(self.log.next_timeout(), self.now()));
+            timer.fire_within(until_timeout(self.log.next_timeout(), self.now()));
             let until = self.until;
             tokio::select! {
                 request = self.server.recv() => match request {
@@ -96,7 +96,7 @@ impl<'a> OrphanLogTask<'a> {
                     Some(announcement) => self.on_announcement(announcement)?,
                     None => return Ok(()),
                 },
-                () = alarm.ring() => self.log.handle_timeout(self.now())?,
+                () = timer.fired() => self.log.handle_timeout(self.now())?,
                 () = over(until) => return Ok(()),
             }
         }

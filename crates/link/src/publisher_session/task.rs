@@ -7,7 +7,7 @@ use futures::StreamExt as _;
 use futures::stream::{BoxStream, SelectAll};
 use millrace_bus::BusError;
 use millrace_protocol::session::{Input, Output};
-use millrace_runtime::Alarm;
+use millrace_runtime::CoalescingTimer;
 use millrace_wire::fact::StreamState;
 use millrace_wire::ids::{Epoch, Generation, SessionId, StreamId};
 use millrace_wire::message::control::Kick;
@@ -104,19 +104,19 @@ impl SessionTask {
     pub async fn run(mut self, stop: CancellationToken, mut report: impl FnMut(SessionReport) + Send) {
         // The outputs of the machine's start, above all the offer of its job.
         self.driver.handle(Input::Tick);
-        let mut timer = Alarm::default();
+        let mut timer = CoalescingTimer::default();
         while !self.driver.is_done() {
             for output in self.driver.take_deferred() {
                 self.perform(output).await;
             }
             let (timeout, condition) = self.driver.inspect();
             report(condition);
-            timer.within(timeout);
+            timer.fire_within(timeout);
             tokio::select! {
                 Some(message) = self.subscriptions.next() => self.on_message(message),
                 Some(_) = self.in_flight.join_next() => {}
                 () = self.driver.deferred() => {}
-                () = timer.ring() => self.driver.handle(Input::Tick),
+                () = timer.fired() => self.driver.handle(Input::Tick),
                 () = stop.cancelled() => return,
             }
         }

@@ -1,4 +1,4 @@
-//! Merging the layers and reading the sections.
+//! The loader of the configuration: it merges the layers and reads the sections.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -7,40 +7,40 @@ use std::path::Path;
 use super::value::{Fault, Node, Value};
 use super::{ConfigError, Origin, SECTIONS, Section};
 
-/// Prefix of every variable.
+/// The prefix of every environment variable that is a configuration key.
 const PREFIX: &str = "MILLRACE_";
 
 /// Variables that are not configuration keys: the path of the file itself.
 const RESERVED: &[&str] = &["MILLRACE_CONFIG"];
 
-/// Prefix of variables that belong to the test suite.
+/// The prefix of environment variables that belong to the test suite.
 const TEST_PREFIX: &str = "MILLRACE_TEST_";
 
-/// A configuration file is small; more is a mistake (a log or an image given as `--config`).
+/// Bytes of a configuration file at most; a larger file is a mistake (a log or an image given as `--config`).
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
-/// A secret file holds one line.
+/// Bytes of a secret file at most; it holds one line.
 const MAX_SECRET_BYTES: u64 = 64 * 1024;
 
-/// Collects the layers, lowest first.
+/// Collects the layers of the configuration, the lowest first.
 #[derive(Debug, Default)]
 pub struct Loader {
     sections: BTreeMap<String, Node>,
 }
 
-/// The merged layers, ready to be read section by section.
+/// The merged layers of the configuration, read section by section.
 #[derive(Debug)]
 pub struct ConfigTree {
     sections: BTreeMap<String, Node>,
 }
 
 impl Loader {
-    /// No layers yet.
+    /// Makes a loader without layers.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The usual layers: the file (when given) and the process's environment.
+    /// Makes a loader with the usual layers: the file, if one is given, and the process's environment.
     pub fn standard(file: Option<&Path>) -> Result<Self, ConfigError> {
         let loader = match file {
             Some(path) => Self::new().file(path)?,
@@ -73,7 +73,7 @@ impl Loader {
         Ok(self)
     }
 
-    /// Adds environment variables; an empty one counts as not set.
+    /// Adds environment variables; an empty variable counts as not set.
     pub fn env(mut self, vars: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Self, ConfigError> {
         for (name, value) in vars {
             let Some(name) = name.to_str().filter(|name| name.starts_with(PREFIX)) else { continue };
@@ -101,7 +101,7 @@ impl Loader {
         Ok(self)
     }
 
-    /// Adds the value of a flag, when it was given: `set("edge.listen", addr, "--edge")`.
+    /// Adds the value of a flag, if it was given: `set("edge.listen", addr, "--edge")`.
     #[must_use]
     pub fn set(mut self, key: &str, value: Option<&str>, flag: &str) -> Self {
         if let Some(value) = value {
@@ -113,7 +113,7 @@ impl Loader {
         self
     }
 
-    /// No more layers.
+    /// Finishes the layers.
     pub fn load(self) -> ConfigTree {
         ConfigTree { sections: self.sections }
     }
@@ -129,7 +129,10 @@ impl Loader {
 }
 
 impl ConfigTree {
-    /// Reads a section; one that is absent has its defaults.
+    /// Reads a section; an absent section has its defaults.
+    ///
+    /// # Errors
+    /// When a key is unknown, a value has the wrong type or range, or a secret file cannot be read.
     pub fn section<S: Section>(&self) -> Result<S, ConfigError> {
         let section = match self.sections.get(S::NAME) {
             Some(node) => {
@@ -149,7 +152,7 @@ impl ConfigTree {
         Ok(section)
     }
 
-    /// Whether any layer gives this section.
+    /// Returns true if any layer has this section.
     pub fn has_section(&self, name: &str) -> bool {
         self.sections.contains_key(name)
     }
@@ -169,7 +172,7 @@ fn located<S: Section>(fault: Fault) -> ConfigError {
     ConfigError::Value { key: path.collect::<Vec<_>>().join("."), message, origin: fault.origin }
 }
 
-/// Replaces `{key}_file` by what the file holds, unless a higher layer gives the key itself.
+/// Replaces `{key}_file` by the content of the file, unless a higher layer gives the key itself.
 fn resolve_secret_files<S: Section>(table: &mut BTreeMap<String, Node>) -> Result<(), ConfigError> {
     for key in S::SECRETS {
         let file_key = format!("{key}_file");
@@ -218,7 +221,7 @@ fn known_section(section: &str, origin: &Origin) -> Result<(), ConfigError> {
     Err(ConfigError::UnknownSection { section: section.to_owned(), origin: origin.clone() })
 }
 
-/// A higher layer replaces values and joins tables.
+/// Lays a higher layer over a lower one: values are replaced, tables are joined.
 fn merge(into: &mut BTreeMap<String, Node>, key: String, node: Node) {
     match (into.get_mut(&key), node) {
         (Some(Node { value: Value::Table(old), .. }), Node { value: Value::Table(new), .. }) => {
@@ -232,9 +235,8 @@ fn merge(into: &mut BTreeMap<String, Node>, key: String, node: Node) {
     }
 }
 
-/// Kubernetes puts the addresses of services into the environment of every pod; a service named
-/// `millrace-edge` gives `MILLRACE_EDGE_SERVICE_HOST`, `MILLRACE_EDGE_PORT=tcp://…`,
-/// `MILLRACE_EDGE_PORT_8000_TCP_ADDR` and so on, which are not ours.
+/// Returns true for variables that Kubernetes makes of services in every pod; a service named `millrace-edge` gives `MILLRACE_EDGE_SERVICE_HOST`, `MILLRACE_EDGE_PORT=tcp://…`,
+/// `MILLRACE_EDGE_PORT_8000_TCP_ADDR` and so on, which are no configuration.
 fn is_service_link(rest: &str, value: &str) -> bool {
     if rest.ends_with("_SERVICE_HOST") || rest.contains("_SERVICE_PORT") {
         return true;
@@ -248,7 +250,7 @@ fn is_service_link(rest: &str, value: &str) -> bool {
     digits > 0 && (port[digits..].starts_with("_TCP") || port[digits..].starts_with("_UDP"))
 }
 
-/// Line and message, without the excerpt of the file: the line may hold a secret.
+/// Returns line and message of a syntax error, without the excerpt of the file: the line may hold a secret.
 fn syntax(text: &str, error: &toml::de::Error) -> String {
     let line = error
         .span()

@@ -14,25 +14,25 @@ use serde::de::DeserializeOwned;
 
 pub use load::{ConfigTree, Loader};
 
-/// The sections a configuration may have. A node reads its own and the common ones.
+/// The sections that a configuration may have. A node reads its own and the common ones.
 pub const SECTIONS: &[&str] =
     &["node", "log", "bus", "state", "store", "ingest", "transcode", "edge", "control", "standalone"];
 
-/// A typed section of the configuration: `#[serde(deny_unknown_fields, default)]` on the struct, please.
+/// A typed section of the configuration. The struct needs `#[serde(deny_unknown_fields, default)]`.
 pub trait Section: DeserializeOwned + Default {
-    /// The section's name in the file.
+    /// The name of the section in the file.
     const NAME: &'static str;
 
-    /// Keys whose value is secret: never shown in an error, and readable from a file by `{key}_file`.
+    /// The keys whose values are secret: no error shows them, and `{key}_file` reads them from a file.
     const SECRETS: &'static [&'static str] = &[];
 
-    /// Rules beyond the types: the offending key and what is wrong with it.
+    /// Checks the rules that types cannot express. An error is the key and the rule it breaks.
     fn check(&self) -> Result<(), (&'static str, String)> {
         Ok(())
     }
 }
 
-/// Where a value came from.
+/// The place that a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
     /// The configuration file.
@@ -44,7 +44,7 @@ pub enum Origin {
 }
 
 impl Origin {
-    /// Flags over environment over file.
+    /// Returns the layer's rank: flags precede the environment, which precedes the file.
     fn rank(&self) -> u8 {
         match self {
             Self::File(_) => 0,
@@ -64,39 +64,39 @@ impl std::fmt::Display for Origin {
     }
 }
 
-/// A mistake in the configuration, with the place to mend it.
+/// A mistake in the configuration, with the place to correct it.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file could not be read.
     #[error("configuration file {}: {error}", path.display())]
     Read {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// Why.
+        /// The error of the operating system.
         error: std::io::Error,
     },
     /// The file is not TOML.
     #[error("configuration file {}: {message}", path.display())]
     Syntax {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// Line, column and what was expected.
+        /// The line, and what was expected there.
         message: String,
     },
     /// A section that does not exist.
     #[error("configuration: there is no section [{section}] ({origin}); sections are {}", SECTIONS.join(", "))]
     UnknownSection {
-        /// Its name.
+        /// The name of the section.
         section: String,
-        /// Where it was found.
+        /// The place where it was found.
         origin: Origin,
     },
     /// A `MILLRACE_` variable that names no section and key.
     #[error("configuration: environment variable {name}: {message}")]
     Variable {
-        /// The variable.
+        /// The name of the variable.
         name: String,
-        /// What is wrong with it.
+        /// The rule it breaks.
         message: String,
     },
     /// A key that does not exist, or a value of the wrong type or range.
@@ -104,9 +104,9 @@ pub enum ConfigError {
     Value {
         /// The full key, e.g. `edge.listen`.
         key: String,
-        /// What is wrong.
+        /// The rule that the value breaks.
         message: String,
-        /// Where the value came from, when known.
+        /// The place that the value came from, if it is known.
         origin: Option<Origin>,
     },
 }

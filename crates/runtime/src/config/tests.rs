@@ -1,4 +1,4 @@
-//! One test per mistake an operator can make.
+//! One test for each mistake that an operator can make in the configuration.
 
 use std::io::Write;
 
@@ -71,12 +71,12 @@ fn error(result: Result<impl std::fmt::Debug, ConfigError>) -> String {
 }
 
 #[test]
-fn absent_sections_have_defaults() {
+fn section_that_is_absent_has_its_defaults() {
     assert_eq!(Loader::new().load().section::<Edge>().unwrap(), Edge::default());
 }
 
 #[test]
-fn flags_go_over_environment_over_file() {
+fn flag_takes_precedence_over_environment_over_file() {
     let loader =
         file("[edge]\nlisten = '1.1.1.1:1'\nworkers = 1\n[edge.cache]\nsize_bytes = 5\non = true").unwrap();
     let vars =
@@ -89,7 +89,7 @@ fn flags_go_over_environment_over_file() {
 }
 
 #[test]
-fn text_from_variables_takes_the_type_of_its_key() {
+fn variable_is_read_as_the_type_of_its_key() {
     let vars = [
         ("MILLRACE_EDGE_TOKEN", "12345"),
         ("MILLRACE_EDGE_WORKERS", "4"),
@@ -104,7 +104,7 @@ fn text_from_variables_takes_the_type_of_its_key() {
 }
 
 #[test]
-fn an_unknown_key_is_named_with_its_file() {
+fn unknown_key_is_refused_with_its_file() {
     let message = error(file("[edge]\nlisten_addr = 'x'").unwrap().load().section::<Edge>());
     assert!(
         message.starts_with("configuration: edge.listen_addr: unknown key; known keys are listen,"),
@@ -114,13 +114,13 @@ fn an_unknown_key_is_named_with_its_file() {
 }
 
 #[test]
-fn an_unknown_nested_key_is_named_in_full() {
+fn unknown_nested_key_is_refused_with_its_full_name() {
     let message = error(file("[edge.cache]\nsize = 1").unwrap().load().section::<Edge>());
     assert!(message.starts_with("configuration: edge.cache.size: unknown key"), "{message}");
 }
 
 #[test]
-fn an_unknown_variable_is_named() {
+fn unknown_variable_is_refused_with_its_name() {
     let loader = env(Loader::new(), &[("MILLRACE_EDGE_LISTN", "x")]).unwrap();
     let message = error(loader.load().section::<Edge>());
     assert!(
@@ -134,19 +134,19 @@ fn an_unknown_variable_is_named() {
 }
 
 #[test]
-fn an_unknown_section_is_named() {
+fn unknown_section_is_refused_with_its_name() {
     let message = error(file("[egde]\nlisten = 'x'"));
     assert!(message.contains("no section [egde] (file m.toml)"), "{message}");
 }
 
 #[test]
-fn a_key_outside_of_a_section_is_refused() {
+fn key_outside_of_a_section_is_refused() {
     let message = error(file("edge = 'x'"));
     assert!(message.contains("edge: is a section: write [edge]"), "{message}");
 }
 
 #[test]
-fn a_value_of_the_wrong_type_names_its_key_and_place() {
+fn value_of_the_wrong_type_is_refused_with_key_and_place() {
     let message = error(file("[edge]\nworkers = 'many'").unwrap().load().section::<Edge>());
     assert!(message.starts_with("configuration: edge.workers: invalid type"), "{message}");
     let loader = env(Loader::new(), &[("MILLRACE_EDGE_WORKERS", "-1")]).unwrap();
@@ -159,31 +159,31 @@ fn a_value_of_the_wrong_type_names_its_key_and_place() {
 }
 
 #[test]
-fn a_value_out_of_range_names_its_key_and_place() {
+fn value_out_of_range_is_refused_with_key_and_place() {
     let message = error(file("[edge]\nworkers = 0").unwrap().load().section::<Edge>());
     assert_eq!(message, "configuration: edge.workers: must be at least 1 (file m.toml)");
 }
 
 #[test]
-fn a_syntax_error_gives_the_line_but_not_its_text() {
+fn syntax_error_shows_the_line_number_without_its_text() {
     let message = error(file("[edge]\ntoken = hunter2"));
     assert!(message.contains("m.toml: line 2:") && !message.contains("hunter2"), "{message}");
 }
 
 #[test]
-fn a_secret_is_not_shown_in_an_error() {
+fn error_about_a_secret_does_not_show_its_value() {
     let message = error(file("[edge]\ntoken = 31337").unwrap().load().section::<Edge>());
     assert!(message.contains("edge.token: has the wrong type") && !message.contains("31337"), "{message}");
 }
 
 #[test]
-fn a_missing_file_is_named() {
+fn missing_file_is_refused_with_its_path() {
     let message = error(Loader::new().file(Path::new("/nonexistent/m.toml")));
     assert!(message.contains("/nonexistent/m.toml") && message.contains("No such file"), "{message}");
 }
 
 #[test]
-fn secrets_come_from_files_by_precedence() {
+fn secret_file_is_read_unless_a_higher_layer_has_the_key() {
     let mut secret = tempfile::NamedTempFile::new().unwrap();
     writeln!(secret, "hunter2").unwrap();
     let path = secret.path().to_str().unwrap();
@@ -197,7 +197,7 @@ fn secrets_come_from_files_by_precedence() {
 }
 
 #[test]
-fn an_absent_or_empty_secret_file_is_named() {
+fn secret_file_that_is_absent_or_empty_is_refused_with_its_path() {
     let message = error(file("[edge]\ntoken_file = '/nonexistent'").unwrap().load().section::<Edge>());
     assert!(message.contains("edge.token_file: cannot read /nonexistent"), "{message}");
     let empty = tempfile::NamedTempFile::new().unwrap();
@@ -206,13 +206,13 @@ fn an_absent_or_empty_secret_file_is_named() {
 }
 
 #[test]
-fn only_secrets_are_read_from_files() {
+fn key_that_is_no_secret_has_no_file_form() {
     let message = error(file("[edge]\nlisten_file = 'x'").unwrap().load().section::<Edge>());
     assert!(message.contains("edge.listen_file: unknown key"), "{message}");
 }
 
 #[test]
-fn service_links_of_kubernetes_are_not_ours() {
+fn service_links_of_kubernetes_are_ignored() {
     let vars = [
         ("MILLRACE_EDGE_SERVICE_HOST", "10.0.0.1"),
         ("MILLRACE_EDGE_SERVICE_PORT_HTTP", "8000"),

@@ -1,7 +1,7 @@
-//! A configuration value that knows where it came from, and its deserializer.
+//! A configuration value with the place it came from, and its deserializer.
 //!
-//! Values from the environment and from flags are text; they are read as what the key's type asks for,
-//! so that a numeric token stays a string and `8000` becomes a number where one is wanted.
+//! Values from the environment and from flags are text; they are read as the type of their key, so that a numeric token
+//! stays a string and `8000` becomes a number where the key is one.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -26,7 +26,7 @@ pub(super) enum Value {
     Integer(i64),
     Float(f64),
     Bool(bool),
-    /// From the environment or a flag: the type is the key's.
+    /// Text from the environment or a flag, to be read as the type of its key.
     Text(String),
 }
 
@@ -49,7 +49,7 @@ impl Node {
     }
 }
 
-/// An error on its way up: every level adds its key.
+/// An error of deserialisation; every level on its way up adds its key.
 #[derive(Debug)]
 pub(super) struct Fault {
     pub(super) path: Vec<String>,
@@ -148,7 +148,7 @@ impl<'de> Deserializer<'de> for Node {
         visitor.visit_newtype_struct(self)
     }
 
-    /// A list in a variable is separated by commas.
+    /// Reads a list; in a variable or flag its items are separated by commas.
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         let origin = self.origin.clone();
         match self.text() {
