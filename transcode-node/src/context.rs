@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use millrace_bus::SharedBus;
+use millrace_link::Link;
 use millrace_runtime::Clock;
 use millrace_state::SharedState;
 use millrace_store::{SharedStore, Uploader};
 use millrace_wire::ids::NodeId;
 
 use crate::metrics::Metrics;
-use crate::output::index::IndexWriter;
 
 /// Everything a worker node is started with. The object store makes one attempt per call: the upload queue retries.
 pub type Deps = millrace_node::Deps<millrace_node::Backends>;
@@ -18,11 +17,10 @@ pub type Deps = millrace_node::Deps<millrace_node::Backends>;
 #[derive(Clone)]
 pub(crate) struct NodeContext {
     pub(crate) node: NodeId,
-    pub(crate) bus: SharedBus,
+    pub(crate) link: Link,
     pub(crate) store: SharedStore,
     pub(crate) state: SharedState,
     pub(crate) uploader: Arc<Uploader>,
-    pub(crate) index: Arc<IndexWriter>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Arc<Metrics>,
 }

@@ -5,7 +5,7 @@ use millrace_runtime::metrics::{Counter, Counters, Gauge, Unit};
 /// The worker's metrics, each named `millrace_transcode_` and its field's name.
 #[derive(Debug)]
 pub(crate) struct Metrics {
-    /// Jobs that are running.
+    /// The number of jobs that are running now.
     pub(crate) jobs: Gauge,
     /// Jobs granted since the process started.
     pub(crate) grants: Counter,
@@ -13,7 +13,7 @@ pub(crate) struct Metrics {
     pub(crate) offers_declined: Counter,
     /// Jobs that ended with an error.
     pub(crate) failures: Counter,
-    /// Parts that rungs made.
+    /// The number of parts that rungs have made.
     pub(crate) parts: Counter,
     /// Segments whose objects are in the store.
     pub(crate) segments_stored: Counter,

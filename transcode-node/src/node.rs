@@ -11,13 +11,15 @@ use millrace_runtime::supervisor::{Policy, Supervisor};
 use millrace_runtime::{ActorId, Drain, Process};
 use millrace_store::Uploader;
 use millrace_wire::ids::NodeId;
-use millrace_wire::subjects;
+use millrace_wire::topics;
 
 use crate::config::Config;
 use crate::context::{Deps, NodeContext};
+use crate::job::JobContext;
 use crate::metrics::Metrics;
 use crate::output::checkpoint::responder;
 use crate::output::index::{IndexWriter, QueueLimits};
+use crate::output::uploads;
 use crate::rungs::{BuiltInRungs, RungFactory};
 use crate::worker::Worker;
 
@@ -30,7 +32,7 @@ const INDEX_LIMIT: Duration = Duration::from_secs(5);
 /// The longest time that index facts which wait for the journal have after that.
 const JOURNAL_LIMIT: Duration = Duration::from_secs(5);
 
-/// A running worker node.
+/// A worker node that has been started.
 pub struct Node {
     id: NodeId,
     config: Arc<Config>,
@@ -73,8 +75,7 @@ pub async fn start_with_rungs(config: Config, deps: Deps, rungs: Arc<dyn RungFac
     let uploader = Arc::new(Uploader::start(&store, config.uploads()));
     let metrics = Arc::new(Metrics::new(&registry));
     readiness.follow("transcode.bus", bus.connected(), "not connected to the bus");
-    watch_spill(&uploader, &metrics);
-    let journal = JournalConfig::new(subjects::INDEX_STREAM, subjects::INDEX_SUBJECTS);
+    let journal = JournalConfig::new(topics::INDEX_STREAM, topics::INDEX_SUBJECTS);
     let counted = metrics.clone();
     let on_outcome = move |outcome: Outcome| counted.index_facts.with(&[outcome.name()]).inc();
     let index_journal = Arc::new(JournalWriter::start(bus.clone(), journal, on_outcome));
@@ -82,19 +83,19 @@ pub async fn start_with_rungs(config: Config, deps: Deps, rungs: Arc<dyn RungFac
     let index =
         IndexWriter::new(limits, state.clone(), store.clone(), index_journal.clone(), metrics.clone());
     let index = Arc::new(index);
-    let link = Link::new(bus.clone(), &registry.scope("transcode"));
+    let link = Link::new(bus, &registry.scope("transcode"));
     let context = NodeContext {
         node: identity.node.clone(),
-        bus,
+        link: link.clone(),
         store,
         state,
         uploader: uploader.clone(),
-        index: index.clone(),
         clock,
         metrics,
     };
-    let worker = Worker::new(&config, context.clone(), rungs, drain.clone(), supervisor.clone());
-    spawn_services(&supervisor, &worker, context).await?;
+    let jobs = JobContext { node: context.clone(), index: index.clone(), rungs };
+    let worker = Worker::new(&config, jobs, drain.clone(), supervisor.clone());
+    spawn_services(&supervisor, &worker, &index, context).await?;
     let id = identity.node.clone();
     start_report(&supervisor, &link, &process, identity).await?;
     leave_when_drained(&worker, &drain);
@@ -102,34 +103,35 @@ pub async fn start_with_rungs(config: Config, deps: Deps, rungs: Arc<dyn RungFac
     Ok(Node { id, config, worker, uploader, index, index_journal, supervisor, drain })
 }
 
-async fn spawn_services(supervisor: &Supervisor, worker: &Worker, context: NodeContext) -> Result<()> {
+async fn spawn_services(
+    supervisor: &Supervisor,
+    worker: &Worker,
+    index: &Arc<IndexWriter>,
+    context: NodeContext,
+) -> Result<()> {
     let bidding = worker.clone();
     supervisor
         .spawn_ready(ActorId::new("worker", "transcode"), Policy::vital(), move |actor| {
-            bidding.clone().run(actor.stop, actor.ready)
+            bidding.clone().run(actor)
         })
         .await?;
     let backlog = worker.clone();
     let id = ActorId::new("backlog", "live");
-    supervisor.spawn(id, Policy::vital(), move |actor| backlog.clone().serve_backlog(actor.stop)).await?;
-    let index = context.index.clone();
+    supervisor.spawn(id, Policy::vital(), move |actor| backlog.clone().serve_backlog(actor)).await?;
+    let (uploader, metrics) = (context.uploader.clone(), context.metrics.clone());
+    let id = ActorId::new("uploader", "transcode");
+    supervisor
+        .spawn(id, Policy::vital(), move |actor| uploads::run(uploader.clone(), metrics.clone(), actor))
+        .await?;
+    let index = index.clone();
     let id = ActorId::new("index_writer", "transcode");
-    supervisor.spawn(id, Policy::vital(), move |actor| index.clone().run(actor.stop)).await?;
+    supervisor.spawn(id, Policy::vital(), move |actor| index.clone().run(actor)).await?;
     supervisor
         .spawn_ready(ActorId::new("checkpoint_responder", "transcode"), Policy::vital(), move |actor| {
-            responder::run(context.bus.clone(), context.state.clone(), actor.stop, actor.ready)
+            responder::run(context.link.clone(), context.state.clone(), actor)
         })
         .await?;
     Ok(())
-}
-
-fn watch_spill(uploader: &Uploader, metrics: &Arc<Metrics>) {
-    let (mut stats, metrics) = (uploader.watch(), metrics.clone());
-    tokio::spawn(async move {
-        while stats.changed().await.is_ok() {
-            metrics.spill.set(stats.borrow_and_update().bytes as i64);
-        }
-    });
 }
 
 fn leave_when_drained(worker: &Worker, drain: &Drain) {

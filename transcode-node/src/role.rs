@@ -4,7 +4,7 @@ use millrace_node::{Backends, Operations, Role};
 
 use crate::{Config, Deps, Node, start};
 
-/// The transcode role.
+/// The role of a transcode node in a cluster.
 #[derive(Debug)]
 pub struct Transcode;
 

@@ -1,4 +1,4 @@
-//! A worker node on embedded backends, with a session that offers, grants, revokes, and a bucket to look into.
+//! A worker node on embedded backends, with a simulated publisher's session that offers, grants and revokes jobs.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 #[path = "support/audio.rs"]
@@ -6,12 +6,13 @@ mod audio;
 #[path = "support/session.rs"]
 mod session;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use audio::{FIRST, messages};
 use millrace_media::hls::MediaPlaylist;
 use millrace_media::hls::checker::Checker;
-use millrace_runtime::Metrics;
+use millrace_runtime::{ActorFilter, Metrics, Order, OrderError};
 use millrace_transcode::{Config, Node};
 use millrace_wire::fact::{Fact, FactMessage, RenditionSegment, StreamState};
 use millrace_wire::ids::{Generation, InitVersion, Rendition};
@@ -19,7 +20,7 @@ use millrace_wire::message::control::StreamSettings;
 use millrace_wire::message::media::MediaMessage;
 use millrace_wire::message::repair::SnapshotRequest;
 use millrace_wire::object_names::{self, ObjectKind};
-use millrace_wire::{subjects, topic};
+use millrace_wire::{topic, topics};
 use session::{LIMIT, World, eventually, playback, stream};
 
 const NODE: &str = "worker-a";
@@ -30,7 +31,7 @@ fn number(metrics: &Metrics, name: &str) -> u64 {
     line.unwrap_or_else(|| panic!("{name} in {text}")).rsplit(' ').next().unwrap().parse().unwrap()
 }
 
-/// The messages of whole segments from the start: the first `count`.
+/// Returns the number of messages that make the first `count` segments.
 fn until_segment(all: &[MediaMessage], count: u64) -> usize {
     all.iter().position(|m| m.units.iter().any(|u| u.msn.0 >= FIRST + count)).unwrap_or(all.len())
 }
@@ -39,7 +40,7 @@ fn is_segment(fact: &FactMessage, msn: u64) -> bool {
     matches!(&fact.fact, Fact::Segment(s) if s.msn.0 == msn)
 }
 
-/// A world whose one node is the author of generation 1.
+/// Returns a world whose one node has been granted generation 1.
 async fn granted() -> (World, Node, Metrics) {
     let world = World::new().await;
     let (node, metrics) = world.node(NODE).await;
@@ -54,7 +55,7 @@ async fn idle(metrics: &Metrics) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_revoked_worker_falls_silent_and_stores_what_it_had() {
+async fn job_stops_announcing_and_stores_complete_segments_when_its_grant_is_revoked() {
     let (world, node, metrics) = granted().await;
     let all = messages(9);
     let half = until_segment(&all, 2) + 10;
@@ -66,7 +67,12 @@ async fn a_revoked_worker_falls_silent_and_stores_what_it_had() {
     world.publish(&all[half..]);
     // A second grant of another generation shows that the node has read everything up to here.
     world.follow(Generation(2)).await;
-    world.grant(NODE, 2, world.kept().await.unwrap_or_else(World::first_base), StreamSettings::default());
+    world.grant(
+        NODE,
+        2,
+        world.checkpoint().await.unwrap_or_else(World::first_base),
+        StreamSettings::default(),
+    );
     world.fact("the successor's seal", |f| f.generation.0 == 2 && matches!(f.fact, Fact::Seal { .. })).await;
     assert_eq!(world.facts().iter().filter(|f| f.generation.0 == 1).count(), said);
     for msn in FIRST..FIRST + 2 {
@@ -82,12 +88,12 @@ async fn a_revoked_worker_falls_silent_and_stores_what_it_had() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_worker_does_not_bid_and_bids_again_when_a_place_frees_up() {
+async fn worker_without_room_does_not_bid_until_a_job_ends() {
     // Two copied streams; one unit is for them alone.
     let config = Config { max_jobs: 2, capacity: Some(3), copy_reserve: Some(1), ..Config::default() };
     let world = World::new().await;
     let (node, metrics) = world.node_with(NODE, config).await;
-    let mut free = world.bus.subscribe(subjects::JOBS_FREE, 64).await.unwrap();
+    let mut free = world.bus.subscribe(topics::worker_free().subject(), 64).await.unwrap();
     assert_eq!((world.offer_of(NODE, 2).await.free, world.offer_of(NODE, 1).await.free), (2, 3));
     let declined = async |count| {
         eventually("an offer left alone", async || {
@@ -112,7 +118,7 @@ async fn a_full_worker_does_not_bid_and_bids_again_when_a_place_frees_up() {
         world.revoke(NODE, generation);
     }
     idle(&metrics).await;
-    tokio::time::timeout(LIMIT, free.recv()).await.expect("it says that it has room").unwrap();
+    tokio::time::timeout(LIMIT, free.recv()).await.expect("a notice of free capacity").unwrap();
     assert_eq!(world.offer_of(NODE, 2).await.free, 2);
     let answered: Vec<u64> = world.bids().iter().map(|bid| bid.round).collect();
     assert!(![beyond, encoded, full].iter().any(|round| answered.contains(round)), "{answered:?}");
@@ -120,7 +126,7 @@ async fn a_full_worker_does_not_bid_and_bids_again_when_a_place_frees_up() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_draining_worker_goes_on_until_its_successor_has_the_job() {
+async fn job_of_a_draining_node_goes_on_until_its_successor_is_announced() {
     let world = World::new().await;
     let (old, metrics) = world.node(NODE).await;
     let (new, _) = world.node("worker-b").await;
@@ -158,7 +164,7 @@ async fn a_draining_worker_goes_on_until_its_successor_has_the_job() {
     new.drain().await;
 }
 
-/// What a reader of the first author has folded.
+/// Returns the state that a reader of the first author's log has.
 fn folded(world: &World) -> StreamState {
     let mut view = World::first_base();
     view.epoch = millrace_wire::ids::Epoch(1);
@@ -170,13 +176,13 @@ fn folded(world: &World) -> StreamState {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_broadcast_without_an_author_is_remembered() {
+async fn checkpoint_answers_snapshot_requests_when_no_job_runs() {
     let (world, node, metrics) = granted().await;
     let all = messages(9);
     world.publish(&all[..until_segment(&all, 4)]);
     world.fact("a segment", |f| is_segment(f, FIRST)).await;
     world.announce_generation(1, NODE);
-    let kept = async || world.kept().await.filter(|kept| kept.slots.len() >= 3);
+    let kept = async || world.checkpoint().await.filter(|kept| kept.slots.len() >= 3);
     let kept = eventually("three segments kept", kept).await;
     let whole = |t: &RenditionSegment| t.segment.as_ref().is_some_and(|s| t.parts.len() == s.parts as usize);
     assert!(kept.slots.iter().all(|s| s.tracks.values().all(|t| t.stored && whole(t))));
@@ -187,7 +193,12 @@ async fn a_broadcast_without_an_author_is_remembered() {
         let wait = Duration::from_millis(300);
         let replies = world
             .bus
-            .gather(&subjects::snap(stream()), topic::encode(&SnapshotRequest {}).unwrap(), wait, 1)
+            .gather(
+                topics::snapshot(stream()).subject(),
+                topic::encode(&SnapshotRequest {}).unwrap(),
+                wait,
+                1,
+            )
             .await
             .unwrap();
         replies.first().map(|r| topic::decode::<StreamState>(r).unwrap())
@@ -195,6 +206,44 @@ async fn a_broadcast_without_an_author_is_remembered() {
     let base = eventually("an answer", ask).await;
     assert_eq!((base.generation, base.epoch, base.ended), (Generation(0), kept.epoch, false));
     assert!(base.slots.len() >= 3);
+    node.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn job_is_an_actor_that_a_drain_hands_over_and_a_kick_ends() {
+    let world = World::new().await;
+    let (node, process) = world.node_in_process(NODE, Config::default()).await;
+    let actors = &process.actors;
+    world.offer(NODE).await;
+    world.follow(Generation(1)).await;
+    world.grant(NODE, 1, World::first_base(), StreamSettings::default());
+    let all = messages(9);
+    world.publish(&all[..until_segment(&all, 2) + 1]);
+    world.fact("a segment", |f| is_segment(f, FIRST)).await;
+    world.announce_generation(1, NODE);
+    let id = format!("{}.1.1", stream());
+    let state = async |state: &str| (actors.status("job", &id).await.ok()?.state == state).then_some(());
+    eventually("its state", async || state("packaging").await).await;
+    let kinds = actors.list(ActorFilter::default(), 100).actors;
+    let kinds: BTreeSet<&str> = kinds.iter().map(|actor| actor.kind).collect();
+    for kind in ["worker", "backlog", "uploader", "index_writer", "checkpoint_responder", "job"] {
+        assert!(kinds.contains(kind), "{kind} in {kinds:?}");
+    }
+
+    assert!(matches!(actors.order("job", &id, Order::Reload).await, Err(OrderError::Refused(_))));
+    assert!(world.heartbeats().iter().all(|beat| !beat.leaving));
+    actors.order("job", &id, Order::Drain).await.unwrap();
+    eventually("a heartbeat that asks for a successor", async || {
+        world.heartbeats().last().filter(|beat| beat.leaving).map(|_| ())
+    })
+    .await;
+    eventually("its state", async || state("packaging, waiting for a successor").await).await;
+
+    actors.order("job", &id, Order::Kick { reason: "test".to_owned() }).await.unwrap();
+    idle(&process.metrics).await;
+    assert!(matches!(actors.status("job", &id).await, Err(OrderError::NotFound { .. })));
+    assert_eq!(number(&process.metrics, "job_failures_total"), 0, "an operator's order is no failure");
+    assert!(world.offer(NODE).await.free > 0, "the node goes on bidding");
     node.drain().await;
 }
 
@@ -222,9 +271,10 @@ async fn index_writes_take_no_task_per_segment_while_the_state_store_is_away() {
     node.drain().await;
 }
 
-/// What a new author's log opens with is shown, so it is kept before the author has stored anything itself.
+/// Viewers are shown the state that a successor's log opens with, so it is in the checkpoint before the successor has
+/// stored anything itself.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_successor_keeps_what_it_begins_with_at_once() {
+async fn successor_writes_its_base_as_checkpoint_before_it_has_stored_anything() {
     let (world, node, metrics) = granted().await;
     world.follow(Generation(2)).await;
     let all = messages(9);
@@ -232,11 +282,11 @@ async fn a_successor_keeps_what_it_begins_with_at_once() {
     world.announce_generation(1, NODE);
     let stored = async || (world.stored(1).len() == 2).then_some(());
     eventually("two segments stored", stored).await;
-    let kept = async || world.kept().await.filter(|kept| kept.slots.len() == 2);
+    let kept = async || world.checkpoint().await.filter(|kept| kept.slots.len() == 2);
     let before = eventually("both kept", kept).await;
     world.revoke(NODE, 1);
     idle(&metrics).await;
-    world.forget_kept().await;
+    world.delete_checkpoint().await;
 
     world.offer(NODE).await;
     world.grant(NODE, 2, folded(&world), StreamSettings::default());
@@ -250,7 +300,7 @@ async fn a_successor_keeps_what_it_begins_with_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_granted_worker_announces_stores_indexes_publishes_and_ends() {
+async fn job_announces_stores_indexes_publishes_playlists_and_ends_with_the_broadcast() {
     let world = World::new().await;
     let (node, metrics) = world.node(NODE).await;
     assert!(world.offer(NODE).await.free > 0);
@@ -292,7 +342,7 @@ async fn a_granted_worker_announces_stores_indexes_publishes_and_ends() {
     facts.sort_by_key(|fact| fact.segment.msn);
     assert_eq!(facts, index, "the same is kept as facts");
     let seqs: Vec<u64> = world.facts().iter().map(|f| f.seq.0).collect();
-    assert_eq!(seqs, (0..seqs.len() as u64).collect::<Vec<_>>(), "one author, whatever the grants");
+    assert_eq!(seqs, (0..seqs.len() as u64).collect::<Vec<_>>(), "one log writer for repeated grants");
     assert_eq!(number(&metrics, "grants_total"), 1);
 
     let ended = async || world.text(&key).await.filter(|t| t.ends_with(b"#EXT-X-ENDLIST\n"));
@@ -306,7 +356,7 @@ async fn a_granted_worker_announces_stores_indexes_publishes_and_ends() {
     }
     let multivariant = world.text(&object_names::multivariant(playback())).await.unwrap();
     assert!(String::from_utf8_lossy(&multivariant).contains("audio/index.m3u8"));
-    let kept = async || world.kept().await.filter(|kept| kept.ended);
+    let kept = async || world.checkpoint().await.filter(|kept| kept.ended);
     assert_eq!(eventually("the kept state", kept).await.slots.len(), 5);
     idle(&metrics).await;
     node.drain().await;

@@ -4,34 +4,45 @@ mod inputs;
 mod outputs;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use millrace_bus::BusError;
+use millrace_link::{LogServer, MediaReader, TypedSubscription, driver};
 use millrace_protocol::job::{Input, WorkerJob};
 use millrace_protocol::{Machine, Millis};
-use millrace_runtime::CoalescingTimer;
+use millrace_runtime::{ActorContext, CoalescingTimer, StatusHandle};
 use millrace_wire::fact::StreamState;
 use millrace_wire::fragment::FragmentError;
-use millrace_wire::message::job::Grant;
-use millrace_wire::message::media::MediaReader;
+use millrace_wire::message::announce::{EpochAnnouncement, SessionAnnouncement};
+use millrace_wire::message::job::{Grant, Heartbeat};
+use millrace_wire::topic::Topic;
+use millrace_wire::topics;
 use tokio::sync::mpsc;
 
-use self::inputs::Subscriptions;
 use crate::context::NodeContext;
 use crate::output::checkpoint::CheckpointPublisher;
+use crate::output::index::IndexWriter;
 use crate::output::objects::{Objects, UploadReport};
 use crate::rungs::{RungFactory, RungSet};
 
-/// Messages taken from a subscription at once.
+/// Media fragments taken from a subscription at once.
 const BATCH: usize = 64;
+/// Media fragments that may wait for the rungs: four seconds of 60 pictures a second with their audio. Fragments beyond
+/// that are lost here and repaired from the session's replay buffer.
+const MEDIA_CAPACITY: usize = 1024;
+/// Announcements, repair requests and snapshot requests that may wait, each. They are repeated when they are lost.
+const REQUEST_CAPACITY: usize = 128;
 /// Replies that may wait for the job; what does not fit makes the request's task wait.
 const REPLY_CAPACITY: usize = 128;
-/// The longest time without a look at the machine: it bounds the effect of a missed timeout.
-const LONGEST_SLEEP: Duration = Duration::from_millis(200);
-/// The shortest time between two looks at a machine whose timeout has passed.
-const SHORTEST_SLEEP: Duration = Duration::from_millis(1);
 
-/// An order of the node to a running job.
+/// The handles that all jobs of a node share.
+#[derive(Clone)]
+pub(crate) struct JobContext {
+    pub(crate) node: NodeContext,
+    pub(crate) index: Arc<IndexWriter>,
+    pub(crate) rungs: Arc<dyn RungFactory>,
+}
+
+/// An order of the publisher's session or of the node to a running job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Order {
     /// The session revoked the grant: announce nothing more and finish the uploads.
@@ -56,29 +67,28 @@ pub(crate) enum JobError {
     Closed(&'static str),
 }
 
-/// Runs the job of `grant` until its epoch is over or another author has it.
+/// Runs the job of `grant` until its epoch is over, another author has it, or an operator ends it.
 pub(crate) async fn run(
-    context: NodeContext,
-    rungs: Arc<dyn RungFactory>,
+    actor: ActorContext,
+    context: JobContext,
     grant: Grant,
     mut orders: mpsc::Receiver<Order>,
 ) -> Result<(), JobError> {
-    let mut subscriptions = Subscriptions::open(&context.bus, &grant).await?;
-    let mut job = Job::new(context, rungs, grant)?;
-    let (mut live, mut repaired) = (Vec::with_capacity(BATCH), Vec::with_capacity(BATCH));
+    let mut operator = actor.orders();
+    let subscriptions = Subscriptions::open(&context.node, &grant).await?;
+    let mut job = Job::new(context, grant, subscriptions, actor.status)?;
+    let mut media = Vec::with_capacity(BATCH);
     job.execute_outputs()?;
     let mut timer = CoalescingTimer::default();
-    while !job.machine.is_done() {
-        timer.fire_within(job.until_timeout());
+    while !job.machine.is_done() && !job.kicked {
+        timer.fire_within(driver::until_timeout(job.machine.next_timeout(), job.now()));
         tokio::select! {
-            count = subscriptions.media.recv_many(&mut live, BATCH) => job.on_media(count, &mut live)?,
-            count = subscriptions.repaired.recv_many(&mut repaired, BATCH) => {
-                job.on_repaired_media(count, &mut repaired)?;
+            fragments = job.subscriptions.media.recv_many(&mut media, BATCH) => {
+                job.on_media(fragments, &mut media)?;
             }
-            message = subscriptions.epoch.recv() => job.on_epoch(message)?,
-            message = subscriptions.session.recv() => job.on_session(message)?,
-            message = subscriptions.fact_repair.recv() => job.on_repair_request(message)?,
-            message = subscriptions.snapshot.recv() => job.on_snapshot_request(message)?,
+            announcement = job.subscriptions.epochs.recv() => job.on_epoch(announcement)?,
+            announcement = job.subscriptions.sessions.recv() => job.on_session(announcement)?,
+            request = job.subscriptions.log.recv() => job.on_log_request(request)?,
             Some(reply) = job.replies.1.recv() => job.handle(reply)?,
             (rung, packaged) = job.rungs.next(), if !job.machine.is_quiescing() => job.on_packaged(rung, packaged)?,
             Some(report) = job.uploads.recv() => job.on_upload(report)?,
@@ -90,40 +100,81 @@ pub(crate) async fn run(
     Ok(())
 }
 
+/// A job's subscriptions, and its log on the bus.
+struct Subscriptions {
+    media: MediaReader,
+    epochs: TypedSubscription<EpochAnnouncement>,
+    sessions: TypedSubscription<SessionAnnouncement>,
+    log: LogServer,
+}
+
+impl Subscriptions {
+    async fn open(context: &NodeContext, grant: &Grant) -> Result<Self, BusError> {
+        let (link, stream, epoch) = (&context.link, grant.stream, grant.epoch);
+        Ok(Self {
+            media: MediaReader::follow(link, stream, epoch, MEDIA_CAPACITY).await?,
+            epochs: link.subscribe(&topics::epoch(stream), REQUEST_CAPACITY).await?,
+            sessions: link.subscribe(&topics::session(stream), REQUEST_CAPACITY).await?,
+            log: LogServer::open(link, stream, (epoch, grant.generation), REQUEST_CAPACITY).await?,
+        })
+    }
+}
+
 struct Job {
     context: NodeContext,
+    subscriptions: Subscriptions,
+    heartbeats: Topic<Heartbeat>,
+    status: StatusHandle,
+    /// The state that the actor's status shows.
+    shown: &'static str,
     machine: WorkerJob,
     rungs: RungSet,
     objects: Objects,
+    index: Arc<IndexWriter>,
     checkpoint: CheckpointPublisher,
-    /// Reassemblers of media messages: for those published as they come, and for those published again on request.
-    readers: (MediaReader, MediaReader),
     /// The state that was announced last. A newer epoch's session builds on it, and may ask for it just after this job
     /// stopped announcing.
     last_state: Option<StreamState>,
     replies: (mpsc::Sender<Input>, mpsc::Receiver<Input>),
     uploads: mpsc::UnboundedReceiver<UploadReport>,
+    leaving: bool,
+    superseded: bool,
+    kicked: bool,
 }
 
 impl Job {
-    fn new(context: NodeContext, factory: Arc<dyn RungFactory>, grant: Grant) -> Result<Self, JobError> {
+    fn new(
+        context: JobContext,
+        grant: Grant,
+        subscriptions: Subscriptions,
+        status: StatusHandle,
+    ) -> Result<Self, JobError> {
+        let JobContext { node: context, index, rungs: factory } = context;
         let now = Millis(context.clock.now_ms());
         let (objects, uploads) =
             Objects::new(context.uploader.clone(), grant.playback, grant.epoch, grant.generation);
         let rungs = RungSet::start(factory, &grant.settings, &grant.open, &grant.base);
         let checkpoint = CheckpointPublisher::new(&context, &grant);
-        let (node, max_payload, seed) = (context.node.clone(), context.bus.max_payload(), rand::random());
+        let (node, max_payload, seed) = (context.node.clone(), context.link.max_payload(), rand::random());
+        let heartbeats = topics::heartbeat(grant.stream, grant.epoch);
         let machine = WorkerJob::new(now, grant, node, rungs.ids().collect(), max_payload, seed)?;
         Ok(Self {
             context,
+            subscriptions,
+            heartbeats,
+            status,
+            shown: "",
             machine,
             rungs,
             objects,
+            index,
             checkpoint,
-            readers: Default::default(),
             last_state: None,
             replies: mpsc::channel(REPLY_CAPACITY),
             uploads,
+            leaving: false,
+            superseded: false,
+            kicked: false,
         })
     }
 
@@ -131,16 +182,33 @@ impl Job {
         Millis(self.context.clock.now_ms())
     }
 
-    fn until_timeout(&self) -> Duration {
-        let timeout = self.machine.next_timeout();
-        let due = timeout.map_or(LONGEST_SLEEP, |at| Duration::from_millis(at - self.now()));
-        due.clamp(SHORTEST_SLEEP, LONGEST_SLEEP)
-    }
-
     /// Hands one input to the machine and carries out what follows from it.
     fn handle(&mut self, input: Input) -> Result<(), JobError> {
         self.machine.handle(self.now(), input)?;
         self.execute_outputs()
+    }
+
+    /// Shows the job's state to operators when it has changed.
+    fn show_state(&mut self) {
+        let state = match self.machine.snapshot() {
+            _ if self.superseded => "superseded, finishing uploads",
+            _ if self.machine.is_quiescing() => "handing over to its successor",
+            Some(state) if state.ended => "ended, finishing uploads",
+            Some(state) if state.sealed => "sealed, waiting for the publisher",
+            Some(_) if self.leaving => "packaging, waiting for a successor",
+            Some(_) => "packaging",
+            None => "packaging, not announced yet",
+        };
+        if self.shown != state {
+            self.shown = state;
+            self.status.set_state(state);
+        }
+    }
+
+    /// Shows the number and the age of the uploads that have not ended.
+    fn show_uploads(&self) {
+        let (waiting, oldest) = self.objects.waiting();
+        self.status.set_queue(waiting, oldest);
     }
 
     /// Waits until the last checkpoint and playlists are written.

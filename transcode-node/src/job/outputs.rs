@@ -5,16 +5,13 @@ use std::time::Duration;
 
 use millrace_protocol::Machine;
 use millrace_protocol::job::{Input, Output, Packaged};
-use millrace_protocol::log::writer::EncodedMessage;
 use millrace_wire::ids::RungId;
-use millrace_wire::message::control;
-use millrace_wire::message::repair::{RepairReply, RepairRequest};
-use millrace_wire::{subjects, topic};
+use millrace_wire::message::control::SealReport;
+use millrace_wire::message::repair::RepairRequest;
+use millrace_wire::topics;
 
 use super::{Job, JobError};
 
-/// The longest time a request for media may take. The session answers from memory: a slower one is away.
-const MEDIA_REQUEST_LIMIT: Duration = Duration::from_millis(500);
 /// The longest time a seal report may take: control writes to the state store before it answers.
 const SEAL_REPORT_LIMIT: Duration = Duration::from_secs(2);
 
@@ -25,12 +22,16 @@ impl Job {
             self.execute(output)?;
         }
         self.checkpoint.update(&self.machine);
+        self.show_state();
         Ok(())
     }
 
     fn execute(&mut self, output: Output) -> Result<(), JobError> {
         match output {
-            Output::Publish(message) => self.publish(message),
+            Output::Publish(message) => {
+                // Readers repair what the bus drops from the log writer's replay buffer.
+                self.context.metrics.facts_dropped.add(self.subscriptions.log.publish(message));
+            }
             Output::Package(message) => {
                 self.rungs.push(message);
                 self.take_packaged()?;
@@ -44,23 +45,31 @@ impl Job {
                 self.rungs.finish(&id);
                 self.take_packaged()?;
             }
-            Output::AskMedia(request) => self.request_media(&request),
+            Output::AskMedia(request) => self.request_media(request),
             Output::Heartbeat(heartbeat) => {
-                let grant = self.machine.grant();
-                self.send(&subjects::job_heartbeat(grant.stream, grant.epoch), &heartbeat);
+                if let Err(error) = self.context.link.publish(&self.heartbeats, &heartbeat) {
+                    tracing::debug!(%error, "heartbeat not sent; the next one follows");
+                }
             }
             Output::UploadInit(rendition, version, bytes) => {
                 self.checkpoint.init_submitted();
                 self.objects.upload_init(&rendition, version, bytes);
+                self.show_uploads();
             }
-            Output::Upload(segment, body) => self.objects.upload_segment(segment, body),
+            Output::Upload(segment, body) => {
+                self.objects.upload_segment(segment, body);
+                self.show_uploads();
+            }
             Output::Index(fact) => {
                 self.context.metrics.segments_stored.inc();
                 self.checkpoint.segment_stored();
-                self.context.index.add(self.machine.grant().playback, fact);
+                self.index.add(self.machine.grant().playback, fact);
             }
-            Output::Report(report) => self.report_seal(&report),
-            Output::Superseded => tracing::info!("another author took over; finishing uploads"),
+            Output::Report(report) => self.report_seal(report),
+            Output::Superseded => {
+                self.superseded = true;
+                tracing::info!("another author took over; finishing uploads");
+            }
             Output::Done => {}
         }
         Ok(())
@@ -92,73 +101,26 @@ impl Job {
         Ok(self.machine.handle(self.now(), Input::Packaged(rung, packaged))?)
     }
 
-    fn publish(&self, message: EncodedMessage) {
-        let grant = self.machine.grant();
-        let (stream, epoch, generation) = (grant.stream, grant.epoch, grant.generation);
-        let (subject, fragments) = match message {
-            EncodedMessage::Live(fragments) => (subjects::live(stream, epoch, generation), fragments),
-            EncodedMessage::Digest(fragments) => (subjects::digest(stream, epoch, generation), fragments),
-            EncodedMessage::Retransmit(fragments) => {
-                (subjects::repair_live(stream, epoch, generation), fragments)
-            }
-        };
-        for fragment in fragments {
-            // Readers repair a dropped fragment from the log writer's replay buffer.
-            if self.context.bus.publish(&subject, fragment).is_err() {
-                self.context.metrics.facts_dropped.inc();
-            }
-        }
-    }
-
     /// Requests media from the session. Without an answer the machine asks again in its own time.
-    fn request_media(&self, request: &RepairRequest) {
-        let grant = self.machine.grant();
-        let subject = subjects::ring_media(grant.stream, grant.epoch);
-        let Ok(request) = topic::encode(request) else { return };
-        let (bus, replies) = (self.context.bus.clone(), self.replies.0.clone());
+    fn request_media(&self, request: RepairRequest) {
+        let answer = self.subscriptions.media.ask_repair(request);
+        let replies = self.replies.0.clone();
         tokio::spawn(async move {
-            match bus.request(&subject, request, MEDIA_REQUEST_LIMIT).await {
-                Ok(reply) => {
-                    if let Ok(reply) = topic::decode::<RepairReply>(&reply) {
-                        let _ = replies.send(Input::MediaReply(reply)).await;
-                    }
-                }
-                Err(error) => tracing::debug!(%subject, %error, "no answer to a request for media"),
+            if let Some(reply) = answer.await {
+                let _ = replies.send(Input::MediaReply(reply)).await;
             }
         });
     }
 
     /// Reports to control that the epoch is sealed. Without an answer the machine reports again.
-    fn report_seal(&self, report: &control::SealReport) {
-        let Ok(request) = control::encode(report) else { return };
-        let (bus, replies) = (self.context.bus.clone(), self.replies.0.clone());
+    fn report_seal(&self, report: SealReport) {
+        let (link, replies) = (self.context.link.clone(), self.replies.0.clone());
         tokio::spawn(async move {
-            let answer = bus.request(subjects::CONTROL_SEALED, request, SEAL_REPORT_LIMIT).await;
-            match answer.map(|answer| control::decode::<control::LeaseReply>(&answer)) {
+            match link.request(&topics::sealed(), &report, SEAL_REPORT_LIMIT).await {
                 // If a newer epoch is open, its claim has recorded where this one ended: that is an answer too.
-                Ok(Ok(_)) => drop(replies.send(Input::Reported).await),
-                Ok(Err(error)) => {
-                    tracing::warn!(%error, "malformed answer to a seal report; will report again")
-                }
+                Ok(_) => drop(replies.send(Input::Reported).await),
                 Err(error) => tracing::debug!(%error, "seal report not answered; will report again"),
             }
         });
-    }
-
-    /// Responds to a request. An answer that the bus drops is asked for again.
-    pub(super) fn respond(&self, reply: &str, answer: &impl topic::Message) {
-        if let Ok(answer) = topic::encode(answer)
-            && let Err(error) = self.context.bus.respond(reply, answer)
-        {
-            tracing::debug!(%error, "answer not sent");
-        }
-    }
-
-    fn send(&self, subject: &str, body: &impl topic::Message) {
-        if let Ok(body) = topic::encode(body)
-            && let Err(error) = self.context.bus.publish(subject, body)
-        {
-            tracing::debug!(subject, %error, "message not sent");
-        }
     }
 }

@@ -6,3 +6,4 @@ pub(crate) mod index;
 pub(crate) mod objects;
 pub(crate) mod playlists;
 mod segment_metadata;
+pub(crate) mod uploads;

@@ -1,7 +1,8 @@
 //! A job's objects: their names and metadata, and their uploads, for which the live path does not wait.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use millrace_buf::ByteChain;
@@ -19,6 +20,8 @@ const CACHE_CONTROL: &str = "public, max-age=31536000, immutable";
 /// The result of one upload.
 #[derive(Debug)]
 pub(crate) struct UploadReport {
+    /// The upload's number, for [`Objects::settle`].
+    pub(crate) number: u64,
     /// The segment that was uploaded; `None` for an init segment.
     pub(crate) segment: Option<fact::Segment>,
     /// `Ok` if the object is in the store.
@@ -32,6 +35,9 @@ pub(crate) struct Objects {
     epoch: Epoch,
     generation: Generation,
     content_types: HashMap<Rendition, &'static str>,
+    /// The time at which each upload that has not ended was submitted, by its number.
+    waiting: BTreeMap<u64, Instant>,
+    next_number: u64,
     reports: mpsc::UnboundedSender<UploadReport>,
 }
 
@@ -45,8 +51,17 @@ impl Objects {
         generation: Generation,
     ) -> (Self, mpsc::UnboundedReceiver<UploadReport>) {
         let (reports, results) = mpsc::unbounded_channel();
-        let content_types = HashMap::new();
-        (Self { uploader, playback, epoch, generation, content_types, reports }, results)
+        let objects = Self {
+            uploader,
+            playback,
+            epoch,
+            generation,
+            content_types: HashMap::new(),
+            waiting: BTreeMap::new(),
+            next_number: 0,
+            reports,
+        };
+        (objects, results)
     }
 
     /// Takes a rendition's description, from which the content type of its objects follows.
@@ -55,17 +70,28 @@ impl Objects {
     }
 
     /// Uploads an init segment. The upload queue never drops it for room: no segment of its epoch plays without it.
-    pub(crate) fn upload_init(&self, rendition: &Rendition, version: InitVersion, bytes: Bytes) {
+    pub(crate) fn upload_init(&mut self, rendition: &Rendition, version: InitVersion, bytes: Bytes) {
         let name = self.name(rendition, ObjectKind::Init(version));
         self.submit(&name, bytes.into(), self.meta(rendition), true, None);
     }
 
-    /// Uploads a complete segment. Its metadata holds what its index entry says, so that the index can be rebuilt from a
-    /// listing of the bucket.
-    pub(crate) fn upload_segment(&self, segment: fact::Segment, body: ByteChain) {
+    /// Uploads a complete segment. Its metadata holds the fields of its index entry, so that the index can be rebuilt from
+    /// a listing of the bucket.
+    pub(crate) fn upload_segment(&mut self, segment: fact::Segment, body: ByteChain) {
         let name = self.name(&segment.rendition, ObjectKind::Segment(segment.msn, self.generation));
         let meta = segment_metadata::write(self.meta(&segment.rendition), &segment);
         self.submit(&name, body, meta, false, Some(segment));
+    }
+
+    /// Notes that an upload has ended.
+    pub(crate) fn settle(&mut self, number: u64) {
+        self.waiting.remove(&number);
+    }
+
+    /// Returns the number of uploads that have not ended, and the age of the oldest.
+    pub(crate) fn waiting(&self) -> (usize, Duration) {
+        let oldest = self.waiting.first_key_value().map_or(Duration::ZERO, |(_, since)| since.elapsed());
+        (self.waiting.len(), oldest)
     }
 
     fn name(&self, rendition: &Rendition, kind: ObjectKind) -> ObjectName {
@@ -78,7 +104,7 @@ impl Objects {
     }
 
     fn submit(
-        &self,
+        &mut self,
         name: &ObjectName,
         body: ByteChain,
         meta: Meta,
@@ -86,7 +112,9 @@ impl Objects {
         segment: Option<fact::Segment>,
     ) {
         let ticket = self.uploader.submit(name.key(), body, meta, essential);
-        let reports = self.reports.clone();
+        let (reports, number) = (self.reports.clone(), self.next_number);
+        self.next_number += 1;
+        self.waiting.insert(number, Instant::now());
         let key = name.key();
         tokio::spawn(async move {
             let result = match ticket {
@@ -97,7 +125,7 @@ impl Objects {
                 tracing::error!(%key, %error, "object not stored; it is served from memory while live and then missing");
             }
             // The job may have ended before its upload did: then the result is of no use any more.
-            let _ = reports.send(UploadReport { segment, result });
+            let _ = reports.send(UploadReport { number, segment, result });
         });
     }
 }

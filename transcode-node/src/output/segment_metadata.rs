@@ -5,7 +5,7 @@ use millrace_wire::fact::{MediaDuration, Segment};
 use millrace_wire::ids::{Msn, Rendition};
 use millrace_wire::object_names::meta;
 
-/// Adds what a segment's index entry says beyond its object's name and size.
+/// Adds the fields of a segment's index entry that its object's name and size do not give.
 pub(super) fn write(meta: Meta, segment: &Segment) -> Meta {
     meta.with(meta::MSN, segment.msn.to_string())
         .with(meta::DURATION, segment.duration.ticks.to_string())

@@ -46,7 +46,7 @@ fn in_video_ticks(duration: MediaDuration) -> u32 {
     u32::try_from(ticks).unwrap_or(u32::MAX)
 }
 
-/// One rendition's progress.
+/// The progress of one rendition of the rung.
 #[derive(Debug, Default)]
 struct Progress {
     /// The segment that parts are being made of.

@@ -19,7 +19,7 @@ pub(super) struct BadUnit {
     pub(super) record: &'static str,
     /// Length of the record in bytes.
     pub(super) length: usize,
-    /// The parser's error.
+    /// The error of the record's parser.
     pub(super) reason: String,
 }
 

@@ -4,6 +4,7 @@
 //! the [`copy`] rung packages the publisher's bits at once, in the job's own task; a rung that encodes in a child process
 //! answers later, and wakes the job when it does.
 
+mod built_in;
 pub mod copy;
 mod facts;
 mod media_units;
@@ -18,7 +19,7 @@ use millrace_wire::ids::RungId;
 use millrace_wire::message::control::StreamSettings;
 use millrace_wire::message::media::MediaMessage;
 
-use self::copy::CopyRung;
+pub use self::built_in::BuiltInRungs;
 pub(crate) use self::set::RungSet;
 
 /// One rung at work on one epoch.
@@ -44,8 +45,8 @@ pub trait RungFactory: Debug + Send + Sync {
     /// Returns the ids of the rungs that a stream with these settings has; they do not change during a job.
     fn rungs(&self, settings: &StreamSettings) -> Vec<RungId>;
 
-    /// Starts a rung with these settings for the epoch that `open` describes. `base` is the stream's state so far, whose PART-TARGETs the
-    /// rung must keep.
+    /// Starts a rung with these settings for the epoch that `open` describes. `base` is the stream's state so far, whose
+    /// PART-TARGETs the rung must keep.
     fn start(
         &self,
         id: &RungId,
@@ -53,24 +54,4 @@ pub trait RungFactory: Debug + Send + Sync {
         open: &EpochOpen,
         base: &StreamState,
     ) -> Box<dyn Rung>;
-}
-
-/// The rungs that this build can run.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct BuiltInRungs;
-
-impl RungFactory for BuiltInRungs {
-    fn rungs(&self, _: &StreamSettings) -> Vec<RungId> {
-        vec![RungId::copy()]
-    }
-
-    fn start(
-        &self,
-        _: &RungId,
-        settings: &StreamSettings,
-        open: &EpochOpen,
-        base: &StreamState,
-    ) -> Box<dyn Rung> {
-        Box::new(CopyRung::new(open, copy::part_setup(base, settings)))
-    }
 }

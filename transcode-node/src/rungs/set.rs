@@ -32,7 +32,7 @@ impl RungSet {
         Self { factory, rungs }
     }
 
-    /// Returns the rungs' ids.
+    /// Returns the ids of the job's rungs.
     pub(crate) fn ids(&self) -> impl Iterator<Item = RungId> {
         self.rungs.iter().map(|rung| rung.id().clone())
     }
@@ -53,7 +53,7 @@ impl RungSet {
         }
     }
 
-    /// Replaces the rung by a new one that starts with the next message; whatever the old one had begun is dropped.
+    /// Replaces the rung by a new one that starts with the next message; segments that the old one had begun are dropped.
     pub(crate) fn restart(
         &mut self,
         id: &RungId,

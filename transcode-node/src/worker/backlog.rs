@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use millrace_bus::{QueueConfig, SharedBus};
-use millrace_wire::message::job::{COPY_COST, Offer};
-use millrace_wire::{subjects, topic};
-use tokio_util::sync::CancellationToken;
+use millrace_runtime::{ActorContext, StatusHandle};
+use millrace_wire::message::job::COPY_COST;
+use millrace_wire::topics;
 
 use super::Worker;
 
@@ -20,10 +20,12 @@ const REDELIVERY_DELAY: Duration = Duration::from_secs(2);
 const QUEUE_RETRY: Duration = Duration::from_secs(1);
 
 impl Worker {
-    /// Takes jobs from the backlog while the worker has room, until `stop` is cancelled.
-    pub(crate) async fn serve_backlog(self, stop: CancellationToken) -> anyhow::Result<()> {
-        let bus = self.context.bus.clone();
-        let queue = QueueConfig::new(subjects::JOBS_STREAM, subjects::BACKLOG_LIVE);
+    /// Takes jobs from the backlog while the worker has room, until the actor is stopped.
+    pub(crate) async fn serve_backlog(self, actor: ActorContext) -> anyhow::Result<()> {
+        let ActorContext { stop, status, .. } = actor;
+        let bus = self.context.link.bus().clone();
+        let queue = QueueConfig::new(topics::JOBS_STREAM, topics::backlog().subject());
+        status.set_state("declaring the queue");
         while let Err(error) = bus.queue_declare(&queue).await {
             tracing::warn!(%error, "backlog queue not declared; will retry");
             if stop.run_until_cancelled(tokio::time::sleep(QUEUE_RETRY)).await.is_none() {
@@ -32,7 +34,7 @@ impl Worker {
         }
         loop {
             tokio::select! {
-                () = self.take_from_backlog(&bus) => {}
+                () = self.take_from_backlog(&bus, &status) => {}
                 () = stop.cancelled() => return Ok(()),
             }
         }
@@ -40,13 +42,15 @@ impl Worker {
 
     /// Takes one job from the queue. The message itself brings no media: its session grants the job after a new offer,
     /// to this worker or to another that bids.
-    async fn take_from_backlog(&self, bus: &SharedBus) {
+    async fn take_from_backlog(&self, bus: &SharedBus, status: &StatusHandle) {
         let mut running = self.running.subscribe();
+        status.set_state("waiting for room");
         let has_room = running.wait_for(|running| running.admission.bid(COPY_COST).is_some()).await.is_ok();
         if !has_room || self.drain.is_draining() {
             return tokio::time::sleep(QUEUE_RETRY).await;
         }
-        let job = match bus.queue_pull(subjects::JOBS_STREAM, PULL_WAIT).await {
+        status.set_state("waiting for a job");
+        let job = match bus.queue_pull(topics::JOBS_STREAM, PULL_WAIT).await {
             Ok(Some(job)) => job,
             Ok(None) => return,
             Err(error) => {
@@ -54,8 +58,8 @@ impl Worker {
                 return tokio::time::sleep(QUEUE_RETRY).await;
             }
         };
-        let Ok(offer) = topic::decode::<Offer>(&job.payload) else {
-            tracing::warn!("malformed backlog job dropped");
+        // A job that is refused would be refused again, so it leaves the queue.
+        let Some(offer) = self.context.link.decode(&topics::backlog(), &job.payload) else {
             let _ = job.ack().await;
             return;
         };
@@ -64,6 +68,7 @@ impl Worker {
             let _ = job.nak(REDELIVERY_DELAY).await;
             return;
         }
+        status.set_state("waiting for a grant");
         self.announce_free_capacity();
         let granted = running.wait_for(|running| {
             running.orders.keys().any(|(stream, epoch, _)| (*stream, *epoch) == (offer.stream, offer.epoch))

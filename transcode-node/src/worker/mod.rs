@@ -6,20 +6,17 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use anyhow::Context;
-use millrace_bus::Message;
 use millrace_protocol::admission::{Admission, JobKey};
 use millrace_runtime::supervisor::{Policy, Supervisor};
-use millrace_runtime::{ActorId, Drain, Exit, Ready};
+use millrace_runtime::{ActorContext, ActorId, Drain, Exit};
 use millrace_wire::message::job::{Bid, Grant, GrantOrder, Offer, WorkerFree};
-use millrace_wire::{subjects, topic};
+use millrace_wire::topics;
 use tokio::sync::{mpsc, watch};
-use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use crate::config::Config;
 use crate::context::NodeContext;
-use crate::job::{self, Order};
-use crate::rungs::RungFactory;
+use crate::job::{self, JobContext, Order};
 
 /// Offers, and grants, that may wait: every stream of a large cluster may be offered again at the same moment.
 const CAPACITY: usize = 4096;
@@ -36,58 +33,59 @@ struct RunningJobs {
 #[derive(Clone)]
 pub(crate) struct Worker {
     context: NodeContext,
-    rungs: Arc<dyn RungFactory>,
+    jobs: JobContext,
     drain: Drain,
     supervisor: Supervisor,
     running: Arc<watch::Sender<RunningJobs>>,
 }
 
 impl Worker {
-    pub(crate) fn new(
-        config: &Config,
-        context: NodeContext,
-        rungs: Arc<dyn RungFactory>,
-        drain: Drain,
-        supervisor: Supervisor,
-    ) -> Self {
+    pub(crate) fn new(config: &Config, jobs: JobContext, drain: Drain, supervisor: Supervisor) -> Self {
+        let context = jobs.node.clone();
         let admission = Admission::new(config.admission());
         let running = Arc::new(watch::Sender::new(RunningJobs { orders: HashMap::new(), admission }));
-        Self { context, rungs, drain, supervisor, running }
+        Self { context, jobs, drain, supervisor, running }
     }
 
-    /// Bids and takes grants until `stop` is cancelled.
-    pub(crate) async fn run(self, stop: CancellationToken, ready: Ready) -> anyhow::Result<()> {
-        let bus = &self.context.bus;
-        let mut offers = bus.subscribe(subjects::JOBS_OFFER, CAPACITY).await.context("offers")?;
-        let grants = subjects::job_grant(&self.context.node);
-        let mut grants = bus.subscribe(&grants, CAPACITY).await.context("grants")?;
-        ready.report();
+    /// Bids and takes grants until the actor is stopped.
+    pub(crate) async fn run(self, actor: ActorContext) -> anyhow::Result<()> {
+        let link = &self.context.link;
+        let mut offers = link.subscribe(&topics::offer(), CAPACITY).await.context("offers")?;
+        let grants = topics::grant(&self.context.node);
+        let mut grants = link.subscribe(&grants, CAPACITY).await.context("grants")?;
+        let mut running = self.running.subscribe();
+        actor.ready.report();
         self.announce_free_capacity();
+        actor.status.set_state(self.state());
         loop {
             tokio::select! {
                 offer = offers.recv() => self.on_offer(&offer.context("the bus closed the offers")?),
                 order = grants.recv() => self.on_order(order.context("the bus closed the grants")?).await,
-                () = stop.cancelled() => return Ok(()),
+                _ = running.changed() => actor.status.set_state(self.state()),
+                () = actor.stop.cancelled() => return Ok(()),
             }
         }
+    }
+
+    /// Returns what the worker does, for operators.
+    fn state(&self) -> String {
+        let jobs = self.running.borrow().orders.len();
+        let activity = if self.drain.is_draining() { "draining" } else { "bidding" };
+        format!("{activity}, {jobs} jobs")
     }
 
     /// Makes sessions that lack a worker offer their jobs again.
     fn announce_free_capacity(&self) {
         if !self.drain.is_draining() {
-            let Ok(free) = topic::encode(&WorkerFree {}) else { return };
-            let _ = self.context.bus.publish(subjects::JOBS_FREE, free);
+            // Sessions repeat their offers anyway.
+            let _ = self.context.link.publish(&topics::worker_free(), &WorkerFree {});
         }
     }
 
-    fn on_offer(&self, message: &Message) {
+    fn on_offer(&self, offer: &Offer) {
         if self.drain.is_draining() {
             return;
         }
-        let Ok(offer) = topic::decode::<Offer>(&message.payload) else {
-            tracing::warn!("malformed job offer dropped");
-            return;
-        };
         let running = self.running.borrow();
         let Some(free) = running.admission.bid(offer.cost) else {
             self.context.metrics.offers_declined.inc();
@@ -99,22 +97,19 @@ impl Worker {
             free,
             continuing: running.orders.keys().any(|(stream, ..)| *stream == offer.stream),
         };
-        if let Ok(bid) = topic::encode(&bid) {
-            // A lost bid costs the session one more round of offers.
-            let _ = self.context.bus.publish(&subjects::jobs_bid(offer.session), bid);
-        }
+        // A lost bid costs the session one more round of offers.
+        let _ = self.context.link.publish(&topics::bid(offer.session), &bid);
     }
 
-    async fn on_order(&self, message: Message) {
-        match topic::decode(&message.payload) {
-            Ok(GrantOrder::Grant(grant)) => self.start(*grant).await,
-            Ok(GrantOrder::Yield { stream, epoch, generation }) => {
+    async fn on_order(&self, order: GrantOrder) {
+        match order {
+            GrantOrder::Grant(grant) => self.start(*grant).await,
+            GrantOrder::Yield { stream, epoch, generation } => {
                 self.order((stream, epoch, generation), Order::Quiesce);
             }
-            Ok(GrantOrder::Revoke { stream, epoch, generation }) => {
+            GrantOrder::Revoke { stream, epoch, generation } => {
                 self.order((stream, epoch, generation), Order::Revoke);
             }
-            Err(error) => tracing::warn!(%error, "malformed grant dropped; its session repeats it"),
         }
     }
 
@@ -143,16 +138,16 @@ impl Worker {
         let span = tracing::info_span!("job", stream = %key.0, epoch = %key.1, generation = %key.2);
         tracing::info!(parent: &span, resume_from = %grant.resume_from, "job granted; packaging starts");
         self.context.metrics.grants.inc();
-        let (context, rungs) = (self.context.clone(), self.rungs.clone());
+        let context = self.jobs.clone();
         let mut once = Some((grant, receiver));
         let name = ActorId::new("job", format_args!("{}.{}.{}", key.0, key.1, key.2));
         let child = self.supervisor.spawn(name, Policy::once(), move |actor| {
-            let work = once.take();
-            let work = work.map(|(grant, orders)| job::run(context.clone(), rungs.clone(), grant, orders));
-            let span = span.clone();
+            let (once, span, stop) = (once.take(), span.clone(), actor.stop.clone());
+            let context = context.clone();
+            let work = once.map(|(grant, orders)| job::run(actor, context, grant, orders));
             async move {
                 let Some(work) = work else { return Ok(()) };
-                match actor.stop.run_until_cancelled(Box::pin(work.instrument(span))).await {
+                match stop.run_until_cancelled(Box::pin(work.instrument(span))).await {
                     Some(result) => Ok(result?),
                     None => Ok(()),
                 }

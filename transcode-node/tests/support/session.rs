@@ -14,7 +14,8 @@ use millrace_protocol::state::apply;
 use millrace_runtime::{Metrics, Process};
 use millrace_state::{FaultyState, RedbState, SharedState, StateFaults, Tx, scan_all};
 use millrace_store::{DirStore, SharedStore, SyncPolicy};
-use millrace_transcode::{Config, Deps, Node, start};
+use millrace_transcode::rungs::{BuiltInRungs, RungFactory};
+use millrace_transcode::{Config, Deps, Node, start_with_rungs};
 use millrace_wire::fact::{Fact, FactMessage, FactReader, StreamState};
 use millrace_wire::ids::{
     Epoch, Generation, MediaSeq, Msn, NodeId, PlaybackId, Rendition, SessionId, StreamId,
@@ -25,7 +26,8 @@ use millrace_wire::message::job::{Bid, COPY_COST, Grant, GrantOrder, Heartbeat, 
 use millrace_wire::message::media::MediaMessage;
 use millrace_wire::message::repair::{RepairReply, RepairRequest};
 use millrace_wire::object_names::{ObjectKind, ObjectName};
-use millrace_wire::{state_keys, subjects, topic};
+use millrace_wire::topic::Topic;
+use millrace_wire::{state_keys, topic, topics};
 
 use super::audio::open;
 
@@ -58,7 +60,7 @@ pub(crate) async fn eventually<T>(what: &str, mut found: impl AsyncFnMut() -> Op
 }
 
 #[derive(Default)]
-struct Heard {
+struct Received {
     bids: Vec<Bid>,
     heartbeats: Vec<Heartbeat>,
     facts: Vec<FactMessage>,
@@ -71,7 +73,7 @@ pub(crate) struct World {
     pub(crate) store: SharedStore,
     pub(crate) state: SharedState,
     faulty_state: FaultyState,
-    heard: Arc<Mutex<Heard>>,
+    received: Arc<Mutex<Received>>,
     round: AtomicU64,
     _dir: tempfile::TempDir,
 }
@@ -88,11 +90,11 @@ impl World {
             store: Arc::new(store),
             faulty_state: FaultyState::new(state.clone(), 1),
             state,
-            heard: Arc::default(),
+            received: Arc::default(),
             round: AtomicU64::new(1),
             _dir: dir,
         };
-        world.listen().await;
+        world.serve().await;
         world
     }
 
@@ -101,12 +103,27 @@ impl World {
     }
 
     pub(crate) async fn node_with(&self, name: &str, config: Config) -> (Node, Metrics) {
+        let (node, process) = self.node_in_process(name, config).await;
+        (node, process.metrics)
+    }
+
+    /// As [`World::node_with`], with all services of the node's process.
+    pub(crate) async fn node_in_process(&self, name: &str, config: Config) -> (Node, Process) {
+        self.node_with_rungs(name, config, Arc::new(BuiltInRungs)).await
+    }
+
+    /// As [`World::node_in_process`], with jobs whose rungs `rungs` starts.
+    pub(crate) async fn node_with_rungs(
+        &self,
+        name: &str,
+        config: Config,
+        rungs: Arc<dyn RungFactory>,
+    ) -> (Node, Process) {
         let process = Process::default();
-        let metrics = process.metrics.clone();
         let state = Arc::new(self.faulty_state.clone());
         let backends = Backends { bus: self.bus.clone(), store: self.store.clone(), state };
-        let deps = Deps { backends, process, node: Some(name.parse().unwrap()) };
-        (start(config, deps).await.unwrap(), metrics)
+        let deps = Deps { backends, process: process.clone(), node: Some(name.parse().unwrap()) };
+        (start_with_rungs(config, deps, rungs).await.unwrap(), process)
     }
 
     /// Makes the state store fail every call of the node, or answer again.
@@ -114,32 +131,33 @@ impl World {
         self.faulty_state.set(StateFaults { away, ..StateFaults::default() });
     }
 
-    /// Answers repair requests like a session, reports like control, and hears bids and heartbeats.
-    async fn listen(&self) {
+    /// Answers repair requests as a session does and seal reports as control does, and records bids and heartbeats.
+    async fn serve(&self) {
         let bus = self.bus.clone();
-        let mut bids = bus.subscribe(&subjects::jobs_bid(session()), 64).await.unwrap();
-        let mut beats = bus.subscribe(&subjects::job_heartbeat(stream(), EPOCH), 1024).await.unwrap();
-        let mut ring = bus.subscribe(&subjects::ring_media(stream(), EPOCH), 64).await.unwrap();
-        let mut sealed = bus.subscribe(subjects::CONTROL_SEALED, 64).await.unwrap();
-        let heard = self.heard.clone();
+        let mut bids = bus.subscribe(topics::bid(session()).subject(), 64).await.unwrap();
+        let heartbeats = topics::heartbeat(stream(), EPOCH);
+        let mut beats = bus.subscribe(heartbeats.subject(), 1024).await.unwrap();
+        let mut ring = bus.subscribe(topics::ring_media(stream(), EPOCH).subject(), 64).await.unwrap();
+        let mut sealed = bus.subscribe(topics::sealed().subject(), 64).await.unwrap();
+        let received = self.received.clone();
         tokio::spawn(async move {
             loop {
                 tokio::select! {
                     Some(bid) = bids.recv() => {
-                        heard.lock().unwrap().bids.push(topic::decode(&bid.payload).unwrap());
+                        received.lock().unwrap().bids.push(topic::decode(&bid.payload).unwrap());
                     }
                     Some(beat) = beats.recv() => {
-                        heard.lock().unwrap().heartbeats.push(topic::decode(&beat.payload).unwrap());
+                        received.lock().unwrap().heartbeats.push(topic::decode(&beat.payload).unwrap());
                     }
                     Some(request) = ring.recv() => {
-                        let media = heard.lock().unwrap().media.clone();
+                        let media = received.lock().unwrap().media.clone();
                         let oldest = media.first().map(|m| m.seq.0);
                         let reply = RepairReply { oldest, next: media.len() as u64 };
                         let reply = topic::encode(&reply).unwrap();
                         bus.respond(request.reply.as_ref().unwrap(), reply).unwrap();
                         for (from, to) in RepairRequest::parse(&request.payload).unwrap().ranges {
                             for message in media.iter().filter(|m| (from..=to).contains(&m.seq.0)) {
-                                send(&bus, &subjects::repair_media(stream(), EPOCH), message);
+                                send(&bus, &topics::repair_media(stream(), EPOCH), message);
                             }
                         }
                     }
@@ -153,23 +171,23 @@ impl World {
         });
     }
 
-    /// Follows what the author of `generation` says from now on.
+    /// Records the facts that the author of `generation` publishes from now on.
     pub(crate) async fn follow(&self, generation: Generation) {
-        let live = subjects::live(stream(), EPOCH, generation);
-        let mut live = self.bus.subscribe(&live, 4096).await.unwrap();
-        let heard = self.heard.clone();
+        let live = topics::live(stream(), EPOCH, generation);
+        let mut live = self.bus.subscribe(live.subject(), 4096).await.unwrap();
+        let received = self.received.clone();
         tokio::spawn(async move {
             let mut reader = FactReader::default();
             while let Some(message) = live.recv().await {
                 if let Some(fact) = reader.push(message.payload).unwrap() {
-                    heard.lock().unwrap().facts.push(fact);
+                    received.lock().unwrap().facts.push(fact);
                 }
             }
         });
     }
 
-    pub(crate) fn tell(&self, subject: &str, body: &impl topic::Message) {
-        self.bus.publish(subject, topic::encode(body).unwrap()).unwrap();
+    fn send_message<T: topic::Message>(&self, topic: &Topic<T>, message: &T) {
+        self.bus.publish(topic.subject(), topic.encode(message).unwrap()).unwrap();
     }
 
     /// Offers the job until `node` bids for it.
@@ -183,8 +201,8 @@ impl World {
         let offer = Offer { stream: stream(), epoch: EPOCH, session: session(), round, cost };
         eventually("a bid", async || {
             // Repeated like a session does: the node may not listen yet.
-            self.tell(subjects::JOBS_OFFER, &offer);
-            self.heard
+            self.send_message(&topics::offer(), &offer);
+            self.received
                 .lock()
                 .unwrap()
                 .bids
@@ -199,12 +217,12 @@ impl World {
     pub(crate) fn offer_once(&self, cost: u64) -> u64 {
         let round = self.round.fetch_add(1, Ordering::Relaxed);
         let offer = Offer { stream: stream(), epoch: EPOCH, session: session(), round, cost };
-        self.tell(subjects::JOBS_OFFER, &offer);
+        self.send_message(&topics::offer(), &offer);
         round
     }
 
     pub(crate) fn bids(&self) -> Vec<Bid> {
-        self.heard.lock().unwrap().bids.clone()
+        self.received.lock().unwrap().bids.clone()
     }
 
     pub(crate) fn grant(&self, node: &str, generation: u64, base: StreamState, settings: StreamSettings) {
@@ -221,14 +239,14 @@ impl World {
             settings,
         };
         let node: NodeId = node.parse().unwrap();
-        self.tell(&subjects::job_grant(&node), &GrantOrder::Grant(Box::new(grant)));
+        self.send_message(&topics::grant(&node), &GrantOrder::Grant(Box::new(grant)));
     }
 
     pub(crate) fn revoke(&self, node: &str, generation: u64) {
         let node: NodeId = node.parse().unwrap();
         let (stream, generation) = (stream(), Generation(generation));
         let revoke = GrantOrder::Revoke { stream, epoch: EPOCH, generation };
-        self.tell(&subjects::job_grant(&node), &revoke);
+        self.send_message(&topics::grant(&node), &revoke);
     }
 
     pub(crate) fn first_base() -> StreamState {
@@ -237,21 +255,22 @@ impl World {
 
     /// Media of the session: kept for repair, and published.
     pub(crate) fn publish(&self, messages: &[MediaMessage]) {
-        self.heard.lock().unwrap().media.extend_from_slice(messages);
+        self.received.lock().unwrap().media.extend_from_slice(messages);
         for message in messages {
-            send(&self.bus, &subjects::media(stream(), EPOCH), message);
+            send(&self.bus, &topics::media(stream(), EPOCH), message);
         }
     }
 
     pub(crate) fn announce_generation(&self, generation: u64, worker: &str) {
         let generation = Some(Generation(generation));
         let (stream, session, worker) = (stream(), session(), worker.parse().ok());
-        let told = SessionAnnouncement { stream, epoch: EPOCH, session, generation, worker, degraded: None };
-        self.tell(&subjects::session(stream), &told);
+        let announcement =
+            SessionAnnouncement { stream, epoch: EPOCH, session, generation, worker, degraded: None };
+        self.send_message(&topics::session(stream), &announcement);
     }
 
     pub(crate) fn announce_end(&self) {
-        let told = EpochAnnouncement {
+        let announcement = EpochAnnouncement {
             stream: stream(),
             playback: playback(),
             broadcast: open().broadcast,
@@ -259,23 +278,23 @@ impl World {
             session: Some(session()),
             phase: EpochPhase::Ended,
         };
-        self.tell(&subjects::epoch(stream()), &told);
+        self.send_message(&topics::epoch(stream()), &announcement);
     }
 
     pub(crate) fn facts(&self) -> Vec<FactMessage> {
-        self.heard.lock().unwrap().facts.clone()
+        self.received.lock().unwrap().facts.clone()
     }
 
     pub(crate) fn heartbeats(&self) -> Vec<Heartbeat> {
-        self.heard.lock().unwrap().heartbeats.clone()
+        self.received.lock().unwrap().heartbeats.clone()
     }
 
-    /// Waits for a fact.
+    /// Waits for a fact that `wanted` accepts.
     pub(crate) async fn fact(&self, what: &str, wanted: impl Fn(&FactMessage) -> bool) -> FactMessage {
         eventually(what, async || self.facts().into_iter().find(|f| wanted(f))).await
     }
 
-    /// The segments that facts say are stored under a generation.
+    /// Returns the segments that a generation has announced as stored.
     pub(crate) fn stored(&self, generation: u64) -> Vec<u64> {
         let msn = |f: &FactMessage| match &f.fact {
             Fact::Stored { msn, .. } if f.generation.0 == generation => Some(msn.0),
@@ -317,28 +336,27 @@ impl World {
 
     /// The next index fact of the journal.
     pub(crate) async fn index_fact(&self) -> IndexFact {
-        let reader = ReaderConfig::new("test", subjects::index(stream()));
-        self.bus.journal_reader(subjects::INDEX_STREAM, &reader).await.unwrap();
-        let fact =
-            self.bus.journal_next(subjects::INDEX_STREAM, "test", LIMIT).await.unwrap().expect("a fact");
+        let reader = ReaderConfig::new("test", topics::index(stream()).subject());
+        self.bus.journal_reader(topics::INDEX_STREAM, &reader).await.unwrap();
+        let fact = self.bus.journal_next(topics::INDEX_STREAM, "test", LIMIT).await.unwrap().expect("a fact");
         fact.ack().await.unwrap();
         topic::decode(&fact.payload).unwrap()
     }
 
-    /// The state kept for when everybody is gone.
-    pub(crate) async fn kept(&self) -> Option<StreamState> {
+    /// Returns the checkpoint that is in the state store.
+    pub(crate) async fn checkpoint(&self) -> Option<StreamState> {
         let record = self.state.get(&state_keys::snapshot(stream())).await.unwrap()?;
         Some(topic::decode(&record.value).unwrap())
     }
 
-    /// As if nobody had kept a state yet.
-    pub(crate) async fn forget_kept(&self) {
+    /// Deletes the checkpoint from the state store.
+    pub(crate) async fn delete_checkpoint(&self) {
         self.state.commit(Tx::new().delete(state_keys::snapshot(stream()))).await.unwrap();
     }
 }
 
-fn send(bus: &SharedBus, subject: &str, message: &MediaMessage) {
-    for frame in message.encode(bus.max_payload(), &mut Arena::default()).unwrap() {
-        bus.publish(subject, frame).unwrap();
+fn send(bus: &SharedBus, topic: &Topic<MediaMessage>, message: &MediaMessage) {
+    for fragment in message.encode(bus.max_payload(), &mut Arena::default()).unwrap() {
+        bus.publish(topic.subject(), fragment).unwrap();
     }
 }

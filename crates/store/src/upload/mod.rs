@@ -66,6 +66,11 @@ impl Uploader {
         self.shared.stats()
     }
 
+    /// Returns the age of the oldest object that waits or is being sent; zero if there is none.
+    pub fn oldest(&self) -> Duration {
+        self.shared.oldest()
+    }
+
     /// Changes whenever the stats do.
     pub fn watch(&self) -> watch::Receiver<UploadStats> {
         self.shared.watch()

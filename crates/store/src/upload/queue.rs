@@ -43,17 +43,21 @@ struct State {
     waiting: BTreeMap<u64, Item>,
     /// The keys that are being sent.
     busy: HashSet<String>,
+    /// The time at which each object that waits or is being sent was submitted, by its number.
+    held: BTreeMap<u64, Instant>,
     next_number: u64,
     stats: UploadStats,
 }
 
 impl State {
     fn add(&mut self, item: &Item) {
+        self.held.insert(item.number, item.since);
         self.stats.objects += 1;
         self.stats.bytes += item.body.len();
     }
 
     fn subtract(&mut self, item: &Item) {
+        self.held.remove(&item.number);
         self.stats.objects -= 1;
         self.stats.bytes -= item.body.len();
     }
@@ -74,6 +78,7 @@ impl Shared {
         let state = State {
             waiting: BTreeMap::new(),
             busy: HashSet::new(),
+            held: BTreeMap::new(),
             next_number: 0,
             stats: UploadStats::default(),
         };
@@ -92,6 +97,11 @@ impl Shared {
 
     pub(super) fn stats(&self) -> UploadStats {
         self.lock().stats
+    }
+
+    /// Returns the age of the oldest object that waits or is being sent; zero if there is none.
+    pub(super) fn oldest(&self) -> Duration {
+        self.lock().held.first_key_value().map_or(Duration::ZERO, |(_, since)| since.elapsed())
     }
 
     pub(super) fn watch(&self) -> watch::Receiver<UploadStats> {

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use millrace_bus::{Message, SharedBus};
+use millrace_link::{Link, Request};
 use millrace_protocol::state::checkpoint;
-use millrace_runtime::Ready;
+use millrace_runtime::ActorContext;
 use millrace_state::SharedState;
 use millrace_wire::fact::StreamState;
-use millrace_wire::{state_keys, subjects, topic};
+use millrace_wire::message::repair::SnapshotRequest;
+use millrace_wire::{state_keys, topic, topics};
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
 
 /// Requests that may wait: one for each stream of a large cluster, asked for at the same moment.
 const CAPACITY: usize = 4096;
@@ -20,43 +20,36 @@ const PARALLEL_READS: usize = 64;
 /// The longest time one answer may take: the requester waits no longer.
 const READ_LIMIT: Duration = Duration::from_millis(300);
 
-/// Answers requests until `stop` is cancelled. The queue group hands each request to one worker of the cluster.
-pub(crate) async fn run(
-    bus: SharedBus,
-    state: SharedState,
-    stop: CancellationToken,
-    ready: Ready,
-) -> anyhow::Result<()> {
-    let group = subjects::CHECKPOINT_QUEUE;
-    let mut requests =
-        bus.queue_subscribe(subjects::SNAP_ALL, group, CAPACITY).await.context("snapshot requests")?;
-    ready.report();
+/// Answers requests until the actor is stopped. The queue group hands each request to one worker of the cluster.
+pub(crate) async fn run(link: Link, state: SharedState, actor: ActorContext) -> anyhow::Result<()> {
+    let mut requests = link
+        .serve(&topics::all_snapshots(), topics::CHECKPOINT_QUEUE, CAPACITY)
+        .await
+        .context("snapshot requests")?;
+    actor.ready.report();
+    actor.status.set_state("answering");
     let reads = Arc::new(Semaphore::new(PARALLEL_READS));
     loop {
         tokio::select! {
-            message = requests.recv() => {
-                let message = message.context("the bus closed the snapshot requests")?;
+            request = requests.recv() => {
+                let request = request.context("the bus closed the snapshot requests")?;
                 let Ok(permit) = reads.clone().acquire_owned().await else { return Ok(()) };
-                let (bus, state) = (bus.clone(), state.clone());
+                let state = state.clone();
                 tokio::spawn(async move {
                     // A requester without an answer asks again.
-                    let _ = tokio::time::timeout(READ_LIMIT, answer(bus, state, message)).await;
+                    let _ = tokio::time::timeout(READ_LIMIT, answer(state, request)).await;
                     drop(permit);
                 });
             }
-            () = stop.cancelled() => return Ok(()),
+            () = actor.stop.cancelled() => return Ok(()),
         }
     }
 }
 
-async fn answer(bus: SharedBus, state: SharedState, message: Message) {
-    let (Some(stream), Some(reply)) = (subjects::snap_stream(&message.subject), message.reply) else {
-        return;
-    };
+async fn answer(state: SharedState, request: Request<SnapshotRequest, StreamState>) {
+    let Some(stream) = topics::snapshot_stream(request.subject()) else { return };
     let Ok(Some(record)) = state.get(&state_keys::snapshot(stream)).await else { return };
-    let Ok(stored) = topic::decode::<StreamState>(&record.value) else { return };
-    if let Ok(body) = topic::encode(&checkpoint::base(stored)) {
-        // An answer that the bus drops is asked for again.
-        let _ = bus.respond(&reply, body);
+    if let Ok(stored) = topic::decode::<StreamState>(&record.value) {
+        request.respond(&checkpoint::base(stored));
     }
 }

@@ -14,13 +14,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millrace_bus::JournalWriter;
-use millrace_runtime::Backoff;
+use millrace_runtime::{ActorContext, Backoff, StatusHandle};
 use millrace_state::{SharedState, StateError, Tx};
 use millrace_store::SharedStore;
 use millrace_wire::ids::PlaybackId;
 use millrace_wire::message::announce::IndexFact;
-use millrace_wire::{state_keys, subjects, topic};
-use tokio_util::sync::CancellationToken;
+use millrace_wire::{topic, topics};
 
 use self::queue::{Entry, EntryQueue};
 use self::rebuild::SegmentRange;
@@ -57,7 +56,7 @@ impl IndexWriter {
     /// are in different stores, and neither waits for the other.
     pub(crate) fn add(&self, playback: PlaybackId, fact: IndexFact) {
         let Ok(value) = topic::encode(&fact) else { return };
-        self.journal.append(subjects::index(fact.stream), fact.id(), value.clone());
+        self.journal.append(topics::index(fact.stream).into_subject(), fact.id(), value.clone());
         let dropped = self.queue.push(Entry::new(playback, &fact, value));
         self.metrics.index_entries.with(&["dropped"]).add(dropped);
         self.update_gauge();
@@ -73,21 +72,17 @@ impl IndexWriter {
         self.queue.waiting().0
     }
 
-    /// Returns the age of the oldest entry that waits; zero if none does.
-    pub(crate) fn oldest(&self) -> Duration {
-        self.queue.waiting().1
-    }
-
-    /// Writes entries until `stop` is cancelled. An entry leaves the queue only when it is written, so that the next run
+    /// Writes entries until the actor is stopped. An entry leaves the queue only when it is written, so that the next run
     /// goes on where this one stopped.
-    pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) -> anyhow::Result<()> {
-        let _ = stop.run_until_cancelled(self.write()).await;
+    pub(crate) async fn run(self: Arc<Self>, actor: ActorContext) -> anyhow::Result<()> {
+        let _ = actor.stop.run_until_cancelled(self.write(&actor.status)).await;
         Ok(())
     }
 
-    async fn write(&self) {
+    async fn write(&self, status: &StatusHandle) {
         let mut pause = Backoff::new(RETRY.0, RETRY.1);
         loop {
+            self.show(status, "waiting for entries");
             self.queue.work_available().await;
             let done = match self.queue.next_batch() {
                 batch if !batch.is_empty() => self.write_batch(&batch).await,
@@ -96,10 +91,10 @@ impl IndexWriter {
                     None => true,
                 },
             };
-            self.update_gauge();
             if done {
                 pause.reset();
             } else {
+                self.show(status, "waiting for the stores");
                 pause.wait().await;
             }
         }
@@ -168,12 +163,14 @@ impl IndexWriter {
         }
     }
 
+    fn show(&self, status: &StatusHandle, state: &'static str) {
+        let (waiting, oldest) = self.queue.waiting();
+        status.set_state(state);
+        status.set_queue(waiting, oldest);
+        self.update_gauge();
+    }
+
     fn update_gauge(&self) {
         self.metrics.index_waiting.set(self.waiting() as i64);
     }
-}
-
-/// Returns the key of a fact's index entry.
-fn entry_key(fact: &IndexFact) -> String {
-    state_keys::segment(fact.stream, &fact.segment.rendition, fact.epoch, fact.segment.msn)
 }

@@ -12,8 +12,7 @@ use millrace_wire::message::announce::IndexFact;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::entry_key;
-use super::rebuild::SegmentRange;
+use super::rebuild::{SegmentRange, entry_key};
 
 /// Entries in one transaction: a store runs it at once and blocks others meanwhile, and it names at most 256 keys.
 pub(super) const MAX_BATCH_ENTRIES: usize = 128;
@@ -26,7 +25,7 @@ const MAX_DROPPED_RANGES: usize = 4096;
 /// The bounds of a queue of index entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct QueueLimits {
-    /// Entries that may wait.
+    /// The number of entries that may wait.
     pub(crate) entries: usize,
     /// Bytes of keys and values that may wait.
     pub(crate) bytes: usize,

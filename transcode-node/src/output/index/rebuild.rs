@@ -10,9 +10,8 @@ use millrace_store::{LIST_PAGE, ObjectStore, StoreError};
 use millrace_wire::ids::{BroadcastId, Epoch, Generation, Msn, PlaybackId, Rendition, StreamId};
 use millrace_wire::message::announce::IndexFact;
 use millrace_wire::object_names::{self, ObjectKind, ObjectName};
-use millrace_wire::topic;
+use millrace_wire::{state_keys, topic};
 
-use super::entry_key;
 use crate::output::segment_metadata;
 
 /// The longest time one request to a store may take; a store slower than this counts as away.
@@ -130,4 +129,9 @@ async fn stored_segments(
 
 async fn in_time<T>(request: impl Future<Output = T>) -> Result<T, RebuildError> {
     tokio::time::timeout(REQUEST_LIMIT, request).await.map_err(|_| RebuildError::TimedOut)
+}
+
+/// Returns the key of a segment's index entry.
+pub(super) fn entry_key(fact: &IndexFact) -> String {
+    state_keys::segment(fact.stream, &fact.segment.rendition, fact.epoch, fact.segment.msn)
 }

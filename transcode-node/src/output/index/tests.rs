@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millrace_bus::{JournalConfig, JournalWriter, MemBus};
+use millrace_runtime::{ActorId, ActorRegistry, Policy, Process, Supervisor};
 use millrace_state::{FaultyState, RedbState, SharedState, StateFaults, scan_all};
 use millrace_store::{DirStore, Meta, SharedStore, SyncPolicy};
 use millrace_wire::fact::{MediaDuration, Segment};
@@ -13,8 +14,7 @@ use millrace_wire::ids::{
 };
 use millrace_wire::message::announce::IndexFact;
 use millrace_wire::object_names::{ObjectKind, ObjectName};
-use millrace_wire::{state_keys, subjects, topic};
-use tokio_util::sync::CancellationToken;
+use millrace_wire::{state_keys, topic, topics};
 
 use super::*;
 use crate::output::segment_metadata;
@@ -27,7 +27,8 @@ struct World {
     state: SharedState,
     store: SharedStore,
     writer: Arc<IndexWriter>,
-    stop: CancellationToken,
+    actors: ActorRegistry,
+    _supervisor: Supervisor,
     _dir: tempfile::TempDir,
 }
 
@@ -38,14 +39,17 @@ impl World {
         let store = DirStore::open(dir.path().join("store"), SyncPolicy::default()).await.unwrap();
         let store: SharedStore = Arc::new(store);
         let faulty = FaultyState::new(state.clone(), 1);
-        let journal = JournalConfig::new(subjects::INDEX_STREAM, subjects::INDEX_SUBJECTS);
+        let journal = JournalConfig::new(topics::INDEX_STREAM, topics::INDEX_SUBJECTS);
         let journal = Arc::new(JournalWriter::start(Arc::new(MemBus::new()), journal, |_| ()));
-        let metrics = Arc::new(Metrics::new(&millrace_runtime::Metrics::new()));
+        let Process { metrics: registry, drain, actors, .. } = Process::default();
+        let metrics = Arc::new(Metrics::new(&registry));
         let shared: SharedState = Arc::new(faulty.clone());
         let writer = Arc::new(IndexWriter::new(limits, shared, store.clone(), journal, metrics));
-        let stop = CancellationToken::new();
-        tokio::spawn(writer.clone().run(stop.clone()));
-        Self { faulty, state, store, writer, stop, _dir: dir }
+        let supervisor = Supervisor::start("transcode", &registry, &drain, &actors).unwrap();
+        let run = writer.clone();
+        let id = ActorId::new("index_writer", "test");
+        supervisor.spawn(id, Policy::vital(), move |actor| run.clone().run(actor)).await.unwrap();
+        Self { faulty, state, store, writer, actors, _supervisor: supervisor, _dir: dir }
     }
 
     fn set_away(&self, away: bool) {
@@ -68,9 +72,11 @@ impl World {
     }
 }
 
-impl Drop for World {
-    fn drop(&mut self) {
-        self.stop.cancel();
+async fn wait_until(condition: impl AsyncFn() -> bool) {
+    let deadline = tokio::time::Instant::now() + LIMIT;
+    while !condition().await {
+        assert!(tokio::time::Instant::now() < deadline, "not in time");
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
@@ -108,10 +114,15 @@ async fn index_writer_writes_all_entries_within_its_bound_after_the_state_store_
     }
     assert_eq!(world.writer.waiting(), 100, "nothing is dropped within the bound");
     assert!(world.index().await.is_empty());
+    wait_until(async || {
+        let status = world.actors.status("index_writer", "test").await.unwrap();
+        status.state == "waiting for the stores" && status.queue == 100
+    })
+    .await;
     world.set_away(false);
     assert!(world.writer.flush(LIMIT).await);
     assert_eq!(world.index().await, facts);
-    assert_eq!((world.writer.waiting(), world.writer.oldest()), (0, Duration::ZERO));
+    assert_eq!(world.writer.waiting(), 0);
 }
 
 #[tokio::test]
@@ -126,7 +137,7 @@ async fn index_writer_rebuilds_dropped_entries_from_object_metadata() {
     assert_eq!(world.writer.queue.dropped(), [(Msn(0), Msn(39))], "one range remembers what was dropped");
     world.set_away(false);
     assert!(world.writer.flush(LIMIT).await);
-    assert_eq!(world.index().await, facts, "rebuilt entries say what the dropped ones said");
+    assert_eq!(world.index().await, facts, "rebuilt entries equal the dropped ones");
 }
 
 #[tokio::test]
