@@ -93,7 +93,7 @@ async fn blocking(
     (msn, part): (u64, Option<u32>),
 ) -> HttpResponse {
     let find = |playlists: &StreamPlaylists| playlists.rendition(rendition).cloned();
-    let decide = |playlist: &RenditionPlaylist| playlist.position.reach(msn, part);
+    let decide = |playlist: &RenditionPlaylist| playlist.position.decide(msn, part);
     // The first requests of a starting stream are held rather than refused.
     if find(&stream.playlists()).is_none() {
         let started = |playlists: &StreamPlaylists| find(playlists).is_some();
@@ -106,22 +106,22 @@ async fn blocking(
     match decide(&playlist) {
         // An edge that lags cannot distinguish a request too far ahead from one that the log already answers: with 503 the
         // client comes again.
-        BlockingDecision::TooFar if playlists.following == Following::Current => {
+        BlockingDecision::BadRequest if playlists.following == Following::Current => {
             return error_response::bad_request();
         }
-        BlockingDecision::TooFar => return error_response::unavailable(),
-        BlockingDecision::Now => return send(app, request, &playlist.rendered(), headers::BLOCKED),
-        BlockingDecision::Later => {}
+        BlockingDecision::BadRequest => return error_response::unavailable(),
+        BlockingDecision::Ready => return send(app, request, &playlist.rendered(), headers::BLOCKED),
+        BlockingDecision::Wait => {}
     }
     let limit = Duration::from_secs(3 * playlists.target_duration_s().unwrap_or(UNKNOWN_TARGET_S));
     let decided = |playlists: &StreamPlaylists| {
-        find(playlists).is_none_or(|playlist| decide(&playlist) != BlockingDecision::Later)
+        find(playlists).is_none_or(|playlist| decide(&playlist) != BlockingDecision::Wait)
     };
     if app.wait(stream, limit, decided).await.is_err() {
         return error_response::unavailable();
     }
     match find(&stream.playlists()) {
-        Some(playlist) if decide(&playlist) == BlockingDecision::Now => {
+        Some(playlist) if decide(&playlist) == BlockingDecision::Ready => {
             send(app, request, &playlist.rendered(), headers::BLOCKED)
         }
         // A new broadcast may have begun below the numbers asked for.

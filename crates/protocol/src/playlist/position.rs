@@ -1,27 +1,27 @@
-//! How far a playlist has come, and what a blocking reload may ask of it.
+//! The newest segment and part of a media playlist, and the decision about a blocking reload.
 
-/// How far a media playlist has come.
+/// The newest segment and part of a media playlist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PlaylistPosition {
     /// Media sequence number of the open segment: the one after the last complete one.
     pub open_msn: u64,
-    /// Parts of the open segment.
+    /// Number of parts of the open segment.
     pub open_parts: u32,
-    /// Parts of the segment before it.
+    /// Number of parts of the segment before the open one.
     pub previous_parts: u32,
-    /// No more will come.
+    /// True if the playlist ends with ENDLIST.
     pub ended: bool,
 }
 
-/// What a blocking reload may be answered with (RFC 8216bis §6.2.5.2).
+/// The answer to a blocking reload (RFC 8216bis §6.2.5.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BlockingDecision {
-    /// The playlist has it.
-    Now,
-    /// It will come.
-    Later,
-    /// Beyond what a client may ask for: 400.
-    TooFar,
+    /// The playlist has the segment or part that is asked for.
+    Ready,
+    /// The segment or part is near enough to be waited for.
+    Wait,
+    /// The segment or part lies further ahead than a client may ask for: 400.
+    BadRequest,
 }
 
 /// A client may ask for segments this far above the last complete one (RFC 8216bis §6.2.5.2).
@@ -31,16 +31,16 @@ const MAX_MSN_AHEAD: u64 = 2;
 const MAX_PARTS_AHEAD: u32 = 8;
 
 impl PlaylistPosition {
-    /// Whether the playlist holds segment `msn`, or its part `part`.
-    pub fn reach(&self, msn: u64, part: Option<u32>) -> BlockingDecision {
+    /// Decides about a reload that asks for segment `msn`, or for its part `part`.
+    pub fn decide(&self, msn: u64, part: Option<u32>) -> BlockingDecision {
         if self.ended {
-            return BlockingDecision::Now;
+            return BlockingDecision::Ready;
         }
         let Some(part) = part else {
             return match msn {
-                m if m < self.open_msn => BlockingDecision::Now,
-                m if m < self.open_msn.saturating_add(MAX_MSN_AHEAD) => BlockingDecision::Later,
-                _ => BlockingDecision::TooFar,
+                m if m < self.open_msn => BlockingDecision::Ready,
+                m if m < self.open_msn.saturating_add(MAX_MSN_AHEAD) => BlockingDecision::Wait,
+                _ => BlockingDecision::BadRequest,
             };
         };
         // A part beyond the last one of its segment means the first of the next segment.
@@ -49,13 +49,13 @@ impl PlaylistPosition {
             m => (m, part),
         };
         if msn < self.open_msn || (msn == self.open_msn && part < self.open_parts) {
-            BlockingDecision::Now
+            BlockingDecision::Ready
         } else if msn == self.open_msn && part >= self.open_parts + MAX_PARTS_AHEAD
             || msn >= self.open_msn + MAX_MSN_AHEAD
         {
-            BlockingDecision::TooFar
+            BlockingDecision::BadRequest
         } else {
-            BlockingDecision::Later
+            BlockingDecision::Wait
         }
     }
 }
@@ -65,28 +65,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_reload_may_ask_for() {
-        let head = PlaylistPosition { open_msn: 10, open_parts: 3, previous_parts: 5, ended: false };
-        for (msn, part, reach) in [
-            (9, None, BlockingDecision::Now),
-            (10, None, BlockingDecision::Later),
-            (11, None, BlockingDecision::Later),
-            (12, None, BlockingDecision::TooFar),
-            (u64::MAX, None, BlockingDecision::TooFar),
-            (10, Some(2), BlockingDecision::Now),
-            (10, Some(3), BlockingDecision::Later),
-            (10, Some(11), BlockingDecision::TooFar),
-            (11, Some(0), BlockingDecision::Later),
-            (12, Some(0), BlockingDecision::TooFar),
-            (9, Some(4), BlockingDecision::Now),
-            (9, Some(5), BlockingDecision::Now),
-            (2, Some(500), BlockingDecision::Now),
+    fn blocking_reload_is_ready_waits_or_is_refused_by_the_distance_of_its_part() {
+        let position = PlaylistPosition { open_msn: 10, open_parts: 3, previous_parts: 5, ended: false };
+        for (msn, part, decision) in [
+            (9, None, BlockingDecision::Ready),
+            (10, None, BlockingDecision::Wait),
+            (11, None, BlockingDecision::Wait),
+            (12, None, BlockingDecision::BadRequest),
+            (u64::MAX, None, BlockingDecision::BadRequest),
+            (10, Some(2), BlockingDecision::Ready),
+            (10, Some(3), BlockingDecision::Wait),
+            (10, Some(11), BlockingDecision::BadRequest),
+            (11, Some(0), BlockingDecision::Wait),
+            (12, Some(0), BlockingDecision::BadRequest),
+            (9, Some(4), BlockingDecision::Ready),
+            (9, Some(5), BlockingDecision::Ready),
+            (2, Some(500), BlockingDecision::Ready),
         ] {
-            assert_eq!(head.reach(msn, part), reach, "{msn} {part:?}");
+            assert_eq!(position.decide(msn, part), decision, "{msn} {part:?}");
         }
-        let fresh = PlaylistPosition { open_parts: 0, ..head };
-        assert_eq!(fresh.reach(9, Some(5)), BlockingDecision::Later, "means the first part of segment 10");
-        assert_eq!(fresh.reach(9, Some(4)), BlockingDecision::Now);
-        assert_eq!(PlaylistPosition { ended: true, ..head }.reach(500, Some(1)), BlockingDecision::Now);
+        let fresh = PlaylistPosition { open_parts: 0, ..position };
+        assert_eq!(fresh.decide(9, Some(5)), BlockingDecision::Wait, "means the first part of segment 10");
+        assert_eq!(fresh.decide(9, Some(4)), BlockingDecision::Ready);
+        assert_eq!(
+            PlaylistPosition { ended: true, ..position }.decide(500, Some(1)),
+            BlockingDecision::Ready
+        );
     }
 }
