@@ -3,15 +3,14 @@
 
 mod support;
 
+use millrace_link::media_convert;
 use millrace_media::container::cmaf::init_segment;
 use millrace_media::container::flv::file::{Tag, TagKind};
-use millrace_media::frame::{
-    AudioConfig, AudioFrame, MediaEvent, MediaFrame, SegmentTag, TaggedFrame, TrackConfig, TrackKind,
-};
+use millrace_media::frame::{AudioConfig, MediaEvent, SegmentTag, TaggedFrame, TrackConfig, TrackKind};
 use millrace_media::packager::{Output, Packager, PartSetup};
 use millrace_testkit::ClipSpec;
 use millrace_testkit::ffmpeg::{ffmpeg, output};
-use millrace_wire::message::media::{MediaMessage, MediaUnit, Track, UnitKind};
+use millrace_wire::message::media::{MediaMessage, MediaUnit, Track};
 use support::{Consumer, Pusher, World, check_order, frames, pushed, tags};
 
 /// A clip of 5 s with AAC-LC audio at 48 kHz.
@@ -20,7 +19,14 @@ fn clip() -> ClipSpec {
 }
 
 fn units(messages: &[MediaMessage], track: Track) -> impl Iterator<Item = &MediaUnit> {
-    messages.iter().flat_map(|message| &message.units).filter(move |unit| unit.track == track)
+    messages.iter().flat_map(|message| &message.units).filter(move |unit| unit.track() == track)
+}
+
+fn init_version(unit: &MediaUnit) -> u32 {
+    match unit {
+        MediaUnit::Config(config) => config.init_version.0,
+        MediaUnit::Frame(frame) => frame.init_version.0,
+    }
 }
 
 async fn publish(declared: &[(&str, millrace_rtmp::Value)], tags: &[Tag]) -> Vec<MediaMessage> {
@@ -41,18 +47,13 @@ fn packaged(messages: &[MediaMessage]) -> Vec<u8> {
     let mut packager = Packager::new(PartSetup::Measure { part_ms: 200 });
     let mut file = Vec::new();
     for unit in units(messages, Track::Audio) {
-        let (version, boundary) = (unit.init_version.0, true);
-        packager.push(match unit.kind {
-            UnitKind::Config { .. } => {
-                let config = AudioConfig::from_asc(unit.data.contiguous()).unwrap();
-                MediaEvent::Init { version, config: TrackConfig::Audio(config) }
+        packager.push(match media_convert::media_event(unit.clone()).unwrap() {
+            // Each frame is a segment, so that every part is one frame.
+            MediaEvent::Frame(TaggedFrame { tag, frame }) => {
+                let tag = SegmentTag { boundary: true, independent: true, ..tag };
+                MediaEvent::Frame(TaggedFrame { tag, frame })
             }
-            UnitKind::Frame => {
-                let (msn, independent, discontinuity) = (unit.msn.0, true, unit.discontinuity);
-                let tag = SegmentTag { msn, discontinuity, boundary, independent, init_version: version };
-                let frame = AudioFrame { pts: unit.dts, data: unit.data.clone() };
-                MediaEvent::Frame(TaggedFrame { tag, frame: MediaFrame::Audio(frame) })
-            }
+            config => config,
         });
     }
     packager.finish();
@@ -80,17 +81,20 @@ async fn declared_audio_that_never_arrives_is_replaced_by_decodable_silence() {
     let messages = publish(&declared, &video).await;
     assert_eq!(frames(&messages, Track::Video), pushed(&video, Track::Video));
     let first = &messages[0].units;
-    assert!(first[0].kind.is_config() && first[1].kind.is_config(), "both tracks from the first message on");
+    assert!(
+        first[0].config().is_some() && first[1].config().is_some(),
+        "both tracks from the first message on"
+    );
     let expected = TrackConfig::Audio(AudioConfig::aac_lc(44_100, 2).unwrap());
-    for config in units(&messages, Track::Audio).filter(|unit| unit.kind.is_config()) {
-        assert_eq!(config.kind, UnitKind::Config { bandwidth: 100_800 });
+    for config in units(&messages, Track::Audio).filter_map(MediaUnit::config) {
+        assert_eq!(config.bit_rate, 100_800);
         assert_eq!(config.init_version.0, 0);
-        let config = TrackConfig::Audio(AudioConfig::from_asc(config.data.contiguous()).unwrap());
+        let config = TrackConfig::Audio(AudioConfig::from_asc(config.record.contiguous()).unwrap());
         assert_eq!(init_segment(&config), init_segment(&expected));
         assert_eq!(config.track(), TrackKind::Audio);
     }
-    for config in units(&messages, Track::Video).filter(|unit| unit.kind.is_config()) {
-        assert_eq!(config.kind, UnitKind::Config { bandwidth: 1_050_000 });
+    for config in units(&messages, Track::Video).filter_map(MediaUnit::config) {
+        assert_eq!(config.bit_rate, 1_050_000);
     }
     let file = tempfile::Builder::new().suffix(".mp4").tempfile().unwrap();
     std::fs::write(file.path(), packaged(&messages)).unwrap();
@@ -127,9 +131,10 @@ async fn declared_audio_that_arrives_late_follows_silence_under_one_configuratio
     let all = frames(&messages, Track::Audio);
     assert!(real.len() > 100 && all.ends_with(&real), "{} of {} frames", real.len(), all.len());
     assert!((85..=96).contains(&(all.len() - real.len())), "two seconds of silence before");
-    assert!(units(&messages, Track::Audio).all(|unit| unit.init_version.0 == 0 && !unit.discontinuity));
-    let times: Vec<i64> =
-        units(&messages, Track::Audio).filter(|unit| !unit.kind.is_config()).map(|unit| unit.dts).collect();
+    assert!(units(&messages, Track::Audio).all(|unit| init_version(unit) == 0));
+    let audio = || units(&messages, Track::Audio).filter_map(MediaUnit::frame);
+    assert!(audio().all(|frame| !frame.discontinuity));
+    let times: Vec<i64> = audio().map(|frame| frame.dts).collect();
     assert!(times.windows(2).all(|pair| pair[1] - pair[0] == 1024));
 }
 
@@ -150,9 +155,8 @@ async fn untrue_metadata_changes_neither_frames_nor_configurations() {
         assert_eq!(frames(&messages, track), pushed(&tags, track), "{track:?}");
     }
     // The header arrived in time: the declared configuration is never used.
-    assert!(units(&messages, Track::Audio).all(|unit| unit.init_version.0 == 0));
-    for config in units(&messages, Track::Audio).filter(|unit| unit.kind.is_config()) {
-        let UnitKind::Config { bandwidth } = config.kind else { continue };
-        assert!(bandwidth <= 576_000, "{bandwidth}");
+    assert!(units(&messages, Track::Audio).all(|unit| init_version(unit) == 0));
+    for config in units(&messages, Track::Audio).filter_map(MediaUnit::config) {
+        assert!(config.bit_rate <= 576_000, "{}", config.bit_rate);
     }
 }

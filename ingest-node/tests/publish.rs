@@ -8,7 +8,7 @@ use millrace_bus::MemBus;
 use millrace_testkit::{Clip, ClipSpec, FfmpegPublisher};
 use millrace_wire::close_reason::CloseReason;
 use millrace_wire::message::control::PublishLimits;
-use millrace_wire::message::media::{MediaMessage, MediaReader, Track, UnitKind};
+use millrace_wire::message::media::{MediaMessage, MediaReader, MediaUnit, Track};
 use millrace_wire::message::repair::{RepairReply, RepairRequest};
 use millrace_wire::{subjects, topic};
 use support::{
@@ -55,14 +55,15 @@ async fn messages_carry_segment_tags_that_follow_the_keyframes() {
     let messages = consumer.read_to_end().await;
     let units: Vec<_> = messages.iter().flat_map(|message| &message.units).collect();
     // 5 s with a keyframe each second: segments of 2 s.
-    let starts: Vec<_> = units.iter().filter(|unit| unit.boundary).collect();
+    let starts: Vec<_> =
+        units.iter().filter_map(|unit| unit.frame()).filter(|frame| frame.boundary).collect();
     assert_eq!(starts.iter().map(|unit| unit.msn.0).collect::<Vec<_>>(), [100, 101, 102]);
     assert!(starts.iter().all(|unit| unit.keyframe && unit.independent && unit.track == Track::Video));
     assert_eq!(starts[1].dts - starts[0].dts, 180_000);
-    assert!(units.iter().all(|unit| unit.discontinuity_sequence.0 == 7));
+    assert!(units.iter().all(|unit| unit.discontinuity_sequence().0 == 7));
     // One message for one picture, with the audio since the last one.
     let pictures = |message: &MediaMessage| {
-        message.units.iter().filter(|u| u.track == Track::Video && u.kind == UnitKind::Frame).count()
+        message.units.iter().filter_map(MediaUnit::frame).filter(|frame| frame.track == Track::Video).count()
     };
     assert!(messages.iter().all(|message| pictures(message) <= 1));
     assert!(messages.len() < 150 + 30, "{} messages", messages.len());

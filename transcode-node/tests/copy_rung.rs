@@ -6,14 +6,14 @@ mod audio;
 
 use std::task::{Context, Poll, Waker};
 
-use audio::{FIRST, FRAME, RATE, messages, open, unit};
+use audio::{FIRST, FRAME, RATE, config, messages, open};
 use bytes::Bytes;
 use millrace_media::packager::PartSetup;
 use millrace_protocol::job::Packaged;
 use millrace_transcode::rungs::Rung;
 use millrace_transcode::rungs::copy::CopyRung;
 use millrace_wire::ids::{DiscontinuitySeq, Msn};
-use millrace_wire::message::media::{MediaMessage, UnitKind};
+use millrace_wire::message::media::{MediaMessage, MediaUnit};
 
 /// Returns what the rung makes of the messages. The last message of an epoch closes its open segments.
 fn package(rung: &mut CopyRung, messages: &[MediaMessage]) -> Vec<Packaged> {
@@ -94,9 +94,7 @@ fn copy_rung_of_a_successor_makes_the_same_facts_of_the_same_segments() {
 #[test]
 fn copy_rung_leaves_out_only_the_unit_of_a_malformed_configuration() {
     let mut all = messages(3);
-    all[5]
-        .units
-        .insert(0, unit(UnitKind::Config { bandwidth: 128_000 }, 5 * FRAME, Bytes::from_static(&[0xFF])));
+    all[5].units.insert(0, config(5 * FRAME, Bytes::from_static(&[0xFF])));
     let mut rung = CopyRung::new(&open(), PartSetup::Measure { part_ms: 200 });
     let made = package(&mut rung, &all);
     assert_eq!(rung.lost_units(), 1);
@@ -106,9 +104,12 @@ fn copy_rung_leaves_out_only_the_unit_of_a_malformed_configuration() {
 #[test]
 fn copy_rung_announces_the_declared_bandwidth_again_only_when_it_grows() {
     let mut all = messages(9);
-    let configs = all.iter_mut().flat_map(|message| &mut message.units).filter(|unit| unit.kind.is_config());
+    let configs = all.iter_mut().flat_map(|message| &mut message.units).filter_map(|unit| match unit {
+        MediaUnit::Config(config) => Some(config),
+        MediaUnit::Frame(_) => None,
+    });
     for (config, bandwidth) in configs.zip([100_000, 100_000, 150_000, 140_000, 150_000]) {
-        config.kind = UnitKind::Config { bandwidth };
+        config.bit_rate = bandwidth;
     }
     let mut rung = CopyRung::new(&open(), PartSetup::Measure { part_ms: 200 });
     let made = package(&mut rung, &all);

@@ -33,7 +33,7 @@ fn number(metrics: &Metrics, name: &str) -> u64 {
 
 /// Returns the number of messages that make the first `count` segments.
 fn until_segment(all: &[MediaMessage], count: u64) -> usize {
-    all.iter().position(|m| m.units.iter().any(|u| u.msn.0 >= FIRST + count)).unwrap_or(all.len())
+    all.iter().position(|m| m.units.iter().any(|unit| unit.msn().0 >= FIRST + count)).unwrap_or(all.len())
 }
 
 fn is_segment(fact: &FactMessage, msn: u64) -> bool {

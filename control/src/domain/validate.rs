@@ -110,8 +110,8 @@ impl Create {
             refuse("part_ms", format!("must be from {} to {} milliseconds", PART_MS.start(), PART_MS.end()));
         }
         let ladder = self.ladder.clone().map_or(Ok(Ladder::default()), serde_json::from_value);
-        if ladder.is_err() {
-            refuse("ladder", "must be \"copy\": encoded rungs are not available yet".to_owned());
+        if let Some(rule) = broken_ladder_rule(ladder.as_ref().ok()) {
+            refuse("ladder", rule.to_owned());
         }
         let scheduled_at = self.scheduled_at.map(|at| u64::try_from(at.as_millisecond()).map(UnixMillis));
         if matches!(scheduled_at, Some(Err(_))) {
@@ -133,6 +133,17 @@ impl Create {
             ..defaults
         };
         Ok(Checked { settings, scheduled_at })
+    }
+}
+
+/// Returns the rule that the ladder breaks; `None` stands for a value that is no ladder at all.
+fn broken_ladder_rule(ladder: Option<&Ladder>) -> Option<&'static str> {
+    match ladder {
+        Some(Ladder::Copy) => None,
+        Some(encoded) => {
+            Some(encoded.check().err().unwrap_or("must be \"copy\": encoded rungs are not available yet"))
+        }
+        None => Some("must be \"copy\", the name of a template, or a list of rungs with height and bitrate"),
     }
 }
 

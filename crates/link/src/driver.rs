@@ -25,7 +25,7 @@ pub fn until_timeout(timeout: Option<Millis>, now: Millis) -> Duration {
 /// The task that owns a driver loops: it executes the outputs that [`Driver::poll_output`] gives until there are none, then
 /// waits for whichever comes first, a message for [`Driver::handle`] or [`Driver::wait_timeout`].
 ///
-/// ```ignore
+/// ```text
 /// while !driver.is_done() {
 ///     while let Some(output) = driver.poll_output() {
 ///         execute(output);

@@ -11,7 +11,8 @@
 //!   [`MediaReader`] does the same for the media messages of one epoch.
 //! * [`LogServer`] is the other side of a [`LogReader`]: it publishes what a log writer has encoded and receives the repair
 //!   and snapshot requests of the log's readers.
-//! * [`driver`] decides how long a task sleeps before its machine is asked again.
+//! * [`driver::Driver`] holds a machine with its clock and timer: the poll and timeout loop of every machine.
+//! * [`media_convert`] converts between the media model of the parsers and the packager and media units on the wire.
 //! * [`publisher_session`] runs the whole publisher session machine: media out, worker supervision, lease, repairs.
 //!
 //! A task that runs a machine is a loop over these parts: it waits for a message, an answer or the machine's next timeout,
@@ -23,6 +24,7 @@ pub mod driver;
 mod error;
 mod link;
 mod log_server;
+pub mod media_convert;
 pub mod publisher_session;
 mod reader;
 mod refusals;

@@ -138,8 +138,8 @@ fn verify(w: &World) {
             let accepted: Vec<u64> = s
                 .accepted
                 .iter()
-                .filter(|u| u.track == track)
-                .flat_map(|u| toy::numbers(&u.data.contiguous()))
+                .filter(|u| u.track() == track)
+                .flat_map(|u| toy::numbers(&u.data().contiguous()))
                 .collect();
             let stored = w.facts_of(s.epoch, track);
             // An ingest death, or a ring too small for the outage, may cost media; order and uniqueness stay.

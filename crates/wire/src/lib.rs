@@ -13,6 +13,7 @@ pub mod close_reason;
 pub mod fact;
 pub mod fragment;
 pub mod ids;
+pub mod ladder;
 pub mod message;
 pub mod object_names;
 pub mod secret_ids;

@@ -5,13 +5,14 @@
 
 use std::collections::VecDeque;
 
+use millrace_link::media_convert::{self, ConfigPlace};
 use millrace_media::frame::{AudioConfig, MediaEvent, MediaFrame, TaggedFrame, TrackConfig, TrackKind};
 use millrace_media::segmenter::{Segmenter, SegmenterConfig, SegmenterStats};
 use millrace_media::time::Timescale;
 use millrace_media::timeline::Timeline;
 use millrace_wire::ids::{InitVersion, Msn};
 use millrace_wire::message::control::{ClaimGrant, PublishLimits};
-use millrace_wire::message::media::{MAX_UNITS, MediaUnit, Track, UnitKind};
+use millrace_wire::message::media::{MAX_UNITS, MediaUnit};
 
 use super::bandwidth::Bandwidth;
 use super::discontinuities::Discontinuities;
@@ -162,39 +163,26 @@ impl MessageBuilder {
             self.begin_segment(tag.msn, tag.discontinuity);
         }
         self.bandwidth.count(frame.track(), frame.data().len());
-        let (track, dts, cts, keyframe, data) = match frame {
-            MediaFrame::Video(picture) => {
-                (Track::Video, picture.dts, picture.cts, picture.keyframe, picture.data)
-            }
-            MediaFrame::Audio(frame) => (Track::Audio, frame.pts, 0, true, frame.data),
+        let (time, keyframe) = match &frame {
+            MediaFrame::Video(picture) => (picture.dts, picture.keyframe),
+            MediaFrame::Audio(frame) => (frame.pts, false),
         };
-        self.pending.push(MediaUnit {
-            track,
-            kind: UnitKind::Frame,
-            msn: Msn(tag.msn),
-            discontinuity_sequence: self.discontinuities.sequence_of(Msn(tag.msn)),
-            init_version: InitVersion(tag.init_version),
-            dts,
-            cts,
-            keyframe,
-            boundary: tag.boundary,
-            independent: tag.independent,
-            discontinuity: tag.discontinuity,
-            data,
-        });
+        let track = frame.track();
+        let discontinuity_sequence = self.discontinuities.sequence_of(Msn(tag.msn));
+        self.pending.push(media_convert::frame_unit(TaggedFrame { tag, frame }, discontinuity_sequence));
         match track {
-            Track::Video => {
-                self.last_dts = Some(dts);
+            TrackKind::Video => {
+                self.last_dts = Some(time);
                 if keyframe {
-                    self.last_keyframe = Some(dts);
+                    self.last_keyframe = Some(time);
                 }
                 self.frames.video += 1;
                 self.flush();
             }
-            Track::Audio => {
+            TrackKind::Audio => {
                 self.frames.audio += 1;
-                let since = *self.audio_since.get_or_insert(dts);
-                let held_ms = (dts - since) * 1_000 / self.audio_rate;
+                let since = *self.audio_since.get_or_insert(time);
+                let held_ms = (time - since) * 1_000 / self.audio_rate;
                 if held_ms >= AUDIO_FLUSH.as_millis() as i64 || self.pending.len() >= MAX_UNITS {
                     self.flush();
                 }
@@ -214,7 +202,7 @@ impl MessageBuilder {
 
     /// Begins a segment: its first message begins with the configurations.
     fn begin_segment(&mut self, msn: u64, discontinuity: bool) {
-        if self.pending.iter().any(|unit| unit.kind == UnitKind::Frame) {
+        if self.pending.iter().any(|unit| unit.frame().is_some()) {
             self.flush();
         }
         let first = self.open_msn.replace(Msn(msn)).is_none();
@@ -234,25 +222,10 @@ impl MessageBuilder {
 
     fn config_unit(&mut self, version: u32, config: &TrackConfig) -> MediaUnit {
         let bandwidth = self.bandwidth.declared(config);
-        let (track, data) = match config {
-            TrackConfig::Video(video) => (Track::Video, video.record.clone()),
-            TrackConfig::Audio(audio) => (Track::Audio, audio.record.clone()),
-        };
         let msn = self.open_msn.unwrap_or_else(|| self.discontinuities.newest());
-        MediaUnit {
-            track,
-            kind: UnitKind::Config { bandwidth },
-            msn,
-            discontinuity_sequence: self.discontinuities.sequence_of(msn),
-            init_version: InitVersion(version),
-            dts: 0,
-            cts: 0,
-            keyframe: false,
-            boundary: false,
-            independent: false,
-            discontinuity: false,
-            data: data.into(),
-        }
+        let discontinuity_sequence = self.discontinuities.sequence_of(msn);
+        let place = ConfigPlace { msn, discontinuity_sequence, init_version: InitVersion(version) };
+        media_convert::config_unit(config, place, bandwidth)
     }
 
     fn flush(&mut self) {
@@ -284,6 +257,7 @@ mod tests {
     use bytes::Bytes;
     use millrace_wire::ids::{BroadcastId, DiscontinuitySeq, Epoch, StreamId};
     use millrace_wire::message::control::StreamSettings;
+    use millrace_wire::message::media::FrameUnit;
 
     use super::super::source::MessagePosition;
     use super::*;
@@ -326,17 +300,19 @@ mod tests {
     fn builder_sends_audio_without_video_every_40_ms() {
         let mut builder = builder();
         let messages = push_audio(&mut builder, 0, 300);
-        let frames = |units: &Vec<MediaUnit>| units.iter().filter(|u| u.kind == UnitKind::Frame).count();
+        let frames = |units: &Vec<MediaUnit>| units.iter().filter(|unit| unit.frame().is_some()).count();
         assert!(messages.iter().all(|units| frames(units) <= 3), "more than 40 ms in one message");
-        let starts: Vec<_> = messages.iter().filter(|units| units.iter().any(|u| u.boundary)).collect();
+        let starts: Vec<_> =
+            messages.iter().filter(|units| units.iter().any(MediaUnit::is_boundary)).collect();
         assert_eq!(starts.len(), 4);
         for (n, units) in starts.iter().enumerate() {
-            assert!(units[0].kind.is_config());
-            assert!(units[1].boundary && units[1].msn == Msn(10 + n as u64), "{:?}", units[1]);
-            assert!(units.iter().all(|unit| unit.discontinuity_sequence == DiscontinuitySeq(3)));
+            assert!(units[0].config().is_some());
+            assert!(units[1].is_boundary() && units[1].msn() == Msn(10 + n as u64), "{:?}", units[1]);
+            assert!(units.iter().all(|unit| unit.discontinuity_sequence() == DiscontinuitySeq(3)));
         }
         // The first segment of an epoch follows other media; its number is the grant's.
-        assert!(starts[0][1].discontinuity && !starts[1][1].discontinuity);
+        let discontinuous = |units: &[MediaUnit]| units[1].frame().is_some_and(|frame| frame.discontinuity);
+        assert!(discontinuous(starts[0]) && !discontinuous(starts[1]));
         builder.finish();
         let rest: usize = std::iter::from_fn(|| builder.poll()).map(|units| frames(&units)).sum();
         assert_eq!(messages.iter().map(frames).sum::<usize>() + rest, 300);
@@ -347,7 +323,8 @@ mod tests {
         let mut builder = builder();
         push_audio(&mut builder, 0, 150);
         let after = push_audio(&mut builder, 3_600_000, 300);
-        let boundaries: Vec<&MediaUnit> = after.iter().flatten().filter(|unit| unit.boundary).collect();
+        let frames = after.iter().flatten().filter_map(MediaUnit::frame);
+        let boundaries: Vec<&FrameUnit> = frames.filter(|frame| frame.boundary).collect();
         assert!(boundaries[0].discontinuity);
         assert!(boundaries.iter().all(|unit| unit.discontinuity_sequence == DiscontinuitySeq(4)));
         assert_eq!(boundaries.iter().filter(|unit| unit.discontinuity).count(), 1);
@@ -355,20 +332,19 @@ mod tests {
 
     #[test]
     fn builder_declares_the_bandwidth_at_each_segments_start() {
-        let declared = |messages: &[Vec<MediaUnit>]| -> Vec<UnitKind> {
-            messages.iter().flatten().map(|unit| unit.kind).filter(|kind| kind.is_config()).collect()
+        let declared = |messages: &[Vec<MediaUnit>]| -> Vec<u64> {
+            messages.iter().flatten().filter_map(MediaUnit::config).map(|config| config.bit_rate).collect()
         };
-        let bandwidth = |bandwidth| UnitKind::Config { bandwidth };
         let mut honest = builder();
         let info = SourceMetadata { audio_bitrate: Some(128_000), ..SourceMetadata::default() };
         honest.metadata(&info);
-        assert_eq!(declared(&push_audio(&mut honest, 0, 300)), [bandwidth(134_400); 4]);
+        assert_eq!(declared(&push_audio(&mut honest, 0, 300)), [134_400; 4]);
         // 2 bytes a frame are 750 bits a second: more than this publisher declares.
         let mut modest = builder();
         modest.metadata(&SourceMetadata { audio_bitrate: Some(100), ..info });
         let corrected = declared(&push_audio(&mut modest, 0, 300));
-        assert_eq!(corrected[0], bandwidth(105));
-        assert!(matches!(corrected[1], UnitKind::Config { bandwidth: 800..=850 }), "{corrected:?}");
+        assert_eq!(corrected[0], 105);
+        assert!(matches!(corrected[1], 800..=850), "{corrected:?}");
         assert_eq!(corrected[1..], [corrected[1]; 3]);
     }
 

@@ -24,7 +24,7 @@ use millrace_wire::message::control::{
     self, ClaimGrant, ClaimReply, ClaimRequest, Kick, LeaseReply, PublishLimits, ReleaseRequest,
     RenewRequest, StreamSettings,
 };
-use millrace_wire::message::media::{MediaMessage, MediaReader, Track, UnitKind};
+use millrace_wire::message::media::{MediaMessage, MediaReader, MediaUnit, Track};
 use millrace_wire::subjects;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -346,8 +346,8 @@ impl Consumer {
 /// Returns the coded bytes of a track's frames in order.
 pub fn frames(messages: &[MediaMessage], track: Track) -> Vec<Bytes> {
     let units = messages.iter().flat_map(|message| &message.units);
-    let units = units.filter(|unit| unit.track == track && unit.kind == UnitKind::Frame);
-    units.map(|unit| unit.data.contiguous()).collect()
+    let frames = units.filter_map(MediaUnit::frame).filter(|frame| frame.track == track);
+    frames.map(|frame| frame.data.contiguous()).collect()
 }
 
 /// Returns the frames of a track in pushed tags, as they must be published.
@@ -372,13 +372,13 @@ pub fn check_order(messages: &[MediaMessage]) {
     for (number, message) in messages.iter().enumerate() {
         assert_eq!(message.seq.0, number as u64, "a hole in the numbers");
         assert_eq!(message.end, number + 1 == messages.len(), "the end is the last message");
-        let Some(at) = message.units.iter().position(|unit| unit.boundary) else { continue };
+        let Some(at) = message.units.iter().position(MediaUnit::is_boundary) else { continue };
         let unit = &message.units[at];
-        let configs = message.units[..at].iter().filter(|unit| unit.kind.is_config()).count();
-        assert_eq!(configs, at, "segment {} does not begin with its configurations", unit.msn);
-        assert!(configs > 0, "segment {} has no configuration", unit.msn);
-        assert_eq!(unit.msn, msn.map_or(Msn(100), |msn: Msn| msn.next()));
-        msn = Some(unit.msn);
+        let configs = message.units[..at].iter().filter(|unit| unit.config().is_some()).count();
+        assert_eq!(configs, at, "segment {} does not begin with its configurations", unit.msn());
+        assert!(configs > 0, "segment {} has no configuration", unit.msn());
+        assert_eq!(unit.msn(), msn.map_or(Msn(100), |msn: Msn| msn.next()));
+        msn = Some(unit.msn());
     }
     assert!(msn.is_some(), "no segment began");
 }

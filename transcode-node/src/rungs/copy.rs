@@ -5,17 +5,17 @@
 
 use std::task::{Context, Poll};
 
+use millrace_link::media_convert::media_event;
 use millrace_media::frame::TrackKind;
 use millrace_media::packager::{Packager, PartSetup};
 use millrace_protocol::job::Packaged;
 use millrace_wire::fact::{EpochOpen, StreamState};
 use millrace_wire::ids::{Rendition, RungId};
 use millrace_wire::message::control::StreamSettings;
-use millrace_wire::message::media::{MediaMessage, Track, UnitKind};
+use millrace_wire::message::media::{MediaMessage, Track};
 
 use super::Rung;
 use super::facts::{FactBuilder, TrackRenditions};
-use super::media_units::media_event;
 
 /// The copy rung at work on one epoch.
 #[derive(Debug)]
@@ -56,9 +56,9 @@ impl Rung for CopyRung {
 
     fn push(&mut self, message: MediaMessage) {
         for unit in message.units {
-            self.facts.begin_segment(unit.msn, unit.discontinuity_sequence);
-            if let UnitKind::Config { bandwidth } = unit.kind {
-                self.facts.declare(track_kind(unit.track), unit.init_version, bandwidth);
+            self.facts.begin_segment(unit.msn(), unit.discontinuity_sequence());
+            if let Some(config) = unit.config() {
+                self.facts.declare(track_kind(unit.track()), config.init_version, config.bit_rate);
             }
             match media_event(unit) {
                 Ok(event) => {

@@ -7,7 +7,6 @@
 mod built_in;
 pub mod copy;
 mod facts;
-mod media_units;
 mod set;
 
 use std::fmt::Debug;

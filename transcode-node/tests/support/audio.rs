@@ -5,7 +5,7 @@ use bytes::Bytes;
 use millrace_media::frame::AudioConfig;
 use millrace_wire::fact::EpochOpen;
 use millrace_wire::ids::{BroadcastId, DiscontinuitySeq, Epoch, InitVersion, MediaSeq, Msn, UnixMillis};
-use millrace_wire::message::media::{MediaMessage, MediaUnit, Track, UnitKind};
+use millrace_wire::message::media::{Codec, ConfigUnit, FrameUnit, MediaMessage, MediaUnit, Track};
 
 /// Samples per second of the test's audio, and per frame.
 pub(crate) const RATE: i64 = 48_000;
@@ -24,23 +24,41 @@ pub(crate) fn open() -> EpochOpen {
     }
 }
 
-pub(crate) fn unit(kind: UnitKind, pts: i64, data: Bytes) -> MediaUnit {
-    let segment = pts / (RATE * SEGMENT_SECONDS);
-    let before = (pts - FRAME).div_euclid(RATE * SEGMENT_SECONDS);
-    MediaUnit {
+fn segment_of(pts: i64) -> i64 {
+    pts.div_euclid(RATE * SEGMENT_SECONDS)
+}
+
+fn msn_of(pts: i64) -> Msn {
+    Msn(FIRST + segment_of(pts) as u64)
+}
+
+/// Returns the frame that is presented at `pts`.
+pub(crate) fn frame(pts: i64, data: Bytes) -> FrameUnit {
+    FrameUnit {
         track: Track::Audio,
-        kind,
-        msn: Msn(FIRST + segment as u64),
+        msn: msn_of(pts),
         discontinuity_sequence: DiscontinuitySeq(3),
         init_version: InitVersion(0),
         dts: pts,
         cts: 0,
         keyframe: true,
-        boundary: kind == UnitKind::Frame && before < segment,
+        boundary: segment_of(pts - FRAME) < segment_of(pts),
         independent: true,
         discontinuity: false,
         data: data.into(),
     }
+}
+
+/// Returns the configuration in the segment that is open at `pts`.
+pub(crate) fn config(pts: i64, record: Bytes) -> MediaUnit {
+    MediaUnit::Config(ConfigUnit {
+        codec: Codec::Aac,
+        msn: msn_of(pts),
+        discontinuity_sequence: DiscontinuitySeq(3),
+        init_version: InitVersion(0),
+        bit_rate: 128_000,
+        record: record.into(),
+    })
 }
 
 /// `seconds` of audio, one frame a message; every segment's first message repeats the configuration.
@@ -50,10 +68,9 @@ pub(crate) fn messages(seconds: i64) -> Vec<MediaMessage> {
     (0..frames)
         .map(|n| {
             let pts = n * FRAME;
-            let frame = unit(UnitKind::Frame, pts, Bytes::from(n.to_be_bytes().to_vec()));
-            let config =
-                frame.boundary.then(|| unit(UnitKind::Config { bandwidth: 128_000 }, pts, asc.clone()));
-            let units = config.into_iter().chain([frame]).collect();
+            let frame = frame(pts, Bytes::from(n.to_be_bytes().to_vec()));
+            let config = frame.boundary.then(|| config(pts, asc.clone()));
+            let units = config.into_iter().chain([MediaUnit::Frame(frame)]).collect();
             MediaMessage { epoch: Epoch(1), seq: MediaSeq(n as u64), end: n + 1 == frames, units }
         })
         .collect()

@@ -90,7 +90,7 @@ impl Intake {
         let gaps = if self.lost { self.start(&message, view, epoch) } else { Vec::new() };
         // The resume point lies inside a message: its earlier units are another author's, already stored.
         let resume = self.resume;
-        message.units.retain(|u| u.msn >= resume);
+        message.units.retain(|unit| unit.msn() >= resume);
         self.last_given = message.last_msn().max(self.last_given);
         Some((message, gaps))
     }
@@ -100,7 +100,8 @@ impl Intake {
     fn start(&mut self, message: &MediaMessage, view: &StreamState, epoch: Epoch) -> Vec<Msn> {
         let Some(msn) = message.last_msn().filter(|m| *m >= self.resume) else { return Vec::new() };
         self.lost = false;
-        let begins = message.seq.0 == 0 || message.units.iter().any(|u| u.boundary && u.msn == msn);
+        let begins =
+            message.seq.0 == 0 || message.units.iter().any(|unit| unit.is_boundary() && unit.msn() == msn);
         let first = if begins && self.spoilt < Some(msn) { msn } else { msn.next() };
         let tracks = view.renditions.len();
         let complete =

@@ -46,8 +46,8 @@ impl Lease {
     }
     pub(super) fn stamp(&mut self, units: &[MediaUnit]) {
         for unit in units {
-            self.open_msn = self.open_msn.max(Some(unit.msn));
-            self.discontinuity = self.discontinuity.max(unit.discontinuity_sequence);
+            self.open_msn = self.open_msn.max(Some(unit.msn()));
+            self.discontinuity = self.discontinuity.max(unit.discontinuity_sequence());
         }
     }
     /// The publisher is gone; gives whether that is new.

@@ -9,7 +9,7 @@ use millrace_wire::fact::{MediaDuration, Part, Segment, TrackInfo, TrackMedia};
 use millrace_wire::ids::*;
 use millrace_wire::message::announce::{EpochAnnouncement, EpochPhase};
 use millrace_wire::message::control::{ClaimGrant, PublishLimits, SealReport, StreamSettings};
-use millrace_wire::message::media::{MediaUnit, Track, UnitKind};
+use millrace_wire::message::media::{FrameUnit, MediaUnit, Track};
 
 pub const UNIT_MS: u64 = 40;
 pub const SEGMENT_UNITS: u64 = 50;
@@ -34,9 +34,8 @@ pub fn unit(
     discontinuity: DiscontinuitySeq,
     boundary: bool,
 ) -> MediaUnit {
-    MediaUnit {
+    MediaUnit::Frame(FrameUnit {
         track,
-        kind: UnitKind::Frame,
         msn,
         discontinuity_sequence: discontinuity,
         init_version: InitVersion(0),
@@ -47,7 +46,7 @@ pub fn unit(
         independent: true,
         discontinuity: false,
         data: Bytes::copy_from_slice(&number.to_le_bytes()).into(),
-    }
+    })
 }
 
 /// Numbers in a part or segment.
@@ -74,7 +73,7 @@ pub struct ToyPackager {
 
 impl ToyPackager {
     pub fn push(&mut self, units: &[MediaUnit], out: &mut Vec<Packaged>) {
-        for u in units {
+        for u in units.iter().filter_map(MediaUnit::frame) {
             if !std::mem::replace(&mut self.started, true) {
                 announce_tracks(out);
             }

@@ -9,6 +9,7 @@ use crate::ids::{
     BroadcastId, DiscontinuitySeq, Epoch, Generation, KeyHash, Msn, NodeId, PlaybackId, SessionId, StreamId,
     UnixMillis,
 };
+pub use crate::ladder::Ladder;
 use crate::topic::Message;
 pub use crate::topic::{decode, encode};
 
@@ -115,16 +116,6 @@ pub enum AwayPolicy {
     Gap,
     /// The playlist stands still.
     Hold,
-}
-
-/// The renditions in which a stream is delivered. A ladder that this version does not know cannot be read, so that a worker
-/// of an older version does not deliver a stream in fewer renditions than its settings say.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
-#[serde(rename_all = "snake_case")]
-pub enum Ladder {
-    /// The publisher's own video and audio, repackaged and not encoded again.
-    #[default]
-    Copy,
 }
 
 /// A stream's settings as sessions and authors need them. Missing fields take the default.

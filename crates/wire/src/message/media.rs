@@ -1,31 +1,34 @@
 //! Media messages: one video access unit with the audio since the last one, or 40 ms of audio alone.
 //!
-//! The body of the frame is: flags u8, unit count u16, then per unit a 39-byte record, then all unit data:
+//! The body of a message is: flags u8, unit count u16, then per unit a 39-byte record, then the data of all units:
 //! ```text
-//! track u8 · flags u8 · msn u64 · discontinuity sequence u64 · init version u32 · dts i64 · cts i32 · length u32
+//! code u8 · flags u8 · msn u64 · discontinuity sequence u64 · init version u32 · dts i64 · cts i32 · length u32
 //! ```
-//! Codec configurations travel as units too, again in the first message of every segment, so that a worker can
-//! start at any segment. A configuration has no time: its dts field holds the declared bits per second.
+//! The code of a frame is its track (0 video, 1 audio); the code of a configuration is its [`Codec`]. Configurations travel
+//! as units too, again in the first message of every segment, so that a worker can start at any segment. A configuration
+//! has no time: its dts field holds the declared bits per second.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use millrace_buf::ByteChain;
+use millrace_buf::{Arena, ByteChain};
 
 use crate::fragment::{self, FragmentError, FragmentReader, Fragmented, Kind, Position};
 use crate::ids::{DiscontinuitySeq, Epoch, Generation, InitVersion, MediaSeq, Msn};
-use millrace_buf::Arena;
 
 /// Most units in one message: 40 ms hold 2 AAC frames; a burst of late audio is split over messages.
 pub const MAX_UNITS: usize = 512;
-/// Times beyond this, either way, are nonsense (3 000 years of 90 kHz ticks) and refused: sums and differences of what
-/// is let through stay far from overflow.
+/// Times beyond this, either way, are nonsense (3 000 years of 90 kHz ticks) and refused: sums and differences of accepted
+/// times stay far from overflow.
 pub const MAX_TIME: i64 = 1 << 53;
 /// Composition offsets beyond this, either way, are refused: 93 s of 90 kHz ticks, ten times what ingest lets through.
 pub const MAX_CTS: i32 = 1 << 23;
-/// A track declared with more than this is refused: 1 Gb/s, twenty times any publisher's limit.
+/// A track declared with more bits per second than this is refused: 1 Gb/s, twenty times any publisher's limit.
 pub const MAX_BANDWIDTH: u64 = 1_000_000_000;
+/// Bytes of a unit's record.
 const RECORD: usize = 1 + 1 + 8 + 8 + 4 + 8 + 4 + 4;
+/// Bit of the record's flags that marks a configuration.
+const IS_CONFIG: u8 = 1 << 0;
 
-/// The track a unit belongs to.
+/// The elementary stream that a unit belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Track {
     /// Video; times in 1/90000 s.
@@ -34,54 +37,155 @@ pub enum Track {
     Audio,
 }
 
-/// What a unit's data is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum UnitKind {
-    /// An access unit (AVCC) or a raw audio frame.
-    Frame,
-    /// The decoder configuration (avcC record, AudioSpecificConfig) from here on.
-    Config {
-        /// Peak bits per second of the track (BANDWIDTH): as the publisher declared it, within what its limit allows and
-        /// no less than what was measured.
-        bandwidth: u64,
-    },
+/// The codec of a track. The numbers are the codes on the wire and do not change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Codec {
+    /// H.264; the record is an AVCDecoderConfigurationRecord (ISO/IEC 14496-15 §5.3.3.1).
+    H264 = 1,
+    /// H.265; the record is an HEVCDecoderConfigurationRecord (ISO/IEC 14496-15 §8.3.3.1).
+    Hevc = 2,
+    /// AV1; the record is an AV1CodecConfigurationRecord (AV1-ISOBMFF §2.3).
+    Av1 = 3,
+    /// AAC; the record is an AudioSpecificConfig (ISO/IEC 14496-3 §1.6.2.1).
+    Aac = 16,
+    /// Opus; the record is an identification header (RFC 7845 §5.1).
+    Opus = 17,
+    /// MP3; the record is the header of one frame (ISO/IEC 11172-3 §2.4.1.3).
+    Mp3 = 18,
 }
 
-impl UnitKind {
-    /// A decoder configuration.
-    pub const fn is_config(self) -> bool {
-        matches!(self, Self::Config { .. })
+impl Codec {
+    /// Every codec.
+    pub const ALL: [Self; 6] = [Self::H264, Self::Hevc, Self::Av1, Self::Aac, Self::Opus, Self::Mp3];
+
+    /// Returns the kind of track that the codec encodes.
+    pub const fn track(self) -> Track {
+        match self {
+            Self::H264 | Self::Hevc | Self::Av1 => Track::Video,
+            Self::Aac | Self::Opus | Self::Mp3 => Track::Audio,
+        }
+    }
+
+    /// Returns the code on the wire.
+    pub const fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// Returns the codec with this code on the wire, if there is one.
+    pub fn from_code(code: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|codec| codec.code() == code)
     }
 }
 
-/// One access unit, audio frame or configuration with ingest's stamp.
+/// The decoder configuration of a track, from this unit on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(clippy::struct_excessive_bools)] // independent flags of the record
-pub struct MediaUnit {
-    /// Track.
-    pub track: Track,
-    /// Frame or configuration.
-    pub kind: UnitKind,
-    /// Segment the unit belongs to.
+pub struct ConfigUnit {
+    /// Codec of the track.
+    pub codec: Codec,
+    /// Segment that is open when the configuration comes.
     pub msn: Msn,
     /// That segment's absolute discontinuity sequence number.
     pub discontinuity_sequence: DiscontinuitySeq,
-    /// The initialisation section the unit is decoded with.
+    /// The initialisation section that the configuration makes.
     pub init_version: InitVersion,
-    /// Decode time (audio: presentation time) in the track's timescale, within [`MAX_TIME`]; 0 for a configuration.
+    /// Peak bits per second of the track (BANDWIDTH): as the publisher declared it, within what its limit allows and no
+    /// less than what was measured; at most [`MAX_BANDWIDTH`].
+    pub bit_rate: u64,
+    /// The codec's configuration record.
+    pub record: ByteChain,
+}
+
+/// One access unit or audio frame with ingest's segment assignment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "independent flags of the record")]
+pub struct FrameUnit {
+    /// Track.
+    pub track: Track,
+    /// Segment that the frame belongs to.
+    pub msn: Msn,
+    /// That segment's absolute discontinuity sequence number.
+    pub discontinuity_sequence: DiscontinuitySeq,
+    /// The initialisation section that the frame is decoded with.
+    pub init_version: InitVersion,
+    /// Decode time (audio: presentation time) in the track's timescale, within [`MAX_TIME`].
     pub dts: i64,
     /// Composition offset in the track's timescale, within [`MAX_CTS`]; 0 for audio.
     pub cts: i32,
-    /// A random access point.
+    /// True for a random access point.
     pub keyframe: bool,
-    /// First unit of its track in its segment.
+    /// True for the first frame of its segment, over both tracks.
     pub boundary: bool,
-    /// The segment starts with a random access point.
+    /// True if the segment starts with a random access point.
     pub independent: bool,
-    /// The segment is the first after a discontinuity.
+    /// True if the segment is the first after a discontinuity.
     pub discontinuity: bool,
-    /// Unit data.
+    /// The coded bytes: length-prefixed NAL units, or one raw audio frame.
     pub data: ByteChain,
+}
+
+/// One unit of a media message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MediaUnit {
+    /// A decoder configuration.
+    Config(ConfigUnit),
+    /// A coded frame.
+    Frame(FrameUnit),
+}
+
+impl MediaUnit {
+    /// Returns the track that the unit belongs to.
+    pub const fn track(&self) -> Track {
+        match self {
+            Self::Config(config) => config.codec.track(),
+            Self::Frame(frame) => frame.track,
+        }
+    }
+
+    /// Returns the segment that the unit belongs to.
+    pub const fn msn(&self) -> Msn {
+        match self {
+            Self::Config(config) => config.msn,
+            Self::Frame(frame) => frame.msn,
+        }
+    }
+
+    /// Returns the absolute discontinuity sequence number of the unit's segment.
+    pub const fn discontinuity_sequence(&self) -> DiscontinuitySeq {
+        match self {
+            Self::Config(config) => config.discontinuity_sequence,
+            Self::Frame(frame) => frame.discontinuity_sequence,
+        }
+    }
+
+    /// Returns the frame, unless the unit is a configuration.
+    pub const fn frame(&self) -> Option<&FrameUnit> {
+        match self {
+            Self::Config(_) => None,
+            Self::Frame(frame) => Some(frame),
+        }
+    }
+
+    /// Returns the configuration, unless the unit is a frame.
+    pub const fn config(&self) -> Option<&ConfigUnit> {
+        match self {
+            Self::Config(config) => Some(config),
+            Self::Frame(_) => None,
+        }
+    }
+
+    /// True for the first frame of a segment.
+    pub const fn is_boundary(&self) -> bool {
+        matches!(self, Self::Frame(FrameUnit { boundary: true, .. }))
+    }
+
+    /// Returns the configuration record or the coded bytes.
+    pub const fn data(&self) -> &ByteChain {
+        match self {
+            Self::Config(config) => &config.record,
+            Self::Frame(frame) => &frame.data,
+        }
+    }
 }
 
 /// One numbered message of an epoch's media.
@@ -100,11 +204,11 @@ pub struct MediaMessage {
 impl MediaMessage {
     /// The highest segment number any unit carries.
     pub fn last_msn(&self) -> Option<Msn> {
-        self.units.iter().map(|u| u.msn).max()
+        self.units.iter().map(MediaUnit::msn).max()
     }
     /// The lowest segment number any unit carries.
     pub fn first_msn(&self) -> Option<Msn> {
-        self.units.iter().map(|u| u.msn).min()
+        self.units.iter().map(MediaUnit::msn).min()
     }
 
     /// Encodes into frames of at most `max_payload` bytes, copying unit data once, into memory of `arena`.
@@ -119,7 +223,7 @@ impl MediaMessage {
             unit.put_record(&mut head)?;
         }
         let mut body: Vec<&[u8]> = vec![&head];
-        body.extend(self.units.iter().flat_map(|unit| unit.data.iter()).map(|piece| &piece[..]));
+        body.extend(self.units.iter().flat_map(|unit| unit.data().iter()).map(|piece| &piece[..]));
         let at = Position { epoch: self.epoch, generation: Generation(0), seq: self.seq.0 };
         fragment::encode(Kind::Media, at, &body, max_payload, |len| arena.buffer(len))
     }
@@ -151,78 +255,98 @@ impl MediaMessage {
 
 impl MediaUnit {
     fn put_record(&self, out: &mut BytesMut) -> Result<(), FragmentError> {
-        let len = u32::try_from(self.data.len()).map_err(|_| FragmentError::Body("too long"))?;
-        let time = match self.kind {
-            UnitKind::Frame => self.dts,
-            UnitKind::Config { bandwidth } => bandwidth.min(MAX_BANDWIDTH) as i64,
+        let len = u32::try_from(self.data().len()).map_err(|_| FragmentError::Body("too long"))?;
+        let (code, flags, init_version, time, cts) = match self {
+            Self::Config(config) => {
+                let bit_rate = config.bit_rate.min(MAX_BANDWIDTH) as i64;
+                (config.codec.code(), IS_CONFIG, config.init_version, bit_rate, 0)
+            }
+            Self::Frame(frame) => {
+                check_times(frame.dts, frame.cts)?;
+                (track_code(frame.track), frame.flags(), frame.init_version, frame.dts, frame.cts)
+            }
         };
-        check_times(time, self.cts)?;
-        let flag = |on: bool, bit: u8| if on { 1 << bit } else { 0 };
-        out.put_u8(match self.track {
-            Track::Video => 0,
-            Track::Audio => 1,
-        });
-        out.put_u8(
-            flag(self.kind.is_config(), 0)
-                | flag(self.keyframe, 1)
-                | flag(self.boundary, 2)
-                | flag(self.independent, 3)
-                | flag(self.discontinuity, 4),
-        );
-        out.put_u64_le(self.msn.0);
-        out.put_u64_le(self.discontinuity_sequence.0);
-        out.put_u32_le(self.init_version.0);
+        out.put_u8(code);
+        out.put_u8(flags);
+        out.put_u64_le(self.msn().0);
+        out.put_u64_le(self.discontinuity_sequence().0);
+        out.put_u32_le(init_version.0);
         out.put_i64_le(time);
-        out.put_i32_le(self.cts);
+        out.put_i32_le(cts);
         out.put_u32_le(len);
         Ok(())
     }
 
     fn get(records: &mut Bytes, data: &mut Bytes) -> Result<Self, FragmentError> {
-        let track = match records.get_u8() {
-            0 => Track::Video,
-            1 => Track::Audio,
-            _ => return Err(FragmentError::Body("unknown track")),
-        };
-        let flags = records.get_u8();
+        let (code, flags) = (records.get_u8(), records.get_u8());
         if flags >= 1 << 5 {
             return Err(FragmentError::Body("unknown unit flags"));
         }
-        let on = |bit: u8| flags & 1 << bit != 0;
+        let is_set = |bit: u8| flags & 1 << bit != 0;
         let msn = Msn(records.get_u64_le());
         let discontinuity_sequence = DiscontinuitySeq(records.get_u64_le());
         let init_version = InitVersion(records.get_u32_le());
         let (time, cts, len) = (records.get_i64_le(), records.get_i32_le(), records.get_u32_le() as usize);
+        if flags & IS_CONFIG != 0 {
+            let codec = Codec::from_code(code).ok_or(FragmentError::Body("unknown codec"))?;
+            if flags != IS_CONFIG || cts != 0 {
+                return Err(FragmentError::Body("a configuration with the fields of a frame"));
+            }
+            let bit_rate = u64::try_from(time).ok().filter(|bits| *bits <= MAX_BANDWIDTH);
+            let bit_rate = bit_rate.ok_or(FragmentError::Body("bit rate out of range"))?;
+            need(data, len)?;
+            let record = data.split_to(len).into();
+            return Ok(Self::Config(ConfigUnit {
+                codec,
+                msn,
+                discontinuity_sequence,
+                init_version,
+                bit_rate,
+                record,
+            }));
+        }
+        let track = match code {
+            0 => Track::Video,
+            1 => Track::Audio,
+            _ => return Err(FragmentError::Body("unknown track")),
+        };
         check_times(time, cts)?;
-        let (kind, dts) = if on(0) { (config_of(time)?, 0) } else { (UnitKind::Frame, time) };
         need(data, len)?;
-        Ok(Self {
+        Ok(Self::Frame(FrameUnit {
             track,
-            kind,
             msn,
             discontinuity_sequence,
             init_version,
-            dts,
+            dts: time,
             cts,
-            keyframe: on(1),
-            boundary: on(2),
-            independent: on(3),
-            discontinuity: on(4),
+            keyframe: is_set(1),
+            boundary: is_set(2),
+            independent: is_set(3),
+            discontinuity: is_set(4),
             data: data.split_to(len).into(),
-        })
+        }))
+    }
+}
+
+impl FrameUnit {
+    fn flags(&self) -> u8 {
+        u8::from(self.keyframe) << 1
+            | u8::from(self.boundary) << 2
+            | u8::from(self.independent) << 3
+            | u8::from(self.discontinuity) << 4
+    }
+}
+
+const fn track_code(track: Track) -> u8 {
+    match track {
+        Track::Video => 0,
+        Track::Audio => 1,
     }
 }
 
 fn check_times(time: i64, cts: i32) -> Result<(), FragmentError> {
     let sane = (-MAX_TIME..=MAX_TIME).contains(&time) && (-MAX_CTS..=MAX_CTS).contains(&cts);
     if sane { Ok(()) } else { Err(FragmentError::Body("time out of range")) }
-}
-
-fn config_of(bandwidth: i64) -> Result<UnitKind, FragmentError> {
-    let bandwidth = u64::try_from(bandwidth).ok().filter(|bits| *bits <= MAX_BANDWIDTH);
-    bandwidth
-        .map(|bandwidth| UnitKind::Config { bandwidth })
-        .ok_or(FragmentError::Body("bandwidth out of range"))
 }
 
 fn need(bytes: &Bytes, need: usize) -> Result<(), FragmentError> {
@@ -246,19 +370,29 @@ mod tests {
     use proptest::prelude::*;
 
     prop_compose! {
-        fn unit()(flags: u8, msn: u64, disc: u64, init: u32, dts in -MAX_TIME..=MAX_TIME, cts in -MAX_CTS..=MAX_CTS,
-                  bandwidth in 0..=MAX_BANDWIDTH,
-                  data in proptest::collection::vec(any::<u8>(), 0..3000)) -> MediaUnit {
-            let config = flags & 1 != 0;
-            let dts = if config { 0 } else { dts };
-            MediaUnit {
+        fn frame()(flags: u8, msn: u64, disc: u64, init: u32, dts in -MAX_TIME..=MAX_TIME, cts in -MAX_CTS..=MAX_CTS,
+                   data in proptest::collection::vec(any::<u8>(), 0..3000)) -> FrameUnit {
+            FrameUnit {
                 track: if flags & 64 == 0 { Track::Video } else { Track::Audio },
-                kind: if config { UnitKind::Config { bandwidth } } else { UnitKind::Frame },
                 msn: Msn(msn), discontinuity_sequence: DiscontinuitySeq(disc), init_version: InitVersion(init),
                 dts, cts, keyframe: flags & 2 != 0, boundary: flags & 4 != 0, independent: flags & 8 != 0,
                 discontinuity: flags & 16 != 0, data: Bytes::from(data).into(),
             }
         }
+    }
+
+    prop_compose! {
+        fn config()(codec in 0..Codec::ALL.len(), msn: u64, disc: u64, init: u32, bit_rate in 0..=MAX_BANDWIDTH,
+                    record in proptest::collection::vec(any::<u8>(), 0..200)) -> ConfigUnit {
+            ConfigUnit {
+                codec: Codec::ALL[codec], msn: Msn(msn), discontinuity_sequence: DiscontinuitySeq(disc),
+                init_version: InitVersion(init), bit_rate, record: Bytes::from(record).into(),
+            }
+        }
+    }
+
+    fn unit() -> impl Strategy<Value = MediaUnit> {
+        prop_oneof![frame().prop_map(MediaUnit::Frame), config().prop_map(MediaUnit::Config)]
     }
 
     proptest! {
@@ -275,24 +409,25 @@ mod tests {
         fn times_out_of_range_are_neither_written_nor_read(
             dts in prop_oneof![any::<i64>(), -MAX_TIME - 9..=9 - MAX_TIME, MAX_TIME - 9..=MAX_TIME + 9, 0..MAX_TIME],
             cts in prop_oneof![any::<i32>(), -MAX_CTS - 9..=9 - MAX_CTS, MAX_CTS - 9..=MAX_CTS + 9, 0..MAX_CTS],
-            mut unit in unit(),
+            frame in frame(), config in config(),
         ) {
             let sane = (-MAX_TIME..=MAX_TIME).contains(&dts) && (-MAX_CTS..=MAX_CTS).contains(&cts);
             let at = Position { epoch: Epoch(1), generation: Generation(0), seq: 1 };
-            (unit.kind, unit.dts, unit.cts) = (UnitKind::Frame, 0, 0);
-            let mut message = MediaMessage { epoch: Epoch(1), seq: MediaSeq(1), end: false, units: vec![unit] };
+            let message = |unit| MediaMessage { epoch: Epoch(1), seq: MediaSeq(1), end: false, units: vec![unit] };
+            let zeroed = message(MediaUnit::Frame(FrameUnit { dts: 0, cts: 0, ..frame.clone() }));
             // The record as a faulty sender would write it: the times are its bytes 22 to 34.
-            let mut body = message.encode(1 << 20, &mut Arena::default()).unwrap()[0].slice(fragment::HEADER..).to_vec();
+            let mut body = zeroed.encode(1 << 20, &mut Arena::default()).unwrap()[0].slice(fragment::HEADER..).to_vec();
             body[3 + 22..3 + 30].copy_from_slice(&dts.to_le_bytes());
             body[3 + 30..3 + 34].copy_from_slice(&cts.to_le_bytes());
-            (message.units[0].dts, message.units[0].cts) = (dts, cts);
+            let message = message(MediaUnit::Frame(FrameUnit { dts, cts, ..frame }));
             let read = MediaMessage::decode(at, body.clone().into());
             prop_assert_eq!(read.is_ok(), sane);
             prop_assert_eq!(message.encode(1 << 20, &mut Arena::default()).is_ok(), sane);
             if let Ok(read) = read { prop_assert_eq!(read, message); }
-            // As a configuration the same field is a bit rate.
-            body[3 + 1] |= 1;
-            body[3 + 30..3 + 34].fill(0);
+            // The same field of a configuration is a bit rate.
+            let configured = MediaMessage { epoch: Epoch(1), seq: MediaSeq(1), end: false, units: vec![MediaUnit::Config(config)] };
+            let mut body = configured.encode(1 << 20, &mut Arena::default()).unwrap()[0].slice(fragment::HEADER..).to_vec();
+            body[3 + 22..3 + 30].copy_from_slice(&dts.to_le_bytes());
             let read = MediaMessage::decode(at, body.into());
             prop_assert_eq!(read.is_ok(), (0..=MAX_BANDWIDTH as i64).contains(&dts));
         }
@@ -307,6 +442,16 @@ mod tests {
             body[i] = to;
             body.truncate(body.len() - usize::from(cut) % body.len());
             let _ = MediaMessage::decode(at, body.into());
+        }
+
+        #[test]
+        fn decode_reads_known_codec_codes_only(code: u8, config in config()) {
+            let codec = Codec::from_code(code);
+            let message = MediaMessage { epoch: Epoch(1), seq: MediaSeq(1), end: false, units: vec![MediaUnit::Config(config)] };
+            let mut body = message.encode(1 << 20, &mut Arena::default()).unwrap()[0].slice(fragment::HEADER..).to_vec();
+            body[3] = code;
+            let read = MediaMessage::decode(Position { epoch: Epoch(1), generation: Generation(0), seq: 1 }, body.into());
+            prop_assert_eq!(read.ok().and_then(|read| read.units[0].config().map(|config| config.codec)), codec);
         }
 
         #[test]

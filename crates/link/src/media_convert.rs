@@ -1,0 +1,186 @@
+//! The media model of [`millrace_media`] as media units on the wire, and back.
+//!
+//! The two models are kept apart because they change for different reasons: the media model follows what the parsers and
+//! the packager need, the wire format only changes together with its version.
+
+use millrace_media::codec::{AudioCodec, VideoCodec};
+use millrace_media::frame::{
+    AccessUnit, AudioConfig, AudioFrame, MediaEvent, MediaFrame, SegmentTag, TaggedFrame, TrackConfig,
+    VideoConfig,
+};
+use millrace_wire::ids::{DiscontinuitySeq, InitVersion, Msn};
+use millrace_wire::message::media::{Codec, ConfigUnit, FrameUnit, MediaUnit, Track};
+use thiserror::Error;
+
+/// A configuration unit that no decoder can be set up with. Only that unit is lost; the fault is its sender's.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("segment {msn}: {codec:?} configuration record of {length} bytes is malformed: {reason}")]
+pub struct BadConfig {
+    /// Media sequence number of the segment that the unit belongs to.
+    pub msn: Msn,
+    /// Codec that the record is for.
+    pub codec: Codec,
+    /// Length of the record in bytes.
+    pub length: usize,
+    /// The parser's error.
+    pub reason: String,
+}
+
+/// The numbers that a configuration is published under.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConfigPlace {
+    /// The segment that is open.
+    pub msn: Msn,
+    /// That segment's absolute discontinuity sequence number.
+    pub discontinuity_sequence: DiscontinuitySeq,
+    /// The initialisation section that the configuration makes.
+    pub init_version: InitVersion,
+}
+
+/// Converts a tagged frame to a media unit; media bytes are shared.
+pub fn frame_unit(tagged: TaggedFrame, discontinuity_sequence: DiscontinuitySeq) -> MediaUnit {
+    let TaggedFrame { tag, frame } = tagged;
+    let (track, dts, cts, keyframe, data) = match frame {
+        MediaFrame::Video(picture) => {
+            (Track::Video, picture.dts, picture.cts, picture.keyframe, picture.data)
+        }
+        MediaFrame::Audio(frame) => (Track::Audio, frame.pts, 0, true, frame.data),
+    };
+    MediaUnit::Frame(FrameUnit {
+        track,
+        msn: Msn(tag.msn),
+        discontinuity_sequence,
+        init_version: InitVersion(tag.init_version),
+        dts,
+        cts,
+        keyframe,
+        boundary: tag.boundary,
+        independent: tag.independent,
+        discontinuity: tag.discontinuity,
+        data,
+    })
+}
+
+/// Converts a track's configuration to a media unit that declares `bit_rate` bits per second; the record is shared.
+pub fn config_unit(config: &TrackConfig, place: ConfigPlace, bit_rate: u64) -> MediaUnit {
+    let (codec, record) = match config {
+        TrackConfig::Video(video) => (video_codec(video.codec), video.record.clone()),
+        TrackConfig::Audio(audio) => (audio_codec(audio.codec), audio.record.clone()),
+    };
+    let ConfigPlace { msn, discontinuity_sequence, init_version } = place;
+    MediaUnit::Config(ConfigUnit {
+        codec,
+        msn,
+        discontinuity_sequence,
+        init_version,
+        bit_rate,
+        record: record.into(),
+    })
+}
+
+/// Converts a media unit to the event that the packager takes; media bytes are shared.
+pub fn media_event(unit: MediaUnit) -> Result<MediaEvent, BadConfig> {
+    match unit {
+        MediaUnit::Config(config) => {
+            let track_config = track_config(&config)?;
+            Ok(MediaEvent::Init { version: config.init_version.0, config: track_config })
+        }
+        MediaUnit::Frame(unit) => {
+            let tag = SegmentTag {
+                msn: unit.msn.0,
+                discontinuity: unit.discontinuity,
+                boundary: unit.boundary,
+                independent: unit.independent,
+                init_version: unit.init_version.0,
+            };
+            Ok(MediaEvent::Frame(TaggedFrame { tag, frame: media_frame(unit) }))
+        }
+    }
+}
+
+fn media_frame(unit: FrameUnit) -> MediaFrame {
+    let FrameUnit { track, dts, cts, keyframe, data, .. } = unit;
+    match track {
+        Track::Video => MediaFrame::Video(AccessUnit { dts, cts, keyframe, data }),
+        Track::Audio => MediaFrame::Audio(AudioFrame { pts: dts, data }),
+    }
+}
+
+fn track_config(unit: &ConfigUnit) -> Result<TrackConfig, BadConfig> {
+    let record = unit.record.contiguous();
+    let length = record.len();
+    let parsed = match unit.codec {
+        Codec::H264 => VideoConfig::parse(VideoCodec::H264, record).map(TrackConfig::Video),
+        Codec::Hevc => VideoConfig::parse(VideoCodec::Hevc, record).map(TrackConfig::Video),
+        Codec::Av1 => VideoConfig::parse(VideoCodec::Av1, record).map(TrackConfig::Video),
+        Codec::Aac => AudioConfig::parse(AudioCodec::Aac, record).map(TrackConfig::Audio),
+        Codec::Opus => AudioConfig::parse(AudioCodec::Opus, record).map(TrackConfig::Audio),
+        Codec::Mp3 => AudioConfig::parse(AudioCodec::Mp3, record).map(TrackConfig::Audio),
+    };
+    parsed.map_err(|error| BadConfig { msn: unit.msn, codec: unit.codec, length, reason: error.to_string() })
+}
+
+const fn video_codec(codec: VideoCodec) -> Codec {
+    match codec {
+        VideoCodec::H264 => Codec::H264,
+        VideoCodec::Hevc => Codec::Hevc,
+        VideoCodec::Av1 => Codec::Av1,
+    }
+}
+
+const fn audio_codec(codec: AudioCodec) -> Codec {
+    match codec {
+        AudioCodec::Aac => Codec::Aac,
+        AudioCodec::Opus => Codec::Opus,
+        AudioCodec::Mp3 => Codec::Mp3,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    const PLACE: ConfigPlace = ConfigPlace {
+        msn: Msn(7),
+        discontinuity_sequence: DiscontinuitySeq(2),
+        init_version: InitVersion(3),
+    };
+
+    #[test]
+    fn configurations_come_back_as_they_went() {
+        let config = TrackConfig::Audio(AudioConfig::aac_lc(48_000, 2).unwrap());
+        let unit = config_unit(&config, PLACE, 128_000);
+        let sent = unit.config().unwrap();
+        assert_eq!((sent.codec, sent.bit_rate, unit.track()), (Codec::Aac, 128_000, Track::Audio));
+        assert_eq!(media_event(unit), Ok(MediaEvent::Init { version: 3, config }));
+    }
+
+    #[test]
+    fn frames_come_back_as_they_went() {
+        let tag =
+            SegmentTag { msn: 7, discontinuity: true, boundary: true, independent: true, init_version: 3 };
+        let data = Bytes::from_static(b"frame");
+        for frame in [
+            MediaFrame::Video(AccessUnit { dts: 90, cts: -3, keyframe: true, data: data.clone().into() }),
+            MediaFrame::Audio(AudioFrame { pts: 1_024, data: data.into() }),
+        ] {
+            let tagged = TaggedFrame { tag, frame };
+            let unit = frame_unit(tagged.clone(), DiscontinuitySeq(2));
+            assert_eq!((unit.msn(), unit.discontinuity_sequence()), (Msn(7), DiscontinuitySeq(2)));
+            assert_eq!(media_event(unit), Ok(MediaEvent::Frame(tagged)));
+        }
+    }
+
+    #[test]
+    fn malformed_configuration_records_are_refused_with_codec_and_length() {
+        for codec in Codec::ALL {
+            let ConfigPlace { msn, discontinuity_sequence, init_version } = PLACE;
+            let record = Bytes::new().into();
+            let unit = ConfigUnit { codec, msn, discontinuity_sequence, init_version, bit_rate: 1, record };
+            let error = media_event(MediaUnit::Config(unit)).unwrap_err();
+            assert_eq!((error.codec, error.length, error.msn), (codec, 0, Msn(7)));
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! The ladder of a livestream: the renditions that are made of its source.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::MAX_NAME;
+
+/// Most rungs of one ladder: encoders of one stream run on one worker, and players choose among few.
+pub const MAX_RUNGS: usize = 8;
+/// Lines of video of a rung, lowest and highest; both even, because 4:2:0 pictures have no odd height.
+pub const HEIGHTS: (u32, u32) = (144, 4320);
+/// Bits per second of a rung, lowest and highest.
+pub const BITRATES: (u64, u64) = (50_000, 100_000_000);
+/// Highest frame rate of a rung, frames per second.
+pub const MAX_FPS: u32 = 120;
+
+/// The renditions that are made of a source besides the source's own bits. A ladder that this version does not know cannot be
+/// read, so that a worker of an older version does not deliver a stream in fewer renditions than its settings say.
+///
+/// In JSON: `"copy"`, the name of a template, or a list of rungs.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(from = "Form", into = "Form")]
+pub enum Ladder {
+    /// The source's own bits only; nothing is encoded.
+    #[default]
+    Copy,
+    /// The ladder that the operator configured under this name.
+    Template(String),
+    /// These rungs.
+    Rungs(Vec<LadderRung>),
+}
+
+/// One encoded rendition of video.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LadderRung {
+    /// Lines of video; the width follows from the source's aspect ratio.
+    pub height: u32,
+    /// Bits per second.
+    pub bitrate: u64,
+    /// Highest frame rate in frames per second; the source's if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fps: Option<u32>,
+    /// Preset of the encoder; the operator's default if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preset: Option<String>,
+    /// Codec; H.264 if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub codec: Option<RungCodec>,
+}
+
+/// A codec that a rung can be encoded with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RungCodec {
+    /// H.264.
+    #[default]
+    H264,
+    /// H.265.
+    Hevc,
+    /// AV1.
+    Av1,
+}
+
+/// The JSON of a ladder.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Form {
+    Name(String),
+    Rungs(Vec<LadderRung>),
+}
+
+/// The name in JSON that stands for [`Ladder::Copy`].
+const COPY: &str = "copy";
+
+impl From<Form> for Ladder {
+    fn from(form: Form) -> Self {
+        match form {
+            Form::Name(name) if name == COPY => Self::Copy,
+            Form::Name(name) => Self::Template(name),
+            Form::Rungs(rungs) => Self::Rungs(rungs),
+        }
+    }
+}
+
+impl From<Ladder> for Form {
+    fn from(ladder: Ladder) -> Self {
+        match ladder {
+            Ladder::Copy => Self::Name(COPY.to_owned()),
+            Ladder::Template(name) => Self::Name(name),
+            Ladder::Rungs(rungs) => Self::Rungs(rungs),
+        }
+    }
+}
+
+impl Ladder {
+    /// Checks the shape of the ladder; `Err` holds the rule that is broken, to be read after the field's name. The existence of
+    /// a template is not checked here.
+    pub fn check(&self) -> Result<(), &'static str> {
+        match self {
+            Self::Copy => Ok(()),
+            Self::Template(name) if is_name(name) => Ok(()),
+            Self::Template(_) => Err("must name a template by 1 to 64 lower-case letters, digits, - or _"),
+            Self::Rungs(rungs) if rungs.is_empty() || rungs.len() > MAX_RUNGS => {
+                Err("must have 1 to 8 rungs")
+            }
+            Self::Rungs(rungs) => {
+                rungs.iter().try_for_each(LadderRung::check)?;
+                let same = |one: &LadderRung, other: &LadderRung| {
+                    (one.height, one.bitrate, one.codec) == (other.height, other.bitrate, other.codec)
+                };
+                let twice =
+                    rungs.iter().enumerate().any(|(n, one)| rungs[..n].iter().any(|other| same(one, other)));
+                if twice { Err("must not have two rungs of one height, bitrate and codec") } else { Ok(()) }
+            }
+        }
+    }
+}
+
+impl LadderRung {
+    fn check(&self) -> Result<(), &'static str> {
+        let Self { height, bitrate, fps, preset, codec: _ } = self;
+        if !(HEIGHTS.0..=HEIGHTS.1).contains(height) || height % 2 != 0 {
+            return Err("must have rungs of an even height from 144 to 4320");
+        }
+        if !(BITRATES.0..=BITRATES.1).contains(bitrate) {
+            return Err("must have rungs of 50 kb/s to 100 Mb/s");
+        }
+        if fps.is_some_and(|fps| fps == 0 || fps > MAX_FPS) {
+            return Err("must have rungs of 1 to 120 fps");
+        }
+        if preset.as_deref().is_some_and(|preset| !is_name(preset)) {
+            return Err("must name a preset by 1 to 64 lower-case letters, digits, - or _");
+        }
+        Ok(())
+    }
+}
+
+fn is_name(text: &str) -> bool {
+    let allowed =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_');
+    !text.is_empty() && text.len() <= MAX_NAME && text.bytes().all(allowed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(json: &str) -> Ladder {
+        serde_json::from_str(json).unwrap()
+    }
+
+    fn rung(height: u32) -> LadderRung {
+        LadderRung { height, bitrate: 3_000_000, fps: None, preset: None, codec: None }
+    }
+
+    #[test]
+    fn ladder_is_a_name_or_a_list_of_rungs_in_json() {
+        assert_eq!(parse("\"copy\""), Ladder::Copy);
+        assert_eq!(parse("\"hd\""), Ladder::Template("hd".into()));
+        let rungs =
+            r#"[{"height":720,"bitrate":3000000},{"height":360,"bitrate":800000,"fps":30,"codec":"av1"}]"#;
+        let ladder = parse(rungs);
+        assert_eq!(serde_json::to_string(&ladder).unwrap(), rungs);
+        assert_eq!(ladder.check(), Ok(()));
+        for bad in ["7", "{}", r#"[{"height":720}]"#, r#"[{"height":720,"bitrate":1,"gop":2}]"#] {
+            assert!(serde_json::from_str::<Ladder>(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn check_refuses_ladders_out_of_bounds() {
+        let bad = [
+            Ladder::Template(String::new()),
+            Ladder::Template("HD".into()),
+            Ladder::Rungs(Vec::new()),
+            Ladder::Rungs(vec![rung(720); 2]),
+            Ladder::Rungs((0..9).map(|n| rung(144 + 2 * n)).collect()),
+            Ladder::Rungs(vec![rung(721)]),
+            Ladder::Rungs(vec![rung(100)]),
+            Ladder::Rungs(vec![LadderRung { bitrate: 49_999, ..rung(720) }]),
+            Ladder::Rungs(vec![LadderRung { fps: Some(0), ..rung(720) }]),
+            Ladder::Rungs(vec![LadderRung { preset: Some("very fast".into()), ..rung(720) }]),
+        ];
+        for ladder in bad {
+            assert!(ladder.check().is_err(), "{ladder:?}");
+        }
+        assert_eq!(Ladder::Rungs(vec![rung(720), rung(480)]).check(), Ok(()));
+    }
+}
