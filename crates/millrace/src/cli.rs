@@ -30,7 +30,7 @@ pub(crate) enum Command {
     CheckConfig(NodeArgs),
     /// Asks a node for its health, for container health checks: exit status 0 or 1.
     Healthcheck {
-        /// For example `http://127.0.0.1:8080/readyz`.
+        /// The URL to ask, for example `http://127.0.0.1:8080/readyz`.
         url: String,
     },
 }

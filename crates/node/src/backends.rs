@@ -96,7 +96,7 @@ impl Section for StateConfig {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct StoreConfig {
-    /// `http://host:port` or `https://host`.
+    /// The URL of the service: `http://host:port` or `https://host`.
     endpoint: String,
     bucket: String,
     /// The region that request signatures name; `us-east-1` when empty.
@@ -121,11 +121,11 @@ impl Section for StoreConfig {
 #[cfg(feature = "store")]
 #[derive(Clone)]
 pub struct Backends {
-    /// The bus.
+    /// The bus that nodes exchange messages over.
     pub bus: SharedBus,
-    /// The object store.
+    /// The object store that holds segments and playlists.
     pub store: SharedStore,
-    /// The state store.
+    /// The state store that holds records and leases.
     pub state: SharedState,
 }
 

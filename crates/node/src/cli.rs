@@ -13,7 +13,7 @@ use crate::{Role, ops, read_common};
 /// The flags of every command that reads the configuration.
 #[derive(Debug, Args)]
 pub struct NodeArgs {
-    /// The configuration file (TOML).
+    /// The path of the configuration file (TOML).
     #[arg(long, env = "MILLRACE_CONFIG", value_name = "FILE", global = true)]
     config: Option<PathBuf>,
     /// Log one JSON object per line.
@@ -63,7 +63,7 @@ enum Command {
     CheckConfig,
     /// Asks a node for its health, for container health checks: exit status 0 or 1.
     Healthcheck {
-        /// For example `http://127.0.0.1:8080/readyz`.
+        /// The URL to ask, for example `http://127.0.0.1:8080/readyz`.
         url: String,
     },
 }

@@ -11,7 +11,7 @@ use serde::Deserialize;
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct NodeConfig {
-    /// Where the operations routes (`/metrics`, `/healthz`, `/readyz`, `/actors`) are served by roles without an HTTP
+    /// The address of the operations routes (`/metrics`, `/healthz`, `/readyz`, `/actors`) for roles without an HTTP
     /// server of their own.
     pub metrics_listen: Option<SocketAddr>,
     /// Busy threads of the process batch their wake-ups, which costs up to 10 ms and saves CPU (ADR 4). The role decides

@@ -39,7 +39,7 @@ impl<B> Deps<B> {
     }
 }
 
-/// The servers of a kind of node, reached as the configuration says.
+/// The servers of a kind of node, which connects to them by its configuration.
 pub trait Connect: Sized {
     /// Connects to the servers; `role` shows in their monitoring.
     ///
@@ -72,7 +72,7 @@ pub trait Role {
     type Config: Section;
     /// The servers the node works with.
     type Backends: Connect;
-    /// The running node.
+    /// The type of the running node.
     type Node;
 
     /// Returns where the operations routes of the node are served.
@@ -80,7 +80,7 @@ pub trait Role {
         Operations::Itself
     }
 
-    /// Starts the node.
+    /// Starts the node with its settings and dependencies.
     fn start(
         config: Self::Config,
         deps: Deps<Self::Backends>,

@@ -13,7 +13,7 @@ use tracing::{info, warn};
 /// Exit status after a second signal: the one a shell reports for a process that SIGINT ended.
 const SECOND_SIGNAL_EXIT_CODE: i32 = 130;
 
-/// The drain of a process or of one node: tells its parts when to take no more work, and waits for the work they hold.
+/// The drain of a process or of one node: its parts take no more work once it has begun, and it waits for the work they hold.
 /// Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Drain {

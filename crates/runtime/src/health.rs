@@ -23,7 +23,7 @@ pub struct Condition {
     readiness: Readiness,
 }
 
-/// The answer of `/readyz`.
+/// The state of all conditions, as `/readyz` answers it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Report {
     /// True if the process may take work.

@@ -24,7 +24,7 @@ const SHUTDOWN_S: u64 = 5;
 /// A scraper or probe that does not finish its request in this time is cut off.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Actors in one answer of `/actors` at most: some 300 kB of JSON. `total` says how many there are; `?kind=` narrows it.
+/// Actors in one answer of `/actors` at most: some 300 kB of JSON. `total` is their number; `?kind=` narrows the list.
 pub const MAX_LISTED_ACTORS: usize = 1_000;
 
 /// The services that the operations routes show.
@@ -32,7 +32,7 @@ pub const MAX_LISTED_ACTORS: usize = 1_000;
 pub struct Observability {
     /// Everything measured in this process.
     pub metrics: Metrics,
-    /// The readiness conditions.
+    /// The readiness conditions of this process.
     pub readiness: Readiness,
     /// The drain of the process; while it runs the process is not ready.
     pub drain: Drain,
@@ -50,7 +50,7 @@ pub fn routes(config: &mut ServiceConfig, observability: &Observability) {
         .service(resource("/metrics").route(get().to(metrics)));
 }
 
-/// The query of `/actors`.
+/// The query parameters of `/actors`.
 #[derive(Debug, Deserialize)]
 pub struct ActorsQuery {
     /// Only actors of this kind.
@@ -84,7 +84,7 @@ async fn metrics(observability: Data<Observability>) -> HttpResponse {
     HttpResponse::Ok().content_type(METRICS_TYPE).body(observability.metrics.render())
 }
 
-/// A running HTTP server.
+/// A running HTTP server and the address it listens on.
 #[derive(Debug)]
 pub struct HttpHandle {
     addr: SocketAddr,

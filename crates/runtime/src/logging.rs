@@ -9,7 +9,7 @@ use crate::config::Section;
 /// The default filter. The start-up lines of the HTTP server repeat those of the nodes.
 const DEFAULT_FILTER: &str = "info,actix_server=warn";
 
-/// `[log]` of the configuration.
+/// `[log]`: the form of log lines and the filter.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LogConfig {

@@ -21,7 +21,7 @@ pub const LATENCY_BUCKETS_S: &[f64] =
 /// The unit of a metric, appended to its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
-    /// A plain count; the metric's name says of which things.
+    /// A plain count of the things in the metric's name.
     Count,
     /// Seconds, as `_seconds` in the name.
     Seconds,
@@ -53,7 +53,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Makes an empty registry.
+    /// Makes an empty registry with the prefix `millrace`.
     pub fn new() -> Self {
         Self { registry: Arc::new(Mutex::new(Registry::default())), prefix: NAMESPACE.to_owned() }
     }
@@ -148,12 +148,12 @@ impl Metrics {
 pub struct Counter(RawCounter);
 
 impl Counter {
-    /// Adds one.
+    /// Adds one to the count.
     pub fn inc(&self) {
         self.0.inc();
     }
 
-    /// Adds `n`.
+    /// Adds `n` to the count.
     pub fn add(&self, n: u64) {
         self.0.inc_by(n);
     }
@@ -169,7 +169,7 @@ impl Counter {
 pub struct Gauge(RawGauge);
 
 impl Gauge {
-    /// Sets the current value.
+    /// Sets the current value of the gauge.
     pub fn set(&self, value: i64) {
         self.0.set(value);
     }
@@ -179,7 +179,7 @@ impl Gauge {
         self.0.inc_by(n);
     }
 
-    /// Returns the current value.
+    /// Returns the current value of the gauge.
     pub fn get(&self) -> i64 {
         self.0.get()
     }
@@ -190,12 +190,12 @@ impl Gauge {
 pub struct GaugeF64(RawGauge<f64, AtomicU64>);
 
 impl GaugeF64 {
-    /// Sets the current value.
+    /// Sets the current value of the gauge.
     pub fn set(&self, value: f64) {
         self.0.set(value);
     }
 
-    /// Returns the current value.
+    /// Returns the current value of the gauge.
     pub fn get(&self) -> f64 {
         self.0.get()
     }
@@ -257,15 +257,15 @@ macro_rules! labelled {
 }
 
 labelled!(
-    /// Counters distinguished by labels.
+    /// Counters of one name, distinguished by the values of their labels.
     Counters, Counter, RawCounter, Family<LabelSet, RawCounter>
 );
 labelled!(
-    /// Gauges distinguished by labels.
+    /// Gauges of one name, distinguished by the values of their labels.
     Gauges, Gauge, RawGauge, Family<LabelSet, RawGauge>
 );
 labelled!(
-    /// Histograms distinguished by labels.
+    /// Histograms of one name, distinguished by the values of their labels.
     Histograms, Histogram, RawHistogram, Family<LabelSet, RawHistogram, Buckets>
 );
 

@@ -27,7 +27,7 @@ struct Pace {
     parked_at: Option<Instant>,
     /// Consecutive short waits; the thread is busy when they are [`BUSY_STREAK`].
     streak: u8,
-    /// Sleeps so far.
+    /// The number of sleeps so far.
     batches: u64,
 }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer};
 pub struct Secret<T = String>(T);
 
 impl<T> Secret<T> {
-    /// Wraps a secret value.
+    /// Wraps a value so that it is masked.
     pub fn new(value: T) -> Self {
         Self(value)
     }

@@ -22,7 +22,7 @@ struct Running {
 
 static RUNNING: Mutex<Option<Running>> = Mutex::new(None);
 
-/// Whether the worker threads of a runtime batch their wake-ups when they are busy (ADR 4).
+/// The pacing of a runtime's worker threads: batching of wake-ups while they are busy (ADR 4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pacing {
     /// A busy thread sleeps for up to 10 ms and then handles all that has arrived: less CPU for many streams.

@@ -1,4 +1,4 @@
-//! What the loop of an actor is given at each start.
+//! The context that the loop of an actor gets at each start.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::ActorId;
+use super::id::ActorId;
 use super::order::Orders;
 use super::record::Record;
 
@@ -28,7 +28,7 @@ impl Ready {
     }
 }
 
-/// What the loop of an actor is given at each start.
+/// The context that the loop of an actor gets at each start.
 #[derive(Debug)]
 pub struct ActorContext {
     /// Cancelled when the loop is to return.
@@ -40,7 +40,7 @@ pub struct ActorContext {
 }
 
 impl ActorContext {
-    pub(super) fn new(record: Arc<Record>, stop: CancellationToken, ready: Ready) -> Self {
+    pub(crate) fn new(record: Arc<Record>, stop: CancellationToken, ready: Ready) -> Self {
         Self { stop, status: StatusHandle(record), ready }
     }
 

@@ -6,6 +6,7 @@
 
 mod context;
 mod id;
+mod message;
 mod order;
 mod record;
 mod registry;
@@ -14,8 +15,9 @@ mod tests;
 
 pub use self::context::{ActorContext, Ready, StatusHandle};
 pub use self::id::ActorId;
-pub(crate) use self::order::{Deliver, Status};
+pub(crate) use self::message::{Deliver, Status};
 pub use self::order::{Order, OrderError, Orders, ReceivedOrder};
 pub use self::record::ActorStatus;
 pub(crate) use self::record::Record;
+pub(crate) use self::registry::Mailbox;
 pub use self::registry::{ActorFilter, ActorList, ActorRegistry, MAX_ACTORS, RegisterError};

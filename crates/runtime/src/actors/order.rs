@@ -1,12 +1,8 @@
-//! The messages an actor takes: the question `Status`, and the orders that its loop carries out.
+//! The orders that an actor's loop carries out, and the queue in which they reach it.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use actix::Message;
 use tokio::sync::{mpsc, oneshot};
-
-use super::record::{ActorStatus, Record};
 
 /// Orders that wait for one loop. Operators give them one at a time; a loop that has not taken this many is stuck, and
 /// the next order is refused as busy.
@@ -26,7 +22,7 @@ pub enum Order {
         /// The reason, shown to the peer and in the log.
         reason: String,
     },
-    /// Finishes the work at hand, takes no more of it, and ends.
+    /// Finishes the work it holds, takes no more of it, and ends.
     Drain,
     /// Reads settings or keys again.
     Reload,
@@ -117,7 +113,7 @@ pub struct ReceivedOrder {
 }
 
 impl ReceivedOrder {
-    /// Returns the order.
+    /// Returns the order that was received.
     pub fn order(&self) -> &Order {
         &self.order
     }
@@ -144,42 +140,4 @@ impl Drop for ReceivedOrder {
     fn drop(&mut self) {
         self.answer(Err(OrderError::NotSupported));
     }
-}
-
-/// Counts a message as waiting in the mailbox until it is handled or lost.
-#[derive(Debug)]
-pub(crate) struct InMailbox(Arc<Record>);
-
-impl InMailbox {
-    pub(super) fn new(record: &Arc<Record>) -> Self {
-        record.mailbox_grows();
-        Self(record.clone())
-    }
-}
-
-impl Drop for InMailbox {
-    fn drop(&mut self) {
-        self.0.mailbox_shrinks();
-    }
-}
-
-/// Asks an actor for its status through its mailbox, which shows that it still handles messages.
-#[derive(Debug)]
-pub(crate) struct Status {
-    pub(crate) waiting: InMailbox,
-}
-
-impl Message for Status {
-    type Result = ActorStatus;
-}
-
-/// Hands an order to an actor; answered when its loop has accepted or refused it.
-#[derive(Debug)]
-pub(crate) struct Deliver {
-    pub(crate) order: Order,
-    pub(crate) waiting: InMailbox,
-}
-
-impl Message for Deliver {
-    type Result = Result<(), OrderError>;
 }

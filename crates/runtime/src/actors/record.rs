@@ -9,8 +9,8 @@ use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use super::id::ActorId;
 use super::order::{Delivery, Order, OrderError, Orders};
-use super::{ActorId, context};
 
 /// Bytes of a state's text that are kept: one line for an operator.
 const MAX_STATE_BYTES: usize = 160;
@@ -21,7 +21,7 @@ const MAX_FAILURE_BYTES: usize = 512;
 /// The state of a loop that has not set any.
 const DEFAULT_STATE: &str = "running";
 
-/// The record of one actor. What changes with the work (queue, mailbox) is atomic; the texts change rarely.
+/// The record of one actor. The numbers that change with its work (queue, mailbox) are atomic; the texts change rarely.
 #[derive(Debug)]
 pub(crate) struct Record {
     id: ActorId,
@@ -53,7 +53,7 @@ pub struct ActorStatus {
     pub id: String,
     /// The supervisor that started it: the role of the node.
     pub supervisor: String,
-    /// What it is doing: `restarting` and `stopping` are set by its supervisor, everything else by its loop.
+    /// The state in a few words: `restarting` and `stopping` come from its supervisor, all others from its loop.
     pub state: String,
     /// Milliseconds since it was first started.
     pub age_ms: u64,
@@ -200,13 +200,5 @@ impl Record {
             queue_age_ms: if queue == 0 { 0 } else { age_ms.saturating_sub(oldest) },
             last_failure: texts.last_failure.as_deref().map(str::to_owned),
         }
-    }
-
-    pub(crate) fn context(
-        self: &Arc<Self>,
-        stop: CancellationToken,
-        ready: context::Ready,
-    ) -> super::ActorContext {
-        context::ActorContext::new(self.clone(), stop, ready)
     }
 }

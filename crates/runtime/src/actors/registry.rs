@@ -5,14 +5,15 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use actix::{Addr, MailboxError};
+use actix::{MailboxError, Recipient};
 use serde::Serialize;
 
-use super::order::InMailbox;
-use super::{ActorId, ActorStatus, Deliver, Order, OrderError, Record, Status};
+use super::id::ActorId;
+use super::message::{Deliver, InMailbox, Status};
+use super::order::{Order, OrderError};
+use super::record::{ActorStatus, Record};
 use crate::Metrics;
 use crate::metrics::{Counters, Gauges, Unit};
-use crate::supervisor::ChildActor;
 
 /// Actors of one process at most. Connections, jobs and feeds have limits of their own far below; beyond this number
 /// something starts actors and forgets them, and the next start fails rather than the process.
@@ -42,7 +43,14 @@ struct Table {
 #[derive(Clone)]
 struct Entry {
     record: Arc<Record>,
-    addr: Addr<ChildActor>,
+    mailbox: Mailbox,
+}
+
+/// The address of an actor, whatever its type.
+#[derive(Clone)]
+pub(crate) struct Mailbox {
+    pub(crate) status: Recipient<Status>,
+    pub(crate) orders: Recipient<Deliver>,
 }
 
 /// The reason why an actor could not be registered.
@@ -105,12 +113,12 @@ impl ActorRegistry {
         self.0.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds an actor. With `replace`, an actor of the same name is told to stop and gives its name up at once; without,
-    /// the newcomer is refused.
+    /// Adds an actor. With `replace`, an actor of the same name is stopped and gives its name up at once; without, the
+    /// newcomer is refused.
     pub(crate) fn insert(
         &self,
         record: &Arc<Record>,
-        addr: Addr<ChildActor>,
+        mailbox: Mailbox,
         replace: bool,
     ) -> Result<(), RegisterError> {
         let id = record.id();
@@ -123,13 +131,13 @@ impl ActorRegistry {
                     return Err(RegisterError::Duplicate(id.clone()));
                 }
                 old.record.cancel().cancel();
-                *old = Entry { record: record.clone(), addr };
+                *old = Entry { record: record.clone(), mailbox };
                 return Ok(());
             }
             if full {
                 return Err(RegisterError::Full(id.clone()));
             }
-            kind.insert(id.shared_id(), Entry { record: record.clone(), addr });
+            kind.insert(id.shared_id(), Entry { record: record.clone(), mailbox });
             table.len += 1;
         }
         self.0.by_kind.with(&[id.kind()]).add(1);
@@ -182,19 +190,19 @@ impl ActorRegistry {
 
     /// Asks an actor for its status through its mailbox, so that the answer also shows that it handles messages.
     pub async fn status(&self, kind: &str, id: &str) -> Result<ActorStatus, OrderError> {
-        let Entry { record, addr } = self.find(kind, id)?;
+        let Entry { record, mailbox } = self.find(kind, id)?;
         let question = Status { waiting: InMailbox::new(&record) };
-        let answer = addr.send(question).timeout(STATUS_LIMIT).await.map_err(unanswered);
+        let answer = mailbox.status.send(question).timeout(STATUS_LIMIT).await.map_err(unanswered);
         self.counted(&record, answer)
     }
 
     /// Gives an order to an actor and waits, at most for the order's time limit, until its loop accepts or refuses it.
     pub async fn order(&self, kind: &str, id: &str, order: Order) -> Result<(), OrderError> {
-        let Entry { record, addr } = self.find(kind, id)?;
+        let Entry { record, mailbox } = self.find(kind, id)?;
         // The actor itself waits for its loop as long as the order allows; the rest is for the mailbox.
         let limit = order.limit() + STATUS_LIMIT;
         let message = Deliver { order, waiting: InMailbox::new(&record) };
-        let answer = addr.send(message).timeout(limit).await.map_err(unanswered).flatten();
+        let answer = mailbox.orders.send(message).timeout(limit).await.map_err(unanswered).flatten();
         self.counted(&record, answer)
     }
 

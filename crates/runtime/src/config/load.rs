@@ -49,7 +49,7 @@ impl Loader {
         loader.env(std::env::vars_os())
     }
 
-    /// Adds a TOML file.
+    /// Adds the layer of a TOML file.
     pub fn file(self, path: &Path) -> Result<Self, ConfigError> {
         let text = read_bounded(path, MAX_FILE_BYTES)
             .map_err(|error| ConfigError::Read { path: path.to_owned(), error })?;
@@ -113,7 +113,7 @@ impl Loader {
         self
     }
 
-    /// Finishes the layers.
+    /// Returns the merged layers, ready to be read.
     pub fn load(self) -> ConfigTree {
         ConfigTree { sections: self.sections }
     }

@@ -35,11 +35,11 @@ pub trait Section: DeserializeOwned + Default {
 /// The place that a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// The configuration file.
+    /// The configuration file at this path.
     File(PathBuf),
-    /// An environment variable.
+    /// The environment variable of this name.
     Env(String),
-    /// A command line flag.
+    /// The command line flag of this name.
     Flag(String),
 }
 
@@ -96,7 +96,7 @@ pub enum ConfigError {
     Variable {
         /// The name of the variable.
         name: String,
-        /// The rule it breaks.
+        /// The rule that the variable breaks.
         message: String,
     },
     /// A key that does not exist, or a value of the wrong type or range.

@@ -11,7 +11,7 @@ use actix::{Actor, ActorContext as _, AsyncContext, Context, Handler, Message, R
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-use super::panic_message;
+use super::panic::panic_message;
 use super::policy::{Escalation, Exit, Policy, Restart};
 use crate::actors::{ActorContext, ActorRegistry, Deliver, OrderError, Ready, Record, Status};
 use crate::metrics::Counters;
@@ -23,7 +23,7 @@ pub(super) type Loop = Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>>;
 /// Makes the loop, once for each start.
 pub(super) type Factory = Box<dyn FnMut(ActorContext) -> Loop + Send>;
 
-/// What the children of one supervisor share.
+/// The handles that the children of one supervisor share.
 #[derive(Debug)]
 pub(super) struct Group {
     pub(super) name: Arc<str>,
@@ -34,7 +34,7 @@ pub(super) struct Group {
     pub(super) children: AtomicUsize,
 }
 
-/// What a child is started with.
+/// The record, policy and factory that a child is started with.
 pub(super) struct Child {
     pub(super) record: Arc<Record>,
     pub(super) policy: Policy,
@@ -46,14 +46,14 @@ pub(super) struct Child {
 
 /// The actor of one child. A panic of its loop is caught; a panic of the actor itself aborts the process, since nothing
 /// is left then that acts on the child's failures.
-pub(crate) struct ChildActor {
+pub(super) struct ChildActor {
     child: Child,
     group: Arc<Group>,
     backoff: Backoff,
     restarts: VecDeque<Instant>,
 }
 
-/// The loop of a child has ended.
+/// Reports that the loop of a child has ended.
 struct Exited(Exit);
 
 impl Message for Exited {
@@ -72,7 +72,7 @@ impl ChildActor {
         let record = self.child.record.clone();
         let stop = record.cancel().clone();
         let again = !delay.is_zero();
-        let given = record.context(stop.child_token(), self.child.ready.clone());
+        let given = ActorContext::new(record.clone(), stop.child_token(), self.child.ready.clone());
         let work = catch_unwind(AssertUnwindSafe(|| (self.child.factory)(given)));
         let addr = context.address();
         self.child.runtime.spawn(async move {

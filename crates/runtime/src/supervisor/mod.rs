@@ -6,6 +6,7 @@
 //! is left then that acts on failures.
 
 mod child;
+mod panic;
 mod policy;
 mod root;
 #[cfg(test)]
@@ -20,8 +21,8 @@ use actix::Addr;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::child::ChildActor;
 use self::child::Group;
+pub use self::panic::panic_message;
 pub use self::policy::{Escalation, Exit, Policy, Restart};
 use self::root::{Root, Start};
 use crate::actors::{ActorContext, ActorId, ActorRegistry, Ready, Record, RegisterError};
@@ -95,7 +96,7 @@ pub enum SupervisorError {
 
 impl Supervisor {
     /// Starts a supervisor whose actors stand in `registry`; `name`, the role of the node, appears in logs and metrics.
-    /// An actor that spends its budget begins `drain` if its policy says so.
+    /// An actor that spends its budget begins `drain` if its policy escalates so.
     pub fn start(
         name: &str,
         metrics: &Metrics,
@@ -207,10 +208,4 @@ impl Supervisor {
         }
         false
     }
-}
-
-/// Returns the text of a caught panic.
-pub fn panic_message(payload: &(dyn std::any::Any + Send)) -> String {
-    let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
 }

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use actix::{Actor, Context, Handler, Message};
+use actix::{Actor, AsyncContext, Context, Handler, Message};
 use tracing::error;
 
 use super::child::{Child, ChildActor, Group};
-use crate::actors::RegisterError;
+use crate::actors::{Mailbox, RegisterError};
 
 pub(super) struct Root(Arc<Group>);
 
@@ -19,7 +19,7 @@ impl Root {
 /// Registers a child and starts its actor.
 pub(super) struct Start {
     pub(super) child: Child,
-    /// Takes the name of an actor that is still up, which is told to stop.
+    /// The child takes the name of an actor that is still up, which is stopped.
     pub(super) replace: bool,
 }
 
@@ -45,7 +45,9 @@ impl Handler<Start> for Root {
 
     fn handle(&mut self, Start { child, replace }: Start, _: &mut Context<Self>) -> Self::Result {
         let context = Context::<ChildActor>::new();
-        self.0.registry.insert(&child.record, actix::AsyncContext::address(&context), replace)?;
+        let addr = context.address();
+        let mailbox = Mailbox { status: addr.clone().recipient(), orders: addr.recipient() };
+        self.0.registry.insert(&child.record, mailbox, replace)?;
         context.run(ChildActor::new(child, self.0.clone()));
         Ok(())
     }
