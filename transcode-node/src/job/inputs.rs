@@ -1,7 +1,6 @@
 //! The inputs of a job: media, announcements, requests of readers, results of uploads, and orders.
 
 use millrace_link::LogRequest;
-use millrace_protocol::Machine;
 use millrace_protocol::job::Input;
 use millrace_runtime::actors::ReceivedOrder;
 use millrace_wire::message::announce::{EpochAnnouncement, SessionAnnouncement};
@@ -20,9 +19,8 @@ impl Job {
         if fragments == 0 {
             return Err(JobError::Closed("media"));
         }
-        let now = self.now();
         for message in messages.drain(..) {
-            self.machine.handle(now, Input::Media(message))?;
+            self.driver.handle(Input::Media(message))?;
         }
         self.execute_outputs()
     }
@@ -45,13 +43,14 @@ impl Job {
     pub(super) fn on_log_request(&mut self, request: Option<LogRequest>) -> Result<(), JobError> {
         match request.ok_or(JobError::Closed("requests of the log's readers"))? {
             LogRequest::Repair(request) => {
-                let answer = self.machine.repair(self.now(), &request.message);
+                let now = self.driver.now();
+                let answer = self.driver.machine_mut().repair(now, &request.message);
                 self.context.metrics.repair_requests.inc();
                 request.respond(&answer);
                 self.execute_outputs()
             }
             LogRequest::Snapshot(request) => {
-                if let Some(state) = self.machine.snapshot().or(self.last_state.as_ref()) {
+                if let Some(state) = self.driver.machine().snapshot().or(self.last_state.as_ref()) {
                     request.respond(state);
                 }
                 Ok(())
@@ -60,7 +59,7 @@ impl Job {
     }
 
     fn retain_last_state(&mut self) {
-        if let Some(state) = self.machine.snapshot() {
+        if let Some(state) = self.driver.machine().snapshot() {
             self.last_state = Some(state.clone());
         }
     }
@@ -71,7 +70,7 @@ impl Job {
         self.show_uploads();
         let Some(segment) = report.segment else {
             self.checkpoint.init_settled(report.result.is_ok());
-            self.checkpoint.update(&self.machine);
+            self.checkpoint.update(self.driver.machine());
             return Ok(());
         };
         if report.result.is_err() {

@@ -6,10 +6,11 @@ mod outputs;
 use std::sync::Arc;
 
 use millrace_bus::BusError;
-use millrace_link::{LogServer, MediaReader, TypedSubscription, driver};
+use millrace_link::driver::Driver;
+use millrace_link::{LogServer, MediaReader, TypedSubscription};
+use millrace_protocol::Millis;
 use millrace_protocol::job::{Input, WorkerJob};
-use millrace_protocol::{Machine, Millis};
-use millrace_runtime::{ActorContext, CoalescingTimer, StatusHandle};
+use millrace_runtime::{ActorContext, StatusHandle};
 use millrace_wire::fact::StreamState;
 use millrace_wire::fragment::FragmentError;
 use millrace_wire::message::announce::{EpochAnnouncement, SessionAnnouncement};
@@ -79,9 +80,7 @@ pub(crate) async fn run(
     let mut job = Job::new(context, grant, subscriptions, actor.status)?;
     let mut media = Vec::with_capacity(BATCH);
     job.execute_outputs()?;
-    let mut timer = CoalescingTimer::default();
-    while !job.machine.is_done() && !job.kicked {
-        timer.fire_within(driver::until_timeout(job.machine.next_timeout(), job.now()));
+    while !job.driver.is_done() && !job.kicked {
         tokio::select! {
             fragments = job.subscriptions.media.recv_many(&mut media, BATCH) => {
                 job.on_media(fragments, &mut media)?;
@@ -90,10 +89,13 @@ pub(crate) async fn run(
             announcement = job.subscriptions.sessions.recv() => job.on_session(announcement)?,
             request = job.subscriptions.log.recv() => job.on_log_request(request)?,
             Some(reply) = job.replies.1.recv() => job.handle(reply)?,
-            (rung, packaged) = job.rungs.next(), if !job.machine.is_quiescing() => job.on_packaged(rung, packaged)?,
+            (rung, packaged) = job.rungs.next(), if !job.driver.machine().is_quiescing() => {
+                job.on_packaged(rung, packaged)?;
+            }
             Some(report) = job.uploads.recv() => job.on_upload(report)?,
             Some(order) = orders.recv() => job.on_order(order)?,
-            () = timer.fired() => job.handle(Input::Tick)?,
+            order = operator.recv() => job.on_operator_order(order)?,
+            () = job.driver.wait_timeout() => job.on_timeout()?,
         }
     }
     job.close().await;
@@ -127,7 +129,7 @@ struct Job {
     status: StatusHandle,
     /// The state that the actor's status shows.
     shown: &'static str,
-    machine: WorkerJob,
+    driver: Driver<WorkerJob>,
     rungs: RungSet,
     objects: Objects,
     index: Arc<IndexWriter>,
@@ -158,13 +160,14 @@ impl Job {
         let (node, max_payload, seed) = (context.node.clone(), context.link.max_payload(), rand::random());
         let heartbeats = topics::heartbeat(grant.stream, grant.epoch);
         let machine = WorkerJob::new(now, grant, node, rungs.ids().collect(), max_payload, seed)?;
+        let driver = Driver::new(machine, context.clock.clone());
         Ok(Self {
             context,
             subscriptions,
             heartbeats,
             status,
             shown: "",
-            machine,
+            driver,
             rungs,
             objects,
             index,
@@ -178,21 +181,23 @@ impl Job {
         })
     }
 
-    fn now(&self) -> Millis {
-        Millis(self.context.clock.now_ms())
-    }
-
     /// Hands one input to the machine and carries out what follows from it.
     fn handle(&mut self, input: Input) -> Result<(), JobError> {
-        self.machine.handle(self.now(), input)?;
+        self.driver.handle(input)?;
+        self.execute_outputs()
+    }
+
+    /// Tells the machine that time has passed and carries out what follows from it.
+    fn on_timeout(&mut self) -> Result<(), JobError> {
+        self.driver.handle_timeout()?;
         self.execute_outputs()
     }
 
     /// Shows the job's state to operators when it has changed.
     fn show_state(&mut self) {
-        let state = match self.machine.snapshot() {
+        let state = match self.driver.machine().snapshot() {
             _ if self.superseded => "superseded, finishing uploads",
-            _ if self.machine.is_quiescing() => "handing over to its successor",
+            _ if self.driver.machine().is_quiescing() => "handing over to its successor",
             Some(state) if state.ended => "ended, finishing uploads",
             Some(state) if state.sealed => "sealed, waiting for the publisher",
             Some(_) if self.leaving => "packaging, waiting for a successor",

@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use millrace_protocol::Machine;
 use millrace_protocol::job::{Input, Output, Packaged};
 use millrace_wire::ids::RungId;
 use millrace_wire::message::control::SealReport;
@@ -18,10 +17,10 @@ const SEAL_REPORT_LIMIT: Duration = Duration::from_secs(2);
 impl Job {
     /// Carries out everything that the machine wants done.
     pub(super) fn execute_outputs(&mut self) -> Result<(), JobError> {
-        while let Some(output) = self.machine.poll_output() {
+        while let Some(output) = self.driver.poll_output() {
             self.execute(output)?;
         }
-        self.checkpoint.update(&self.machine);
+        self.checkpoint.update(self.driver.machine());
         self.show_state();
         Ok(())
     }
@@ -37,8 +36,9 @@ impl Job {
                 self.take_packaged()?;
             }
             Output::RestartRung(id) => {
-                let grant = self.machine.grant();
-                let base = self.machine.snapshot().unwrap_or(&grant.base);
+                let machine = self.driver.machine();
+                let grant = machine.grant();
+                let base = machine.snapshot().unwrap_or(&grant.base);
                 self.rungs.restart(&id, &grant.settings, &grant.open, base);
             }
             Output::Flush(id) => {
@@ -63,7 +63,7 @@ impl Job {
             Output::Index(fact) => {
                 self.context.metrics.segments_stored.inc();
                 self.checkpoint.segment_stored();
-                self.index.add(self.machine.grant().playback, fact);
+                self.index.add(self.driver.machine().grant().playback, fact);
             }
             Output::Report(report) => self.report_seal(report),
             Output::Superseded => {
@@ -84,7 +84,7 @@ impl Job {
 
     /// Hands the machine everything that the rungs have made so far, unless it quiesces: then it stays with them.
     fn take_packaged(&mut self) -> Result<(), JobError> {
-        while !self.machine.is_quiescing()
+        while !self.driver.machine().is_quiescing()
             && let Some((rung, packaged)) = self.rungs.try_next()
         {
             self.hand_over(rung, packaged)?;
@@ -98,7 +98,7 @@ impl Job {
             Packaged::Part(..) => self.context.metrics.parts.inc(),
             Packaged::PartTarget { .. } | Packaged::Segment(_) | Packaged::Flushed => {}
         }
-        Ok(self.machine.handle(self.now(), Input::Packaged(rung, packaged))?)
+        Ok(self.driver.handle(Input::Packaged(rung, packaged))?)
     }
 
     /// Requests media from the session. Without an answer the machine asks again in its own time.
