@@ -123,6 +123,7 @@ impl Worker<'_> {
             discontinuity_sequence: DiscontinuitySeq(0),
             program_date_time: UnixMillis(msn.0 * 1_000),
             gap: None,
+            rendition_gaps: BTreeMap::new(),
             tracks: renditions()
                 .map(|rendition| (rendition, track.clone()))
                 .into_iter()

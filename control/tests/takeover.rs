@@ -381,7 +381,7 @@ async fn takeover_waits_while_a_session_with_a_lapsed_lease_answers() {
                     seen += 1;
                     probe.unwrap().respond(&reply);
                 }
-                snapshot = snapshots.recv() => snapshot.unwrap().respond(worker.writer.view()),
+                snapshot = snapshots.recv() => snapshot.unwrap().respond(worker.writer.state()),
             }
         }
     };
@@ -455,7 +455,7 @@ async fn takeover_leaves_the_log_of_a_live_writer_alone() {
                     let probe = probe.unwrap();
                     probe.respond(&worker.writer.repair(Millis(0), &probe.message));
                 }
-                snapshot = snapshots.recv() => snapshot.unwrap().respond(worker.writer.view()),
+                snapshot = snapshots.recv() => snapshot.unwrap().respond(worker.writer.state()),
             }
         }
     };

@@ -70,7 +70,7 @@ impl FakeWorker {
                                 generation: grant.generation,
                                 ready: true,
                                 leaving: false,
-                                yielded: false,
+                                quiesced: false,
                                 next_fact: FactSeq(0),
                                 announced: BTreeMap::new(),
                                 stored: BTreeMap::new(),

@@ -54,6 +54,9 @@ fn copy_rung_makes_segments_of_their_parts_on_the_wall_clock() {
                 segments.push(segment);
             }
             Packaged::Init { .. } | Packaged::PartTarget { .. } | Packaged::Flushed => {}
+            failed @ (Packaged::Gap(_) | Packaged::RenditionEnd { .. }) => {
+                panic!("the copy rung made {failed:?}")
+            }
         }
     }
     let numbers: Vec<u64> = segments.iter().map(|segment| segment.msn.0).collect();

@@ -14,7 +14,7 @@ use millrace_media::hls::MediaPlaylist;
 use millrace_media::hls::checker::Checker;
 use millrace_runtime::{ActorFilter, Metrics, Order, OrderError};
 use millrace_transcode::{Config, Node};
-use millrace_wire::fact::{Fact, FactMessage, RenditionSegment, StreamState};
+use millrace_wire::fact::{Fact, FactMessage, Origin, RenditionSegment, StreamState};
 use millrace_wire::ids::{Generation, InitVersion, Rendition};
 use millrace_wire::message::control::StreamSettings;
 use millrace_wire::message::media::MediaMessage;
@@ -204,7 +204,7 @@ async fn checkpoint_answers_snapshot_requests_when_no_job_runs() {
         replies.first().map(|r| topic::decode::<StreamState>(r).unwrap())
     };
     let base = eventually("an answer", ask).await;
-    assert_eq!((base.generation, base.epoch, base.ended), (Generation(0), kept.epoch, false));
+    assert_eq!((base.origin, base.epoch, base.ended), (Origin::Checkpoint, kept.epoch, false));
     assert!(base.slots.len() >= 3);
     node.drain().await;
 }

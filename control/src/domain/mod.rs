@@ -1,8 +1,8 @@
 //! The rules of livestreams and claims, and the records control keeps: no I/O and no clock.
 
 pub mod claim;
-pub mod ending;
 pub mod purge;
 pub mod retention;
 pub mod stream;
+pub mod track_info;
 pub mod validate;

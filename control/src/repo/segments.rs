@@ -1,11 +1,11 @@
 //! The records of stored segments: the checkpoint, the segment index, and the streams whose segments are not kept.
 
-use millrace_protocol::state::checkpoint::may_replace;
+use millrace_protocol::state::checkpoint::may_write;
 use millrace_state::{SCAN_PAGE, Tx};
 use millrace_wire::fact::StreamState;
 use millrace_wire::ids::{Rendition, StreamId};
 use millrace_wire::message::announce::IndexFact;
-use millrace_wire::{state_keys, topic};
+use millrace_wire::state_keys;
 use tracing::warn;
 
 use super::{Repo, RepoError, json, read, retry};
@@ -101,9 +101,7 @@ impl Repo {
         let key = state_keys::snapshot(id);
         retry!({
             let old = self.state.get(&key).await?;
-            let replaceable =
-                |value: &[u8]| topic::decode(value).map_or(true, |old| may_replace(checkpoint, &old));
-            if old.as_ref().is_some_and(|old| !replaceable(&old.value)) {
+            if !may_write(checkpoint, old.as_ref().map(|old| &old.value[..])) {
                 return Ok(());
             }
             let version = old.map(|old| old.version);

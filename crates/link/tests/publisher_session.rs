@@ -198,7 +198,7 @@ fn heartbeat(grant: &Grant, done: bool) -> Heartbeat {
         generation: grant.generation,
         ready: true,
         leaving: false,
-        yielded: false,
+        quiesced: false,
         next_fact: FactSeq(0),
         announced: BTreeMap::new(),
         stored: BTreeMap::new(),

@@ -1,26 +1,26 @@
-//! What a worker node may take on: cost units against its capacity, with a share reserved for jobs that only copy, so
-//! that encoded rungs are shed before a stream is refused.
+//! Admission: which jobs a worker node bids for. Cost units are counted against the node's capacity, of which a share is
+//! reserved for jobs that only copy, so that encoded rungs are shed before a stream is refused.
 
 use std::collections::BTreeMap;
 
 use millrace_wire::ids::{Epoch, Generation, StreamId};
 use millrace_wire::message::job::COPY_COST;
 
-/// Key of an admitted job.
+/// The key of an admitted job.
 pub type JobKey = (StreamId, Epoch, Generation);
 
-/// Bounds of a node.
+/// The bounds of a worker node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AdmissionLimits {
-    /// Jobs at once, whatever they cost.
+    /// Most jobs at once, whatever they cost.
     pub jobs: usize,
     /// Cost units of all jobs together.
     pub capacity: u64,
-    /// Of these, the units that only jobs of [`COPY_COST`] may take.
+    /// Those of the cost units that only jobs of [`COPY_COST`] may take.
     pub copy_reserve: u64,
 }
 
-/// A node's jobs and what they cost.
+/// The jobs of a worker node and what each costs.
 #[derive(Debug)]
 pub struct Admission {
     limits: AdmissionLimits,
@@ -28,27 +28,31 @@ pub struct Admission {
 }
 
 impl Admission {
-    /// A node without jobs.
+    /// Creates the admission of a node without jobs.
     pub const fn new(limits: AdmissionLimits) -> Self {
         Self { limits, used: BTreeMap::new() }
     }
-    /// Cost units in use.
+
+    /// Returns the cost units in use.
     pub fn used(&self) -> u64 {
         self.used.values().fold(0, |sum, cost| sum.saturating_add(*cost))
     }
-    /// The free units to bid with for a job of `cost`; `None`: do not bid.
+
+    /// Returns the free cost units to bid with for a job of `cost`; `None` if the node does not bid.
     pub fn bid(&self, cost: u64) -> Option<u64> {
         let AdmissionLimits { jobs, capacity, copy_reserve } = self.limits;
         let reserve = if cost <= COPY_COST { 0 } else { copy_reserve };
         let free = capacity.saturating_sub(reserve).saturating_sub(self.used());
         (self.used.len() < jobs && free >= cost.max(COPY_COST)).then_some(free)
     }
-    /// Takes a granted job; false when it is known. A grant is taken even when others were taken since the bid: the
-    /// session has chosen.
+
+    /// Takes a granted job, even if other jobs were taken since the bid: the session has chosen. False if the job was taken
+    /// before.
     pub fn take(&mut self, job: JobKey, cost: u64) -> bool {
         self.used.insert(job, cost.max(COPY_COST)).is_none()
     }
-    /// Gives a job's units back; true when there were any.
+
+    /// Gives a job's cost units back. True if it had any.
     pub fn give_back(&mut self, job: &JobKey) -> bool {
         self.used.remove(job).is_some()
     }
@@ -65,49 +69,49 @@ mod tests {
     }
 
     #[test]
-    fn encoded_jobs_leave_the_reserve_to_copies() {
-        let mut a = Admission::new(AdmissionLimits { jobs: 100, capacity: 10, copy_reserve: 4 });
-        assert_eq!((a.bid(6), a.bid(7)), (Some(6), None));
-        assert!(a.take(job(1), 6));
-        assert!(!a.take(job(1), 6), "the same grant again");
-        assert_eq!((a.bid(2), a.bid(1)), (None, Some(4)));
+    fn admission_keeps_the_reserve_for_copy_jobs() {
+        let mut admission = Admission::new(AdmissionLimits { jobs: 100, capacity: 10, copy_reserve: 4 });
+        assert_eq!((admission.bid(6), admission.bid(7)), (Some(6), None));
+        assert!(admission.take(job(1), 6));
+        assert!(!admission.take(job(1), 6), "the same grant again");
+        assert_eq!((admission.bid(2), admission.bid(1)), (None, Some(4)));
         for n in 2..6 {
-            a.take(job(n), 1);
+            admission.take(job(n), 1);
         }
-        assert_eq!((a.bid(1), a.used()), (None, 10));
-        assert!(a.give_back(&job(1)) && !a.give_back(&job(1)));
-        assert_eq!((a.bid(2), a.bid(1)), (Some(2), Some(6)));
+        assert_eq!((admission.bid(1), admission.used()), (None, 10));
+        assert!(admission.give_back(&job(1)) && !admission.give_back(&job(1)));
+        assert_eq!((admission.bid(2), admission.bid(1)), (Some(2), Some(6)));
     }
 
     #[test]
-    fn jobs_are_counted_whatever_they_cost() {
-        let mut a = Admission::new(AdmissionLimits { jobs: 2, capacity: 100, copy_reserve: 0 });
-        a.take(job(1), 0);
-        assert_eq!((a.bid(0), a.used()), (Some(99), 1), "nothing is free");
-        a.take(job(2), 1);
-        assert_eq!(a.bid(1), None);
-        a.give_back(&job(1));
-        assert_eq!(a.bid(1), Some(99));
+    fn admission_bounds_the_number_of_jobs_whatever_they_cost() {
+        let mut admission = Admission::new(AdmissionLimits { jobs: 2, capacity: 100, copy_reserve: 0 });
+        admission.take(job(1), 0);
+        assert_eq!((admission.bid(0), admission.used()), (Some(99), 1), "nothing is free");
+        admission.take(job(2), 1);
+        assert_eq!(admission.bid(1), None);
+        admission.give_back(&job(1));
+        assert_eq!(admission.bid(1), Some(99));
     }
 
     proptest! {
         #[test]
-        fn who_takes_only_what_it_bid_for_stays_within_its_limits(
+        fn admission_stays_within_its_limits_if_only_jobs_it_bid_for_are_taken(
             jobs in 1usize..20, capacity in 1u64..50, reserve in 0u64..60,
             ops in proptest::collection::vec((0u128..30, 0u64..20, any::<bool>()), 1..100),
         ) {
             let limits = AdmissionLimits { jobs, capacity, copy_reserve: reserve };
-            let mut a = Admission::new(limits);
+            let mut admission = Admission::new(limits);
             for (n, cost, leave) in ops {
                 if leave {
-                    a.give_back(&job(n));
-                } else if let Some(free) = a.bid(cost) {
+                    admission.give_back(&job(n));
+                } else if let Some(free) = admission.bid(cost) {
                     prop_assert!(free >= cost);
-                    a.take(job(n), cost);
+                    admission.take(job(n), cost);
                 }
-                prop_assert!(a.used() <= capacity);
-                prop_assert!(a.used.len() <= jobs);
-                let encoded: u64 = a.used.values().filter(|cost| **cost > COPY_COST).sum();
+                prop_assert!(admission.used() <= capacity);
+                prop_assert!(admission.used.len() <= jobs);
+                let encoded: u64 = admission.used.values().filter(|cost| **cost > COPY_COST).sum();
                 prop_assert!(encoded <= capacity.saturating_sub(reserve));
             }
         }

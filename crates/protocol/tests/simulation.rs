@@ -1,13 +1,9 @@
-//! The protocol under random schedules: a lossy, delaying, duplicating, reordering bus, a slow store, deaths and
-//! returns of any node at any moment. `MILLRACE_SIM_SEED=n` replays one seed.
+//! The protocol under random schedules: a lossy, delaying, duplicating, reordering bus, a slow store, deaths and returns of
+//! any node at any moment, encoders that fail.
+//!
+//! `MILLRACE_SIM_SEED=n` replays one seed, `MILLRACE_SIM_RUNS=n` runs that many instead of [`RUNS`], and
+//! `MILLRACE_SIM_FIRST=n` starts with this seed instead of a random one.
 
-#[path = "sim/closing.rs"]
-#[allow(unreachable_pub, clippy::unwrap_used)] // shared between test modules
-mod closing;
-#[path = "sim/toy.rs"]
-#[allow(unreachable_pub, clippy::unwrap_used)] // shared between test modules
-mod toy;
-#[path = "sim/world.rs"]
 #[allow(
     unreachable_pub,
     missing_docs,
@@ -15,15 +11,17 @@ mod toy;
     clippy::wrong_self_convention,
     clippy::needless_pass_by_value
 )] // a test's module
-mod world;
+mod sim;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use millrace_wire::fact::{RenditionSegment, StreamState};
-use millrace_wire::ids::Rendition;
+use millrace_wire::ids::{Epoch, Msn, Rendition};
 use millrace_wire::message::media::Track;
 use rand::Rng;
-use world::World;
+use sim::packager::{low, numbers, renditions_of};
+use sim::world::{Ingest, LADDER, World};
 
 const CHAOS_MS: u64 = 40_000;
 const RUNS: u64 = 400;
@@ -31,7 +29,7 @@ const RUNS: u64 = 400;
 fn run(seed: u64) {
     let mut w = World::new(seed);
     if seed.is_multiple_of(16) {
-        w.ring_bytes = 12_000;
+        w.replay_bytes = 12_000;
     }
     w.publish();
     let mut down: [Option<u64>; 2] = [None; 2];
@@ -48,43 +46,10 @@ fn run(seed: u64) {
             publish_at = None;
             w.publish();
         }
-        match w.rng.random_range(0..14) {
-            0 | 1 => {
-                let n = w.rng.random_range(0..2);
-                if down[n].is_none() {
-                    w.kill_worker(n);
-                    down[n] = Some(w.now + w.rng.random_range(100..5000));
-                }
-            }
-            2 => {
-                let n = w.rng.random_range(0..2);
-                w.restart_edge(n);
-            }
-            3 if w.is_publishing() => {
-                w.unpublish();
-                publish_at = Some(w.now + w.rng.random_range(0..8000));
-            }
-            4 if w.is_publishing() && w.rng.random_bool(0.3) => {
-                w.kill_ingest();
-                publish_at = Some(w.now + w.rng.random_range(0..8000));
-            }
-            5 => w.store_down = !w.store_down,
-            6 if w.is_publishing() && w.rng.random_bool(0.3) => w.publish(),
-            7 => {
-                let n = w.rng.random_range(0..2);
-                if down[n].is_none() {
-                    w.drain_worker(n);
-                    down[n] = Some(w.now + w.rng.random_range(1000..8000));
-                }
-            }
-            // Nobody looks after the stream for a while.
-            8 if w.rng.random_bool(0.4) => {
-                let away = forsake(&mut w);
-                down = [0, 1].map(|_| Some(w.now + w.rng.random_range(100..away)));
-                publish_at = Some(w.now + away);
-            }
-            _ => {}
+        if w.has_ladder {
+            disturb_low_rung(&mut w);
         }
+        disturb(&mut w, &mut down, &mut publish_at);
     }
     for (n, at) in down.iter().enumerate() {
         if at.is_some() {
@@ -97,8 +62,60 @@ fn run(seed: u64) {
     settle(&mut w);
 }
 
-/// The publisher leaves and every worker dies, or everything does; gives for how long nobody comes.
-fn forsake(w: &mut World) -> u64 {
+/// One random event: a death, a drain, a reconnect, a store outage, or none.
+fn disturb(w: &mut World, down: &mut [Option<u64>; 2], publish_at: &mut Option<u64>) {
+    match w.rng.random_range(0..14) {
+        0 | 1 => {
+            let n = w.rng.random_range(0..2);
+            if down[n].is_none() {
+                w.kill_worker(n);
+                down[n] = Some(w.now + w.rng.random_range(100..5000));
+            }
+        }
+        2 => {
+            let n = w.rng.random_range(0..2);
+            w.restart_edge(n);
+        }
+        3 if w.is_publishing() => {
+            w.unpublish();
+            *publish_at = Some(w.now + w.rng.random_range(0..8000));
+        }
+        4 if w.is_publishing() && w.rng.random_bool(0.3) => {
+            w.kill_ingest();
+            *publish_at = Some(w.now + w.rng.random_range(0..8000));
+        }
+        5 => w.store_down = !w.store_down,
+        6 if w.is_publishing() && w.rng.random_bool(0.3) => w.publish(),
+        7 => {
+            let n = w.rng.random_range(0..2);
+            if down[n].is_none() {
+                w.drain_worker(n);
+                down[n] = Some(w.now + w.rng.random_range(1000..8000));
+            }
+        }
+        8 if w.rng.random_bool(0.4) => {
+            let away = abandon(w);
+            *down = [0, 1].map(|_| Some(w.now + w.rng.random_range(100..away)));
+            *publish_at = Some(w.now + away);
+        }
+        _ => {}
+    }
+}
+
+/// The low rung's encoder fails on a worker, or works again; seldom the rung ends for good.
+fn disturb_low_rung(w: &mut World) {
+    match w.rng.random_range(0..40) {
+        0..=5 => {
+            let n = w.rng.random_range(0..2);
+            w.workers[n].is_low_failing = !w.workers[n].is_low_failing;
+        }
+        6 if w.low_ends_after.is_none() => w.low_ends_after = w.newest_msn(),
+        _ => {}
+    }
+}
+
+/// The publisher leaves and every worker dies, or everything does. Returns for how long no node comes back.
+fn abandon(w: &mut World) -> u64 {
     if w.rng.random_bool(0.5) {
         w.blackout();
     } else {
@@ -122,8 +139,8 @@ fn settle(w: &mut World) {
 }
 
 fn verify(w: &World) {
-    let (a, b) = (w.edges[0].feed.shown(), w.edges[1].feed.shown());
-    let text = |s: Option<&Arc<StreamState>>| s.map(|s| summary(s));
+    let (a, b) = (w.edges[0].reader.shown(), w.edges[1].reader.shown());
+    let text = |shown: Option<&Arc<StreamState>>| shown.map(|state| summary(state));
     assert!(a == b, "the edges differ: {:?}\n{:?}", text(a), text(b));
     assert!(a.is_some_and(|a| a.ended), "no ENDLIST");
     assert!(w.control.ended_reported, "the end was not reported");
@@ -133,50 +150,74 @@ fn verify(w: &World) {
     if let Some(j) = w.workers.iter().flat_map(|w| w.jobs.values()).next() {
         panic!("a job lingers: {}", summary(j.job.snapshot().unwrap_or(&j.job.grant().base)));
     }
-    for s in &w.sessions {
+    for session in &w.sessions {
         for track in [Track::Video, Track::Audio] {
-            let accepted: Vec<u64> = s
-                .accepted
-                .iter()
-                .filter(|u| u.track() == track)
-                .flat_map(|u| toy::numbers(&u.data().contiguous()))
-                .collect();
-            let stored = w.facts_of(s.epoch, track);
-            // An ingest death, or a ring too small for the outage, may cost media; order and uniqueness stay.
-            if w.killed.contains(&s.epoch) || w.ring_bytes < 1 << 20 {
-                assert!(stored.is_sorted_by(|a, b| a < b), "{}: out of order", s.epoch);
-                assert!(stored.iter().all(|n| accepted.contains(n)));
-            } else {
-                assert_eq!(stored, accepted, "{}: {track:?} is not recorded once and in order", s.epoch);
-            }
+            verify_recording(w, session, track);
+        }
+        verify_low_recording(w, session.epoch);
+    }
+}
+
+/// The source's renditions are recorded once and in order.
+fn verify_recording(w: &World, session: &Ingest, track: Track) {
+    let units = session.accepted.iter().filter(|unit| unit.track() == track);
+    let accepted: Vec<u64> = units.flat_map(|unit| numbers(&unit.data().contiguous())).collect();
+    let source = &renditions_of(track, false)[0];
+    let stored = w.indexed(session.epoch, source);
+    // An ingest death, or a replay buffer too small for the outage, may cost media; order and uniqueness stay.
+    if w.lost_epochs.contains(&session.epoch) || w.replay_bytes < 1 << 20 {
+        assert!(stored.is_sorted_by(|a, b| a < b), "{}: out of order", session.epoch);
+        assert!(stored.iter().all(|number| accepted.contains(number)));
+    } else {
+        assert_eq!(stored, accepted, "{}: {track:?} is not recorded once and in order", session.epoch);
+    }
+}
+
+/// What is recorded of the low rung is whole segments, the same as the source's where that is recorded too.
+fn verify_low_recording(w: &World, epoch: Epoch) {
+    let segments =
+        |name: Rendition| w.index.range((epoch, name.clone(), Msn(0))..=(epoch, name, Msn(u64::MAX)));
+    for ((_, _, msn), numbers) in segments(low()) {
+        if let Some(source) = w.index.get(&(epoch, Rendition::video(), *msn)) {
+            assert_eq!(numbers, source, "segment {msn} of the low rung is not the source's");
         }
     }
 }
 
-/// What a failing run shows of a state.
-fn summary(s: &StreamState) -> String {
-    let slots = s.slots.iter().map(|l| {
-        let of = |(r, t): (&Rendition, &RenditionSegment)| {
-            let by = t.segment.as_ref().map(|s| (s.generation.0, s.parts));
-            format!("{r}: {} parts {by:?} {}", t.parts.len(), if t.stored { "stored" } else { "" })
+/// Returns the text that a failing run prints of a state.
+fn summary(state: &StreamState) -> String {
+    let slots = state.slots.iter().map(|slot| {
+        let track_text = |(name, track): (&Rendition, &RenditionSegment)| {
+            let by = track.segment.as_ref().map(|segment| (segment.generation.0, segment.parts));
+            format!("{name}: {} parts {by:?} {}", track.parts.len(), if track.stored { "stored" } else { "" })
         };
-        let tracks: Vec<_> = l.tracks.iter().map(of).collect();
-        let (msn, epoch, discontinuity, gap) = (l.msn, l.epoch, l.discontinuity_sequence, l.gap.is_some());
-        format!("\n  {msn} of {epoch} discontinuity {discontinuity} gap {gap} {tracks:?}")
+        let tracks: Vec<_> = slot.tracks.iter().map(track_text).collect();
+        let gaps: Vec<_> = slot.rendition_gaps.keys().collect();
+        let (msn, epoch, discontinuity) = (slot.msn, slot.epoch, slot.discontinuity_sequence);
+        let gap = slot.gap.is_some();
+        format!("\n  {msn} of {epoch} discontinuity {discontinuity} gap {gap} {gaps:?} {tracks:?}")
     });
     let slots: String = slots.collect();
-    let (e, g, q) = (s.epoch, s.generation, s.seq);
-    format!("{e}/{g}/{q} sealed {} ended {} opened {}{slots}", s.sealed, s.ended, s.opened)
+    let (epoch, generation, seq) = (state.epoch, state.generation, state.seq);
+    let ended: Vec<_> = state.renditions.iter().filter_map(|(name, r)| Some((name, r.ended?))).collect();
+    let (sealed, is_ended, opened) = (state.sealed, state.ended, state.opened);
+    format!("{epoch}/{generation}/{seq} sealed {sealed} ended {is_ended} {ended:?} opened {opened}{slots}")
+}
+
+fn number_from(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().expect("a number"))
 }
 
 #[test]
-fn random_schedules() {
-    if let Ok(seed) = std::env::var("MILLRACE_SIM_SEED") {
-        return run(seed.parse().unwrap());
+fn random_schedules_break_no_rule() {
+    if let Some(seed) = number_from("MILLRACE_SIM_SEED") {
+        return run(seed);
     }
-    let first: u64 = rand::rng().random_range(0..1 << 40);
-    for seed in first..first + RUNS {
-        replayable(seed);
+    let first = number_from("MILLRACE_SIM_FIRST").unwrap_or_else(|| rand::rng().random_range(0..1 << 40));
+    let runs = number_from("MILLRACE_SIM_RUNS").unwrap_or(RUNS);
+    for n in first..first + runs {
+        // Every third schedule has a ladder.
+        replayable(if n.is_multiple_of(3) { n | LADDER } else { n });
     }
 }
 
@@ -187,9 +228,60 @@ fn replayable(seed: u64) {
     }
 }
 
+/// The low rung fails on the primary for a while and works again; viewers of every rendition see playlists that break no
+/// rule of RFC 8216bis, and the other renditions list no gap.
+#[test]
+fn a_rendition_that_fails_for_a_while_lists_gaps_and_comes_back() {
+    for seed in 0..40 {
+        let mut w = World::new(seed | LADDER);
+        (w.checks_playlists, w.has_failovers) = (true, false);
+        w.publish();
+        w.run(5_000 + seed * 97);
+        w.workers.iter_mut().for_each(|worker| worker.is_low_failing = true);
+        w.run(w.now + 3_000 + seed * 131);
+        w.workers.iter_mut().for_each(|worker| worker.is_low_failing = false);
+        w.run(w.now + 9_000);
+        let shown = w.edges[0].reader.shown().expect("the edge shows the stream");
+        let is_missing = |name: &Rendition| {
+            let slots = shown.slots.iter().filter(|slot| slot.rendition_gaps.contains_key(name));
+            slots.map(|slot| slot.msn).collect::<BTreeSet<_>>()
+        };
+        let gaps = is_missing(&low());
+        assert!(!gaps.is_empty(), "seed {seed}: no gap of the low rung in {}", summary(shown));
+        assert!(is_missing(&Rendition::video()).is_empty() && is_missing(&Rendition::audio()).is_empty());
+        let after = shown.slots.iter().filter(|slot| Some(&slot.msn) > gaps.last());
+        let is_back =
+            after.filter(|slot| slot.tracks.get(&low()).is_some_and(|t| t.segment.is_some())).count();
+        assert!(is_back >= 2, "seed {seed}: the low rung does not come back in {}", summary(shown));
+        settle(&mut w);
+    }
+}
+
+/// The low rung ends; its playlist gets ENDLIST and does not change any more, the other renditions go on.
+#[test]
+fn a_rendition_that_ends_gets_endlist_while_the_others_go_on() {
+    for seed in 0..20 {
+        let mut w = World::new(seed | LADDER);
+        (w.checks_playlists, w.has_failovers) = (true, false);
+        w.publish();
+        w.run(5_000 + seed * 97);
+        w.low_ends_after = w.newest_msn();
+        w.run(w.now + 8_000);
+        let shown = w.edges[0].reader.shown().expect("the edge shows the stream");
+        let span = shown.renditions[&low()].ended;
+        assert!(
+            span.is_some_and(|span| Some(span.last) == w.low_ends_after),
+            "seed {seed}: {}",
+            summary(shown)
+        );
+        assert!(shown.slots.back().is_some_and(|slot| Some(slot.msn) > w.low_ends_after));
+        settle(&mut w);
+    }
+}
+
 /// Seeds that found a fault once.
 #[test]
-fn seeds_that_failed_once() {
+fn seeds_that_failed_once_break_no_rule() {
     let small = [
         1, 4, 14, 15, 17, 22, 28, 39, 57, 78, 185, 273, 359, 362, 364, 446, 468, 508, 678, 741, 889, 1019,
         1037, 1152, 1180, 1228, 1314, 1517, 1519, 1851, 2178, 2204, 2274, 2319, 5020, 5024, 5376, 5552, 7333,

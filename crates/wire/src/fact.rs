@@ -31,6 +31,11 @@ pub struct MediaDuration {
 }
 
 impl MediaDuration {
+    /// Returns a duration of whole seconds.
+    pub const fn from_secs(seconds: u64) -> Self {
+        Self { ticks: seconds, timescale: 1 }
+    }
+
     /// Whole milliseconds, as a duration in a 1/1000 s timescale.
     pub const fn from_millis(ms: u64) -> Self {
         Self { ticks: ms, timescale: 1000 }
@@ -122,6 +127,15 @@ pub enum Fact {
     },
     /// A segment nobody has, in every rendition that has not closed it.
     Gap(Gap),
+    /// A segment that one rendition does not have and never will, whether or not the other renditions have it.
+    RenditionGap(RenditionGap),
+    /// A rendition ends while the broadcast goes on: its playlist gets ENDLIST, and its name is not used again.
+    RenditionEnd {
+        /// The rendition that ends.
+        rendition: Rendition,
+        /// The last segment that its playlist lists.
+        last: Msn,
+    },
     /// No segment of this epoch will follow `last`.
     Seal {
         /// Last segment of the epoch, if it had any.
@@ -216,6 +230,33 @@ pub struct Gap {
     pub program_date_time: UnixMillis,
 }
 
+/// A segment that is missing from one rendition: its media playlist lists the segment as GAP (RFC 8216bis §4.4.4.7).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RenditionGap {
+    /// The rendition that misses the segment.
+    pub rendition: Rendition,
+    /// Media sequence number of the segment.
+    pub msn: Msn,
+    /// EXTINF of the missing segment; it does not change once listed.
+    pub duration: MediaDuration,
+    /// Absolute discontinuity sequence number of the segment.
+    pub discontinuity_sequence: DiscontinuitySeq,
+    /// Wall clock of the segment's start.
+    pub program_date_time: UnixMillis,
+}
+
+/// Where a [`StreamState`] comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// No log: an initial state, or one that was read from the state store or rebuilt from the segment index. It names
+    /// only what is stored, which may be less than readers were shown.
+    Checkpoint,
+    /// The fold of a log, up to and including fact `seq`.
+    #[default]
+    Log,
+}
+
 /// The folded state of a log at one position: everything a playlist needs but the bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamState {
@@ -223,7 +264,10 @@ pub struct StreamState {
     pub broadcast: BroadcastId,
     /// Epoch of the log.
     pub epoch: Epoch,
-    /// Generation of the log; 0: not a log yet but a state to build on.
+    /// Whether this is the fold of a log or what a checkpoint kept of one.
+    #[serde(default)]
+    pub origin: Origin,
+    /// Generation of the log; 0 in a state that no log was folded into.
     pub generation: Generation,
     /// Last fact folded.
     pub seq: FactSeq,
@@ -250,6 +294,19 @@ pub struct RenditionState {
     pub part_target: Option<MediaDuration>,
     /// Initialisation sections that the window still uses, and the newest.
     pub inits: Vec<InitEntry>,
+    /// The segments that the rendition lists, once it has ended for good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<RenditionSpan>,
+}
+
+/// The segments that the media playlist of an ended rendition lists. The playlist does not change any more
+/// (RFC 8216bis §4.4.3.4): it is served as long as the window has all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RenditionSpan {
+    /// The first segment.
+    pub first: Msn,
+    /// The last segment.
+    pub last: Msn,
 }
 
 /// One initialisation section.
@@ -278,8 +335,11 @@ pub struct SegmentSlot {
     pub discontinuity_sequence: DiscontinuitySeq,
     /// Wall clock of its start.
     pub program_date_time: UnixMillis,
-    /// Set when it was declared missing: its stated duration.
+    /// Set when it was declared missing in every rendition that has not completed it: its stated duration.
     pub gap: Option<MediaDuration>,
+    /// The renditions it was declared missing in, each with the stated duration.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub rendition_gaps: BTreeMap<Rendition, MediaDuration>,
     /// What each rendition has of it.
     pub tracks: BTreeMap<Rendition, RenditionSegment>,
 }

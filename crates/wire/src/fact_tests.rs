@@ -8,6 +8,7 @@ fn facts() -> Vec<Fact> {
     let base = StreamState {
         broadcast: BroadcastId::from_u128(9),
         epoch: Epoch(4),
+        origin: Origin::Log,
         generation: Generation(2),
         seq: FactSeq(77),
         target_duration: 4,
@@ -21,6 +22,7 @@ fn facts() -> Vec<Fact> {
             discontinuity_sequence: DiscontinuitySeq(1),
             program_date_time: UnixMillis(1),
             gap: None,
+            rendition_gaps: BTreeMap::from([(Rendition::audio(), duration)]),
             tracks: BTreeMap::from([(
                 rendition.clone(),
                 RenditionSegment {
@@ -77,13 +79,21 @@ fn facts() -> Vec<Fact> {
             program_date_time: UnixMillis(3),
             init_version: InitVersion(1),
         }),
-        Fact::Stored { rendition, msn: Msn(1) },
+        Fact::Stored { rendition: rendition.clone(), msn: Msn(1) },
         Fact::Gap(Gap {
             msn: Msn(2),
             duration,
             discontinuity_sequence: DiscontinuitySeq(2),
             program_date_time: UnixMillis(4),
         }),
+        Fact::RenditionGap(RenditionGap {
+            rendition: rendition.clone(),
+            msn: Msn(2),
+            duration,
+            discontinuity_sequence: DiscontinuitySeq(2),
+            program_date_time: UnixMillis(4),
+        }),
+        Fact::RenditionEnd { rendition, last: Msn(2) },
         Fact::Seal { last: Some(Msn(2)) },
         Fact::Trim { first: Msn(2) },
         Fact::End,

@@ -51,5 +51,5 @@ pub(super) async fn read_ended(state: &SharedState, stream: StreamId) -> Option<
 
 async fn get(state: &SharedState, stream: StreamId) -> Result<Option<StreamState>, StateError> {
     let record = state.get(&state_keys::snapshot(stream)).await?;
-    Ok(record.and_then(|record| topic::decode(&record.value).ok()).map(checkpoint::base))
+    Ok(record.and_then(|record| topic::decode(&record.value).ok()).map(checkpoint::restored))
 }

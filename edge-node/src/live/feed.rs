@@ -13,8 +13,7 @@ use millrace_protocol::reader::{Input, Media, MediaKind, Output, StreamReader};
 use millrace_runtime::actors::Orders;
 use millrace_runtime::{ActorContext, Clock, Order, StatusHandle};
 use millrace_state::SharedState;
-use millrace_wire::fact::{FactMessage, StreamState};
-use millrace_wire::ids::Generation;
+use millrace_wire::fact::{FactMessage, Origin, StreamState};
 use millrace_wire::message::repair::{RepairRequest, SnapshotRequest};
 use millrace_wire::topics;
 use tokio::sync::mpsc;
@@ -240,9 +239,9 @@ impl FeedTask {
             let mut found = gathered.unwrap_or_default();
             if found.iter().all(|state| state.slots.is_empty()) {
                 found.extend(checkpoint::read(&context.state, stream).await);
-            } else if found.iter().any(|state| state.generation > Generation(0)) {
+            } else if found.iter().any(|state| state.origin == Origin::Log) {
                 // Nodes that follow the log know more of it than the checkpoint.
-                found.retain(|state| state.generation > Generation(0));
+                found.retain(|state| state.origin == Origin::Log);
             }
             for snapshot in found {
                 let _ = replies.send(Input::Snapshot(Box::new(snapshot))).await;

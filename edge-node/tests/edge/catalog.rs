@@ -78,7 +78,7 @@ async fn known_streams_are_served_and_unknown_ones_answer_503_while_the_state_st
 
 /// Stores the checkpoint of the stream as its log writer stands.
 async fn store_checkpoint(world: &World, writer: &LogWriter) {
-    let checkpoint = checkpoint::at_rest(&writer.state(), &BTreeSet::new(), 600);
+    let checkpoint = checkpoint::checkpoint_of(&writer.state(), &BTreeSet::new(), 600);
     let value = topic::encode(&checkpoint).unwrap();
     world.state.commit(Tx::new().put(state_keys::snapshot(world.stream), value)).await.unwrap();
 }

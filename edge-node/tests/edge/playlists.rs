@@ -209,7 +209,7 @@ async fn die_after_storing(world: &World, writer: LogWriter, msns: std::ops::Ran
 }
 
 async fn store_checkpoint(world: &World, writer: &LogWriter) {
-    let checkpoint = checkpoint::at_rest(&writer.state(), &BTreeSet::new(), 600);
+    let checkpoint = checkpoint::checkpoint_of(&writer.state(), &BTreeSet::new(), 600);
     let tx = Tx::new().put(state_keys::snapshot(world.stream), topic::encode(&checkpoint).unwrap());
     world.state.commit(tx).await.unwrap();
 }

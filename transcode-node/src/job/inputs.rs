@@ -87,7 +87,7 @@ impl Job {
         self.handle(match order {
             Order::Revoke => Input::Revoked,
             Order::Leave => return self.leave(),
-            Order::Quiesce => Input::Yield,
+            Order::Quiesce => Input::Quiesce,
         })
     }
 

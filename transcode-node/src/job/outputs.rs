@@ -96,7 +96,11 @@ impl Job {
         match &packaged {
             Packaged::Init { rendition, info, .. } => self.objects.describe(rendition, info),
             Packaged::Part(..) => self.context.metrics.parts.inc(),
-            Packaged::PartTarget { .. } | Packaged::Segment(_) | Packaged::Flushed => {}
+            Packaged::PartTarget { .. }
+            | Packaged::Segment(_)
+            | Packaged::Gap(_)
+            | Packaged::RenditionEnd { .. }
+            | Packaged::Flushed => {}
         }
         Ok(self.driver.handle(Input::Packaged(rung, packaged))?)
     }

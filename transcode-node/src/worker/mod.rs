@@ -104,7 +104,7 @@ impl Worker {
     async fn on_order(&self, order: GrantOrder) {
         match order {
             GrantOrder::Grant(grant) => self.start(*grant).await,
-            GrantOrder::Yield { stream, epoch, generation } => {
+            GrantOrder::Quiesce { stream, epoch, generation } => {
                 self.order((stream, epoch, generation), Order::Quiesce);
             }
             GrantOrder::Revoke { stream, epoch, generation } => {

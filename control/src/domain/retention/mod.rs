@@ -6,8 +6,8 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use millrace_protocol::state::apply::slot_duration;
-use millrace_protocol::state::checkpoint::MAX_SLOTS_AT_REST;
+use millrace_protocol::state::checkpoint::MAX_CHECKPOINT_SLOTS;
+use millrace_protocol::state::query::slot_duration;
 use millrace_wire::fact::{MediaDuration, StreamState};
 use millrace_wire::ids::{Epoch, InitVersion, Msn, Rendition, StreamId};
 use millrace_wire::message::announce::IndexFact;
@@ -65,7 +65,7 @@ impl Horizon {
             .sum();
         // A checkpoint lists less than the playlists of a live stream, whose window ends before the newest segment is
         // stored, and less than any playlist of a window longer than a checkpoint can be.
-        let is_whole = (1..MAX_SLOTS_AT_REST).contains(&checkpoint.slots.len());
+        let is_whole = (1..MAX_CHECKPOINT_SLOTS).contains(&checkpoint.slots.len());
         let keep_ms = if settled && checkpoint.ended && is_whole {
             0
         } else {

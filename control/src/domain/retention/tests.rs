@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use millrace_protocol::state::apply::{self, empty, trim_to};
-use millrace_protocol::state::checkpoint::at_rest;
+use millrace_protocol::state::apply::{self, empty};
+use millrace_protocol::state::checkpoint::checkpoint_of;
+use millrace_protocol::state::query::window_start;
 use millrace_wire::fact::{Fact, RenditionSegment, RenditionState, Segment, SegmentEntry, SegmentSlot};
 use millrace_wire::ids::{BroadcastId, DiscontinuitySeq, FactSeq, Generation, UnixMillis};
 use proptest::prelude::*;
@@ -68,6 +69,7 @@ fn slot(epoch: u64, msn: u64, step: Step) -> SegmentSlot {
         discontinuity_sequence: DiscontinuitySeq(0),
         program_date_time: UnixMillis(msn * 2_000),
         gap: step.gap.then_some(duration),
+        rendition_gaps: BTreeMap::new(),
         tracks,
     }
 }
@@ -98,14 +100,14 @@ impl Stream {
         self.view.epoch = Epoch(self.epoch);
         self.view.slots.push_back(Arc::new(slot(self.epoch, msn, step)));
         self.played_ms += step.duration_ms;
-        if let Some(first) = trim_to(&self.view, u64::from(settings().window) * 1_000) {
+        if let Some(first) = window_start(&self.view, u64::from(settings().window) * 1_000) {
             apply::apply(&mut self.view, FactSeq(0), &Fact::Trim { first });
         }
         self.shown.push((self.played_ms, self.view.slots.iter().map(|slot| slot.msn).collect()));
     }
 
     fn checkpoint(&self) -> StreamState {
-        at_rest(&self.view, &BTreeSet::new(), settings().window)
+        checkpoint_of(&self.view, &BTreeSet::new(), settings().window)
     }
 
     /// Deletes what the scan of the index finds, and returns it.

@@ -11,10 +11,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use millrace_media::container::cmaf::demux::parse_config;
+use millrace_protocol::state::rebuild::{Rebuild, newest_state};
 use millrace_runtime::{ActorContext, ActorId, Order, Orders, Policy, StatusHandle, Supervisor};
 use millrace_state::StateError;
-use millrace_wire::fact::StreamState;
-use millrace_wire::ids::{Generation, StreamId};
+use millrace_wire::fact::{Origin, StreamState};
+use millrace_wire::ids::StreamId;
 use millrace_wire::message::repair::{RepairReply, RepairRequest, SnapshotRequest};
 use millrace_wire::object_names::{ObjectKind, ObjectName};
 use millrace_wire::topic::RequestTopic;
@@ -25,7 +26,7 @@ use self::error::TakeoverError;
 use self::orphan_log::OrphanLogTask;
 use crate::context::Services;
 use crate::domain::claim::{AUTHOR_LIMIT_MS, AUTHOR_LOOK_MS, Claim, END_ANNOUNCED_MS};
-use crate::domain::ending::{Rebuild, newest};
+use crate::domain::track_info::track_info;
 use crate::repo::{RepoError, Versioned};
 
 /// Takeovers that run at once; other orphaned logs wait for the next tick. Each takeover holds one window's state.
@@ -168,7 +169,7 @@ async fn pause(claim: &Claim) {
 /// writer.
 async fn has_live_owner(services: &Services, claim: &Claim, known: Option<&StreamState>) -> bool {
     let patient = claim.by_control || claim.over_for_ms(services.wall_clock()) < AUTHOR_LIMIT_MS;
-    if let Some(state) = known.filter(|state| state.generation > Generation(0) && patient) {
+    if let Some(state) = known.filter(|state| state.origin == Origin::Log && patient) {
         let ring = topics::ring_live(claim.stream, state.epoch, state.generation);
         if answers(services, &ring).await {
             return true;
@@ -184,7 +185,7 @@ async fn newest_snapshot(services: &Services, claim: &Claim) -> Result<Option<St
     let topic = topics::snapshot(claim.stream);
     for _ in 0..SNAPSHOT_TRIES {
         let states = services.link.gather(&topic, &SnapshotRequest {}, SNAPSHOT_WAIT, MAX_SNAPSHOTS).await?;
-        if let Some(state) = newest(states, claim.broadcast, claim.epoch) {
+        if let Some(state) = newest_state(states, claim.broadcast, claim.epoch) {
             return Ok(Some(state));
         }
     }
@@ -214,7 +215,7 @@ async fn rebuild(services: &Services, claim: &Claim) -> Result<Option<StreamStat
             }
         };
         match parse_config(&object.body) {
-            Ok(config) => rebuilt.describe(&rendition, (epoch, version), &config),
+            Ok(config) => rebuilt.describe(&rendition, (epoch, version), track_info(&config)),
             Err(error) => {
                 warn!(key = %name, %error, "initialisation section cannot be parsed; rendition rebuilt without it");
             }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use millrace_link::driver::until_timeout;
 use millrace_link::{LogRequest, LogServer, TypedSubscription};
 use millrace_protocol::job;
-use millrace_protocol::state::checkpoint::at_rest;
-use millrace_protocol::takeover::{self, Closing, GENERATION, OrphanLog};
+use millrace_protocol::state::checkpoint::checkpoint_of;
+use millrace_protocol::takeover::{self, GENERATION, OrphanLog, TakeoverParams};
 use millrace_protocol::{Machine, Millis};
 use millrace_runtime::CoalescingTimer;
 use millrace_wire::fact::{SegmentSlot, StreamState};
@@ -51,7 +51,7 @@ impl<'a> OrphanLogTask<'a> {
         base: StreamState,
     ) -> Result<Self, TakeoverError> {
         let wall = services.wall_clock();
-        let closing = Closing {
+        let params = TakeoverParams {
             epoch: claim.epoch,
             over: !claim.is_away(),
             used: claim.used_through(wall),
@@ -64,7 +64,7 @@ impl<'a> OrphanLogTask<'a> {
         Ok(Self {
             services,
             claim,
-            log: OrphanLog::open(now, closing, base, services.link.max_payload())?,
+            log: OrphanLog::open(now, params, base, services.link.max_payload())?,
             // No publisher session supervises a log that control writes.
             server: server.without_digest(),
             epochs: services.link.subscribe(&topics::epoch(claim.stream), CAPACITY).await?,
@@ -77,7 +77,7 @@ impl<'a> OrphanLogTask<'a> {
         let mut checkpointed = None;
         let mut timer = CoalescingTimer::default();
         loop {
-            let written = Some(self.log.view().seq);
+            let written = Some(self.log.state().seq);
             if checkpointed != written {
                 checkpointed = written;
                 self.checkpoint().await;
@@ -124,21 +124,21 @@ impl<'a> OrphanLogTask<'a> {
                 let reply = self.log.repair(self.now(), &request.message);
                 request.respond(&reply);
             }
-            LogRequest::Snapshot(request) => request.respond(self.log.view()),
+            LogRequest::Snapshot(request) => request.respond(self.log.state()),
         }
     }
 
     /// Persists the state before it is published, so that a successor starts at or above what viewers saw. An unavailable
     /// state store delays the log by the time limit and does not stop it.
     async fn checkpoint(&self) {
-        let (stream, view) = (self.claim.stream, self.log.view());
+        let (stream, view) = (self.claim.stream, self.log.state());
         // The worker died, so segments that are not stored yet never will be.
         let unstored = |slot: &Arc<SegmentSlot>| {
             let tracks = slot.tracks.iter().filter(|(_, track)| !track.stored);
             tracks.map(|(rendition, _)| (rendition.clone(), slot.msn)).collect::<Vec<_>>()
         };
         let lost = view.slots.iter().flat_map(unstored).collect();
-        let checkpoint = at_rest(view, &lost, self.claim.settings.window);
+        let checkpoint = checkpoint_of(view, &lost, self.claim.settings.window);
         match tokio::time::timeout(CHECKPOINT_LIMIT, self.services.repo.put_checkpoint(stream, &checkpoint))
             .await
         {

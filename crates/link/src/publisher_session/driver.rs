@@ -79,7 +79,7 @@ impl SessionDriver {
             lead_gaps: LEAD_GAPS,
             cost: job_cost,
             max_payload: link.max_payload(),
-            ring: replay,
+            replay,
             repair,
             seed: rand::random(),
         };
@@ -203,7 +203,7 @@ impl SessionDriver {
     }
 
     fn measure(&self, state: &mut State) {
-        let bytes = state.session.ring_bytes();
+        let bytes = state.session.replay_bytes();
         self.metrics.ring.add(bytes as i64 - state.ring_bytes as i64);
         state.ring_bytes = bytes;
         let no_worker = state.session.degraded() == Some(Degraded::NoCapacity) && !state.session.is_done();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millrace_bus::QueueConfig;
-use millrace_protocol::session::{BASE_MS, Input};
+use millrace_protocol::session::{INITIAL_STATE_MS, Input};
 use millrace_runtime::Backoff;
 use millrace_wire::fact::StreamState;
 use millrace_wire::ids::{Epoch, Generation};
@@ -21,7 +21,7 @@ use super::driver::SessionDriver;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Snapshots are collected for this long: they are handed in together, and must be there before the first grant.
-const SNAPSHOT_WAIT: Duration = Duration::from_millis(BASE_MS / 3);
+const SNAPSHOT_WAIT: Duration = Duration::from_millis(INITIAL_STATE_MS / 3);
 
 /// Snapshots taken into account: those of the stream's worker, of its session and of a few edges.
 const MAX_SNAPSHOTS: usize = 16;

@@ -234,7 +234,7 @@ async fn read_log(driver: Arc<SessionDriver>, mut log: LogReader) {
 fn order_name(order: &GrantOrder) -> &'static str {
     match order {
         GrantOrder::Grant(_) => "grant",
-        GrantOrder::Yield { .. } => "yield",
+        GrantOrder::Quiesce { .. } => "quiesce",
         GrantOrder::Revoke { .. } => "revoke",
     }
 }

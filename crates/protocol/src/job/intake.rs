@@ -1,5 +1,5 @@
-//! Media for the packager, in order: gaps are repaired from the session's ring, what the ring has lost becomes GAPs, and
-//! a segment is begun at its boundary only.
+//! Media for the packager, in order. Missing messages are repaired from the session's replay buffer; what it no longer
+//! holds becomes GAPs, and a segment is begun at its boundary only.
 
 use std::collections::BTreeSet;
 
@@ -10,116 +10,146 @@ use millrace_wire::message::repair::{RepairReply, RepairRequest};
 
 use crate::Millis;
 use crate::log::repair::GapTracker;
-use crate::state::apply;
+use crate::state::gaps::MAX_LISTED_GAPS;
+use crate::state::query::{has_ended_before, is_closed_in};
 
-/// The session must be silent this long, in announcements and to requests for its media, before "the publisher is gone" is believed from
-/// anyone else: the lease may have run out because control was away. Several requests fall into it.
+/// The session must be silent this long, in announcements and to requests for its media, before any other node's word that
+/// the publisher has left is believed: the lease may have run out because control was away. Several requests fall into it.
 pub const SEAL_SILENCE_MS: u64 = 2500;
 
+/// Segments before a message whose media are lost.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Skipped {
+    /// These are to be listed as GAP.
+    Listed(Vec<Msn>),
+    /// They are too many to list: the window begins with this segment.
+    WindowRestarts(Msn),
+}
+
+/// The media of one job.
 #[derive(Debug)]
 pub(super) struct Intake {
     tracker: GapTracker<MediaMessage>,
-    last_heard: Millis,
-    heard: bool,
+    session_alive_at: Millis,
+    /// Any media or reply has come.
+    has_received: bool,
     caught_up: bool,
-    /// First segment to package.
+    /// The first segment to package.
     resume: Msn,
     last_given: Option<Msn>,
     /// The next message is the first, or the first after a loss.
-    lost: bool,
-    /// A segment that was begun before a loss.
-    spoilt: Option<Msn>,
+    after_loss: bool,
+    /// A segment that was begun before a loss, and so cannot be completed.
+    cut_short: Option<Msn>,
 }
 
 impl Intake {
-    /// Expects the message `from`, and packages from `resume` on; `seed` spreads requests.
+    /// Creates an intake that expects the message `from` first, and packages from segment `resume` on; `seed` spreads its
+    /// requests.
     pub(super) fn new(now: Millis, from: MediaSeq, resume: Msn, seed: u64) -> Self {
         Self {
             tracker: GapTracker::new(now, from.0, seed),
-            last_heard: now,
-            heard: false,
+            session_alive_at: now,
+            has_received: false,
             caught_up: false,
             resume,
             last_given: None,
-            lost: true,
-            spoilt: None,
+            after_loss: true,
+            cut_short: None,
         }
     }
+
+    /// Returns the first segment to package.
     pub(super) fn resume(&self) -> Msn {
         self.resume
     }
-    /// Everything the session was known to have has been taken.
+
+    /// True if everything that the session was known to have has been taken.
     pub(super) fn is_caught_up(&self) -> bool {
         self.caught_up
     }
-    /// No more media will come.
+
+    /// Notes that no more media will come.
     pub(super) fn finish(&mut self) {
         self.caught_up = true;
     }
-    /// A session that answers is alive and will send its last message.
-    pub(super) fn is_silent(&self, now: Millis) -> bool {
-        now - self.last_heard >= SEAL_SILENCE_MS
+
+    /// True if the session neither announces anything nor answers. One that does will send its last message.
+    pub(super) fn is_session_silent(&self, now: Millis) -> bool {
+        now - self.session_alive_at >= SEAL_SILENCE_MS
     }
-    /// The session lives: it has spoken of something else than media.
-    pub(super) fn hear(&mut self, now: Millis) {
-        self.last_heard = now;
+
+    /// Notes that the session has announced something.
+    pub(super) fn on_session_alive(&mut self, now: Millis) {
+        self.session_alive_at = now;
     }
-    pub(super) fn receive(&mut self, now: Millis, message: MediaMessage) {
-        self.heard = true;
-        self.last_heard = now;
+
+    /// Takes a media message of this job's epoch.
+    pub(super) fn on_media(&mut self, now: Millis, message: MediaMessage) {
+        self.has_received = true;
+        self.session_alive_at = now;
         self.tracker.receive(now, message.seq.0, message);
     }
-    /// Takes the session's answer; gives whether the ring has lost messages this job needs.
+
+    /// Takes the session's reply to a request. True if the session no longer holds messages that this job needs.
     pub(super) fn on_reply(&mut self, now: Millis, reply: &RepairReply) -> bool {
-        self.heard = true;
-        self.last_heard = now;
+        self.has_received = true;
+        self.session_alive_at = now;
         self.tracker.learn_head(now, reply.next);
-        let lost = self.tracker.learn_oldest(reply.oldest.unwrap_or(reply.next)).is_some();
-        if lost {
-            self.lost = true;
+        let has_lost = self.tracker.learn_oldest(reply.oldest.unwrap_or(reply.next)).is_some();
+        if has_lost {
+            self.after_loss = true;
             // The packager had begun this segment and cannot go on.
-            if let Some(open) = self.last_given.filter(|m| *m >= self.resume) {
-                self.spoilt = Some(open);
+            if let Some(open) = self.last_given.filter(|msn| *msn >= self.resume) {
+                self.cut_short = Some(open);
             }
         }
-        lost
+        has_lost
     }
-    /// The next message, and the segments before it that nobody will package.
-    pub(super) fn pop(&mut self, view: &StreamState, epoch: Epoch) -> Option<(MediaMessage, Vec<Msn>)> {
+
+    /// Returns the next message, and the segments before it that no media will come for.
+    pub(super) fn pop(&mut self, state: &StreamState, epoch: Epoch) -> Option<(MediaMessage, Skipped)> {
         let (_, mut message) = self.tracker.pop()?;
-        let gaps = if self.lost { self.start(&message, view, epoch) } else { Vec::new() };
-        // The resume point lies inside a message: its earlier units are another author's, already stored.
+        let skipped = if self.after_loss { self.restart(&message, state, epoch) } else { Vec::new() };
+        let skipped = if skipped.len() as u64 > MAX_LISTED_GAPS {
+            Skipped::WindowRestarts(self.resume)
+        } else {
+            Skipped::Listed(skipped)
+        };
+        // The resume point lies inside a message: its earlier units are stored already.
         let resume = self.resume;
         message.units.retain(|unit| unit.msn() >= resume);
         self.last_given = message.last_msn().max(self.last_given);
-        Some((message, gaps))
+        Some((message, skipped))
     }
 
-    /// The first message, or the first after a loss: a segment can be packaged from its beginning only. Gives the
-    /// segments that are left out.
-    fn start(&mut self, message: &MediaMessage, view: &StreamState, epoch: Epoch) -> Vec<Msn> {
-        let Some(msn) = message.last_msn().filter(|m| *m >= self.resume) else { return Vec::new() };
-        self.lost = false;
-        let begins =
+    /// Moves the resume point to the first segment that `message`, the first one or the first after a loss, lets the
+    /// packager begin at its boundary. Returns the segments that are left out by it.
+    fn restart(&mut self, message: &MediaMessage, state: &StreamState, epoch: Epoch) -> Vec<Msn> {
+        let Some(msn) = message.last_msn().filter(|msn| *msn >= self.resume) else { return Vec::new() };
+        self.after_loss = false;
+        let begins_segment =
             message.seq.0 == 0 || message.units.iter().any(|unit| unit.is_boundary() && unit.msn() == msn);
-        let first = if begins && self.spoilt < Some(msn) { msn } else { msn.next() };
-        let tracks = view.renditions.len();
-        let complete =
-            |s: &SegmentSlot| s.tracks.len() >= tracks && s.tracks.values().all(|t| t.segment.is_some());
-        let ours = view.slots.iter().filter(|s| s.epoch == epoch && s.gap.is_none());
-        let done: BTreeSet<Msn> = ours.filter(|s| complete(s)).map(|s| s.msn).collect();
-        // A hole too long to list is left out, as between epochs.
-        let from = self.resume.max(Msn(first.0.saturating_sub(apply::MAX_HOLE)));
+        let first = if begins_segment && self.cut_short < Some(msn) { msn } else { msn.next() };
+        let is_complete = |slot: &SegmentSlot| {
+            let is_closed =
+                |name| is_closed_in(slot, name) || has_ended_before(&state.renditions, name, slot.msn);
+            state.renditions.keys().all(is_closed)
+        };
+        let of_epoch = state.slots.iter().filter(|slot| slot.epoch == epoch && slot.gap.is_none());
+        let done: BTreeSet<Msn> = of_epoch.filter(|slot| is_complete(slot)).map(|slot| slot.msn).collect();
+        let skipped = (self.resume.0..first.0).map(Msn).filter(|msn| !done.contains(msn)).collect();
         self.resume = first;
-        (from.0..first.0).map(Msn).filter(|msn| !done.contains(msn)).collect()
+        skipped
     }
 
-    /// What to ask the session for now.
+    /// Returns the request to send to the session now, if one is due.
     pub(super) fn poll_request(&mut self, now: Millis) -> Option<RepairRequest> {
-        self.caught_up |= self.heard && self.tracker.lag() == 0;
+        self.caught_up |= self.has_received && self.tracker.lag() == 0;
         self.tracker.poll_request(now)
     }
-    /// When to poll again.
+
+    /// Returns when to poll again.
     pub(super) fn next_timeout(&self) -> Millis {
         self.tracker.next_timeout()
     }

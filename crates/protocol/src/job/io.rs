@@ -1,8 +1,8 @@
-//! What a job is told, by the packager too, and what it wants done.
+//! The inputs and the outputs of a job, and what its packager makes.
 
 use bytes::Bytes;
 use millrace_buf::ByteChain;
-use millrace_wire::fact::{MediaDuration, Part, Segment, TrackInfo};
+use millrace_wire::fact::{MediaDuration, Part, RenditionGap, Segment, TrackInfo};
 use millrace_wire::ids::{InitVersion, Msn, Rendition, RungId};
 use millrace_wire::message::announce::{EpochAnnouncement, IndexFact, SessionAnnouncement};
 use millrace_wire::message::control::SealReport;
@@ -12,87 +12,97 @@ use millrace_wire::message::repair::{RepairReply, RepairRequest};
 
 use crate::log::writer::EncodedMessage;
 
-/// The result of a rung's work: one item of what it made of the media.
+/// Something that a rung made of the media. The job knows rungs and renditions by name only.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Packaged {
-    /// An initialisation section.
+    /// An initialisation section. It comes before anything that needs it, and may come again with a higher bandwidth.
     Init {
-        /// Rendition.
+        /// The rendition it initialises.
         rendition: Rendition,
-        /// Version.
+        /// Its version within the epoch.
         version: InitVersion,
-        /// Description.
+        /// Codec, dimensions and bandwidth, for the multivariant playlist.
         info: TrackInfo,
-        /// Bytes.
+        /// The section's bytes.
         bytes: Bytes,
     },
-    /// The rendition's PART-TARGET; before its first part.
+    /// The rendition's PART-TARGET, before its first part.
     PartTarget {
-        /// Rendition.
+        /// The rendition it holds for.
         rendition: Rendition,
-        /// PART-TARGET.
+        /// EXT-X-PART-INF PART-TARGET.
         target: MediaDuration,
     },
-    /// A part with its bytes.
+    /// A part and its bytes.
     Part(Part, ByteChain),
-    /// A segment is complete; its bytes are its parts'.
+    /// A segment is complete; its bytes are those of its parts.
     Segment(Segment),
+    /// The rendition has no media for this segment, because its encoder failed; the other renditions are not affected.
+    /// Parts of the segment that were made before stay listed.
+    Gap(RenditionGap),
+    /// The rendition ends for good; the other renditions go on.
+    RenditionEnd {
+        /// The rendition that ends.
+        rendition: Rendition,
+        /// Its last segment.
+        last: Msn,
+    },
     /// The rung has handed in everything that [`Output::Flush`] asked it for.
     Flushed,
 }
 
-/// What a job is told.
+/// An input of a job.
 #[derive(Debug)]
 pub enum Input {
-    /// From the `media` or `repair.media` subject.
+    /// A message from the `media` or `repair.media` subject.
     Media(MediaMessage),
     /// The session's reply to [`Output::AskMedia`].
     MediaReply(RepairReply),
-    /// A rung made this, at once or later.
+    /// A product of a rung, made at once or later.
     Packaged(RungId, Packaged),
     /// The object of an [`Output::Upload`] is stored.
     Stored(Rendition, Msn),
-    /// From `epoch.{stream}`.
+    /// A message from `epoch.{stream}`.
     Epoch(EpochAnnouncement),
-    /// From `session.{stream}`.
+    /// A message from `session.{stream}`.
     Session(SessionAnnouncement),
-    /// The grant was revoked.
+    /// The session has revoked the grant.
     Revoked,
-    /// The node drains: a successor is wanted.
+    /// The node drains: the session is asked for a successor.
     Leave,
-    /// A successor is at hand: announce no more, and say so.
-    Yield,
+    /// The session has a successor: the job stops announcing, and says so in its heartbeat.
+    Quiesce,
     /// Control has recorded the report.
     Reported,
     /// Nothing but time.
     Tick,
 }
 
-/// What a job wants done.
+/// An output of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
-    /// Publish on `live` or `repair.live`.
+    /// Publish on `live`, `digest` or `repair.live`.
     Publish(EncodedMessage),
     /// Hand the message to every rung, in this order.
     Package(MediaMessage),
-    /// Media are lost for good: the rung drops its open segments and starts again with the next message.
+    /// Have the rung drop its open segments, because media are lost for good, and start anew with the next message.
     RestartRung(RungId),
-    /// The rung closes its open segments as they are, hands everything in, then [`Packaged::Flushed`], at once or later.
+    /// Have the rung close its open segments as they are and hand everything in, then [`Packaged::Flushed`].
     Flush(RungId),
-    /// Request on `ring.media`; hand the reply in.
+    /// Send a request on `ring.media`, and hand the reply in.
     AskMedia(RepairRequest),
     /// Publish on the heartbeat subject.
     Heartbeat(Heartbeat),
-    /// Store an init section.
+    /// Store an initialisation section.
     UploadInit(Rendition, InitVersion, Bytes),
-    /// Store a segment under this generation's name; [`Input::Stored`] when it is.
+    /// Store a segment under this generation's name, then hand in [`Input::Stored`].
     Upload(Segment, ByteChain),
     /// Publish on `index.{stream}`, acknowledged.
     Index(IndexFact),
-    /// Request on `control.sealed`; [`Input::Reported`] when answered.
+    /// Send a request on `control.sealed`, and hand in [`Input::Reported`] when it is answered.
     Report(SealReport),
-    /// Superseded: nothing is announced any more.
+    /// Another generation has taken over: nothing is announced any more.
     Superseded,
-    /// Everything is stored and reported: drop the job.
+    /// Drop the job: everything is stored and reported.
     Done,
 }

@@ -1,149 +1,66 @@
-//! What the packager made: to the log as it comes, to the store when a segment is complete, to the index once it is
-//! stored. What a predecessor announced is not announced again, only stored when that had not been done.
+//! The objects of a job on their way to the store.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bytes::Bytes;
 use millrace_buf::ByteChain;
-use millrace_wire::fact::{Fact, Part, Segment, TrackInfo};
-use millrace_wire::fragment::FragmentError;
-use millrace_wire::ids::{InitVersion, Msn, Rendition, RungId};
-use millrace_wire::message::announce::IndexFact;
-use millrace_wire::message::job::Grant;
+use millrace_wire::fact::Segment;
+use millrace_wire::ids::{InitVersion, Msn, Rendition};
 
-use super::{Output, Packaged, WorkerJob};
-use crate::Millis;
-use crate::state::apply;
-
-/// The objects of a job on their way to the store.
+/// Initialisation sections and segments: open, being uploaded, stored.
 #[derive(Debug, Default)]
 pub(super) struct Objects {
     inits: BTreeSet<(Rendition, InitVersion)>,
-    bodies: BTreeMap<(Rendition, Msn), ByteChain>,
+    open: BTreeMap<(Rendition, Msn), ByteChain>,
     uploading: BTreeMap<(Rendition, Msn), Segment>,
-    stored: BTreeMap<Rendition, BTreeSet<Msn>>,
+    newest_stored: BTreeMap<Rendition, Msn>,
 }
 
 impl Objects {
-    /// Segments that are not complete never will be.
-    pub(super) fn drop_open(&mut self) {
-        self.bodies.clear();
+    /// Notes an initialisation section. True the first time: it is to be uploaded.
+    pub(super) fn add_init(&mut self, rendition: &Rendition, version: InitVersion) -> bool {
+        self.inits.insert((rendition.clone(), version))
     }
-    /// Nothing is on its way.
+
+    /// Appends a part to its open segment.
+    pub(super) fn push_part(&mut self, key: (Rendition, Msn), part: ByteChain) {
+        self.open.entry(key).or_default().extend(part);
+    }
+
+    /// Removes and returns the bytes of an open segment: its parts one after the other.
+    pub(super) fn take_open(&mut self, key: &(Rendition, Msn)) -> Option<ByteChain> {
+        self.open.remove(key)
+    }
+
+    /// Drops all open segments: their media are lost, or another generation packages them.
+    pub(super) fn drop_open(&mut self) {
+        self.open.clear();
+    }
+
+    /// Notes that a segment is being uploaded.
+    pub(super) fn start_upload(&mut self, key: (Rendition, Msn), segment: Segment) {
+        self.uploading.insert(key, segment);
+    }
+
+    /// True if a segment is being uploaded.
+    pub(super) fn is_uploading(&self, key: &(Rendition, Msn)) -> bool {
+        self.uploading.contains_key(key)
+    }
+
+    /// Notes that a segment is stored, and returns it; `None` if it was not being uploaded.
+    pub(super) fn finish_upload(&mut self, key: &(Rendition, Msn)) -> Option<Segment> {
+        let segment = self.uploading.remove(key)?;
+        let newest = self.newest_stored.entry(key.0.clone()).or_insert(key.1);
+        *newest = key.1.max(*newest);
+        Some(segment)
+    }
+
+    /// True if no segment is being uploaded.
     pub(super) fn is_settled(&self) -> bool {
         self.uploading.is_empty()
     }
-    /// The newest stored segment of each rendition.
-    pub(super) fn stored(&self) -> impl Iterator<Item = (Rendition, Msn)> {
-        self.stored.iter().filter_map(|(r, set)| Some((r.clone(), *set.last()?)))
-    }
-}
 
-impl WorkerJob {
-    pub(super) fn on_packaged(
-        &mut self,
-        now: Millis,
-        rung: &RungId,
-        packaged: Packaged,
-    ) -> Result<(), FragmentError> {
-        match packaged {
-            Packaged::Init { rendition, version, info, bytes } => {
-                self.on_init(now, rendition, version, info, bytes)
-            }
-            Packaged::PartTarget { rendition, target } => {
-                let known =
-                    self.author.view().renditions.get(&rendition).is_some_and(|r| r.part_target.is_some());
-                if known {
-                    Ok(())
-                } else {
-                    self.announce(now, &Fact::PartTarget { rendition, target }, Bytes::new())
-                }
-            }
-            Packaged::Part(part, body) => self.on_part(now, part, body),
-            Packaged::Segment(segment) => self.on_segment(now, segment),
-            Packaged::Flushed => self.on_flushed(now, rung),
-        }
-    }
-
-    /// A description that is given again is announced again when it declares more than before, by whichever author:
-    /// what was declared once is never taken back.
-    fn on_init(
-        &mut self,
-        now: Millis,
-        rendition: Rendition,
-        version: InitVersion,
-        mut info: TrackInfo,
-        bytes: Bytes,
-    ) -> Result<(), FragmentError> {
-        let epoch = self.grant.epoch;
-        let inits = self.author.view().renditions.get(&rendition).map(|r| &r.inits[..]).unwrap_or_default();
-        let known = inits.iter().find(|i| (i.epoch, i.version) == (epoch, version));
-        let declared = known.map_or(0, |i| i.info.bandwidth);
-        let more = info.bandwidth > declared;
-        info.bandwidth = info.bandwidth.max(declared);
-        if self.objects.inits.insert((rendition.clone(), version)) {
-            self.out.push_back(Output::UploadInit(rendition.clone(), version, bytes.clone()));
-        } else if !more {
-            return Ok(());
-        }
-        self.announce(now, &Fact::Init { rendition, version, info }, bytes)
-    }
-
-    fn on_part(&mut self, now: Millis, part: Part, body: ByteChain) -> Result<(), FragmentError> {
-        if part.msn < self.intake.resume() {
-            return Ok(());
-        }
-        let key = (part.rendition.clone(), part.msn);
-        let slot = self.author.view().slots.iter().find(|s| s.msn == part.msn);
-        let track = slot.and_then(|s| s.tracks.get(&part.rendition));
-        let known = track.is_some_and(|t| t.segment.is_some() || t.parts.len() > part.part.0 as usize);
-        // What the ring keeps for repairs is what is uploaded.
-        let body = if known || !self.active {
-            body
-        } else {
-            self.author.announce_chain(now, &Fact::Part(part), &body)?
-        };
-        self.collect();
-        self.objects.bodies.entry(key).or_default().extend(body);
-        Ok(())
-    }
-
-    fn on_segment(&mut self, now: Millis, segment: Segment) -> Result<(), FragmentError> {
-        let key = (segment.rendition.clone(), segment.msn);
-        let Some(body) = self.objects.bodies.remove(&key) else { return Ok(()) };
-        let slot = self.author.view().slots.iter().find(|s| s.msn == segment.msn);
-        if slot.and_then(|s| s.tracks.get(&segment.rendition)).is_some_and(|t| t.stored) {
-            return Ok(());
-        }
-        self.objects.uploading.insert(key, segment.clone());
-        self.out.push_back(Output::Upload(segment.clone(), body));
-        self.announce(now, &Fact::Segment(segment), Bytes::new())?;
-        self.trim(now)
-    }
-
-    pub(super) fn on_stored(
-        &mut self,
-        now: Millis,
-        rendition: Rendition,
-        msn: Msn,
-    ) -> Result<(), FragmentError> {
-        let Some(segment) = self.objects.uploading.remove(&(rendition.clone(), msn)) else { return Ok(()) };
-        let Grant { stream, epoch, generation, .. } = self.grant;
-        let broadcast = self.grant.open.broadcast;
-        self.out.push_back(Output::Index(IndexFact { stream, broadcast, epoch, generation, segment }));
-        self.objects.stored.entry(rendition.clone()).or_default().insert(msn);
-        self.announce(now, &Fact::Stored { rendition, msn }, Bytes::new())?;
-        let (epoch, first) = (self.grant.epoch, self.grant.open.first_msn);
-        let oldest = apply::resume_msn(self.author.view(), epoch, first);
-        self.author.keep_from(now, oldest);
-        Ok(())
-    }
-
-    pub(super) fn trim(&mut self, now: Millis) -> Result<(), FragmentError> {
-        let window = u64::from(self.grant.settings.window) * 1000;
-        match apply::trim_to(self.author.view(), window) {
-            Some(first) => self.announce(now, &Fact::Trim { first }, Bytes::new()),
-            None => Ok(()),
-        }
+    /// Returns the newest stored segment of each rendition.
+    pub(super) fn newest_stored(&self) -> &BTreeMap<Rendition, Msn> {
+        &self.newest_stored
     }
 }

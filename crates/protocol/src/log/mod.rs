@@ -1,4 +1,4 @@
-//! A stream's log of facts: its writer, its followers, the replay buffer behind both, and gap repair.
+//! A stream's log of facts: its writer, its followers, the replay buffer that a producer keeps, and gap repair.
 
 pub mod follower;
 pub mod repair;

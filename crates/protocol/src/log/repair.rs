@@ -1,10 +1,13 @@
-//! Gap repair: a consumer's tracker that orders, dedups and asks again, and a producer's merged, budgeted answers.
+//! Gap repair: a consumer's tracker that orders messages, drops repetitions and asks for what is missing, and a producer's
+//! answers, which are merged and bounded in bytes per second.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use millrace_wire::message::repair::{MAX_RANGES, RepairRequest};
 
 use crate::Millis;
+use crate::log::replay_buffer::ReplayBuffer;
 use crate::time::Jitter;
 
 /// Delay before the first request for a gap: requests of several consumers meet and are answered once, and mere
@@ -14,42 +17,47 @@ pub const JITTER_MS: u64 = 50;
 pub const RETRY_MS: u64 = 200;
 /// Most numbers one request asks for: about a segment of 60 messages a second, so answers come in order.
 pub const MAX_ASK: u64 = 512;
-/// Items kept out of order; beyond it the newest is dropped and asked for later.
+/// Most messages kept out of order; beyond it the newest is dropped and asked for later.
 pub const MAX_AHEAD: usize = 8192;
-/// A consumer without news for this long asks what the producer's newest number is: the last message may be lost.
+/// A consumer that received nothing for this long asks for the producer's newest number: the last message may be lost.
 pub const PROBE_MS: u64 = 500;
 
-/// Gives received items in order of their number, once each, and says what to ask the producer for.
+/// Gives received messages in the order of their numbers, once each, and names the numbers to ask the producer for.
 #[derive(Debug)]
 pub struct GapTracker<T> {
     next: u64,
     head: u64,
     ahead: BTreeMap<u64, T>,
     ask_at: Option<Millis>,
-    heard: Millis,
+    last_received: Millis,
     jitter: Jitter,
 }
 
 impl<T> GapTracker<T> {
-    /// Expects `next` first. `seed` spreads the requests of different consumers.
+    /// Creates a tracker that expects number `next` first. `seed` spreads the requests of different consumers.
     pub fn new(now: Millis, next: u64, seed: u64) -> Self {
-        Self { next, head: next, ahead: BTreeMap::new(), ask_at: None, heard: now, jitter: Jitter(seed) }
+        let (ahead, jitter) = (BTreeMap::new(), Jitter(seed));
+        Self { next, head: next, ahead, ask_at: None, last_received: now, jitter }
     }
-    /// The next number to be given out.
+
+    /// Returns the number that [`GapTracker::pop`] gives next.
     pub fn next_seq(&self) -> u64 {
         self.next
     }
-    /// The producer is known to have used all numbers below this.
+
+    /// Returns the number below which the producer is known to have used every number.
     pub fn head(&self) -> u64 {
         self.head
     }
-    /// Numbers known to exist and not yet given out.
+
+    /// Returns how many messages are known to exist and were not given out yet.
     pub fn lag(&self) -> u64 {
         self.head - self.next
     }
-    /// Takes a received item; a number already given out or held is dropped.
+
+    /// Takes a received message; one that was given out or is held already is dropped.
     pub fn receive(&mut self, now: Millis, seq: u64, item: T) {
-        self.heard = now;
+        self.last_received = now;
         if seq < self.next {
             return;
         }
@@ -60,82 +68,91 @@ impl<T> GapTracker<T> {
         }
         self.schedule(now);
     }
-    /// Learns from elsewhere (a reply, a heartbeat) that all numbers below `head` exist.
+
+    /// Learns from a reply that all numbers below `head` exist.
     pub fn learn_head(&mut self, now: Millis, head: u64) {
-        self.heard = now;
+        self.last_received = now;
         self.head = self.head.max(head);
         self.schedule(now);
     }
-    /// Learns that nothing below `oldest` can be had any more; gives the numbers lost.
+
+    /// Learns that the producer no longer holds anything below `oldest`. Returns the numbers that are lost by it.
     pub fn learn_oldest(&mut self, oldest: u64) -> Option<std::ops::Range<u64>> {
-        let first_held = self.ahead.first_key_value().map_or(u64::MAX, |(k, _)| *k);
-        let to = oldest.min(first_held);
-        if to <= self.next || to == u64::MAX {
+        let first_held = self.ahead.first_key_value().map_or(u64::MAX, |(seq, _)| *seq);
+        let resume = oldest.min(first_held);
+        if resume <= self.next || resume == u64::MAX {
             return None;
         }
-        let lost = self.next..to;
-        self.next = to;
-        self.head = self.head.max(to);
+        let lost = self.next..resume;
+        self.next = resume;
+        self.head = self.head.max(resume);
         Some(lost)
     }
-    /// Goes on from `next`, forgetting everything below.
+
+    /// Goes on from number `next` and forgets everything below.
     pub fn skip_to(&mut self, next: u64) {
         self.next = self.next.max(next);
         self.head = self.head.max(self.next);
         self.ahead = self.ahead.split_off(&self.next);
     }
-    /// The next item in order.
+
+    /// Removes and returns the next message in order, if it has come.
     pub fn pop(&mut self) -> Option<(u64, T)> {
         let item = self.ahead.remove(&self.next)?;
         self.next += 1;
         Some((self.next - 1, item))
     }
-    fn schedule(&mut self, now: Millis) {
-        if self.ask_at.is_none() && self.ahead.len() as u64 != self.head - self.next {
-            self.ask_at = Some(now + self.jitter.upto(JITTER_MS));
-        }
-    }
-    /// What to ask for now, if anything. An empty request asks only for the producer's numbers.
+
+    /// Returns the request to send now, if one is due. A request without numbers asks for the producer's newest and oldest
+    /// number only.
     pub fn poll_request(&mut self, now: Millis) -> Option<RepairRequest> {
         if self.ask_at.is_some_and(|at| at <= now) {
             let ranges = self.holes();
-            self.ask_at = (!ranges.is_empty()).then(|| now + RETRY_MS + self.jitter.upto(JITTER_MS));
+            self.ask_at = (!ranges.is_empty()).then(|| now + RETRY_MS + self.jitter.up_to(JITTER_MS));
             if !ranges.is_empty() {
                 return Some(RepairRequest { ranges });
             }
         }
-        if now - self.heard >= PROBE_MS {
-            self.heard = now;
+        if now - self.last_received >= PROBE_MS {
+            self.last_received = now;
             return Some(RepairRequest { ranges: Vec::new() });
         }
         None
     }
-    /// When to call [`GapTracker::poll_request`] again.
+
+    /// Returns when to call [`GapTracker::poll_request`] again.
     pub fn next_timeout(&self) -> Millis {
-        let probe = self.heard + PROBE_MS;
+        let probe = self.last_received + PROBE_MS;
         self.ask_at.map_or(probe, |at| at.min(probe))
     }
+
+    fn schedule(&mut self, now: Millis) {
+        if self.ask_at.is_none() && self.ahead.len() as u64 != self.head - self.next {
+            self.ask_at = Some(now + self.jitter.up_to(JITTER_MS));
+        }
+    }
+
     fn holes(&self) -> Vec<(u64, u64)> {
-        let (mut out, mut from, mut budget) = (Vec::new(), self.next, MAX_ASK);
+        let (mut holes, mut from, mut budget) = (Vec::new(), self.next, MAX_ASK);
         let ends = self.ahead.keys().copied().chain([self.head]);
         for end in ends {
-            if from < end && budget > 0 && out.len() < MAX_RANGES {
-                let n = (end - from).min(budget);
-                out.push((from, from + n - 1));
-                budget -= n;
+            if from < end && budget > 0 && holes.len() < MAX_RANGES {
+                let count = (end - from).min(budget);
+                holes.push((from, from + count - 1));
+                budget -= count;
             }
             from = from.max(end.saturating_add(1));
         }
-        out
+        holes
     }
 }
 
-/// Bounds of a producer's answers.
+/// Bounds of what a producer repeats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RepairLimits {
     /// Bytes per second of repeated messages: twice the stream's rate.
     pub rate: u64,
-    /// Bytes that may leave at once: what a replacement needs to resume without waiting.
+    /// Bytes that may leave at once: what a successor needs to resume without waiting.
     pub burst: u64,
 }
 
@@ -145,28 +162,32 @@ impl Default for RepairLimits {
     }
 }
 
-/// A number repeated within this time is not repeated again: its first repetition is still under way.
+/// A message repeated within this time is not repeated again: its first repetition is still under way.
 pub const MERGE_MS: u64 = 40;
-/// Numbers waiting to be repeated; requests beyond it are dropped and will come again.
+/// Most numbers waiting to be repeated; a consumer whose request is dropped beyond it asks again.
 pub const MAX_WANTED: usize = 16_384;
 
-/// Merges requests for a ring's messages and says which to publish again within the budget, oldest first.
+/// Merges the requests for the messages of a replay buffer and gives those to publish again within the budget, oldest
+/// first.
 #[derive(Debug)]
 pub struct Retransmitter {
     limits: RepairLimits,
     wanted: BTreeSet<u64>,
     recent: BTreeMap<u64, Millis>,
+    /// Bytes that may be repeated now.
     credit: u64,
-    filled: Millis,
+    credited_at: Millis,
 }
 
 impl Retransmitter {
-    /// With a full burst.
+    /// Creates a retransmitter that may use its whole burst at once.
     pub fn new(now: Millis, limits: RepairLimits) -> Self {
-        Self { limits, wanted: BTreeSet::new(), recent: BTreeMap::new(), credit: limits.burst, filled: now }
+        let (wanted, recent) = (BTreeSet::new(), BTreeMap::new());
+        Self { limits, wanted, recent, credit: limits.burst, credited_at: now }
     }
+
     /// Takes a request; numbers outside `oldest..next` are ignored.
-    pub fn request(&mut self, now: Millis, request: &RepairRequest, oldest: Option<u64>, next: u64) {
+    pub fn on_request(&mut self, now: Millis, request: &RepairRequest, oldest: Option<u64>, next: u64) {
         self.recent.retain(|_, at| now - *at < MERGE_MS);
         let Some(oldest) = oldest else { return };
         for &(from, to) in request.ranges.iter().take(MAX_RANGES) {
@@ -180,32 +201,45 @@ impl Retransmitter {
             }
         }
     }
-    /// The next number to publish again; `bytes` says how long it is, `None` that it is gone.
-    pub fn poll(&mut self, now: Millis, bytes: impl Fn(u64) -> Option<u64>) -> Option<u64> {
-        let earned = (now - self.filled).saturating_mul(self.limits.rate) / 1000;
+
+    /// Returns the fragments of the next message of `replay` to publish again.
+    pub(crate) fn poll_from<T>(&mut self, now: Millis, replay: &ReplayBuffer<T>) -> Option<Vec<Bytes>> {
+        let length = |seq| replay.get(seq).map(|fragments| fragments.iter().map(|f| f.len() as u64).sum());
+        let seq = self.poll(now, length)?;
+        replay.get(seq).map(<[Bytes]>::to_vec)
+    }
+
+    /// Returns the number of the next message to publish again. `length` gives a message's bytes, or `None` if it is no
+    /// longer held.
+    pub fn poll(&mut self, now: Millis, length: impl Fn(u64) -> Option<u64>) -> Option<u64> {
+        let earned = (now - self.credited_at).saturating_mul(self.limits.rate) / 1000;
         self.credit = self.credit.saturating_add(earned).min(self.limits.burst);
-        self.filled = now;
+        self.credited_at = now;
         while let Some(&seq) = self.wanted.first() {
-            let Some(len) = bytes(seq) else {
+            let Some(bytes) = length(seq) else {
                 self.wanted.pop_first();
                 continue;
             };
             // A message larger than the burst leaves when the burst is full.
-            if len.min(self.limits.burst) > self.credit {
+            if bytes.min(self.limits.burst) > self.credit {
                 return None;
             }
-            self.credit = self.credit.saturating_sub(len);
+            self.credit = self.credit.saturating_sub(bytes);
             self.wanted.pop_first();
             self.recent.insert(seq, now);
             return Some(seq);
         }
         None
     }
-    /// When to call [`Retransmitter::poll`] again.
+
+    /// Returns when to poll again; `None` if nothing is to be repeated.
     pub fn next_timeout(&self) -> Option<Millis> {
-        (!self.wanted.is_empty()).then(|| self.filled + 5)
+        (!self.wanted.is_empty()).then(|| self.credited_at + BUDGET_MS)
     }
 }
+
+/// Time until a retransmitter without budget is polled again: enough for one fragment at the default rate.
+const BUDGET_MS: u64 = 5;
 
 #[cfg(test)]
 mod tests {
@@ -213,57 +247,66 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// Any order, loss and duplication: with a producer that answers, everything comes out once and in order.
         #[test]
-        fn everything_once_in_order(drops in proptest::collection::vec(any::<u8>(), 1..300), seed: u64) {
-            let n = drops.len() as u64;
-            let mut t = GapTracker::new(Millis(0), 0, seed);
-            let mut out = Vec::new();
-            for (i, d) in drops.iter().enumerate() {
-                let i = i as u64;
-                match d % 4 {
+        fn gap_tracker_gives_every_message_once_and_in_order_despite_loss_reordering_and_duplication(
+            fates in proptest::collection::vec(any::<u8>(), 1..300),
+            seed: u64,
+        ) {
+            let count = fates.len() as u64;
+            let mut tracker = GapTracker::new(Millis(0), 0, seed);
+            let mut given = Vec::new();
+            for (seq, fate) in (0u64..).zip(&fates) {
+                match fate % 4 {
                     0 => {}
-                    1 => { t.receive(Millis(i), i, i); t.receive(Millis(i), i, i); }
-                    2 => t.receive(Millis(i), (i + 3).min(n - 1), (i + 3).min(n - 1)),
-                    _ => t.receive(Millis(i), i, i),
+                    1 => {
+                        tracker.receive(Millis(seq), seq, seq);
+                        tracker.receive(Millis(seq), seq, seq);
+                    }
+                    2 => {
+                        let early = (seq + 3).min(count - 1);
+                        tracker.receive(Millis(seq), early, early);
+                    }
+                    _ => tracker.receive(Millis(seq), seq, seq),
                 }
-                out.extend(std::iter::from_fn(|| t.pop()).map(|x| x.0));
+                given.extend(std::iter::from_fn(|| tracker.pop()).map(|(seq, _)| seq));
             }
-            let mut r = Retransmitter::new(Millis(0), RepairLimits { rate: 100_000, burst: 100 });
-            let mut now = Millis(n);
+            let mut retransmitter = Retransmitter::new(Millis(0), RepairLimits { rate: 100_000, burst: 100 });
+            let mut now = Millis(count);
             for _ in 0..10_000 {
-                if t.next_seq() == n { break; }
+                if tracker.next_seq() == count { break; }
                 now = now + 10;
-                if let Some(request) = t.poll_request(now) {
-                    r.request(now, &request, Some(0), n);
-                    t.learn_head(now, n);
+                if let Some(request) = tracker.poll_request(now) {
+                    retransmitter.on_request(now, &request, Some(0), count);
+                    tracker.learn_head(now, count);
                 }
-                while let Some(seq) = r.poll(now, |_| Some(10)) { t.receive(now, seq, seq); }
-                out.extend(std::iter::from_fn(|| t.pop()).map(|x| x.0));
+                while let Some(seq) = retransmitter.poll(now, |_| Some(10)) {
+                    tracker.receive(now, seq, seq);
+                }
+                given.extend(std::iter::from_fn(|| tracker.pop()).map(|(seq, _)| seq));
             }
-            prop_assert_eq!(out, (0..n).collect::<Vec<_>>());
+            prop_assert_eq!(given, (0..count).collect::<Vec<_>>());
         }
     }
 
     #[test]
-    fn a_repeated_request_is_merged() {
-        let mut r = Retransmitter::new(Millis(0), RepairLimits { rate: 0, burst: 1000 });
+    fn retransmitter_merges_a_request_repeated_within_40_ms() {
+        let mut retransmitter = Retransmitter::new(Millis(0), RepairLimits { rate: 0, burst: 1000 });
         let request = RepairRequest { ranges: vec![(0, 4)] };
-        r.request(Millis(0), &request, Some(2), 4);
-        let sent: Vec<_> = std::iter::from_fn(|| r.poll(Millis(0), |_| Some(1))).collect();
+        retransmitter.on_request(Millis(0), &request, Some(2), 4);
+        let sent: Vec<_> = std::iter::from_fn(|| retransmitter.poll(Millis(0), |_| Some(1))).collect();
         assert_eq!(sent, [2, 3]);
-        r.request(Millis(1), &request, Some(2), 4);
-        assert_eq!(r.poll(Millis(1), |_| Some(1)), None);
-        r.request(Millis(100), &request, Some(2), 4);
-        assert_eq!(r.poll(Millis(100), |_| Some(1)), Some(2));
+        retransmitter.on_request(Millis(1), &request, Some(2), 4);
+        assert_eq!(retransmitter.poll(Millis(1), |_| Some(1)), None);
+        retransmitter.on_request(Millis(100), &request, Some(2), 4);
+        assert_eq!(retransmitter.poll(Millis(100), |_| Some(1)), Some(2));
     }
 
     #[test]
-    fn what_is_gone_is_skipped_up_to_what_is_held() {
-        let mut t = GapTracker::new(Millis(0), 0, 1);
-        t.receive(Millis(0), 5, ());
-        assert_eq!(t.learn_oldest(9), Some(0..5));
-        assert_eq!(t.pop(), Some((5, ())));
-        assert_eq!(t.learn_oldest(6), None);
+    fn gap_tracker_skips_lost_messages_up_to_the_oldest_one_held() {
+        let mut tracker = GapTracker::new(Millis(0), 0, 1);
+        tracker.receive(Millis(0), 5, ());
+        assert_eq!(tracker.learn_oldest(9), Some(0..5));
+        assert_eq!(tracker.pop(), Some((5, ())));
+        assert_eq!(tracker.learn_oldest(6), None);
     }
 }

@@ -1,4 +1,4 @@
-//! The author of one log: numbers facts, folds them, keeps them for repair.
+//! The writer of one log: it numbers facts, folds them, and repeats them on request.
 
 use std::collections::VecDeque;
 
@@ -14,67 +14,72 @@ use crate::log::repair::{RepairLimits, Retransmitter};
 use crate::log::replay_buffer::{ReplayBuffer, ReplayLimits};
 use crate::state::apply;
 
-/// EncodedMessage to publish.
+/// The fragments of one fact, and the kind of subject they are published on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EncodedMessage {
-    /// New: on the live subject.
+    /// A new fact, for the live subject.
     Live(Vec<Bytes>),
-    /// The same fact without its bytes: on the digest subject. Of a worker only: nobody supervises control.
+    /// The same fact without its payload, for the digest subject. Only a worker's log is followed by a session.
     Digest(Vec<Bytes>),
-    /// Again: on the repair subject.
+    /// A repeated fact, for the repair subject.
     Retransmit(Vec<Bytes>),
 }
 
-/// Writes one log. Workers author through [`crate::job::WorkerJob`]; control uses this directly when it closes a
-/// broadcast that has no worker: epoch from control, generation 1, a snapshot as base, then [`Fact::End`].
+/// The writer of the log of one (epoch, generation). A worker writes through [`crate::job::WorkerJob`], control through
+/// [`crate::takeover::OrphanLog`].
 #[derive(Debug)]
 pub struct LogWriter {
     epoch: Epoch,
     generation: Generation,
-    view: StreamState,
-    /// By the segment whose bytes a fact carries; 0 without.
-    ring: ReplayBuffer<Msn>,
-    repairer: Retransmitter,
+    state: StreamState,
+    /// Facts by the segment whose part they carry; segment 0 without a part.
+    replay: ReplayBuffer<Msn>,
+    retransmitter: Retransmitter,
     max_payload: usize,
     out: VecDeque<EncodedMessage>,
 }
 
 impl LogWriter {
-    /// Opens the log with fact 0, the takeover of `base`. `max_payload` is the bus's.
+    /// Opens the log with fact 0, the takeover of `base`. `max_payload` is the bus's largest message in bytes.
     pub fn open(
         now: Millis,
         (epoch, generation): (Epoch, Generation),
         base: StreamState,
         max_payload: usize,
     ) -> Result<Self, FragmentError> {
-        let view = apply::takeover(epoch, generation, &base);
-        let mut ring = ReplayBuffer::new(ReplayLimits::FACTS);
-        ring.pin(now, Some(0));
-        let mut author = Self {
+        let state = apply::takeover(epoch, generation, &base);
+        let mut replay = ReplayBuffer::new(ReplayLimits::FACTS);
+        replay.pin(now, Some(0));
+        let mut writer = Self {
             epoch,
             generation,
-            view,
-            ring,
-            repairer: Retransmitter::new(now, RepairLimits::default()),
+            state,
+            replay,
+            retransmitter: Retransmitter::new(now, RepairLimits::default()),
             max_payload,
             out: VecDeque::new(),
         };
-        author.announce(now, &Fact::Takeover { base: Box::new(base) }, Bytes::new())?;
-        Ok(author)
+        writer.announce(now, &Fact::Takeover { base: Box::new(base) }, Bytes::new())?;
+        Ok(writer)
     }
-    /// The log's folded state.
-    pub fn view(&self) -> &StreamState {
-        &self.view
+
+    /// Returns the folded state of the log.
+    pub fn state(&self) -> &StreamState {
+        &self.state
     }
-    /// The number the next fact will have.
+
+    /// Returns the number that the next fact will have.
     pub fn next_seq(&self) -> FactSeq {
-        FactSeq(self.ring.next_seq())
+        FactSeq(self.replay.next_seq())
     }
+
     /// Appends a fact with its payload.
     pub fn announce(&mut self, now: Millis, fact: &Fact, payload: Bytes) -> Result<(), FragmentError> {
         self.announce_chain(now, fact, &payload.into()).map(drop)
     }
-    /// Appends a fact with its payload; returns the payload as the ring holds it.
+
+    /// Appends a fact with its payload. Returns the payload as the replay buffer holds it: a caller that keeps it has the
+    /// media in memory once.
     pub fn announce_chain(
         &mut self,
         now: Millis,
@@ -82,42 +87,45 @@ impl LogWriter {
         payload: &ByteChain,
     ) -> Result<ByteChain, FragmentError> {
         let seq = self.next_seq();
-        let at = Position { epoch: self.epoch, generation: self.generation, seq: seq.0 };
-        let EncodedFact { frames, digest, payload } = EncodedFact::new(at, fact, payload, self.max_payload)?;
-        apply::apply(&mut self.view, seq, fact);
-        let tag = if let Fact::Part(part) = fact { part.msn } else { Msn(0) };
-        self.ring.push(now, tag, frames.clone());
+        let position = Position { epoch: self.epoch, generation: self.generation, seq: seq.0 };
+        let encoded = EncodedFact::new(position, fact, payload, self.max_payload)?;
+        let EncodedFact { frames, digest, payload } = encoded;
+        apply::apply(&mut self.state, seq, fact);
+        let segment = if let Fact::Part(part) = fact { part.msn } else { Msn(0) };
+        self.replay.push(now, segment, frames.clone());
         self.out.push_back(EncodedMessage::Live(frames));
         self.out.push_back(EncodedMessage::Digest(digest));
         Ok(payload)
     }
-    /// Bytes of segments from `oldest` on are not in the store yet: readers can have them from here only.
-    pub fn keep_from(&mut self, now: Millis, oldest: Msn) {
-        let seq = self.ring.find(|msn| *msn >= oldest).unwrap_or(self.ring.next_seq());
-        self.ring.pin(now, Some(seq));
+
+    /// Keeps the facts from the first part of segment `oldest` on: its object is not stored, so readers can have its bytes
+    /// from this replay buffer only.
+    pub fn pin_from_segment(&mut self, now: Millis, oldest: Msn) {
+        let seq = self.replay.find(|msn| *msn >= oldest).unwrap_or(self.replay.next_seq());
+        self.replay.pin(now, Some(seq));
     }
-    /// Takes a repair request; gives the reply. Repeated frames come out of [`LogWriter::poll_output`].
+
+    /// Takes a repair request and returns the reply. The repeated facts come out of [`LogWriter::poll_output`].
     pub fn repair(&mut self, now: Millis, request: &RepairRequest) -> RepairReply {
-        self.repairer.request(now, request, self.ring.oldest(), self.ring.next_seq());
-        self.tick(now);
-        RepairReply { oldest: self.ring.oldest(), next: self.ring.next_seq() }
+        self.retransmitter.on_request(now, request, self.replay.oldest(), self.replay.next_seq());
+        self.retransmit(now);
+        RepairReply { oldest: self.replay.oldest(), next: self.replay.next_seq() }
     }
-    /// Repeats what the budget allows.
-    pub fn tick(&mut self, now: Millis) {
-        let ring = &self.ring;
-        let len = |seq| ring.get(seq).map(|f| f.iter().map(|b| b.len() as u64).sum());
-        while let Some(seq) = self.repairer.poll(now, len) {
-            if let Some(frames) = ring.get(seq) {
-                self.out.push_back(EncodedMessage::Retransmit(frames.to_vec()));
-            }
+
+    /// Repeats as many requested facts as the repair budget allows.
+    pub fn retransmit(&mut self, now: Millis) {
+        while let Some(fragments) = self.retransmitter.poll_from(now, &self.replay) {
+            self.out.push_back(EncodedMessage::Retransmit(fragments));
         }
     }
-    /// Next frames to publish.
+
+    /// Removes and returns the next message to publish.
     pub fn poll_output(&mut self) -> Option<EncodedMessage> {
         self.out.pop_front()
     }
-    /// When to call [`LogWriter::tick`].
+
+    /// Returns when to call [`LogWriter::retransmit`]; `None` if nothing is to be repeated.
     pub fn next_timeout(&self) -> Option<Millis> {
-        self.repairer.next_timeout()
+        self.retransmitter.next_timeout()
     }
 }

@@ -24,7 +24,7 @@ pub enum BlockingDecision {
     BadRequest,
 }
 
-/// A client may ask for segments this far above the last complete one (RFC 8216bis §6.2.5.2).
+/// A client may ask for segments up to this far above the last complete one (RFC 8216bis §6.2.5.2).
 const MAX_MSN_AHEAD: u64 = 2;
 /// Parts a client may ask for beyond the newest: three is what the RFC names for short parts, and a client
 /// that lost a second of parts may skip some.
@@ -45,8 +45,10 @@ impl PlaylistPosition {
         };
         // A part beyond the last one of its segment means the first of the next segment.
         let (msn, part) = match msn {
-            m if m.saturating_add(1) == self.open_msn && part >= self.previous_parts => (self.open_msn, 0),
-            m => (m, part),
+            msn if msn.saturating_add(1) == self.open_msn && part >= self.previous_parts => {
+                (self.open_msn, 0)
+            }
+            msn => (msn, part),
         };
         if msn < self.open_msn || (msn == self.open_msn && part < self.open_parts) {
             BlockingDecision::Ready

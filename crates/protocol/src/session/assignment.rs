@@ -1,5 +1,7 @@
-//! Who holds a grant: the author, and the standby that replaces it. A seat is lost when its node is leaving or silent;
-//! the author keeps its seat until the standby is ready, and a heartbeat that comes again gives the standby up.
+//! The primary and the standby: the workers that hold a grant of this session, and which of them writes the log.
+//!
+//! A primary is lost when its node drains or is silent. It stays primary until the standby is ready; if its heartbeats
+//! come back first, the standby is revoked.
 
 use std::collections::VecDeque;
 
@@ -8,56 +10,79 @@ use millrace_wire::ids::{Epoch, FactSeq, Generation, MediaSeq, NodeId};
 use millrace_wire::message::job::{Grant, GrantOrder, Heartbeat};
 use millrace_wire::message::repair::RepairReply;
 
-use super::Output;
-use super::failure_detector::Pulse;
+use super::failure_detector::FailureDetector;
+use super::io::Output;
 use crate::Millis;
 use crate::log::follower::LogFollower;
 use crate::time::earlier;
 
-/// Silence after which an author is replaced: three missed heartbeats and a half.
+/// Time without a heartbeat after which a worker counts as silent: three missed heartbeats and a half.
 pub const SILENCE_MS: u64 = 700;
-/// A granted worker that has not sent a heartbeat after this time never got or took the grant.
-pub const TAKE_UP_MS: u64 = 1500;
-/// A grant is repeated at this interval until it shows in a heartbeat.
+/// Time until the first heartbeat after which a granted worker counts as silent: it did not get or did not take the grant.
+pub const GRANT_ACCEPT_MS: u64 = 1500;
+/// A grant is repeated at this interval until a heartbeat confirms it.
 pub const REGRANT_MS: u64 = 300;
 
+/// One grant of the session: the worker that holds it, and what its heartbeats and its log say.
 #[derive(Debug)]
-pub(super) struct Seat {
+pub(super) struct Assignment {
     node: NodeId,
     grant: Box<Grant>,
     follower: LogFollower,
     granted_at: Millis,
     sent_at: Millis,
-    heard: Option<Millis>,
+    last_heartbeat: Option<Millis>,
     ready: bool,
     leaving: bool,
-    yielded: Option<FactSeq>,
+    /// The number after the last fact of the log, once the worker has quiesced.
+    quiesced_at: Option<FactSeq>,
     done: bool,
 }
 
-impl Seat {
+impl Assignment {
+    fn new(now: Millis, node: NodeId, grant: Box<Grant>, seed: u64) -> Self {
+        let follower = LogFollower::new(now, grant.epoch, grant.generation, seed);
+        Self {
+            node,
+            grant,
+            follower,
+            granted_at: now,
+            sent_at: now,
+            last_heartbeat: None,
+            ready: false,
+            leaving: false,
+            quiesced_at: None,
+            done: false,
+        }
+    }
+
+    /// Returns the worker that holds the grant.
     pub(super) fn node(&self) -> &NodeId {
         &self.node
     }
+
+    /// Returns the granted generation.
     pub(super) fn generation(&self) -> Generation {
         self.grant.generation
     }
-    /// The log as its author wrote it, once that has come.
-    pub(super) fn view(&self) -> Option<&StreamState> {
-        self.follower.view()
+
+    /// Returns the folded state of the worker's log; `None` until any of it has come.
+    pub(super) fn state(&self) -> Option<&StreamState> {
+        self.follower.state()
     }
-    /// The node says that everything is stored.
+
+    /// True if the worker's last heartbeat says that the epoch is sealed and stored.
     pub(super) fn is_done(&self) -> bool {
         self.done
     }
 
-    fn is_silent(&self, now: Millis, pulse: &Pulse) -> bool {
-        let limit = if self.heard.is_some() { SILENCE_MS } else { TAKE_UP_MS };
-        pulse.is_silent(now, self.heard.unwrap_or(self.granted_at), limit)
+    fn is_silent(&self, now: Millis, detector: &FailureDetector) -> bool {
+        let limit = if self.last_heartbeat.is_some() { SILENCE_MS } else { GRANT_ACCEPT_MS };
+        detector.is_silent(now, self.last_heartbeat.unwrap_or(self.granted_at), limit)
     }
 
-    fn is_lost(&self, now: Millis, pulse: &Pulse) -> bool {
-        self.leaving || self.is_silent(now, pulse)
+    fn is_lost(&self, now: Millis, detector: &FailureDetector) -> bool {
+        self.leaving || self.is_silent(now, detector)
     }
 
     fn revocation(&self) -> Output {
@@ -66,36 +91,37 @@ impl Seat {
         Output::Order(self.node.clone(), order)
     }
 
-    /// The whole log is known: its author has ended it.
+    /// True if the worker has quiesced and its log is folded to its end.
     fn is_handed_over(&self) -> bool {
-        let known = self.view().map_or(0, |view| view.seq.0 + 1);
-        self.yielded.is_some_and(|next| known >= next.0)
+        let folded = self.state().map_or(0, |state| state.seq.0 + 1);
+        self.quiesced_at.is_some_and(|next| folded >= next.0)
     }
 }
 
+/// The assignments of one session: at most one announced primary, and at most one standby that is to replace it.
 #[derive(Debug, Default)]
-pub(super) struct Seats {
-    author: Option<Seat>,
-    standby: Option<Seat>,
+pub(super) struct PrimaryStandby {
+    primary: Option<Assignment>,
+    standby: Option<Assignment>,
 }
 
-impl Seats {
-    /// The announced author.
-    pub(super) fn author(&self) -> Option<&Seat> {
-        self.author.as_ref()
+impl PrimaryStandby {
+    /// Returns the announced primary.
+    pub(super) fn primary(&self) -> Option<&Assignment> {
+        self.primary.as_ref()
     }
 
-    /// The first media message that the standby was granted.
-    pub(super) fn standby_from(&self) -> Option<MediaSeq> {
-        self.standby.as_ref().map(|seat| seat.grant.resume_from)
+    /// Returns the first media message that the standby was granted.
+    pub(super) fn standby_resume_from(&self) -> Option<MediaSeq> {
+        self.standby.as_ref().map(|standby| standby.grant.resume_from)
     }
 
-    fn each_mut(&mut self) -> impl Iterator<Item = &mut Seat> {
-        [&mut self.author, &mut self.standby].into_iter().flatten()
+    fn each_mut(&mut self) -> impl Iterator<Item = &mut Assignment> {
+        [&mut self.primary, &mut self.standby].into_iter().flatten()
     }
 
-    /// Seats `node` as standby and sends it its grant.
-    pub(super) fn seat(
+    /// Makes `node` the standby, sends it its grant, and follows its log.
+    pub(super) fn assign_standby(
         &mut self,
         now: Millis,
         node: NodeId,
@@ -103,134 +129,141 @@ impl Seats {
         seed: u64,
         out: &mut VecDeque<Output>,
     ) {
-        let (epoch, generation) = (grant.epoch, grant.generation);
-        out.push_back(Output::Follow(epoch, generation));
+        out.push_back(Output::Follow(grant.epoch, grant.generation));
         out.push_back(Output::Order(node.clone(), Box::new(GrantOrder::Grant(grant.clone()))));
-        self.standby = Some(Seat {
-            node,
-            grant,
-            follower: LogFollower::new(now, epoch, generation, seed),
-            granted_at: now,
-            sent_at: now,
-            heard: None,
-            ready: false,
-            leaving: false,
-            yielded: None,
-            done: false,
-        });
+        self.standby = Some(Assignment::new(now, node, grant, seed));
     }
 
-    pub(super) fn on_heartbeat(&mut self, now: Millis, h: &Heartbeat) {
-        for seat in self.each_mut() {
-            if seat.node == h.node && (seat.grant.epoch, seat.grant.generation) == (h.epoch, h.generation) {
-                seat.heard = Some(now);
-                seat.ready |= h.ready;
-                seat.done = h.done;
-                seat.leaving |= h.leaving;
-                seat.yielded = h.yielded.then_some(h.next_fact);
+    /// Takes a heartbeat; one of another grant is ignored.
+    pub(super) fn on_heartbeat(&mut self, now: Millis, heartbeat: &Heartbeat) {
+        let confirmed = (heartbeat.epoch, heartbeat.generation);
+        for assignment in self.each_mut() {
+            let granted = (assignment.grant.epoch, assignment.grant.generation);
+            if assignment.node == heartbeat.node && granted == confirmed {
+                assignment.last_heartbeat = Some(now);
+                assignment.ready |= heartbeat.ready;
+                assignment.done = heartbeat.done;
+                assignment.leaving |= heartbeat.leaving;
+                assignment.quiesced_at = heartbeat.quiesced.then_some(heartbeat.next_fact);
             }
         }
     }
 
+    /// Takes a fact of a followed log.
     pub(super) fn on_fact(&mut self, now: Millis, message: &FactMessage) {
-        for seat in self.each_mut() {
-            seat.follower.receive(now, message);
+        for assignment in self.each_mut() {
+            assignment.follower.on_fact(now, message);
         }
     }
 
+    /// Takes a snapshot of a followed log.
     pub(super) fn on_snapshot(&mut self, snapshot: &StreamState) {
-        for seat in self.each_mut() {
-            seat.follower.snapshot(snapshot);
+        for assignment in self.each_mut() {
+            assignment.follower.on_snapshot(snapshot);
         }
     }
 
-    pub(super) fn on_reply(&mut self, now: Millis, log: (Epoch, Generation), reply: &RepairReply) {
-        for seat in self.each_mut().filter(|s| s.follower.log() == log) {
-            seat.follower.reply(now, reply);
+    /// Takes a worker's reply to a repair request of its log.
+    pub(super) fn on_repair_reply(&mut self, now: Millis, log: (Epoch, Generation), reply: &RepairReply) {
+        for assignment in self.each_mut().filter(|assignment| assignment.follower.log() == log) {
+            assignment.follower.on_repair_reply(now, reply);
         }
     }
 
-    /// Nobody writes the log, or whoever does is to be replaced.
-    pub(super) fn is_author_lost(&self, now: Millis, pulse: &Pulse) -> bool {
-        self.author.as_ref().is_none_or(|a| a.is_lost(now, pulse))
+    /// True if no worker writes the log, or the primary is to be replaced.
+    pub(super) fn is_primary_lost(&self, now: Millis, detector: &FailureDetector) -> bool {
+        self.primary.as_ref().is_none_or(|primary| primary.is_lost(now, detector))
     }
 
-    /// The author leaves in order: it is to fall silent before its successor builds on its log.
-    pub(super) fn ask_to_yield(&self, now: Millis, pulse: &Pulse, out: &mut VecDeque<Output>) -> bool {
-        let Some(author) = self.author.as_ref().filter(|a| a.leaving && !a.is_silent(now, pulse)) else {
+    /// Asks a draining primary to quiesce, so that its successor builds on its whole log. False if there is none that could
+    /// answer.
+    pub(super) fn request_quiesce(
+        &self,
+        now: Millis,
+        detector: &FailureDetector,
+        out: &mut VecDeque<Output>,
+    ) -> bool {
+        let draining = self.primary.as_ref().filter(|primary| primary.leaving);
+        let Some(primary) = draining.filter(|primary| !primary.is_silent(now, detector)) else {
             return false;
         };
-        let Grant { stream, epoch, generation, .. } = *author.grant;
-        let order = Box::new(GrantOrder::Yield { stream, epoch, generation });
-        out.push_back(Output::Order(author.node.clone(), order));
+        let Grant { stream, epoch, generation, .. } = *primary.grant;
+        let order = Box::new(GrantOrder::Quiesce { stream, epoch, generation });
+        out.push_back(Output::Order(primary.node.clone(), order));
         true
     }
 
-    /// Nothing more is to come of the author's log.
-    pub(super) fn is_handed_over(&self, now: Millis, pulse: &Pulse) -> bool {
-        self.author.as_ref().is_none_or(|a| a.is_handed_over() || a.is_silent(now, pulse))
+    /// True if nothing more is to come of the primary's log: it is folded to its end, or the primary is silent.
+    pub(super) fn is_handed_over(&self, now: Millis, detector: &FailureDetector) -> bool {
+        self.primary.as_ref().is_none_or(|p| p.is_handed_over() || p.is_silent(now, detector))
     }
 
-    /// A standby is wanted and there is none.
-    pub(super) fn is_vacant(&self, now: Millis, pulse: &Pulse) -> bool {
-        self.standby.is_none() && self.is_author_lost(now, pulse)
+    /// True if a standby is needed and there is none.
+    pub(super) fn needs_standby(&self, now: Millis, detector: &FailureDetector) -> bool {
+        self.standby.is_none() && self.is_primary_lost(now, detector)
     }
 
-    /// Gives up a standby that is lost itself, or whose author is well again.
-    pub(super) fn review_standby(&mut self, now: Millis, pulse: &Pulse, out: &mut VecDeque<Output>) {
-        let lost = self.standby.as_ref().is_some_and(|s| s.is_lost(now, pulse));
-        if lost || !self.is_author_lost(now, pulse) {
+    /// Revokes the standby if it is lost itself, or if the primary is well again.
+    pub(super) fn review_standby(
+        &mut self,
+        now: Millis,
+        detector: &FailureDetector,
+        out: &mut VecDeque<Output>,
+    ) {
+        let lost = self.standby.as_ref().is_some_and(|standby| standby.is_lost(now, detector));
+        if lost || !self.is_primary_lost(now, detector) {
             self.revoke_standby(out);
         }
     }
 
+    /// Revokes the standby, if there is one.
     pub(super) fn revoke_standby(&mut self, out: &mut VecDeque<Output>) {
-        if let Some(seat) = self.standby.take() {
-            out.push_back(seat.revocation());
+        if let Some(standby) = self.standby.take() {
+            out.push_back(standby.revocation());
         }
     }
 
-    /// Whether the standby is to be the author now: a first one at once, a later one when it is ready.
-    pub(super) fn is_takeover_due(&self, now: Millis, pulse: &Pulse) -> bool {
+    /// True if the standby is to become the primary now: the first one at once, a later one when it is ready.
+    pub(super) fn is_promotion_due(&self, now: Millis, detector: &FailureDetector) -> bool {
         let Some(standby) = &self.standby else { return false };
-        self.author.is_none() || (standby.ready && self.is_author_lost(now, pulse))
+        self.primary.is_none() || (standby.ready && self.is_primary_lost(now, detector))
     }
 
-    /// The standby becomes the author.
-    pub(super) fn take_over(&mut self, out: &mut VecDeque<Output>) {
+    /// Makes the standby the primary and revokes the former one.
+    pub(super) fn promote_standby(&mut self, out: &mut VecDeque<Output>) {
         let Some(standby) = self.standby.take() else { return };
-        if let Some(old) = self.author.replace(standby) {
-            out.push_back(old.revocation());
+        if let Some(former) = self.primary.replace(standby) {
+            out.push_back(former.revocation());
         }
     }
 
-    /// Repeats the grants that no heartbeat has answered.
+    /// Repeats the grants that no heartbeat has confirmed.
     pub(super) fn repeat_grants(&mut self, now: Millis, out: &mut VecDeque<Output>) {
-        for seat in self.each_mut() {
-            if seat.heard.is_none() && now - seat.sent_at >= REGRANT_MS {
-                seat.sent_at = now;
-                let order = Box::new(GrantOrder::Grant(seat.grant.clone()));
-                out.push_back(Output::Order(seat.node.clone(), order));
+        for assignment in self.each_mut() {
+            if assignment.last_heartbeat.is_none() && now - assignment.sent_at >= REGRANT_MS {
+                assignment.sent_at = now;
+                let order = Box::new(GrantOrder::Grant(assignment.grant.clone()));
+                out.push_back(Output::Order(assignment.node.clone(), order));
             }
         }
     }
 
-    /// Asks for what the followed logs lack.
-    pub(super) fn follow(&mut self, now: Millis, out: &mut VecDeque<Output>) {
-        for seat in self.each_mut() {
-            let (epoch, generation) = seat.follower.log();
-            if let Some(request) = seat.follower.poll_request(now) {
+    /// Requests what the followed logs lack.
+    pub(super) fn request_repairs(&mut self, now: Millis, out: &mut VecDeque<Output>) {
+        for assignment in self.each_mut() {
+            let (epoch, generation) = assignment.follower.log();
+            if let Some(request) = assignment.follower.poll_request(now) {
                 out.push_back(Output::AskFacts(epoch, generation, request));
             }
-            if seat.follower.take_wants_snapshot() {
+            if assignment.follower.take_wants_snapshot() {
                 out.push_back(Output::AskSnapshot);
             }
         }
     }
 
-    /// When to follow again.
+    /// Returns when to call [`PrimaryStandby::request_repairs`] again.
     pub(super) fn next_timeout(&self) -> Option<Millis> {
-        let at = |seat: &Option<Seat>| seat.as_ref().map(|s| s.follower.next_timeout());
-        earlier(at(&self.author), at(&self.standby))
+        let due = |assignment: &Option<Assignment>| assignment.as_ref().map(|a| a.follower.next_timeout());
+        earlier(due(&self.primary), due(&self.standby))
     }
 }

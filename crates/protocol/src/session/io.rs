@@ -1,4 +1,4 @@
-//! What a session is made from, what it is told, and what it wants done.
+//! The configuration, the inputs and the outputs of a session.
 
 use bytes::Bytes;
 use millrace_wire::close_reason::CloseReason;
@@ -13,87 +13,87 @@ use millrace_wire::message::repair::{RepairReply, RepairRequest};
 use crate::log::repair::RepairLimits;
 use crate::log::replay_buffer::ReplayLimits;
 
-/// What a session is made from.
+/// The configuration of a session.
 #[derive(Debug, Clone)]
 pub struct SessionConfig {
-    /// Control's grant.
+    /// The claim of the stream key that control granted.
     pub claim: ClaimGrant,
-    /// The session.
+    /// The id under which the session claimed the key.
     pub session: SessionId,
     /// Wall clock of the first sample.
     pub program_date_time: UnixMillis,
-    /// GAP segments below the first in a fresh window.
+    /// GAP segments to list below the first one in an empty window.
     pub lead_gaps: u32,
     /// Cost units of the job.
     pub cost: u64,
-    /// The bus's largest payload.
+    /// The bus's largest message in bytes.
     pub max_payload: usize,
-    /// Bounds of the media ring.
-    pub ring: ReplayLimits,
-    /// Bounds of repeated media.
+    /// Bounds of the media that are kept for repair.
+    pub replay: ReplayLimits,
+    /// Bounds of the media that are repeated.
     pub repair: RepairLimits,
-    /// Spreads repair requests.
+    /// Spreads the repair requests of different sessions.
     pub seed: u64,
 }
 
-/// What a session is told.
+/// An input of a session.
 #[derive(Debug)]
 pub enum Input {
-    /// Stamped units to publish as one message.
+    /// Tagged media units, to be published as one message.
     Media(Vec<MediaUnit>),
-    /// The publisher is gone.
+    /// The publisher has left, for this reason.
     PublisherGone(CloseReason),
-    /// From `jobs.bid.{session}`.
+    /// A message from `jobs.bid.{session}`.
     Bid(Bid),
-    /// From the heartbeat subject.
+    /// A message from the heartbeat subject.
     Heartbeat(Heartbeat),
-    /// From `jobs.free`.
+    /// A message from `jobs.free`: a worker has free capacity again.
     WorkerFree,
-    /// From a followed log.
+    /// A fact of a followed log.
     Fact(FactMessage),
     /// A reply to [`Output::AskSnapshot`].
     Snapshot(Box<StreamState>),
-    /// The author's reply to [`Output::AskFacts`].
+    /// The log writer's reply to [`Output::AskFacts`].
     FactReply(Epoch, Generation, RepairReply),
-    /// The own probe came back.
+    /// The session's own probe ([`Output::Loopback`]) came back.
     Loopback,
-    /// Control's answer to [`Output::Renew`] or [`Output::Release`].
+    /// Control's reply to [`Output::Renew`] or [`Output::Release`].
     Lease(LeaseReply),
-    /// From `control.kick.{session}`.
+    /// A message from `control.kick.{session}`: control ends the session, for this reason.
     Kick(CloseReason),
     /// Nothing but time.
     Tick,
 }
 
-/// What a session wants done.
+/// An output of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
-    /// Publish on `media`.
+    /// Publish these fragments on `media`.
     Media(Vec<Bytes>),
-    /// Publish on `repair.media`.
+    /// Publish these fragments on `repair.media`.
     Retransmit(Vec<Bytes>),
     /// Publish on `session.{stream}`.
     Announce(SessionAnnouncement),
     /// Publish on `jobs.offer`.
     Offer(Offer),
-    /// Push to the backlog queue (deduplicated by epoch).
+    /// Push to the backlog queue, which keeps one offer of an epoch.
     Backlog(Offer),
     /// Publish on `job.grant.{node}`.
     Order(NodeId, Box<GrantOrder>),
     /// Subscribe to this log, besides the one followed before.
     Follow(Epoch, Generation),
-    /// Request on `ring.live`; hand the reply in.
+    /// Send a request on `ring.live` of this log, and hand the reply in.
     AskFacts(Epoch, Generation, RepairRequest),
-    /// Request on `snap`; hand every reply in.
+    /// Send a request on `snap`, and hand every reply in.
     AskSnapshot,
     /// Publish on the loopback subject.
     Loopback,
-    /// Request on `control.renew`.
+    /// Send a request on `control.renew`, and hand the reply in.
     Renew(RenewRequest),
-    /// Request on `control.release`.
+    /// Send a request on `control.release`, and hand the reply in.
     Release(ReleaseRequest),
-    /// Close the publisher's connection.
+    /// Close the publisher's connection, for this reason.
     Close(CloseReason),
-    /// Everything is stored: drop the session.
+    /// Drop the session: all its media are stored, or it has waited long enough.
     Done,
 }

@@ -1,5 +1,5 @@
-//! What control is told of a session: renewals with the open segment's number while the publisher is here, the release
-//! once it left, each repeated until it is answered.
+//! The session's lease of its stream key at control: renewed with the open segment's number while the publisher is
+//! connected, released once it has left. Each request is repeated until control answers.
 
 use millrace_wire::close_reason::CloseReason;
 use millrace_wire::ids::{DiscontinuitySeq, Msn};
@@ -7,9 +7,13 @@ use millrace_wire::message::announce::Degraded;
 use millrace_wire::message::control::{ClaimGrant, ReleaseRequest, RenewRequest};
 use millrace_wire::message::media::MediaUnit;
 
-use super::{Output, SessionConfig};
+use super::io::{Output, SessionConfig};
 use crate::Millis;
 
+/// A lease is renewed this many times before it runs out, so that two lost renewals do not cost it.
+const RENEWALS_PER_LEASE: u64 = 3;
+
+/// The lease, and the numbers that its requests report.
 #[derive(Debug)]
 pub(super) struct Lease {
     open_msn: Option<Msn>,
@@ -21,8 +25,9 @@ pub(super) struct Lease {
 }
 
 impl Lease {
+    /// Creates the lease that control granted with the claim.
     pub(super) fn new(now: Millis, claim: &ClaimGrant) -> Self {
-        let interval = u64::from(claim.lease_ms) / 3;
+        let interval = u64::from(claim.lease_ms) / RENEWALS_PER_LEASE;
         Self {
             open_msn: None,
             discontinuity: claim.discontinuity_sequence,
@@ -32,42 +37,51 @@ impl Lease {
             renew_at: now + interval,
         }
     }
-    /// The newest segment that media were stamped with.
+
+    /// Returns the newest segment that media were tagged with.
     pub(super) fn open_msn(&self) -> Option<Msn> {
         self.open_msn
     }
-    /// Since when the publisher is gone.
+
+    /// Returns when the publisher left; `None` while it is connected.
     pub(super) fn gone_since(&self) -> Option<Millis> {
         self.gone.map(|(at, _)| at)
     }
-    /// Control knows that the session is over, or has said so itself.
+
+    /// True if control knows that the session is over, or has ended it itself.
     pub(super) fn is_released(&self) -> bool {
         self.released
     }
-    pub(super) fn stamp(&mut self, units: &[MediaUnit]) {
+
+    /// Notes the numbers that `units` were tagged with.
+    pub(super) fn note_numbers(&mut self, units: &[MediaUnit]) {
         for unit in units {
             self.open_msn = self.open_msn.max(Some(unit.msn()));
             self.discontinuity = self.discontinuity.max(unit.discontinuity_sequence());
         }
     }
-    /// The publisher is gone; gives whether that is new.
-    pub(super) fn leave(&mut self, now: Millis, reason: CloseReason) -> bool {
-        let new = self.gone.is_none();
-        if new {
+
+    /// Notes that the publisher has left. True the first time.
+    pub(super) fn on_publisher_gone(&mut self, now: Millis, reason: CloseReason) -> bool {
+        let first = self.gone.is_none();
+        if first {
             self.gone = Some((now, reason));
             self.renew_at = now;
         }
-        new
+        first
     }
-    /// Control has answered: when the publisher was gone, it was the release.
+
+    /// Notes that control has answered; once the publisher has left, that was the answer to the release.
     pub(super) fn on_ok(&mut self) {
         self.released |= self.gone.is_some();
     }
-    /// Control wants the session to end.
-    pub(super) fn on_end(&mut self) {
+
+    /// Notes that control has ended the session.
+    pub(super) fn on_ended_by_control(&mut self) {
         self.released = true;
     }
-    /// What to tell control now.
+
+    /// Returns the request to send to control now, if one is due.
     pub(super) fn poll(
         &mut self,
         now: Millis,
@@ -93,7 +107,8 @@ impl Lease {
             Output::Renew(RenewRequest { stream, session, epoch, open_msn, discontinuity_sequence, degraded })
         })
     }
-    /// When to poll again.
+
+    /// Returns when to poll again; `None` once the lease is released.
     pub(super) fn next_timeout(&self) -> Option<Millis> {
         (!self.released).then_some(self.renew_at)
     }

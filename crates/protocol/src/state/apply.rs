@@ -1,28 +1,34 @@
-//! The fold: a log of facts becomes the state every playlist is rendered from. A pure function of the log, so all
-//! readers of one log agree.
+//! The fold: a log of facts becomes the state that every playlist is rendered from. It is a pure function of the log, so
+//! all readers of one log agree.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use millrace_wire::fact::{
-    EpochOpen, Fact, Gap, InitEntry, MAX_SLOTS, MediaDuration, Part, PartEntry, RenditionSegment,
-    RenditionState, Segment, SegmentEntry, SegmentSlot, StreamState,
+    EpochOpen, Fact, Gap, InitEntry, MAX_SLOTS, MediaDuration, Origin, Part, PartEntry, RenditionGap,
+    RenditionSegment, RenditionSpan, RenditionState, Segment, SegmentEntry, SegmentSlot, StreamState,
+    TrackInfo,
 };
 use millrace_wire::ids::{
-    BroadcastId, DiscontinuitySeq, Epoch, FactSeq, Generation, Msn, Rendition, UnixMillis,
+    BroadcastId, DiscontinuitySeq, Epoch, FactSeq, Generation, InitVersion, Msn, Rendition, UnixMillis,
+};
+
+use crate::state::gaps::{MAX_HOLE, unfinished_duration};
+use crate::state::query::{
+    has_ended_before, is_closed_in, is_gap_in, listing_end, next_msn, parts_duration, slot_duration,
+    target_duration,
 };
 
 /// Parts stay in the state for this many target durations from the end: one more than playlists must list them
 /// (RFC 8216bis §6.2.2), because renditions differ in length.
 pub const PARTS_KEPT: u64 = 4;
-/// A hole in the numbers between epochs is filled with GAP segments up to this many; a longer one empties the window.
-pub const MAX_HOLE: u64 = 16;
 
-/// A state nobody has written to yet.
+/// Returns the state of a broadcast that no log has been folded into.
 pub fn empty(broadcast: BroadcastId) -> StreamState {
     StreamState {
         broadcast,
         epoch: Epoch(0),
+        origin: Origin::Checkpoint,
         generation: Generation(0),
         seq: FactSeq(0),
         target_duration: 0,
@@ -35,147 +41,160 @@ pub fn empty(broadcast: BroadcastId) -> StreamState {
     }
 }
 
-/// The state at fact 0 of a log: its base under the log's own position.
+/// Returns the state at fact 0 of a log: its base under the log's own position.
 pub fn takeover(epoch: Epoch, generation: Generation, base: &StreamState) -> StreamState {
-    let same = base.epoch == epoch;
+    let same_epoch = base.epoch == epoch;
     StreamState {
         epoch,
+        origin: Origin::Log,
         generation,
         seq: FactSeq(0),
-        opened: base.opened && same,
-        sealed: base.sealed && same,
+        opened: base.opened && same_epoch,
+        sealed: base.sealed && same_epoch,
         ..base.clone()
     }
 }
 
-/// Applies fact number `seq` of the state's own log. What contradicts the state is ignored, by every reader alike.
-pub fn apply(view: &mut StreamState, seq: FactSeq, fact: &Fact) {
+/// Applies fact number `seq` of the state's own log. A fact that contradicts the state is ignored, by every reader alike.
+pub fn apply(state: &mut StreamState, seq: FactSeq, fact: &Fact) {
     match fact {
-        Fact::Takeover { base } => *view = takeover(view.epoch, view.generation, base),
-        Fact::EpochOpen(open) => epoch_open(view, open),
-        Fact::Init { rendition, version, info } => {
-            let (epoch, generation) = (view.epoch, view.generation);
-            let entry = InitEntry { epoch, version: *version, generation, seq, info: info.clone() };
-            let inits = &mut view.renditions.entry(rendition.clone()).or_default().inits;
-            match inits.iter_mut().find(|i| (i.epoch, i.version) == (epoch, *version)) {
-                Some(old) => *old = entry,
-                None => inits.push(entry),
-            }
-        }
+        Fact::Takeover { base } => *state = takeover(state.epoch, state.generation, base),
+        Fact::EpochOpen(open) => open_epoch(state, open),
+        Fact::Init { rendition, version, info } => add_init(state, seq, rendition, *version, info),
         Fact::PartTarget { rendition, target } => {
-            view.renditions.entry(rendition.clone()).or_default().part_target.get_or_insert(*target);
+            state.renditions.entry(rendition.clone()).or_default().part_target.get_or_insert(*target);
         }
-        Fact::Part(part) => add_part(view, seq, part),
-        Fact::Segment(segment) => add_segment(view, seq, segment),
+        Fact::Part(part) => add_part(state, seq, part),
+        Fact::Segment(segment) => add_segment(state, seq, segment),
         Fact::Stored { rendition, msn } => {
-            if let Some(track) = slot_mut(view, *msn).and_then(|s| s.tracks.get_mut(rendition)) {
+            if let Some(track) = slot_mut(state, *msn).and_then(|slot| slot.tracks.get_mut(rendition)) {
                 track.stored = true;
             }
         }
-        Fact::Gap(gap) => add_gap(view, gap),
-        Fact::Seal { .. } => view.sealed = true,
-        Fact::End => view.ended = true,
-        Fact::Trim { first } => trim(view, *first),
+        Fact::Gap(gap) => add_gap(state, gap),
+        Fact::RenditionGap(gap) => add_rendition_gap(state, gap),
+        Fact::RenditionEnd { rendition, last } => end_rendition(state, rendition, *last),
+        Fact::Seal { .. } => state.sealed = true,
+        Fact::End => state.ended = true,
+        Fact::Trim { first } => trim(state, *first),
     }
-    view.seq = seq;
+    state.seq = seq;
 }
 
-/// TARGETDURATION, or the default before it is known.
-fn target(view: &StreamState) -> MediaDuration {
-    MediaDuration { ticks: u64::from(view.target_duration.max(1)), timescale: 1 }
-}
-
-fn epoch_open(view: &mut StreamState, open: &EpochOpen) {
-    let fresh = open.broadcast != view.broadcast || view.slots.is_empty();
+fn open_epoch(state: &mut StreamState, open: &EpochOpen) {
+    let fresh = open.broadcast != state.broadcast || state.slots.is_empty();
     // Numbers of an earlier broadcast are never used again, not even for GAPs.
-    let next = view.slots.back().map_or(view.first_msn, |s| s.msn.next());
-    if open.broadcast != view.broadcast {
-        view.renditions.clear();
+    let next = next_msn(state);
+    if open.broadcast != state.broadcast {
+        state.renditions.clear();
     }
     if fresh || open.first_msn.0.saturating_sub(next.0) > MAX_HOLE {
-        view.slots.clear();
-        view.first_msn = next
+        state.slots.clear();
+        state.first_msn = next
             .max(Msn(open.first_msn.0.saturating_sub(u64::from(open.lead_gaps))))
             .min(open.first_msn)
-            .max(view.first_msn);
+            .max(state.first_msn);
     }
-    view.broadcast = open.broadcast;
-    view.target_duration = open.target_duration;
-    (view.opened, view.sealed, view.ended) = (true, false, false);
-    let gap = target(view);
-    // A segment its author never closed, in whatever rendition, will not be closed any more.
-    for slot in view.slots.iter_mut().filter(|slot| slot.gap.is_none()) {
-        let closed = |r| slot.tracks.get(r).is_some_and(|t| t.segment.is_some());
-        if !view.renditions.keys().all(closed) {
-            let length = slot_duration(slot).unwrap_or(gap);
-            Arc::make_mut(slot).gap = Some(length);
+    state.broadcast = open.broadcast;
+    state.target_duration = open.target_duration;
+    (state.opened, state.sealed, state.ended) = (true, false, false);
+    let target = target_duration(state.target_duration);
+    for slot in &mut state.slots {
+        if let Some(duration) = unfinished_duration(slot, &state.renditions, target) {
+            Arc::make_mut(slot).gap = Some(duration);
         }
     }
-    let start = view.slots.back().map_or(view.first_msn, |s| s.msn.next());
-    let before = view.slots.back().map(|s| s.discontinuity_sequence.0);
-    let discontinuity = before
-        .map_or(open.discontinuity_sequence.0, |b| b.max(open.discontinuity_sequence.0.saturating_sub(1)));
-    let ms = gap.as_millis();
-    for msn in start.0..open.first_msn.0 {
-        let back = (open.first_msn.0 - msn) * ms;
+    fill_before_epoch(state, open, target);
+    bound(state);
+}
+
+/// Lists the numbers between the newest segment and the epoch's first one as GAPs.
+fn fill_before_epoch(state: &mut StreamState, open: &EpochOpen, target: MediaDuration) {
+    let discontinuity = state.slots.back().map_or(open.discontinuity_sequence.0, |newest| {
+        newest.discontinuity_sequence.0.max(open.discontinuity_sequence.0.saturating_sub(1))
+    });
+    for msn in next_msn(state).0..open.first_msn.0 {
+        let before_open_ms = (open.first_msn.0 - msn) * target.as_millis();
         // Numbers may have been used up faster than time: the clock stands still rather than going back.
-        let began = view.slots.back().map_or(0, |s| s.program_date_time.0);
-        view.slots.push_back(Arc::new(SegmentSlot {
+        let newest = state.slots.back().map_or(0, |slot| slot.program_date_time.0);
+        let started = open.program_date_time.0.saturating_sub(before_open_ms).max(newest);
+        state.slots.push_back(Arc::new(SegmentSlot {
             msn: Msn(msn),
-            epoch: view.epoch,
+            epoch: state.epoch,
             discontinuity_sequence: DiscontinuitySeq(discontinuity),
-            program_date_time: UnixMillis(open.program_date_time.0.saturating_sub(back).max(began)),
-            gap: Some(gap),
+            program_date_time: UnixMillis(started),
+            gap: Some(target),
+            rendition_gaps: BTreeMap::new(),
             tracks: BTreeMap::new(),
         }));
     }
-    bound(view);
 }
 
-fn slot_mut(view: &mut StreamState, msn: Msn) -> Option<&mut SegmentSlot> {
-    let first = view.slots.front()?.msn;
-    let i = usize::try_from(msn.0.checked_sub(first.0)?).ok()?;
-    view.slots.get_mut(i).map(Arc::make_mut)
+fn add_init(
+    state: &mut StreamState,
+    seq: FactSeq,
+    rendition: &Rendition,
+    version: InitVersion,
+    info: &TrackInfo,
+) {
+    let (epoch, generation) = (state.epoch, state.generation);
+    let entry = InitEntry { epoch, version, generation, seq, info: info.clone() };
+    let inits = &mut state.renditions.entry(rendition.clone()).or_default().inits;
+    match inits.iter_mut().find(|init| (init.epoch, init.version) == (epoch, version)) {
+        Some(old) => *old = entry,
+        None => inits.push(entry),
+    }
 }
 
-/// The slot of `msn`, made with any slots missing below it; `None` when `msn` has left the window.
+fn slot_mut(state: &mut StreamState, msn: Msn) -> Option<&mut SegmentSlot> {
+    let first = state.slots.front()?.msn;
+    let index = usize::try_from(msn.0.checked_sub(first.0)?).ok()?;
+    state.slots.get_mut(index).map(Arc::make_mut)
+}
+
+/// Returns the slot of `msn`, creating it and any that are missing below it; `None` when `msn` has left the window or
+/// lies beyond the longest hole.
 fn slot_at(
-    view: &mut StreamState,
+    state: &mut StreamState,
     msn: Msn,
-    discontinuity: DiscontinuitySeq,
-    pdt: UnixMillis,
+    discontinuity_sequence: DiscontinuitySeq,
+    program_date_time: UnixMillis,
 ) -> Option<&mut SegmentSlot> {
-    if msn < view.first_msn {
+    if msn < state.first_msn {
         return None;
     }
-    let start = view.slots.back().map_or(msn.0, |s| s.msn.0.saturating_add(1));
+    let start = state.slots.back().map_or(msn.0, |newest| newest.msn.0.saturating_add(1));
     if msn.0.saturating_sub(start) > MAX_HOLE {
         return None;
     }
-    let (epoch, gap) = (view.epoch, target(view));
-    for n in start..=msn.0 {
-        view.slots.push_back(Arc::new(SegmentSlot {
-            msn: Msn(n),
+    let (epoch, target) = (state.epoch, target_duration(state.target_duration));
+    for number in start..=msn.0 {
+        state.slots.push_back(Arc::new(SegmentSlot {
+            msn: Msn(number),
             epoch,
-            discontinuity_sequence: discontinuity,
-            program_date_time: pdt,
-            gap: (n < msn.0).then_some(gap),
+            discontinuity_sequence,
+            program_date_time,
+            gap: (number < msn.0).then_some(target),
+            rendition_gaps: BTreeMap::new(),
             tracks: BTreeMap::new(),
         }));
     }
-    bound(view);
-    slot_mut(view, msn)
+    bound(state);
+    slot_mut(state, msn)
 }
 
-fn add_part(view: &mut StreamState, seq: FactSeq, part: &Part) {
-    let generation = view.generation;
-    let Some(slot) = slot_at(view, part.msn, part.discontinuity_sequence, part.program_date_time) else {
-        return;
-    };
-    if slot.gap.is_some() {
+fn add_part(state: &mut StreamState, seq: FactSeq, part: &Part) {
+    let generation = state.generation;
+    if has_ended(state, &part.rendition) {
         return;
     }
-    let track = track(slot, &part.rendition, part.init_version);
+    let Some(slot) = slot_at(state, part.msn, part.discontinuity_sequence, part.program_date_time) else {
+        return;
+    };
+    if is_gap_in(slot, &part.rendition) {
+        return;
+    }
+    let track = track_mut(slot, &part.rendition, part.init_version);
     if track.segment.is_some() || part.part.0 as usize != track.parts.len() {
         return;
     }
@@ -183,10 +202,10 @@ fn add_part(view: &mut StreamState, seq: FactSeq, part: &Part) {
     track.parts.push(PartEntry { generation, seq, duration, independent, bytes, gap });
 }
 
-fn track<'a>(
+fn track_mut<'a>(
     slot: &'a mut SegmentSlot,
     rendition: &Rendition,
-    init_version: millrace_wire::ids::InitVersion,
+    init_version: InitVersion,
 ) -> &'a mut RenditionSegment {
     slot.tracks.entry(rendition.clone()).or_insert_with(|| RenditionSegment {
         init_version,
@@ -196,16 +215,19 @@ fn track<'a>(
     })
 }
 
-fn add_segment(view: &mut StreamState, seq: FactSeq, segment: &Segment) {
-    let generation = view.generation;
-    let Some(slot) = slot_at(view, segment.msn, segment.discontinuity_sequence, segment.program_date_time)
+fn add_segment(state: &mut StreamState, seq: FactSeq, segment: &Segment) {
+    let generation = state.generation;
+    if has_ended(state, &segment.rendition) {
+        return;
+    }
+    let Some(slot) = slot_at(state, segment.msn, segment.discontinuity_sequence, segment.program_date_time)
     else {
         return;
     };
-    if slot.gap.is_some() {
+    if is_gap_in(slot, &segment.rendition) {
         return;
     }
-    let track = track(slot, &segment.rendition, segment.init_version);
+    let track = track_mut(slot, &segment.rendition, segment.init_version);
     if track.segment.as_ref().is_some_and(|old| old.generation >= generation) {
         return;
     }
@@ -214,115 +236,106 @@ fn add_segment(view: &mut StreamState, seq: FactSeq, segment: &Segment) {
     track.segment = Some(SegmentEntry { generation, seq, duration, independent, bytes, parts });
     track.stored = false;
     if !known {
-        prune_parts(view);
+        prune_parts(state);
     }
 }
 
-fn add_gap(view: &mut StreamState, gap: &Gap) {
-    if let Some(slot) = slot_at(view, gap.msn, gap.discontinuity_sequence, gap.program_date_time) {
+fn add_gap(state: &mut StreamState, gap: &Gap) {
+    if let Some(slot) = slot_at(state, gap.msn, gap.discontinuity_sequence, gap.program_date_time) {
         slot.gap.get_or_insert(gap.duration);
-        prune_parts(view);
+        prune_parts(state);
     }
 }
 
-fn trim(view: &mut StreamState, first: Msn) {
-    if first <= view.first_msn {
+/// Declares a segment missing in one rendition: it was never completed, or its object was lost before it was stored. A
+/// rendition that has not been described or has ended, and a stored segment, contradict it.
+fn add_rendition_gap(state: &mut StreamState, gap: &RenditionGap) {
+    if !state.renditions.contains_key(&gap.rendition) || has_ended(state, &gap.rendition) {
         return;
     }
-    view.first_msn = first;
-    while view.slots.front().is_some_and(|s| s.msn < first) {
-        view.slots.pop_front();
+    let Some(slot) = slot_at(state, gap.msn, gap.discontinuity_sequence, gap.program_date_time) else {
+        return;
+    };
+    let is_stored = slot.tracks.get(&gap.rendition).is_some_and(|track| track.stored);
+    if slot.gap.is_none() && !is_stored {
+        slot.rendition_gaps.entry(gap.rendition.clone()).or_insert(gap.duration);
+        prune_parts(state);
     }
-    for (name, RenditionState { inits, .. }) in &mut view.renditions {
-        let last = inits.last().map(|i| (i.epoch, i.version));
-        inits.retain(|i| {
-            Some((i.epoch, i.version)) == last
-                || view.slots.iter().any(|s| {
-                    s.epoch == i.epoch && s.tracks.get(name).is_some_and(|t| t.init_version == i.version)
-                })
+}
+
+/// Ends a rendition's listing after `last`, or after the newest segment it has listed if that is later. What it left open
+/// becomes a GAP.
+fn end_rendition(state: &mut StreamState, rendition: &Rendition, last: Msn) {
+    let listed = listing_end(state, rendition).map(|end| end.msn);
+    let newest = Msn(next_msn(state).0.saturating_sub(1));
+    let last = last.min(newest).max(listed.unwrap_or_default());
+    let first = state.slots.front().map_or(state.first_msn, |slot| slot.msn);
+    let target = target_duration(state.target_duration);
+    let Some(known) = state.renditions.get_mut(rendition).filter(|known| known.ended.is_none()) else {
+        return;
+    };
+    known.ended = Some(RenditionSpan { first, last });
+    for slot in state.slots.iter_mut().filter(|slot| slot.msn <= last) {
+        if !is_closed_in(slot, rendition) {
+            let parts = slot.tracks.get(rendition).and_then(parts_duration);
+            let duration = parts.or_else(|| slot_duration(slot)).unwrap_or(target);
+            Arc::make_mut(slot).rendition_gaps.insert(rendition.clone(), duration);
+        }
+    }
+}
+
+fn has_ended(state: &StreamState, rendition: &Rendition) -> bool {
+    has_ended_before(&state.renditions, rendition, Msn(u64::MAX))
+}
+
+fn trim(state: &mut StreamState, first: Msn) {
+    if first <= state.first_msn {
+        return;
+    }
+    state.first_msn = first;
+    while state.slots.front().is_some_and(|slot| slot.msn < first) {
+        state.slots.pop_front();
+    }
+    for (name, RenditionState { inits, .. }) in &mut state.renditions {
+        let newest = inits.last().map(|init| (init.epoch, init.version));
+        inits.retain(|init| {
+            let is_used = |slot: &Arc<SegmentSlot>| {
+                let version = slot.tracks.get(name).map(|track| track.init_version);
+                slot.epoch == init.epoch && version == Some(init.version)
+            };
+            Some((init.epoch, init.version)) == newest || state.slots.iter().any(is_used)
         });
     }
 }
 
-fn bound(view: &mut StreamState) {
-    if view.slots.len() > MAX_SLOTS {
-        let first = view.slots[view.slots.len() - MAX_SLOTS].msn;
-        trim(view, first);
+fn bound(state: &mut StreamState) {
+    if state.slots.len() > MAX_SLOTS {
+        let first = state.slots[state.slots.len() - MAX_SLOTS].msn;
+        trim(state, first);
     }
 }
 
-/// How long a slot lasts: its longest complete track, else its stated gap.
-pub fn slot_duration(slot: &SegmentSlot) -> Option<MediaDuration> {
-    let longest = slot.tracks.values().filter_map(|t| t.segment.as_ref().map(|s| s.duration));
-    longest.max_by_key(|d| d.as_millis()).or(slot.gap)
-}
-
-/// How long a slot lasts as far as anything says: see [`slot_duration`], else the parts it has.
-pub fn slot_length(slot: &SegmentSlot) -> Option<MediaDuration> {
-    slot_duration(slot).or_else(|| {
-        let parts = slot.tracks.values().filter_map(|track| {
-            let timescale = track.parts.first()?.duration.timescale;
-            let ticks = track.parts.iter().map(|part| part.duration.ticks).sum();
-            Some(MediaDuration { ticks, timescale })
-        });
-        parts.filter(|length| length.ticks > 0).max_by_key(|length| length.as_millis())
-    })
-}
-
-fn prune_parts(view: &mut StreamState) {
-    let keep = u64::from(view.target_duration.max(1)) * 1000 * PARTS_KEPT;
-    let mut after = 0;
-    for slot in view.slots.iter_mut().rev() {
-        if after > keep && slot.tracks.values().any(|t| t.segment.is_some() && !t.parts.is_empty()) {
-            let tracks = Arc::make_mut(slot).tracks.values_mut();
-            tracks.filter(|t| t.segment.is_some()).for_each(|t| t.parts.clear());
+/// Drops the parts of closed segments that playlists no longer list; the playlist of an ended rendition keeps them.
+fn prune_parts(state: &mut StreamState) {
+    let keep_ms = target_duration(state.target_duration).as_millis() * PARTS_KEPT;
+    let renditions = &state.renditions;
+    let mut newer_ms = 0;
+    for slot in state.slots.iter_mut().rev() {
+        let is_prunable = |name: &Rendition, track: &RenditionSegment| {
+            let is_closed = track.segment.is_some() || slot.rendition_gaps.contains_key(name);
+            is_closed && !track.parts.is_empty() && renditions.get(name).is_none_or(|r| r.ended.is_none())
+        };
+        let prunable: Vec<Rendition> = if newer_ms > keep_ms {
+            let tracks = slot.tracks.iter().filter(|(name, track)| is_prunable(name, track));
+            tracks.map(|(name, _)| name.clone()).collect()
+        } else {
+            Vec::new()
+        };
+        for name in &prunable {
+            if let Some(track) = Arc::make_mut(slot).tracks.get_mut(name) {
+                track.parts.clear();
+            }
         }
-        after += slot_duration(slot).map_or(0, MediaDuration::as_millis);
+        newer_ms += slot_duration(slot).map_or(0, MediaDuration::as_millis);
     }
-}
-
-/// Where a rendition's listing ends: its last segment, the parts it has there, and whether it is complete.
-pub fn end_of(view: &StreamState, rendition: &Rendition) -> Option<(Msn, u32, bool)> {
-    view.slots.iter().rev().find_map(|slot| match slot.tracks.get(rendition) {
-        Some(RenditionSegment { segment: Some(s), .. }) => Some((slot.msn, s.parts, true)),
-        Some(t) => Some((slot.msn, t.parts.len() as u32, slot.gap.is_some())),
-        None => slot.gap.map(|_| (slot.msn, 0, true)),
-    })
-}
-
-/// The oldest segment of `epoch` that may not be in the store: where a replacement resumes. A rendition lags behind
-/// another by less than two segments, so what a slot lacks two slots later will not come.
-pub fn resume_msn(view: &StreamState, epoch: Epoch, first: Msn) -> Msn {
-    let mine = || view.slots.iter().filter(|s| s.epoch == epoch && s.msn >= first);
-    let last = mine().next_back().map(|s| s.msn);
-    let open = mine().find(|slot| {
-        let here = slot.tracks.values().all(|t| t.stored);
-        let all = view.renditions.keys().all(|r| slot.tracks.contains_key(r)) && !slot.tracks.is_empty();
-        slot.gap.is_none() && !(here && (all || view.sealed || last.is_some_and(|l| l.0 >= slot.msn.0 + 2)))
-    });
-    open.map(|s| s.msn).or(last.map(Msn::next)).unwrap_or(first)
-}
-
-/// The new media sequence number that leaves at least `window_ms` of complete segments, if it is to grow.
-pub fn trim_to(view: &StreamState, window_ms: u64) -> Option<Msn> {
-    // RFC 8216 §6.2.2: at least three target durations stay.
-    trim_after(view, window_ms.max(u64::from(view.target_duration.max(1)) * 3000))
-}
-
-/// The first number of those that are needed for more than `keep` milliseconds, if there are others.
-pub(crate) fn trim_after(view: &StreamState, keep: u64) -> Option<Msn> {
-    let mut after = 0;
-    for slot in view.slots.iter().rev() {
-        if after > keep {
-            return (slot.msn.next() > view.first_msn).then_some(slot.msn.next());
-        }
-        after += slot_duration(slot).map_or(0, MediaDuration::as_millis);
-    }
-    None
-}
-
-/// Whether `epoch` is sealed and everything of it is in the store.
-pub fn is_stored(view: &StreamState, epoch: Epoch) -> bool {
-    let mut mine = view.slots.iter().filter(|s| s.epoch == epoch && s.gap.is_none());
-    view.epoch == epoch && view.sealed && mine.all(|s| s.tracks.values().all(|t| t.stored))
 }

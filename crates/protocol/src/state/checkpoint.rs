@@ -1,97 +1,134 @@
-//! What is left of a log when nobody who folded it is there any more: the state that is kept in the state store, and
-//! that playlists in the bucket are rendered from. It names only what the object store has.
+//! Checkpoints: the state of a log that outlives its writer and its readers.
 //!
-//! Of a log that was not closed it is less than readers were shown: see [`is_closed`].
+//! A writer keeps one in the state store, and renders playlists in the bucket from it. A checkpoint names only what the
+//! object store has. Of a log that was neither sealed nor ended that is less than readers were shown: see
+//! [`is_complete`].
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use millrace_wire::fact::{Fact, StreamState};
-use millrace_wire::ids::{Generation, Msn, Rendition};
+use millrace_wire::fact::{Fact, Origin, RenditionSegment, StreamState};
+use millrace_wire::ids::{Msn, Rendition};
+use millrace_wire::topic;
 
-use crate::state::apply::{self, slot_duration};
+use crate::state::apply;
+use crate::state::position::Position;
+use crate::state::query::{MIN_WINDOW_TARGETS, is_gap_in, slot_duration, start_after};
 
-/// Segments kept in the state store: at 2 s each, more than eight minutes. A longer window is cut, its oldest segments stay in the
-/// index.
-pub const MAX_SLOTS_AT_REST: usize = 256;
+/// Segments that a checkpoint keeps in the state store: at 2 s each, more than eight minutes. A longer window is cut; its
+/// oldest segments stay in the segment index.
+pub const MAX_CHECKPOINT_SLOTS: usize = 256;
 
-/// `view` without segments that are not in the store. Each rendition ends before its first segment that may still get
-/// there; `lost` ones never will, and are left out. Parts stay where they are slices of the stored object.
-///
-/// The window is that of playlists of `window_s` seconds two segments later: they may close before the next state is kept.
-pub fn at_rest(view: &StreamState, lost: &BTreeSet<(Rendition, Msn)>, window_s: u32) -> StreamState {
-    let mut rest = view.clone();
-    let target_ms = u64::from(view.target_duration) * 1000;
-    let window_ms = (u64::from(window_s) * 1000).max(3 * target_ms).saturating_sub(2 * target_ms);
-    if !view.ended
-        && let Some(first) = apply::trim_after(view, window_ms)
+/// A checkpoint begins this many target durations after the playlists do: they may move their start before the next
+/// checkpoint is written, and a playlist must not go back.
+const LATER_START_TARGETS: u64 = 2;
+
+/// Returns the checkpoint of `state`: the state without segments that are not stored. Each rendition ends before its first
+/// segment that may still be stored; the segments in `lost` never will be, and become GAPs. Parts stay where they are
+/// slices of the stored object. `window_s` is the length of the playlists' window in seconds.
+pub fn checkpoint_of(state: &StreamState, lost: &BTreeSet<(Rendition, Msn)>, window_s: u32) -> StreamState {
+    let mut checkpoint = StreamState { origin: Origin::Checkpoint, ..state.clone() };
+    let target_ms = u64::from(state.target_duration) * 1000;
+    let window_ms = (u64::from(window_s) * 1000).max(MIN_WINDOW_TARGETS * target_ms);
+    if !state.ended
+        && let Some(first) = start_after(state, window_ms.saturating_sub(LATER_START_TARGETS * target_ms))
     {
-        apply::apply(&mut rest, view.seq, &Fact::Trim { first });
+        apply::apply(&mut checkpoint, state.seq, &Fact::Trim { first });
     }
     let mut waiting = false;
-    for rendition in view.renditions.keys() {
-        let mut open = false;
-        for slot in &mut rest.slots {
-            let Some(track) = slot.tracks.get(rendition) else { continue };
-            let stored = track.segment.is_some() && track.stored;
-            let whole = track.segment.as_ref().is_some_and(|s| {
-                s.parts as usize == track.parts.len()
-                    && track.parts.iter().all(|p| !p.gap && p.generation == s.generation)
-            });
-            // What a declared gap or a sealed epoch has not closed will not come.
-            let never = slot.gap.is_some() || ((view.sealed || view.ended) && track.segment.is_none());
-            open |= !stored && !never && !lost.contains(&(rendition.clone(), slot.msn));
-            if open || !stored {
-                let length = slot_duration(slot);
-                let slot = Arc::make_mut(slot);
-                slot.tracks.remove(rendition);
-                // A segment nobody has is listed as missing, as long as it would have been.
-                if !open && slot.tracks.is_empty() {
-                    slot.gap = slot.gap.or(length);
-                }
-            } else if !whole
-                && !track.parts.is_empty()
-                && let Some(track) = Arc::make_mut(slot).tracks.get_mut(rendition)
-            {
-                track.parts.clear();
+    for rendition in state.renditions.keys() {
+        waiting |= keep_stored(&mut checkpoint, rendition, lost);
+    }
+    // Segments that are being stored were shown: until they are stored, the checkpoint does not claim to be complete.
+    checkpoint.ended &= !waiting;
+    checkpoint.sealed &= !waiting;
+    while checkpoint
+        .slots
+        .back()
+        .is_some_and(|slot| slot.tracks.is_empty() && slot.gap.is_none() && slot.rendition_gaps.is_empty())
+    {
+        checkpoint.slots.pop_back();
+    }
+    checkpoint
+}
+
+/// Removes from `checkpoint` what is not stored of a rendition. True if some of it may still be stored.
+fn keep_stored(
+    checkpoint: &mut StreamState,
+    rendition: &Rendition,
+    lost: &BTreeSet<(Rendition, Msn)>,
+) -> bool {
+    let is_over = checkpoint.sealed || checkpoint.ended;
+    let mut open = false;
+    for slot in &mut checkpoint.slots {
+        let Some(track) = slot.tracks.get(rendition) else {
+            if open && slot.rendition_gaps.contains_key(rendition) {
+                Arc::make_mut(slot).rendition_gaps.remove(rendition);
             }
+            continue;
+        };
+        let stored = track.segment.is_some() && track.stored;
+        // A segment that was declared missing, or that a sealed epoch left open, will not come.
+        let never = is_gap_in(slot, rendition) || (is_over && track.segment.is_none());
+        open |= !stored && !never && !lost.contains(&(rendition.clone(), slot.msn));
+        if open || !stored {
+            let duration = slot_duration(slot);
+            let slot = Arc::make_mut(slot);
+            slot.tracks.remove(rendition);
+            if open {
+                slot.rendition_gaps.remove(rendition);
+            } else if slot.tracks.is_empty() && slot.rendition_gaps.is_empty() {
+                // A segment that no rendition has is listed as missing, as long as it would have been.
+                slot.gap = slot.gap.or(duration);
+            }
+        } else if !track.parts.is_empty()
+            && !are_parts_in_object(track)
+            && let Some(track) = Arc::make_mut(slot).tracks.get_mut(rendition)
+        {
+            track.parts.clear();
         }
-        waiting |= open;
     }
-    // What is still on its way was shown: until it is there, the state says less.
-    rest.ended &= !waiting;
-    rest.sealed &= !waiting;
-    while rest.slots.back().is_some_and(|s| s.tracks.is_empty() && s.gap.is_none()) {
-        rest.slots.pop_back();
-    }
-    rest
+    open
 }
 
-/// The state without all but its newest segments.
+/// True if the parts laid end to end are the stored object, so that they can be read from it.
+fn are_parts_in_object(track: &RenditionSegment) -> bool {
+    track.segment.as_ref().is_some_and(|segment| {
+        let own = track.parts.iter().all(|part| !part.gap && part.generation == segment.generation);
+        own && segment.parts as usize == track.parts.len()
+    })
+}
+
+/// Returns the checkpoint with no more than its newest `max_slots` segments.
 #[must_use]
-pub fn newest(mut rest: StreamState, max_slots: usize) -> StreamState {
-    let surplus = rest.slots.len().saturating_sub(max_slots);
-    rest.slots.drain(..surplus);
-    rest.first_msn = rest.slots.front().map_or(rest.first_msn, |s| s.msn);
-    rest
+pub fn limit_slots(mut checkpoint: StreamState, max_slots: usize) -> StreamState {
+    let surplus = checkpoint.slots.len().saturating_sub(max_slots);
+    checkpoint.slots.drain(..surplus);
+    checkpoint.first_msn = checkpoint.slots.front().map_or(checkpoint.first_msn, |slot| slot.msn);
+    checkpoint
 }
 
-/// Whether a state at rest may take the place of `old`: a superseded author's must not.
+/// True if the checkpoint `new` may replace `old`: a superseded writer's checkpoint must not replace its successor's.
 pub fn may_replace(new: &StreamState, old: &StreamState) -> bool {
-    let rank = |s: &StreamState| (s.epoch, s.generation, s.seq, s.ended);
-    rank(new) > rank(old)
+    Position::of_checkpoint(new) > Position::of_checkpoint(old)
 }
 
-/// Whether nothing more was shown of its log than it says: its author closed it. Readers show no other state at rest; of
-/// the segment that was open when everybody died it knows nothing, and a playlist would go back.
-pub fn is_closed(rest: &StreamState) -> bool {
-    rest.sealed || rest.ended
+/// True if the checkpoint `new` may be written over the record that the state store has. A record that cannot be read is
+/// replaced: it is of no use to a reader.
+pub fn may_write(new: &StreamState, stored: Option<&[u8]>) -> bool {
+    stored.and_then(|record| topic::decode(record).ok()).is_none_or(|old| may_replace(new, &old))
 }
 
-/// A state at rest as readers take it: to show and to build on, not a log to follow.
+/// True if this checkpoint is complete: its writer sealed or ended the log, so no reader has seen anything newer. Readers
+/// show no other checkpoint: it lacks the segment that was open when its writer died, and a playlist would go back.
+pub const fn is_complete(checkpoint: &StreamState) -> bool {
+    checkpoint.sealed || checkpoint.ended
+}
+
+/// Returns a state read from the state store as readers take it: to show and to build on, not a log to follow.
 #[must_use]
-pub fn base(stored: StreamState) -> StreamState {
-    StreamState { generation: Generation(0), ..stored }
+pub fn restored(stored: StreamState) -> StreamState {
+    StreamState { origin: Origin::Checkpoint, ..stored }
 }
 
 #[cfg(test)]
@@ -101,7 +138,9 @@ mod tests {
     use millrace_wire::fact::{
         MediaDuration, PartEntry, RenditionSegment, RenditionState, SegmentEntry, SegmentSlot,
     };
-    use millrace_wire::ids::{BroadcastId, DiscontinuitySeq, Epoch, FactSeq, InitVersion, UnixMillis};
+    use millrace_wire::ids::{
+        BroadcastId, DiscontinuitySeq, Epoch, FactSeq, Generation, InitVersion, UnixMillis,
+    };
 
     use super::*;
 
@@ -125,27 +164,28 @@ mod tests {
     /// Slots from 10 on; each rendition as (closed, stored).
     fn state(slots: &[[Option<(bool, bool)>; 2]]) -> StreamState {
         let renditions = [Rendition::video(), Rendition::audio()];
-        let mut view = apply::empty(BroadcastId::from_u128(1));
-        view.first_msn = Msn(10);
-        view.renditions = renditions.clone().into_iter().map(|r| (r, RenditionState::default())).collect();
+        let mut state = apply::empty(BroadcastId::from_u128(1));
+        state.first_msn = Msn(10);
+        state.renditions = renditions.clone().into_iter().map(|r| (r, RenditionState::default())).collect();
         for (tracks, n) in slots.iter().zip(10..) {
             let tracks = renditions.iter().zip(tracks);
             let tracks: BTreeMap<_, _> =
                 tracks.filter_map(|(r, t)| t.map(|(a, b)| (r.clone(), track(a, b)))).collect();
-            view.slots.push_back(Arc::new(SegmentSlot {
+            state.slots.push_back(Arc::new(SegmentSlot {
                 msn: Msn(n),
                 epoch: Epoch(1),
                 discontinuity_sequence: DiscontinuitySeq(0),
                 program_date_time: UnixMillis(n * 2000),
                 gap: None,
+                rendition_gaps: BTreeMap::new(),
                 tracks,
             }));
         }
-        view
+        state
     }
 
-    fn listed(rest: &StreamState) -> Vec<(u64, usize, bool)> {
-        rest.slots.iter().map(|s| (s.msn.0, s.tracks.len(), s.gap.is_some())).collect()
+    fn listed(checkpoint: &StreamState) -> Vec<(u64, usize, bool)> {
+        checkpoint.slots.iter().map(|s| (s.msn.0, s.tracks.len(), s.gap.is_some())).collect()
     }
 
     const STORED: Option<(bool, bool)> = Some((true, true));
@@ -153,27 +193,27 @@ mod tests {
     const OPEN: Option<(bool, bool)> = Some((false, false));
 
     #[test]
-    fn a_rendition_ends_before_what_is_not_stored() {
-        let mut view = state(&[[STORED, STORED], [WAITS, STORED], [STORED, STORED], [OPEN, OPEN]]);
-        view.ended = true;
-        let rest = at_rest(&view, &BTreeSet::new(), 600);
-        assert_eq!(listed(&rest), [(10, 2, false), (11, 1, false), (12, 1, false)]);
-        assert!(!rest.ended, "the end comes after what is on its way");
+    fn checkpoint_ends_a_rendition_before_its_first_segment_that_is_not_stored() {
+        let mut state = state(&[[STORED, STORED], [WAITS, STORED], [STORED, STORED], [OPEN, OPEN]]);
+        state.ended = true;
+        let checkpoint = checkpoint_of(&state, &BTreeSet::new(), 600);
+        assert_eq!(listed(&checkpoint), [(10, 2, false), (11, 1, false), (12, 1, false)]);
+        assert!(!checkpoint.ended, "not ended while a segment is being stored");
     }
 
     #[test]
-    fn what_is_lost_is_missing_and_the_rest_goes_on() {
-        let mut view = state(&[[STORED, STORED], [WAITS, WAITS], [STORED, STORED]]);
-        view.ended = true;
+    fn checkpoint_lists_a_lost_segment_as_gap_and_goes_on_after_it() {
+        let mut state = state(&[[STORED, STORED], [WAITS, WAITS], [STORED, STORED]]);
+        state.ended = true;
         let lost = [Rendition::video(), Rendition::audio()].map(|r| (r, Msn(11)));
-        let rest = at_rest(&view, &lost.into_iter().collect(), 600);
-        assert_eq!(listed(&rest), [(10, 2, false), (11, 0, true), (12, 2, false)]);
-        assert!(rest.ended);
-        assert_eq!(listed(&newest(rest, 1)), [(12, 2, false)]);
+        let checkpoint = checkpoint_of(&state, &lost.into_iter().collect(), 600);
+        assert_eq!(listed(&checkpoint), [(10, 2, false), (11, 0, true), (12, 2, false)]);
+        assert!(checkpoint.ended);
+        assert_eq!(listed(&limit_slots(checkpoint, 1)), [(12, 2, false)]);
     }
 
     #[test]
-    fn parts_stay_where_the_object_has_them() {
+    fn checkpoint_keeps_parts_that_are_slices_of_the_stored_object() {
         let part = |generation| PartEntry {
             generation: Generation(generation),
             seq: FactSeq(1),
@@ -182,21 +222,21 @@ mod tests {
             bytes: 1,
             gap: false,
         };
-        let mut view = state(&[[STORED, STORED], [WAITS, OPEN]]);
-        for (slot, generation) in view.slots.iter_mut().map(Arc::make_mut).zip([1, 1]) {
+        let mut state = state(&[[STORED, STORED], [WAITS, OPEN]]);
+        for (slot, generation) in state.slots.iter_mut().map(Arc::make_mut).zip([1, 1]) {
             slot.tracks.values_mut().for_each(|t| t.parts.push(part(generation)));
         }
-        let other = Arc::make_mut(&mut view.slots[0]).tracks.get_mut(&Rendition::audio()).unwrap();
+        let other = Arc::make_mut(&mut state.slots[0]).tracks.get_mut(&Rendition::audio()).unwrap();
         other.parts[0] = part(2);
-        let rest = at_rest(&view, &BTreeSet::new(), 600);
+        let checkpoint = checkpoint_of(&state, &BTreeSet::new(), 600);
         let parts: Vec<_> =
-            rest.slots.iter().flat_map(|s| s.tracks.values().map(|t| t.parts.len())).collect();
-        assert_eq!(parts, [0, 1], "audio's part is of another author than its object");
-        assert!(!is_closed(&rest));
+            checkpoint.slots.iter().flat_map(|s| s.tracks.values().map(|t| t.parts.len())).collect();
+        assert_eq!(parts, [0, 1], "audio's part is of another generation than its object");
+        assert!(!is_complete(&checkpoint));
     }
 
     #[test]
-    fn only_a_newer_state_replaces() {
+    fn checkpoint_is_replaced_by_a_newer_one_only() {
         let old = StreamState { epoch: Epoch(5), generation: Generation(2), seq: FactSeq(9), ..state(&[]) };
         for (epoch, generation, seq, may) in
             [(5, 2, 9, false), (5, 2, 10, true), (5, 1, 99, false), (6, 1, 0, true)]

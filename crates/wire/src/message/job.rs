@@ -58,8 +58,9 @@ impl Message for Bid {}
 pub enum GrantOrder {
     /// The worker is the author of this generation.
     Grant(Box<Grant>),
-    /// A leaving author's successor is at hand: announce no more of this generation, and say so in a heartbeat.
-    Yield {
+    /// A successor has won the bid for a draining primary's job: the primary announces nothing new of this generation,
+    /// and sets [`Heartbeat::quiesced`] once everything it announced is stored.
+    Quiesce {
         /// Stream.
         stream: StreamId,
         /// Epoch.
@@ -126,9 +127,9 @@ pub struct Heartbeat {
     pub ready: bool,
     /// It leaves (drain): grant a successor.
     pub leaving: bool,
-    /// It announces no more, and what it announced is stored: its log ends before `next_fact`.
+    /// It has stopped announcing, and what it announced is stored: its log ends before `next_fact`.
     #[serde(default)]
-    pub yielded: bool,
+    pub quiesced: bool,
     /// Next fact number of its log.
     pub next_fact: FactSeq,
     /// Newest announced part per rendition.

@@ -10,7 +10,7 @@ mod writer;
 use std::collections::BTreeSet;
 
 use millrace_protocol::job::WorkerJob;
-use millrace_protocol::state::checkpoint::at_rest;
+use millrace_protocol::state::checkpoint::checkpoint_of;
 use millrace_wire::fact::StreamState;
 use millrace_wire::ids::{Msn, Rendition};
 use millrace_wire::message::job::Grant;
@@ -105,7 +105,7 @@ impl CheckpointPublisher {
         if self.waiting_inits > 0 {
             return;
         }
-        let checkpoint = at_rest(state, &self.lost, job.grant().settings.window);
+        let checkpoint = checkpoint_of(state, &self.lost, job.grant().settings.window);
         if let Some(playlists) = &self.playlists {
             playlists.publish(&checkpoint);
         }

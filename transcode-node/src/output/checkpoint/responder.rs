@@ -50,6 +50,6 @@ async fn answer(state: SharedState, request: Request<SnapshotRequest, StreamStat
     let Some(stream) = topics::snapshot_stream(request.subject()) else { return };
     let Ok(Some(record)) = state.get(&state_keys::snapshot(stream)).await else { return };
     if let Ok(stored) = topic::decode::<StreamState>(&record.value) {
-        request.respond(&checkpoint::base(stored));
+        request.respond(&checkpoint::restored(stored));
     }
 }

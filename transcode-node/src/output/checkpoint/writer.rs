@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use millrace_protocol::state::checkpoint::{MAX_SLOTS_AT_REST, may_replace, newest};
+use millrace_protocol::state::checkpoint::{MAX_CHECKPOINT_SLOTS, limit_slots, may_write};
 use millrace_runtime::Backoff;
 use millrace_state::{SharedState, StateError, Tx, Version};
 use millrace_wire::fact::StreamState;
@@ -38,7 +38,7 @@ impl CheckpointWriter {
 
     /// Hands `checkpoint` to the task and returns at once. It replaces an older one that still waits.
     pub(crate) fn write(&self, checkpoint: StreamState) {
-        self.latest.send_replace(Some(newest(checkpoint, MAX_SLOTS_AT_REST)));
+        self.latest.send_replace(Some(limit_slots(checkpoint, MAX_CHECKPOINT_SLOTS)));
     }
 
     /// Waits until the newest checkpoint is written, at most [`CLOSE_LIMIT`].
@@ -94,8 +94,7 @@ async fn put_newer(
     let mut version = own.take();
     if version.is_none() {
         let old = state.get(key).await?;
-        let replaceable = |value: &[u8]| topic::decode(value).map_or(true, |old| may_replace(new, &old));
-        if old.as_ref().is_some_and(|old| !replaceable(&old.value)) {
+        if !may_write(new, old.as_ref().map(|old| &old.value[..])) {
             return Ok(());
         }
         version = old.map(|old| old.version);

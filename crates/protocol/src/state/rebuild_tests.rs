@@ -1,7 +1,6 @@
-//! What is rebuilt, and what ends a log.
+//! Tests of the state rebuilt from the segment index.
 
-use millrace_media::frame::AudioConfig;
-use millrace_wire::fact::Segment;
+use millrace_wire::fact::{Origin, Segment, TrackMedia};
 use millrace_wire::ids::DiscontinuitySeq;
 
 use super::*;
@@ -37,18 +36,23 @@ fn rebuilt(entries: impl IntoIterator<Item = IndexFact>) -> Option<Rebuilt> {
 }
 
 #[test]
-fn the_index_gives_the_window_back() {
+fn rebuild_returns_the_newest_window_of_the_index() {
     let video = (0..100).map(|n| entry(Rendition::video(), FIRST + n));
     let audio = (0..99).map(|n| entry(Rendition::audio(), FIRST + n));
     let mut rebuilt = rebuilt(audio.chain(video)).unwrap();
     let wanted = rebuilt.inits();
     assert_eq!(wanted.len(), 2);
-    let audio = TrackConfig::Audio(AudioConfig::aac_lc(48_000, 2).unwrap());
-    rebuilt.describe(&Rendition::audio(), (Epoch(7), InitVersion(0)), &audio);
+    let info = TrackInfo {
+        media: TrackMedia::Audio { channels: 2, sample_rate: 48_000 },
+        codecs: "mp4a.40.2".to_owned(),
+        bandwidth: 0,
+        timescale: 48_000,
+    };
+    rebuilt.describe(&Rendition::audio(), (Epoch(7), InitVersion(0)), info);
     let state = rebuilt.into_state();
     assert_eq!(state.slots.back().unwrap().msn, Msn(FIRST + 99));
     let listed: u64 =
-        state.slots.iter().filter_map(|slot| apply::slot_duration(slot)).map(MediaDuration::as_millis).sum();
+        state.slots.iter().filter_map(|slot| slot_duration(slot)).map(MediaDuration::as_millis).sum();
     assert!((20_000..=26_000).contains(&listed), "{listed}");
     assert_eq!(state.first_msn, state.slots.front().unwrap().msn);
     let info = &state.renditions[&Rendition::audio()].inits[0].info;
@@ -56,7 +60,7 @@ fn the_index_gives_the_window_back() {
 }
 
 #[test]
-fn holes_are_gaps_and_long_ones_begin_the_window() {
+fn rebuild_fills_short_holes_with_gaps_and_starts_after_a_long_one() {
     let numbers = [0, 1, 50, 51, 54];
     let state = rebuilt(numbers.map(|n| entry(Rendition::video(), FIRST + n))).unwrap().into_state();
     let listed: Vec<_> = state.slots.iter().map(|s| (s.msn.0 - FIRST, s.gap.is_some())).collect();
@@ -68,7 +72,7 @@ fn holes_are_gaps_and_long_ones_begin_the_window() {
 }
 
 #[test]
-fn a_long_recording_takes_bounded_memory() {
+fn rebuild_keeps_a_bounded_number_of_slots_of_a_long_recording() {
     let mut rebuild = Rebuild::new(StreamId::from_u128(1), AIRING);
     for rendition in [Rendition::audio(), Rendition::video()] {
         (0..5_000).for_each(|n| rebuild.add(entry(rendition.clone(), FIRST + n)));
@@ -78,17 +82,30 @@ fn a_long_recording_takes_bounded_memory() {
 }
 
 #[test]
-fn the_highest_position_of_the_right_broadcast_wins() {
+fn newest_state_is_the_highest_position_of_the_broadcast() {
     let state = rebuilt([entry(Rendition::video(), FIRST)]).unwrap().into_state();
     let at = |epoch, generation, seq| StreamState {
         epoch: Epoch(epoch),
+        origin: Origin::Log,
         generation: Generation(generation),
         seq: FactSeq(seq),
         ..state.clone()
     };
     let empty = StreamState { epoch: Epoch(9), ..apply::empty(AIRING) };
     let other = StreamState { broadcast: BroadcastId::from_u128(4), ..at(9, 9, 9) };
-    let found = newest([at(7, 1, 90), at(7, 2, 3), empty, other, at(10, 1, 1)], AIRING, Epoch(9)).unwrap();
+    let found =
+        newest_state([at(7, 1, 90), at(7, 2, 3), empty, other, at(10, 1, 1)], AIRING, Epoch(9)).unwrap();
     assert_eq!((found.epoch, found.generation), (Epoch(7), Generation(2)));
-    assert!(newest([], AIRING, Epoch(9)).is_none());
+    assert!(newest_state([], AIRING, Epoch(9)).is_none());
+}
+
+#[test]
+fn rebuild_lists_a_rendition_gap_between_two_segments_of_the_rendition() {
+    let low = || "low".parse::<Rendition>().unwrap();
+    let source = (0..6).map(|n| entry(Rendition::video(), FIRST + n));
+    let failed_for_a_while = [1, 2, 4].map(|n| entry(low(), FIRST + n));
+    let state = rebuilt(source.chain(failed_for_a_while)).unwrap().into_state();
+    let gaps: Vec<_> = state.slots.iter().filter(|slot| slot.rendition_gaps.contains_key(&low())).collect();
+    assert_eq!(gaps.iter().map(|slot| slot.msn.0 - FIRST).collect::<Vec<_>>(), [3]);
+    assert!(state.slots.iter().all(|slot| slot.gap.is_none()));
 }

@@ -1,0 +1,56 @@
+//! The names of objects and playlists, relative to the playlist that lists them.
+
+use std::sync::Arc;
+
+use millrace_wire::fact::{Origin, SegmentSlot, StreamState};
+use millrace_wire::ids::{Generation, InitVersion, Rendition};
+
+/// The generation in the names of objects that no writer has made and none will: grants begin at 1.
+pub(super) const NO_WRITER: Generation = Generation(0);
+
+/// Returns the path of a rendition's playlist, relative to the multivariant playlist.
+pub(super) fn playlist_uri(rendition: &Rendition) -> String {
+    format!("{rendition}/index.m3u8")
+}
+
+/// Returns the name that the log's writer will give to a part it has not made yet.
+pub(super) fn next_part(state: &StreamState, msn: u64, part: usize) -> Arc<str> {
+    let slot = state.slots.iter().find(|slot| slot.msn.0 == msn);
+    let epoch = slot.map_or(state.epoch, |slot| slot.epoch);
+    let generation = if state.origin == Origin::Log { state.generation } else { NO_WRITER };
+    format!("{epoch}/{msn}.{generation}.{part}.m4s").into()
+}
+
+/// Writes the names of objects. Where only the shape of a playlist is wanted, all names are one empty name.
+pub(super) struct Names(Option<Arc<str>>);
+
+impl Names {
+    /// Creates names as players request them.
+    pub(super) const fn real() -> Self {
+        Self(None)
+    }
+
+    /// Creates empty names, which cost no memory.
+    pub(super) fn empty() -> Self {
+        Self(Some(Arc::from("")))
+    }
+
+    /// Returns the name of a segment.
+    pub(super) fn segment(&self, slot: &SegmentSlot, generation: Generation) -> Arc<str> {
+        self.write(|| format!("{}/{}.{generation}.m4s", slot.epoch, slot.msn))
+    }
+
+    /// Returns the name of a part of a segment.
+    pub(super) fn part(&self, slot: &SegmentSlot, generation: Generation, part: usize) -> Arc<str> {
+        self.write(|| format!("{}/{}.{generation}.{part}.m4s", slot.epoch, slot.msn))
+    }
+
+    /// Returns the name of the initialisation section that a segment needs.
+    pub(super) fn init(&self, slot: &SegmentSlot, version: InitVersion) -> Arc<str> {
+        self.write(|| format!("{}/init-{}.mp4", slot.epoch, version))
+    }
+
+    fn write(&self, name: impl FnOnce() -> String) -> Arc<str> {
+        self.0.clone().unwrap_or_else(|| name().into())
+    }
+}
