@@ -76,7 +76,7 @@ async fn serve(link: Link, mut server: LogServer, clock: Arc<dyn Clock>) {
                     writer.announce(now(), &fact(next), Bytes::new()).unwrap();
                     next += 1;
                 }
-                writer.tick(now());
+                writer.retransmit(now());
             }
         }
     }
