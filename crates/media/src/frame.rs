@@ -15,9 +15,6 @@ use crate::codec::opus::{self, OpusConfig};
 use crate::codec::{AudioCodec, CodecError, VideoCodec};
 use crate::time::Timescale;
 
-/// Timescale of every video timestamp: 90 000 ticks a second.
-pub const VIDEO_TIMESCALE: Timescale = Timescale::VIDEO;
-
 /// One of the two elementary streams of a publish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum TrackKind {

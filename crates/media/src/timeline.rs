@@ -180,6 +180,7 @@ impl Timeline {
         }
     }
 
+    /// Uses the configuration from metadata as long as the track has none of its own.
     fn assume_audio(&mut self) {
         if let Some(config) = self.expected_audio.take().filter(|_| self.audio_config.is_none()) {
             self.audio_config(config);
@@ -199,8 +200,7 @@ impl Timeline {
         self.audio_is_assumed = false;
         match self.audio_config.replace(config.clone()) {
             None => self.audio_announced = self.latest.unwrap_or(TIMELINE_START),
-            // The sample count goes on at the new rate, never before the time that the old one
-            // reached.
+            // The sample count goes on at the new rate from the time that it had reached.
             Some(old) if old.rate != config.rate => {
                 let rescale = |next| old.timescale().convert(next, config.timescale());
                 self.next_audio = self.next_audio.map(rescale);
@@ -281,11 +281,13 @@ impl Timeline {
         self.emit(MediaFrame::Audio(AudioFrame { pts, data }), discontinuity);
     }
 
+    /// Emits a frame with its repaired time.
     fn emit(&mut self, frame: MediaFrame, discontinuity: bool) {
         self.stats.discontinuities += u64::from(discontinuity);
         self.events.push_back(TimelineEvent::Frame { frame, discontinuity });
     }
 
+    /// Moves the latest time of either track forward to `time`.
     fn advance(&mut self, time: i64) {
         self.latest = Some(self.latest.map_or(time, |latest| latest.max(time)));
     }

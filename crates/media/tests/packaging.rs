@@ -44,17 +44,17 @@ fn check_media(outputs: &[Output], events: &[MediaEvent]) {
         check_parts(outputs, track, target);
         check_segments(outputs, track);
     }
-    for (out, event) in samples(outputs, TrackKind::Video).iter().zip(video_units(events)) {
+    for (out, event) in samples(outputs, TrackKind::Video).iter().zip(pictures(events)) {
         assert_eq!((out.1, out.2), (event.pts(), event.keyframe), "presentation times are exact");
     }
 }
 
-fn video_units(events: &[MediaEvent]) -> Vec<millrace_media::frame::AccessUnit> {
+fn pictures(events: &[MediaEvent]) -> Vec<millrace_media::frame::AccessUnit> {
     events
         .iter()
         .filter_map(|event| match event {
-            MediaEvent::Frame(unit) => match &unit.frame {
-                MediaFrame::Video(unit) => Some(unit.clone()),
+            MediaEvent::Frame(tagged) => match &tagged.frame {
+                MediaFrame::Video(picture) => Some(picture.clone()),
                 MediaFrame::Audio(_) => None,
             },
             MediaEvent::Init { .. } => None,
@@ -258,11 +258,11 @@ fn check_replacements_with(setup: PartSetup, events: &[MediaEvent]) {
     let (reference, _) = package(setup, events.to_vec(), true);
     let names = named(&reference);
     for (at, event) in events.iter().enumerate() {
-        let MediaEvent::Frame(unit) = event else { continue };
-        if !unit.tag.boundary {
+        let MediaEvent::Frame(tagged) = event else { continue };
+        if !tagged.tag.boundary {
             continue;
         }
-        let msn = unit.tag.msn;
+        let msn = tagged.tag.msn;
         let handed = timings(&reference).into_iter().rfind(|(from, _)| *from <= msn).unwrap().1;
         let before = events[..at].iter();
         let inits: Vec<_> =

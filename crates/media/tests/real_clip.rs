@@ -195,7 +195,7 @@ fn audio_announced_by_metadata_decodes_as_silence_until_it_comes() {
     let announced = AudioConfig::aac_lc(44_100, 2).unwrap();
     let (events, _directory, whole) = late_audio("late", announced);
     let discontinuous =
-        |event: &&MediaEvent| matches!(event, MediaEvent::Frame(unit) if unit.tag.discontinuity);
+        |event: &&MediaEvent| matches!(event, MediaEvent::Frame(tagged) if tagged.tag.discontinuity);
     assert_eq!(events.iter().filter(discontinuous).count(), 0);
     let inits = |event: &&MediaEvent| matches!(event, MediaEvent::Init { config: TrackConfig::Audio(_), .. });
     assert_eq!(events.iter().filter(inits).count(), 1, "the same decoder all along");
@@ -214,7 +214,7 @@ fn audio_other_than_announced_follows_a_discontinuity() {
     let announced = AudioConfig::aac_lc(48_000, 1).unwrap();
     let (events, ..) = late_audio("other", announced);
     let stamps = events.iter().filter_map(|event| match event {
-        MediaEvent::Frame(unit) if unit.frame.track() == TrackKind::Audio => Some(unit.tag),
+        MediaEvent::Frame(tagged) if tagged.frame.track() == TrackKind::Audio => Some(tagged.tag),
         _ => None,
     });
     let stamps: Vec<_> = stamps.collect();

@@ -11,28 +11,28 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use support::*;
 
-fn units(events: &[MediaEvent]) -> Vec<&TaggedFrame> {
+fn tagged_frames(events: &[MediaEvent]) -> Vec<&TaggedFrame> {
     events
         .iter()
         .filter_map(|event| match event {
-            MediaEvent::Frame(unit) => Some(unit),
+            MediaEvent::Frame(tagged) => Some(tagged),
             MediaEvent::Init { .. } => None,
         })
         .collect()
 }
 
-fn time(unit: &MediaFrame, rate: u32) -> i64 {
-    match unit {
-        MediaFrame::Video(unit) => unit.dts,
+fn time(frame: &MediaFrame, rate: u32) -> i64 {
+    match frame {
+        MediaFrame::Video(picture) => picture.dts,
         MediaFrame::Audio(frame) => Timescale::of_rate(rate).convert(frame.pts, Timescale::VIDEO),
     }
 }
 
 /// (msn, time, independent, discontinuity) of every boundary.
 fn boundaries(events: &[MediaEvent], rate: u32) -> Vec<(u64, i64, bool, bool)> {
-    units(events)
+    tagged_frames(events)
         .into_iter()
-        .filter(|unit| unit.tag.boundary)
+        .filter(|tagged| tagged.tag.boundary)
         .map(|u| (u.tag.msn, time(&u.frame, rate), u.tag.independent, u.tag.discontinuity))
         .collect()
 }
@@ -45,24 +45,24 @@ fn check(events: &[MediaEvent], rate: u32, target: u32) {
         assert!(pair[1].1 > pair[0].1);
     }
     let (mut open, mut last) = (None, [(0u64, i64::MIN); 2]);
-    for unit in units(events) {
-        if unit.tag.boundary {
-            open = Some(unit.tag.msn);
+    for tagged in tagged_frames(events) {
+        if tagged.tag.boundary {
+            open = Some(tagged.tag.msn);
         }
-        let (open, slot) = (open.unwrap(), &mut last[usize::from(unit.frame.track() == TrackKind::Audio)]);
-        let native = match &unit.frame {
-            MediaFrame::Video(unit) => unit.dts,
+        let (open, slot) = (open.unwrap(), &mut last[usize::from(tagged.frame.track() == TrackKind::Audio)]);
+        let native = match &tagged.frame {
+            MediaFrame::Video(picture) => picture.dts,
             MediaFrame::Audio(frame) => frame.pts,
         };
-        assert!(unit.tag.msn == open || unit.tag.msn + 1 == open, "{unit:?} in {open}");
-        assert!(unit.tag.msn >= slot.0 && native > slot.1, "{unit:?} after {slot:?}");
-        *slot = (unit.tag.msn, native);
-        let start = boundaries.iter().find(|b| b.0 == unit.tag.msn).unwrap().1;
+        assert!(tagged.tag.msn == open || tagged.tag.msn + 1 == open, "{tagged:?} in {open}");
+        assert!(tagged.tag.msn >= slot.0 && native > slot.1, "{tagged:?} after {slot:?}");
+        *slot = (tagged.tag.msn, native);
+        let start = boundaries.iter().find(|b| b.0 == tagged.tag.msn).unwrap().1;
         // EXTINF is rounded before it is compared: audio may run a little ahead of the picture that
         // cuts.
         assert!(
-            time(&unit.frame, rate) - start <= i64::from(target) * 90_000 + 27_000,
-            "{unit:?} from {start}"
+            time(&tagged.frame, rate) - start <= i64::from(target) * 90_000 + 27_000,
+            "{tagged:?} from {start}"
         );
     }
 }
@@ -130,8 +130,8 @@ fn segmenter_cuts_long_gops_and_starts_a_segment_at_every_keyframe() {
     assert!(boundaries.iter().any(|b| !b.2));
     assert!(ingest.segmenter.stats().synthetic_boundaries > 0);
     let keyframes =
-        units(&events).into_iter().filter(|u| matches!(&u.frame, MediaFrame::Video(v) if v.keyframe));
-    assert!(keyframes.into_iter().all(|unit| unit.tag.boundary && unit.tag.independent));
+        tagged_frames(&events).into_iter().filter(|u| matches!(&u.frame, MediaFrame::Video(v) if v.keyframe));
+    assert!(keyframes.into_iter().all(|tagged| tagged.tag.boundary && tagged.tag.independent));
 }
 
 #[test]
@@ -189,9 +189,11 @@ fn announced_audio_that_stays_away_is_silent_until_it_comes() {
     let real: Vec<Bytes> = frame_data(&events, TrackKind::Audio).split_off(silence as usize);
     assert_eq!(real, message_data(&source.messages(), TrackKind::Audio));
     // No hole anywhere.
-    let pts: Vec<i64> = units(&events)
+    let pts: Vec<i64> = tagged_frames(&events)
         .into_iter()
-        .filter_map(|unit| if let MediaFrame::Audio(frame) = &unit.frame { Some(frame.pts) } else { None })
+        .filter_map(
+            |tagged| if let MediaFrame::Audio(frame) = &tagged.frame { Some(frame.pts) } else { None },
+        )
         .collect();
     assert!(pts.windows(2).all(|pair| pair[1] - pair[0] == 1024));
 }
@@ -206,7 +208,7 @@ fn audio_that_stops_for_good_goes_on_silent() {
         .collect();
     let (events, ingest) = segment(messages, config());
     check(&events, 48_000, 4);
-    let last = units(&events).into_iter().rfind(|u| u.frame.track() == TrackKind::Audio).unwrap();
+    let last = tagged_frames(&events).into_iter().rfind(|u| u.frame.track() == TrackKind::Audio).unwrap();
     assert!(time(&last.frame, 48_000) > 19 * 90_000);
     assert!(ingest.timeline.stats().silence_frames > 600);
 }
@@ -260,8 +262,9 @@ fn new_configuration_is_a_new_init_version_and_a_discontinuity() {
     let marked: Vec<_> = boundaries(&events, 48_000).into_iter().filter(|b| b.3).collect();
     assert_eq!(marked.len(), 1);
     assert_eq!(marked[0].0, 102);
-    for unit in units(&events).into_iter().filter(|unit| unit.frame.track() == TrackKind::Video) {
-        assert_eq!(unit.tag.init_version, u32::from(unit.tag.msn >= 102));
+    for tagged in tagged_frames(&events).into_iter().filter(|tagged| tagged.frame.track() == TrackKind::Video)
+    {
+        assert_eq!(tagged.tag.init_version, u32::from(tagged.tag.msn >= 102));
     }
     assert!(ingest.segmenter.stats().undecodable_dropped <= 3);
     // New audio parameters cut at the next audio frame.
@@ -280,7 +283,7 @@ fn segmenter_joined_mid_gop_starts_at_the_first_keyframe() {
     let late: Vec<_> = messages[..2].iter().cloned().chain(messages[60..].iter().cloned()).collect();
     let (events, ingest) = segment(late, config());
     check(&events, 48_000, 4);
-    let first = units(&events)[0];
+    let first = tagged_frames(&events)[0];
     assert!(first.tag.boundary && first.tag.independent && first.frame.track() == TrackKind::Video);
     assert!(ingest.segmenter.stats().undecodable_dropped > 0);
 }
@@ -300,9 +303,11 @@ fn b_frames_keep_their_exact_presentation_times() {
         })
         .collect();
     let (events, _) = segment(messages, config());
-    let actual: Vec<i64> = units(&events)
+    let actual: Vec<i64> = tagged_frames(&events)
         .into_iter()
-        .filter_map(|unit| if let MediaFrame::Video(video) = &unit.frame { Some(video.pts()) } else { None })
+        .filter_map(
+            |tagged| if let MediaFrame::Video(video) = &tagged.frame { Some(video.pts()) } else { None },
+        )
         .collect();
     assert_eq!(actual, expected);
 }

@@ -133,7 +133,7 @@ fn reordered_pictures_with_equal_or_falling_dts_keep_their_presentation_times() 
     assert_eq!(discontinuities, 0);
     assert!(video.windows(2).all(|pair| pair[0].0 < pair[1].0));
     let pts: Vec<i64> = times.iter().map(|(_, pts)| TIMELINE_START + pts).collect();
-    assert_eq!(video.iter().map(|unit| unit.1).collect::<Vec<_>>(), pts);
+    assert_eq!(video.iter().map(|tagged| tagged.1).collect::<Vec<_>>(), pts);
     assert_eq!(timeline.stats().dts_repaired, 2);
 }
 

@@ -22,7 +22,7 @@ pub fn avcc(pps: &[u8]) -> Bytes {
     AvcConfig::build(SPS, pps).unwrap()
 }
 
-/// One RTMP message.
+/// One RTMP message: its timestamp in milliseconds and its content.
 #[derive(Debug, Clone)]
 pub enum Message {
     Video(u32, FlvVideo),
