@@ -7,7 +7,7 @@ use serde_json::Value;
 
 /// Longest title: one line of any player.
 pub const MAX_TITLE_CHARS: usize = 200;
-/// Longest description, in characters.
+/// Longest description of a livestream, in characters.
 pub const MAX_DESCRIPTION_CHARS: usize = 5_000;
 /// Longest reconnect window, one day: a publisher that is away longer begins another broadcast.
 pub const MAX_RECONNECT_WINDOW_S: u32 = 86_400;

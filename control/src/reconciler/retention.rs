@@ -24,8 +24,8 @@ use crate::repo::RepoError;
 /// Pause between two rounds. A segment stays at most this long beyond its time while the stores answer.
 const ROUND_EVERY: Duration = Duration::from_secs(10);
 
-/// Streams handled in one round: about five small requests to the state store each. With more streams a round continues
-/// where the last one stopped.
+/// Streams handled in one round. Each costs two reads of the state store, and about five more when its index is read. With
+/// more streams a round continues where the last one stopped.
 const STREAMS_PER_ROUND: usize = 500;
 
 /// Time limit for one stream in one round: a few hundred deletions at a slow store.
@@ -33,6 +33,10 @@ const STREAM_LIMIT: Duration = Duration::from_secs(20);
 
 /// Streams in a row that may fail before the round ends: a store that is away fails for all of them.
 const MAX_FAILURES: usize = 3;
+
+/// Segments by which a stream's window has to advance before its index is read again: 16 s of segments of 2 s. Until then
+/// there is little to delete.
+const MIN_ADVANCE: u64 = 8;
 
 /// Index entries read at once; a window of one minute and its grace period fit.
 const INDEX_PAGE: usize = 128;
@@ -106,6 +110,8 @@ struct Sweeper {
     services: Arc<Services>,
     /// The key of the last retention record handled.
     cursor: Option<String>,
+    /// The horizon down to which nothing is left to delete of a stream, and whether its end had settled.
+    complete: HashMap<StreamId, (Msn, bool)>,
     stray_sweeps: HashMap<(StreamId, Rendition), StraySweep>,
     /// Seconds by which the oldest stored segment of a stream is past its deletion.
     overdue: HashMap<StreamId, u64>,
@@ -113,7 +119,13 @@ struct Sweeper {
 
 impl Sweeper {
     fn new(services: Arc<Services>) -> Self {
-        Self { services, cursor: None, stray_sweeps: HashMap::new(), overdue: HashMap::new() }
+        Self {
+            services,
+            cursor: None,
+            complete: HashMap::new(),
+            stray_sweeps: HashMap::new(),
+            overdue: HashMap::new(),
+        }
     }
 
     /// Forgets the progress when another control leads.
@@ -132,12 +144,10 @@ impl Sweeper {
         let last_page = page.len() < STREAMS_PER_ROUND;
         let mut failures = 0;
         for (key, retention) in page {
-            let stream = retention.stream;
-            let swept = tokio::time::timeout(STREAM_LIMIT, self.sweep_stream(&retention)).await;
-            match swept.unwrap_or(Err(RetentionError::TimedOut)) {
+            match self.sweep_within_limit(retention).await {
                 Ok(()) => failures = 0,
                 Err(error) => {
-                    warn!(%stream, %error, "failed to delete segments past the window; will retry in the next round");
+                    warn!(key, %error, "failed to delete segments past the window; will retry in the next round");
                     failures += 1;
                 }
             }
@@ -154,6 +164,14 @@ impl Sweeper {
         Ok(())
     }
 
+    async fn sweep_within_limit(
+        &mut self,
+        retention: Result<Retention, RepoError>,
+    ) -> Result<(), RetentionError> {
+        let swept = tokio::time::timeout(STREAM_LIMIT, self.sweep_stream(&retention?)).await;
+        swept.unwrap_or(Err(RetentionError::TimedOut))
+    }
+
     async fn sweep_stream(&mut self, retention: &Retention) -> Result<(), RetentionError> {
         let services = self.services.clone();
         let id = retention.stream;
@@ -167,26 +185,47 @@ impl Sweeper {
             return self.finish(id).await;
         }
         let over_ms = over_for_ms(&stream, services.clock.unix_ms());
+        let late = over_ms.is_some_and(|ms| ms >= LATE_WRITES_MS);
         let mut done = true;
         if let Some(checkpoint) = services.repo.checkpoint(id).await? {
             let settled = over_ms.is_some_and(|ms| ms >= grace_ms(&stream.settings));
             let horizon = Horizon::new(&checkpoint, &stream.settings, settled);
-            let mut after = None;
-            for _ in 0..MAX_RENDITIONS {
-                let Some(rendition) = services.repo.next_rendition(id, after.as_deref()).await? else {
-                    break;
-                };
-                after = Some(state_keys::segment(id, &rendition, Epoch(u64::MAX), Msn(u64::MAX)));
-                done &= self.sweep_rendition(&stream, &horizon, rendition, settled).await?;
+            let advanced = self.complete.get(&id).is_none_or(|(floor, was_settled)| {
+                *was_settled != settled || horizon.floor.0.saturating_sub(floor.0) >= MIN_ADVANCE
+            });
+            if advanced || late {
+                done = self.sweep_renditions(&stream, &horizon, settled).await?;
+            }
+            if done && advanced {
+                self.complete.insert(id, (horizon.floor, settled));
             }
         }
         if done {
             self.overdue.remove(&id);
         }
-        if done && over_ms.is_some_and(|ms| ms >= LATE_WRITES_MS) {
+        if done && late {
             self.finish(id).await?;
         }
         Ok(())
+    }
+
+    /// Deletes the expired segments of every rendition; returns false if some are left for the next round.
+    async fn sweep_renditions(
+        &mut self,
+        stream: &Stream,
+        horizon: &Horizon,
+        settled: bool,
+    ) -> Result<bool, RetentionError> {
+        let services = self.services.clone();
+        let (mut done, mut after) = (true, None);
+        for _ in 0..MAX_RENDITIONS {
+            let Some(rendition) = services.repo.next_rendition(stream.id, after.as_deref()).await? else {
+                break;
+            };
+            after = Some(state_keys::segment(stream.id, &rendition, Epoch(u64::MAX), Msn(u64::MAX)));
+            done &= self.sweep_rendition(stream, horizon, rendition, settled).await?;
+        }
+        Ok(done)
     }
 
     /// Deletes the retention record of a stream that has nothing left to delete.
@@ -194,6 +233,7 @@ impl Sweeper {
         self.services.repo.delete_records(&[state_keys::retention(id)]).await?;
         self.stray_sweeps.retain(|(stream, _), _| *stream != id);
         self.overdue.remove(&id);
+        self.complete.remove(&id);
         debug!(stream = %id, "retention complete");
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! The records of stored segments: the checkpoint, the segment index, and the streams whose segments are not kept.
 
 use millrace_protocol::state::checkpoint::may_write;
-use millrace_state::{SCAN_PAGE, Tx};
+use millrace_state::{Record, SCAN_PAGE, Tx};
 use millrace_wire::fact::StreamState;
 use millrace_wire::ids::{Rendition, StreamId};
 use millrace_wire::message::announce::IndexFact;
@@ -38,20 +38,19 @@ impl Repo {
         }
     }
 
-    /// Returns up to `limit` retention records after the key `after`, with their keys.
+    /// Returns up to `limit` retention records after the key `after`, with their keys; a record that cannot be read holds
+    /// its error.
     pub(crate) async fn retentions(
         &self,
         after: Option<&str>,
         limit: usize,
-    ) -> Result<Vec<(String, Retention)>, RepoError> {
+    ) -> Result<Vec<(String, Result<Retention, RepoError>)>, RepoError> {
         let records = self.state.scan(state_keys::RETENTIONS, after, limit).await?;
-        records
-            .into_iter()
-            .map(|record| {
-                let retention = read(&record.key, &record.value)?;
-                Ok((record.key, retention))
-            })
-            .collect()
+        let read = |record: Record| {
+            let retention = read(&record.key, &record.value);
+            (record.key, retention)
+        };
+        Ok(records.into_iter().map(read).collect())
     }
 
     /// Returns the checkpoint of a stream.
