@@ -12,6 +12,7 @@ use millrace_ingest::{
     Config, Credential, Identity, MediaError, MediaFault, MessagePosition, PublishEnd, Source, SourceEvent,
     SourceFrame, SourceMetadata,
 };
+use millrace_media::codec::{AudioCodec, VideoCodec};
 use millrace_media::container::flv::file::{Tag, TagKind};
 use millrace_media::container::flv::{FlvAudio, FlvVideo};
 use millrace_media::frame::{AudioConfig, TrackConfig, TrackKind, VideoConfig};
@@ -117,6 +118,13 @@ fn events(tags: &[Tag]) -> Vec<SourceEvent> {
     events
 }
 
+/// A codec of either track.
+#[derive(Clone, Copy)]
+enum Codec {
+    Video(VideoCodec),
+    Audio(AudioCodec),
+}
+
 fn left() -> SourceEvent {
     SourceEvent::End(CloseReason::PublisherLeft.into())
 }
@@ -188,6 +196,33 @@ async fn session_requests_a_keyframe_before_it_ends_a_source_without() {
     assert_eq!(end.reason, CloseReason::UnsupportedCodec);
     assert!(end.text.contains("no keyframe for 10 s"), "{}", end.text);
     assert_eq!(source.keyframe_requests, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn session_refuses_configurations_of_codecs_that_are_not_accepted() {
+    let world = World::start().await;
+    let (_clip, tags) = tags(ClipSpec { frames: 30, ..ClipSpec::default() }).await;
+    for (codec, name) in [
+        (Codec::Video(VideoCodec::Hevc), "HEVC"),
+        (Codec::Video(VideoCodec::Av1), "AV1"),
+        (Codec::Audio(AudioCodec::Opus), "Opus"),
+        (Codec::Audio(AudioCodec::Mp3), "MP3"),
+    ] {
+        let (stream, key) = world.control.stream();
+        let events = events(&tags).into_iter().map(|event| match (event, codec) {
+            (SourceEvent::Config { position, config: TrackConfig::Video(video) }, Codec::Video(codec)) => {
+                SourceEvent::Config { position, config: TrackConfig::Video(VideoConfig { codec, ..video }) }
+            }
+            (SourceEvent::Config { position, config: TrackConfig::Audio(audio) }, Codec::Audio(codec)) => {
+                SourceEvent::Config { position, config: TrackConfig::Audio(AudioConfig { codec, ..audio }) }
+            }
+            (event, _) => event,
+        });
+        let end = world.node.publish(&mut Synthetic::new(&key, events)).await;
+        assert_eq!(end.reason, CloseReason::CodecNotAccepted);
+        assert!(end.text.contains(&format!("{name} is not accepted")), "{}", end.text);
+        assert_eq!(world.control.released(stream).await.reason, CloseReason::CodecNotAccepted);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,7 @@
 //! The actor of a publisher: runs the session's task, shows its state, and carries out orders to it.
 
+use std::time::Duration;
+
 use millrace_link::publisher_session::{SessionReport, SessionTask};
 use millrace_runtime::actors::{ActorContext, Order, ReceivedOrder, StatusHandle};
 use millrace_wire::close_reason::CloseReason;
@@ -32,6 +34,7 @@ struct Display {
 
 impl Display {
     fn update(&mut self, report: SessionReport) {
+        self.status.set_queue(report.executing, Duration::ZERO);
         let phase = (self.disconnect.has_fired(), report.lacks_worker);
         if self.shown.replace(phase) == Some(phase) {
             return;

@@ -14,6 +14,7 @@ use millrace_wire::ids::{InitVersion, Msn};
 use millrace_wire::message::control::{ClaimGrant, PublishLimits};
 use millrace_wire::message::media::{MAX_UNITS, MediaUnit};
 
+use super::acceptance::{check_codec, check_picture};
 use super::bandwidth::Bandwidth;
 use super::discontinuities::Discontinuities;
 use super::source::{DeclaredAudio, MediaFault, SourceFrame, SourceMetadata};
@@ -85,8 +86,9 @@ impl MessageBuilder {
         self.advance();
     }
 
-    /// Takes a codec configuration, or refuses a picture larger than the stream's limit.
+    /// Takes a codec configuration, or refuses its codec, or a picture larger than the stream's limit.
     pub(crate) fn config(&mut self, config: TrackConfig) -> Result<(), MediaFault> {
+        check_codec(&config)?;
         match config {
             TrackConfig::Video(video) => {
                 check_picture(video.width, video.height, &self.limits)?;
@@ -234,17 +236,6 @@ impl MessageBuilder {
     }
 }
 
-/// Refuses a picture larger than the limit in either orientation.
-fn check_picture(width: u32, height: u32, limits: &PublishLimits) -> Result<(), MediaFault> {
-    let PublishLimits { max_width, max_height, .. } = *limits;
-    // An encoder in portrait mode turns the frame by a quarter.
-    let turned = width <= max_height && height <= max_width;
-    if (width > max_width || height > max_height) && !turned {
-        return Err(MediaFault::PictureTooLarge { width, height, max_width, max_height });
-    }
-    Ok(())
-}
-
 /// Returns the configuration to assume of audio that is only declared. Silence exists for one channel and two.
 fn expected_audio(declared: DeclaredAudio) -> Option<AudioConfig> {
     let channels = if declared.channels == Some(1) { 1 } else { USUAL_AUDIO.1 };
@@ -358,16 +349,6 @@ mod tests {
         ] {
             let config = expected_audio(DeclaredAudio { sample_rate, channels }).unwrap();
             assert_eq!((config.rate, config.channels), expected);
-        }
-    }
-
-    #[test]
-    fn picture_limit_holds_in_either_orientation() {
-        let limits = PublishLimits { max_width: 1_920, max_height: 1_080, ..PublishLimits::default() };
-        for (width, height, allowed) in
-            [(1_920, 1_080, true), (1_080, 1_920, true), (1_921, 1_080, false), (1_200, 1_200, false)]
-        {
-            assert_eq!(check_picture(width, height, &limits).is_ok(), allowed, "{width}x{height}");
         }
     }
 }

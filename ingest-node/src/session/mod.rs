@@ -3,6 +3,7 @@
 //!
 //! The session outlives its publisher: until all that was received is stored, it answers repairs and supervises workers.
 
+mod acceptance;
 mod actor;
 mod bandwidth;
 mod bitrate;

@@ -153,7 +153,7 @@ impl SessionDriver {
     /// Returns the time until the machine is to be handed its next tick, and the session's condition.
     pub(super) fn inspect(&self) -> (Duration, SessionReport) {
         let state = self.lock();
-        let report = SessionReport { lacks_worker: state.no_worker };
+        let report = SessionReport { lacks_worker: state.no_worker, executing: state.deferred.len() };
         (until_timeout(state.session.next_timeout(), self.now()), report)
     }
 

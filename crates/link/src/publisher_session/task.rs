@@ -106,7 +106,13 @@ impl SessionTask {
         self.driver.handle(Input::Tick);
         let mut timer = CoalescingTimer::default();
         while !self.driver.is_done() {
-            for output in self.driver.take_deferred() {
+            let outputs = self.driver.take_deferred();
+            if !outputs.is_empty() {
+                // Shown while the outputs are executed, so that a bus that holds them up can be seen.
+                let (_, condition) = self.driver.inspect();
+                report(SessionReport { executing: outputs.len(), ..condition });
+            }
+            for output in outputs {
                 self.perform(output).await;
             }
             let (timeout, condition) = self.driver.inspect();
