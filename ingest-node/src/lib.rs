@@ -2,8 +2,10 @@
 //! the bus.
 //!
 //! ```text
-//! source::rtmp::listener → connection → session::message_builder (timestamps, segments, messages) → ring + bus
-//!                              └ session::claim at control        lease · repairs · supervision of workers
+//! source::rtmp ── SourceEvent ──▶ session ── messages ──▶ link: replay buffer + bus
+//!   listener, connection            claim at control        lease, repairs, supervision of workers
+//!   FLV → frames                    timestamps, segments,
+//!                                   limits of every protocol
 //! ```
 //!
 //! Invariants:

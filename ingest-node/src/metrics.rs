@@ -62,7 +62,7 @@ impl IngestMetrics {
 pub(crate) struct GaugeGuard(Gauge);
 
 impl GaugeGuard {
-    /// Adds one to `gauge`.
+    /// Adds one to `gauge` until the guard is dropped.
     pub(crate) fn new(gauge: &Gauge) -> Self {
         gauge.add(1);
         Self(gauge.clone())

@@ -39,7 +39,7 @@ pub struct Backends {
 /// Everything an ingest node is started with.
 pub type Deps = millrace_node::Deps<Backends>;
 
-/// A running ingest node.
+/// A running ingest node; its listeners accept publishers until it drains.
 pub struct Node {
     context: Arc<Context>,
     rtmp: SocketAddr,

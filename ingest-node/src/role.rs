@@ -6,7 +6,7 @@ use millrace_runtime::ConfigTree;
 use crate::config::Config;
 use crate::node::{Backends, Deps, Node, start};
 
-/// The role `ingest`.
+/// The role `ingest` of the `millrace` binary.
 #[derive(Debug)]
 pub struct Ingest;
 

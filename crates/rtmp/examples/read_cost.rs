@@ -87,7 +87,7 @@ fn theirs(wire: &[u8]) -> usize {
     count
 }
 
-/// What a publisher sends in two minutes.
+/// Records the bytes that a publisher sends in two minutes.
 fn record(chunk_bytes: u32) -> Vec<u8> {
     let mut config = ClientConfig::from_url("rtmp://h/live/KEY").unwrap();
     config.chunk_bytes = chunk_bytes;

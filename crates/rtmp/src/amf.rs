@@ -24,21 +24,21 @@ pub type Properties = Vec<(String, Value)>;
 /// One AMF0 value; section numbers are those of the AMF 0 specification.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
-    /// Number (2.2).
+    /// A number (AMF 0, 2.2).
     Number(f64),
-    /// Boolean (2.3).
+    /// A boolean (AMF 0, 2.3).
     Boolean(bool),
-    /// String, long string or XML document (2.4, 2.14, 2.17); invalid UTF-8 is replaced.
+    /// A string, long string or XML document (2.4, 2.14, 2.17); invalid UTF-8 is replaced.
     String(String),
-    /// Object or typed object, its class name dropped (2.5, 2.18).
+    /// An object or typed object, its class name dropped (2.5, 2.18).
     Object(Properties),
-    /// ECMA array (2.10).
+    /// An ECMA array (AMF 0, 2.10).
     EcmaArray(Properties),
-    /// Strict array (2.12).
+    /// A strict array (AMF 0, 2.12).
     StrictArray(Vec<Value>),
-    /// Date in ms since 1970 (2.13); its zone is reserved and dropped.
+    /// A date in ms since 1970 (2.13); its zone is reserved and dropped.
     Date(f64),
-    /// Null (2.7).
+    /// The null value (AMF 0, 2.7).
     Null,
     /// Undefined or unsupported (2.8, 2.15).
     Undefined,
@@ -96,7 +96,7 @@ pub enum AmfError {
     /// A marker this decoder does not know (AMF3 among them).
     #[error("unknown marker {marker:#04x} at byte {at}")]
     UnknownMarker {
-        /// The marker byte (2.1).
+        /// The marker byte before the value (2.1).
         marker: u8,
         /// Offset in the message in bytes.
         at: usize,
@@ -110,9 +110,9 @@ pub enum AmfError {
     /// A string exceeds its limit.
     #[error("string of {length} bytes exceeds {limit}")]
     StringTooLong {
-        /// Declared length in bytes.
+        /// Declared length of the string in bytes.
         length: usize,
-        /// The limit in bytes.
+        /// Largest accepted length in bytes.
         limit: usize,
     },
 }

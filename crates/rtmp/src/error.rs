@@ -33,7 +33,7 @@ impl fmt::Display for Location {
 pub struct RtmpError {
     /// The place on the connection.
     pub at: Location,
-    /// The fault itself.
+    /// The fault found at that place.
     #[source]
     pub kind: ErrorKind,
 }
@@ -41,11 +41,11 @@ pub struct RtmpError {
 /// The step of a session that took too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// The three handshake packets.
+    /// From the start of the connection to the end of the handshake.
     Handshake,
     /// From the handshake to `publish`.
     Publish,
-    /// Media while publishing.
+    /// From one media message to the next while publishing.
     Media,
 }
 
@@ -75,21 +75,21 @@ pub enum ErrorKind {
     /// The message is larger than allowed.
     #[error("message of {length} bytes exceeds the limit of {limit}")]
     MessageTooLarge {
-        /// Declared length in bytes.
+        /// Declared length of the message in bytes.
         length: usize,
-        /// The limit in bytes.
+        /// Largest accepted length in bytes.
         limit: usize,
     },
     /// More chunk streams than allowed.
     #[error("more than {limit} chunk streams")]
     TooManyChunkStreams {
-        /// The limit.
+        /// Largest accepted number of chunk streams.
         limit: usize,
     },
     /// More bytes of unfinished messages than allowed.
     #[error("unfinished messages hold more than {limit} bytes")]
     BufferLimit {
-        /// The limit in bytes.
+        /// Largest accepted sum in bytes.
         limit: usize,
     },
     /// Chunk size of zero, or with its top bit set (RTMP 5.4.1).

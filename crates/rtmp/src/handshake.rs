@@ -21,7 +21,7 @@ impl std::fmt::Debug for Handshake {
 }
 
 impl Handshake {
-    /// Creates the answering side.
+    /// Creates the answering side of a handshake.
     pub(crate) fn server() -> Self {
         Self { library: Box::new(Library::new(PeerType::Server)), consumed: 0 }
     }

@@ -51,14 +51,14 @@ pub const READ_BYTES_BEFORE_PUBLISH: usize = 4 * 1024;
 /// Below this much spare room a new buffer is taken; smaller makes more system calls, larger wastes the tail.
 pub const MIN_READ_BYTES: usize = 4 * 1024;
 
-/// Limits of AMF0 decoding.
+/// Limits of decoding one AMF0 message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AmfLimits {
     /// Nesting of objects and arrays.
     pub depth: usize,
-    /// Values in one message.
+    /// Values in one message, nested ones included.
     pub values: usize,
-    /// Bytes of one string.
+    /// Bytes of one string or name.
     pub string_bytes: usize,
 }
 
@@ -87,7 +87,7 @@ pub struct Limits {
     pub buffered_bytes: usize,
     /// Largest message, or chunk, copied out of the read buffer instead of sliced, bytes.
     pub copy_below: usize,
-    /// Limits of AMF0 decoding.
+    /// Limits of decoding one AMF0 message.
     pub amf: AmfLimits,
     /// Commands while nothing is published.
     pub commands_before_publish: u32,
@@ -97,9 +97,9 @@ pub struct Limits {
     pub message_streams: u32,
     /// Bytes waiting to be written.
     pub pending_transmit: usize,
-    /// Acknowledgement window announced, bytes.
+    /// Acknowledgement window that is announced, in bytes.
     pub window_ack: u32,
-    /// Chunk size announced, bytes.
+    /// Chunk size that is announced, in bytes.
     pub outbound_chunk: u32,
 }
 

@@ -10,31 +10,31 @@ use std::fmt;
 pub struct MessageType(pub u8);
 
 impl MessageType {
-    /// Set Chunk Size (5.4.1).
+    /// Id of a message of type "Set Chunk Size" (RTMP 5.4.1).
     pub const SET_CHUNK_SIZE: Self = Self(1);
-    /// Abort (5.4.2).
+    /// Id of a message of type "Abort" (RTMP 5.4.2).
     pub const ABORT: Self = Self(2);
-    /// Acknowledgement (5.4.3).
+    /// Id of a message of type "Acknowledgement" (RTMP 5.4.3).
     pub const ACKNOWLEDGEMENT: Self = Self(3);
-    /// User Control (6.2).
+    /// Id of a message of type "User Control" (RTMP 6.2).
     pub const USER_CONTROL: Self = Self(4);
-    /// Window Acknowledgement Size (5.4.4).
+    /// Id of a message of type "Window Acknowledgement Size" (RTMP 5.4.4).
     pub const WINDOW_ACK_SIZE: Self = Self(5);
-    /// Set Peer Bandwidth (5.4.5).
+    /// Id of a message of type "Set Peer Bandwidth" (RTMP 5.4.5).
     pub const SET_PEER_BANDWIDTH: Self = Self(6);
-    /// Audio (7.1.4).
+    /// Id of a message of type "Audio" (RTMP 7.1.4).
     pub const AUDIO: Self = Self(8);
-    /// Video (7.1.5).
+    /// Id of a message of type "Video" (RTMP 7.1.5).
     pub const VIDEO: Self = Self(9);
-    /// Data, AMF3 (7.1.2).
+    /// Id of a message of type "Data, AMF3" (RTMP 7.1.2).
     pub const DATA_AMF3: Self = Self(15);
-    /// Command, AMF3 (7.1.1).
+    /// Id of a message of type "Command, AMF3" (RTMP 7.1.1).
     pub const COMMAND_AMF3: Self = Self(17);
-    /// Data, AMF0 (7.1.2).
+    /// Id of a message of type "Data, AMF0" (RTMP 7.1.2).
     pub const DATA_AMF0: Self = Self(18);
-    /// Command, AMF0 (7.1.1).
+    /// Id of a message of type "Command, AMF0" (RTMP 7.1.1).
     pub const COMMAND_AMF0: Self = Self(20);
-    /// Aggregate (7.1.6).
+    /// Id of a message of type "Aggregate" (RTMP 7.1.6).
     pub const AGGREGATE: Self = Self(22);
 
     /// Returns true for audio, video and aggregates, the only messages that may be large.

@@ -23,9 +23,9 @@ const MAX_CHANNELS: f64 = 8.0;
 /// The plausible values of a publisher's metadata, each in its unit.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct StreamInfo {
-    /// Width in pixels.
+    /// Declared picture width in pixels.
     pub width: Option<u32>,
-    /// Height in pixels.
+    /// Declared picture height in pixels.
     pub height: Option<u32>,
     /// Frame rate in pictures per second.
     pub frame_rate: Option<f64>,
@@ -42,7 +42,7 @@ pub struct StreamInfo {
 pub struct AacInfo {
     /// Sampling rate in samples per second.
     pub sample_rate: Option<u32>,
-    /// Number of channels.
+    /// Declared number of audio channels.
     pub channels: Option<u8>,
 }
 

@@ -92,7 +92,7 @@ fn reader_follows_both_dialects_of_extended_timestamps() {
 
 #[test]
 fn rml_rtmp_panics_on_a_length_that_shrinks_in_mid_message() {
-    // 128 of 300 bytes, then a type 1 header that says 10: ordinary after a dropped frame.
+    // 128 of 300 bytes, then a type 1 header with length 10: ordinary after a dropped frame.
     let mut wire = BytesMut::new();
     let mut header = RawHeader {
         basic: BasicHeader { format: 0, chunk_stream: 6 },

@@ -1,4 +1,4 @@
-//! The codecs and picture sizes that are accepted, whatever protocol carries them.
+//! The codecs and picture sizes that are accepted from every protocol.
 
 use millrace_media::codec::{AudioCodec, VideoCodec};
 use millrace_media::frame::{AudioConfig, TrackConfig, VideoConfig};

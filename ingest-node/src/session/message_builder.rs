@@ -45,9 +45,9 @@ pub(crate) struct MessageBuilder {
 /// Numbers of frames sent, by track.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct FrameCounts {
-    /// Access units of video.
+    /// Access units of the video track.
     pub(crate) video: u64,
-    /// Frames of audio.
+    /// Frames of the audio track, with silence.
     pub(crate) audio: u64,
 }
 
@@ -100,7 +100,7 @@ impl MessageBuilder {
         Ok(())
     }
 
-    /// Takes a coded frame.
+    /// Takes a coded frame; a frame without a configuration before it is dropped.
     pub(crate) fn frame(&mut self, frame: SourceFrame) {
         let SourceFrame { position, presentation_time, data } = frame;
         let pts = position.video_ticks(presentation_time);
@@ -131,7 +131,7 @@ impl MessageBuilder {
         self.frames
     }
 
-    /// Returns the segmenter's counters.
+    /// Returns the segmenter's counters of segments and boundaries.
     pub(crate) fn segments(&self) -> SegmenterStats {
         self.segmenter.stats()
     }

@@ -12,7 +12,7 @@ use super::source::{MediaError, PublishEnd, Source, SourceEvent};
 use crate::context::Context;
 use crate::limits;
 
-/// One accepted publish.
+/// One accepted publish: relays its source's events to its session.
 pub(crate) struct Relay<'a> {
     context: &'a Context,
     publisher: Publisher,
@@ -52,7 +52,7 @@ impl<'a> Relay<'a> {
                 }
             }
             let received = tokio::select! {
-                // A source that has data needs no look at the signal; tokio's budget ends a run of reads.
+                // The signal is polled only when no data is waiting; tokio's budget ends a run of reads.
                 biased;
                 received = source.receive() => received,
                 () = &mut self.disconnected => return self.publisher.disconnect().end(),

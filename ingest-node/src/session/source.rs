@@ -41,9 +41,9 @@ impl Credential {
 /// The identity of a publish, as the claim and the log lines need it.
 #[derive(Debug, Clone)]
 pub struct Identity {
-    /// The stream key.
+    /// The stream key, as the publisher presented it.
     pub credential: Credential,
-    /// The peer's address.
+    /// The peer's IP address, without its port.
     pub address: IpAddr,
     /// The protocol's name, such as `rtmps`.
     pub protocol: &'static str,
@@ -96,15 +96,15 @@ pub struct SourceFrame {
 /// Properties that a publisher declares of its stream. Hints: every value may be missing or untrue.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct SourceMetadata {
-    /// Width in pixels.
+    /// Declared picture width in pixels.
     pub width: Option<u32>,
-    /// Height in pixels.
+    /// Declared picture height in pixels.
     pub height: Option<u32>,
-    /// Pictures per second.
+    /// Declared frame rate in pictures per second.
     pub frame_rate: Option<f64>,
-    /// Video bits per second.
+    /// Declared video bitrate in bits per second.
     pub video_bitrate: Option<u64>,
-    /// Audio bits per second.
+    /// Declared audio bitrate in bits per second.
     pub audio_bitrate: Option<u64>,
     /// The AAC track that the stream will have.
     pub aac: Option<DeclaredAudio>,
@@ -113,9 +113,9 @@ pub struct SourceMetadata {
 /// The format of audio that is declared before its configuration arrives.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DeclaredAudio {
-    /// Samples per second.
+    /// Declared sampling rate in samples per second.
     pub sample_rate: Option<u32>,
-    /// Number of channels.
+    /// Declared number of audio channels.
     pub channels: Option<u8>,
 }
 
@@ -150,7 +150,7 @@ pub enum SourceEvent {
         /// The configuration of one track.
         config: TrackConfig,
     },
-    /// A coded frame.
+    /// A coded frame of either track.
     Frame(SourceFrame),
     /// Declared properties of the stream; later ones replace earlier ones.
     Metadata(SourceMetadata),
@@ -177,13 +177,13 @@ pub enum MediaFault {
     /// A picture larger than the stream's limit.
     #[error("the picture is {width}x{height}, at most {max_width}x{max_height} is allowed")]
     PictureTooLarge {
-        /// Width in pixels.
+        /// Width of the picture in pixels.
         width: u32,
-        /// Height in pixels.
+        /// Height of the picture in pixels.
         height: u32,
-        /// Largest width in pixels.
+        /// Largest accepted width in pixels.
         max_width: u32,
-        /// Largest height in pixels.
+        /// Largest accepted height in pixels.
         max_height: u32,
     },
     /// Bytes that are not what the protocol or the codec prescribes.
@@ -192,7 +192,7 @@ pub enum MediaFault {
 }
 
 impl MediaFault {
-    /// Wraps a parser's error.
+    /// Wraps the error of a parser of the protocol or the codec.
     pub fn malformed(error: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self::Malformed(Box::new(error))
     }

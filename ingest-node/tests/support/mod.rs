@@ -284,14 +284,14 @@ impl Pusher {
         Ok(())
     }
 
-    /// Sends `onMetaData`.
+    /// Sends `onMetaData` with these properties.
     pub async fn metadata(&mut self, properties: &[(&str, Value)]) {
         let properties = properties.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
         self.session.push_metadata(0, properties.collect()).unwrap();
         self.flush().await.unwrap();
     }
 
-    /// Sends one tag.
+    /// Sends one tag as a media message.
     pub async fn tag(&mut self, tag: &Tag) -> std::io::Result<()> {
         match tag.kind {
             TagKind::Video => self.session.push_video(tag.timestamp_ms, tag.body.clone()).unwrap(),

@@ -96,7 +96,7 @@ impl Assembly {
         self.sliced = 0;
     }
 
-    /// Returns the whole message.
+    /// Returns the message when all of it is received.
     pub(super) fn finish(mut self) -> ByteChain {
         self.slices.push(self.tail.freeze());
         if self.settled.is_empty() {

@@ -6,9 +6,9 @@ use bytes::{BufMut, BytesMut};
 /// Basic header (5.3.1.1): header type and chunk stream id in 1 to 3 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BasicHeader {
-    /// Header type, 0..=3.
+    /// Header type (5.3.1.2), 0..=3.
     pub format: u8,
-    /// Chunk stream id, 2..=65599.
+    /// Chunk stream id (5.3.1.1), 2..=65599.
     pub chunk_stream: u32,
 }
 

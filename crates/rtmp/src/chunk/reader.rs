@@ -1,4 +1,4 @@
-//! Reassembles messages from chunks.
+//! Reassembles messages from the chunks of interleaved chunk streams.
 
 use super::header::BasicHeader;
 use super::stream::{ChunkStream, Parsed, parse_fields};

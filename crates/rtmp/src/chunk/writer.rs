@@ -1,4 +1,4 @@
-//! Cuts messages into chunks.
+//! Cuts messages into chunks of the announced size.
 
 use super::header::{BasicHeader, RawHeader};
 use super::{EXTENDED, INITIAL_CHUNK_BYTES, MAX_CHUNK_BYTES, MAX_HEADER_BYTES, MAX_MESSAGE_FIELD};

@@ -6,21 +6,21 @@ use std::fmt;
 
 /// Chunk size announced by default: one frame, one chunk.
 const CHUNK_BYTES: u32 = 60_000;
-/// Default port of `rtmp://`.
+/// Default TCP port of `rtmp://` URLs.
 const PORT: u16 = 1935;
-/// Default port of `rtmps://`.
+/// Default TCP port of `rtmps://` URLs.
 const TLS_PORT: u16 = 443;
 
 /// The fault of a refused URL. Holds none of its text: a URL carries the stream key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum UrlError {
-    /// Neither `rtmp://` nor `rtmps://`.
+    /// The scheme is neither `rtmp://` nor `rtmps://`.
     #[error("the scheme is neither rtmp nor rtmps")]
     Scheme,
-    /// No host, or a port that is no number.
+    /// The host is missing, or the port is no number.
     #[error("no valid host and port")]
     Host,
-    /// Not `/app/name`.
+    /// The path is not of the form `/app/name`.
     #[error("the path is not /app/name")]
     Path,
 }

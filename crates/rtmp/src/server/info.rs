@@ -8,7 +8,7 @@ use std::fmt;
 pub struct StreamName(String);
 
 impl StreamName {
-    /// Wraps a stream name.
+    /// Wraps the text of a stream name.
     pub fn new(name: impl Into<String>) -> Self {
         Self(name.into())
     }
@@ -38,7 +38,7 @@ pub struct ConnectInfo {
     pub flash_ver: String,
     /// `objectEncoding`: 0 or 3. Answered with 0.
     pub object_encoding: f64,
-    /// `fourCcList` of Enhanced RTMP.
+    /// `fourCcList` of Enhanced RTMP: the codecs that the encoder can send.
     pub four_cc_list: Vec<String>,
     /// All properties in the sender's order; may hold a stream key.
     pub properties: Vec<(String, Value)>,
@@ -151,7 +151,7 @@ pub enum Rejection {
 }
 
 impl Rejection {
-    /// Every status code.
+    /// Every status code of this type.
     pub const ALL: [Self; 5] =
         [Self::BadName, Self::Denied, Self::Failed, Self::InvalidApp, Self::ConnectRejected];
 

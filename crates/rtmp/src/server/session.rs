@@ -170,7 +170,7 @@ impl ServerSession {
         }
     }
 
-    /// Accepts the pending `connect`.
+    /// Accepts the pending `connect`; a publish may follow.
     pub fn accept_connect(&mut self) -> Result<(), RtmpError> {
         let State::ConnectPending { transaction } = self.state else {
             return Err(self.error(ErrorKind::Misuse("no connect is pending")));

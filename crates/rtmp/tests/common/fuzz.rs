@@ -32,7 +32,7 @@ fn read(size: u32, pieces: &[&[u8]]) -> (Vec<Message>, bool) {
     (messages, true)
 }
 
-/// Feeds the input to a server. The first byte says how far a valid client got before it.
+/// Feeds the input to a server. The first byte selects how far a valid client got before it.
 pub fn server_session(input: &[u8]) {
     let Some((&selector, wire)) = input.split_first() else { return };
     let mut server = ServerSession::new(Limits::default(), Duration::ZERO);

@@ -20,7 +20,7 @@ use crate::admission::ConnectionPermit;
 use crate::context::Context;
 use crate::limits;
 
-/// A bound listener.
+/// A bound listener of RTMP or RTMPS.
 pub(crate) struct Listener {
     socket: TcpListener,
     addr: SocketAddr,
@@ -44,7 +44,7 @@ impl Listener {
         self.addr
     }
 
-    /// Returns `rtmp` or `rtmps`.
+    /// Returns the protocol's name: `rtmp` or `rtmps`.
     pub(crate) fn protocol(&self) -> &'static str {
         if self.certificate.is_some() { "rtmps" } else { "rtmp" }
     }

@@ -73,7 +73,7 @@ impl MediaReader {
     }
 }
 
-/// Reads `onMetaData`.
+/// Reads the properties of an `onMetaData` message.
 pub(super) fn metadata(properties: &[(String, millrace_rtmp::Value)]) -> SourceMetadata {
     let info = StreamInfo::from_properties(properties);
     SourceMetadata {

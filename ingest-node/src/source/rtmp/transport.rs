@@ -42,7 +42,7 @@ fn connection_lost(error: &std::io::Error) -> PublishEnd {
 pub(super) struct Transport<S> {
     socket: S,
     context: Arc<Context>,
-    /// The protocol's state machine.
+    /// The state machine of the RTMP connection.
     pub(super) rtmp: ServerSession,
     buf: BytesMut,
     /// The rest of the answer being sent: a cancelled write may have sent a part of it.
@@ -54,7 +54,7 @@ pub(super) struct Transport<S> {
 }
 
 impl<S: Socket> Transport<S> {
-    /// Begins with the handshake.
+    /// Wraps an accepted socket; the handshake comes first.
     pub(super) fn new(socket: S, context: Arc<Context>) -> Self {
         let now = context.now();
         let mut transport = Self {
@@ -83,7 +83,7 @@ impl<S: Socket> Transport<S> {
         }
         self.rtmp.prepare_read(&mut self.buf);
         tokio::select! {
-            // A peer that sends needs no look at the timer.
+            // The timer is polled only when no data is waiting.
             biased;
             read = self.socket.read_buf(&mut self.buf) => match read {
                 Ok(0) => Err(CloseReason::ConnectionLost.into()),
