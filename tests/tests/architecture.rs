@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+use millrace_tests::imports::Imports;
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -264,4 +265,105 @@ fn actix_stays_in_its_modules() {
             _ => None,
         }
     });
+}
+
+/// The modules of each node from the ground up: a file imports from its own module and from those below. Modules of one row are
+/// equals that may not import each other.
+const FLOORS: &[(&str, &[&[&str]])] = &[
+    (
+        "ingest-node",
+        &[
+            &["limits"],
+            &["config", "metrics"],
+            &["admission"],
+            &["context"],
+            &["session"],
+            &["source"],
+            &["node"],
+            &["role"],
+        ],
+    ),
+    (
+        "transcode-node",
+        &[
+            &["config", "metrics"],
+            &["context"],
+            &["rungs", "output"],
+            &["job"],
+            &["worker"],
+            &["node"],
+            &["role"],
+        ],
+    ),
+    (
+        "edge-node",
+        &[
+            &["config", "metrics"],
+            &["objects", "audience"],
+            &["context"],
+            &["catalog"],
+            &["live"],
+            &["http"],
+            &["node"],
+            &["role"],
+        ],
+    ),
+    (
+        "control",
+        &[
+            &["config", "domain"],
+            &["repo"],
+            &["context"],
+            &["livestreams"],
+            &["bus", "reconciler", "http"],
+            &["node"],
+            &["role"],
+        ],
+    ),
+];
+
+fn imports(package: &Package) -> Imports {
+    Imports::of(&package.manifest_path.parent().expect("a manifest lies in a folder").join("src"))
+}
+
+#[test]
+fn files_do_not_import_each_other_in_a_circle() {
+    let metadata = Metadata::load();
+    let circles: Vec<_> = metadata
+        .ours()
+        .flat_map(|package| {
+            imports(package).circles().into_iter().map(|circle| (package.name.clone(), circle))
+        })
+        .collect();
+    assert!(circles.is_empty(), "files that import each other in a circle: {circles:#?}");
+}
+
+#[test]
+fn imports_inside_a_node_point_down_only() {
+    let metadata = Metadata::load();
+    let mut wrong = Vec::new();
+    for (node, floors) in FLOORS {
+        let folder = metadata.workspace_root.join(node);
+        // The root file hands names on and stands above every module.
+        let floor = |file: &Path| -> Option<(usize, String)> {
+            let module = file.iter().next().unwrap_or_default().to_string_lossy();
+            let module = module.strip_suffix(".rs").unwrap_or(&module).to_owned();
+            let place = floors.iter().position(|floor| floor.contains(&module.as_str()));
+            let place = if ["lib", "main"].contains(&module.as_str()) { Some(floors.len()) } else { place };
+            place.map(|place| (place, module))
+        };
+        for (from, targets) in &Imports::of(&folder.join("src")).edges {
+            let Some((from_floor, from_module)) = floor(from) else {
+                wrong.push(format!("{node}: {} has no floor: say in FLOORS where it stands", from.display()));
+                continue;
+            };
+            for (to, names) in targets {
+                let Some((to_floor, to_module)) = floor(to) else { continue };
+                if from_module != to_module && to_floor >= from_floor {
+                    wrong.push(format!("{node}: {} -> {}: {names:?}", from.display(), to.display()));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "imports that do not point down: {wrong:#?}");
 }

@@ -244,3 +244,53 @@ fn every_command_and_flag_is_documented() {
         assert!(page.contains(&format!("| `{flag}")), "{flag} is not documented");
     }
 }
+
+/// Every source file of the workspace's crates, joined.
+fn all_sources() -> String {
+    fn collect(folder: &Path, into: &mut String) {
+        for entry in std::fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
+        {
+            let path = entry.expect("a folder's entry is readable").path();
+            if path.is_dir() {
+                collect(&path, into);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                into.push_str(&std::fs::read_to_string(&path).expect("a source is UTF-8"));
+            }
+        }
+    }
+    let mut text = String::new();
+    for node in ["ingest-node/src", "transcode-node/src", "edge-node/src", "control/src"] {
+        collect(&Path::new("..").join(node), &mut text);
+    }
+    for entry in std::fs::read_dir("../crates").expect("the workspace has crates") {
+        collect(&entry.expect("a folder's entry is readable").path().join("src"), &mut text);
+    }
+    text
+}
+
+#[test]
+fn glossary_names_items_that_exist_and_fits_two_pages() {
+    // Two printed pages of this project's tables.
+    const MAX_LINES: usize = 90;
+    const MAX_WORDS: usize = 1_200;
+    let page = read("docs/glossary.md");
+    assert!(page.lines().count() <= MAX_LINES, "docs/glossary.md has {} lines", page.lines().count());
+    assert!(page.split_whitespace().count() <= MAX_WORDS, "docs/glossary.md is longer than two pages");
+    let sources = all_sources();
+    let table = rows(&page);
+    assert!(table.len() > 30, "docs/glossary.md has {} rows", table.len());
+    // The name of an item, of an enum's variant, or of a type that a macro of `crates/wire` declares.
+    let ends = |rest: &str| !rest.starts_with(|next: char| next.is_alphanumeric() || next == '_');
+    let declares = |line: &str, item: &str| {
+        let variant = line.strip_prefix("    ").and_then(|line| line.strip_prefix(item));
+        let kinds = ["struct ", "enum ", "trait ", "type ", "mod ", "fn "];
+        let mut named = kinds.iter().filter_map(|kind| line.split_once(kind)?.1.strip_prefix(item));
+        variant.is_some_and(ends) || named.any(ends)
+    };
+    for row in &table {
+        for item in quoted(&row[2]) {
+            let is_item = sources.lines().any(|line| declares(line, item));
+            assert!(is_item, "docs/glossary.md names {item} for \"{}\", which the code has not", row[0]);
+        }
+    }
+}
