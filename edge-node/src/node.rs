@@ -93,8 +93,7 @@ pub async fn start(config: Config, deps: Deps) -> anyhow::Result<Node> {
     let supervisor = Supervisor::start("edge", &process.metrics, &process.drain, &process.actors)?;
     let cache = ObjectCache::new(config.cache_bytes);
     let catalog = Catalog::new(state.clone(), clock.clone(), metrics.clone());
-    let (registry, starts) =
-        Registry::new(catalog.clone(), state.clone(), clock.clone(), config.max_feeds, metrics.clone());
+    let (registry, starts) = Registry::new(state.clone(), clock.clone(), config.max_feeds, metrics.clone());
     let context = FeedContext {
         link: link.clone(),
         state: state.clone(),

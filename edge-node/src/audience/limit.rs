@@ -21,7 +21,7 @@ pub(crate) struct PerAddressLimit {
     interval_us: u64,
     /// The time that one heartbeat uses up; `None` without a limit.
     step_us: Option<u64>,
-    used_until_us: Mutex<HashMap<IpAddr, u64>>,
+    used_until: Mutex<HashMap<IpAddr, u64>>,
 }
 
 impl PerAddressLimit {
@@ -29,18 +29,18 @@ impl PerAddressLimit {
     pub(crate) fn new(per_address: u32, interval: Duration) -> Self {
         let interval_us = interval.as_micros() as u64;
         let step_us = (per_address > 0).then(|| (interval_us / u64::from(per_address)).max(1));
-        Self { interval_us, step_us, used_until_us: Mutex::default() }
+        Self { interval_us, step_us, used_until: Mutex::default() }
     }
 
     /// Returns true if a heartbeat from `address` counts.
     pub(crate) fn admit(&self, address: IpAddr, now_ms: u64) -> bool {
         let Some(step_us) = self.step_us else { return true };
         let (address, now_us) = (network(address), now_ms.saturating_mul(1_000));
-        let mut used_until_us = self.lock();
-        if used_until_us.len() >= MAX_ADDRESSES && !used_until_us.contains_key(&address) {
+        let mut used_until = self.lock();
+        if used_until.len() >= MAX_ADDRESSES && !used_until.contains_key(&address) {
             return false;
         }
-        let until_us = used_until_us.entry(address).or_insert(now_us);
+        let until_us = used_until.entry(address).or_insert(now_us);
         let next_us = (*until_us).max(now_us) + step_us;
         let admitted = next_us <= now_us + self.interval_us;
         if admitted {
@@ -56,7 +56,7 @@ impl PerAddressLimit {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, u64>> {
-        self.used_until_us.lock().unwrap_or_else(PoisonError::into_inner)
+        self.used_until.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -4,14 +4,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use millrace_runtime::http::Observability;
+use millrace_wire::ids::PlaybackId;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::audience::heartbeat::Heartbeats;
 use crate::audience::signer::Signer;
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, NotServed};
 use crate::live::playlists::StreamPlaylists;
-use crate::live::registry::Registry;
+use crate::live::registry::{Registry, RegistryFull};
 use crate::live::stream::LiveStream;
 use crate::metrics::EdgeMetrics;
 use crate::objects::cache::ObjectCache;
@@ -46,6 +47,15 @@ pub(crate) struct App {
 pub(crate) struct NotYet;
 
 impl App {
+    /// Returns the stream that a playback id names, opening it if it is not open yet.
+    pub(super) async fn open(&self, playback: PlaybackId) -> Result<Arc<LiveStream>, NotServed> {
+        if let Some(stream) = self.registry.get(playback) {
+            return Ok(stream);
+        }
+        let record = self.catalog.find(playback).await?;
+        self.registry.open(playback, record.stream).await.map_err(|RegistryFull| NotServed::Busy)
+    }
+
     /// Waits until the stream's playlists satisfy `ready`.
     pub(super) async fn wait(
         &self,

@@ -47,7 +47,7 @@ pub(super) async fn serve(
             Err(_) => return error_response::bad_request(),
         },
     };
-    let stream = match app.registry.open(playback).await {
+    let stream = match app.open(playback).await {
         Ok(stream) => stream,
         Err(reason) => return error_response::not_served(reason),
     };

@@ -46,7 +46,7 @@ pub(super) async fn serve(app: &App, request: &HttpRequest, key: &str) -> HttpRe
     }
     let stream = match open {
         Some(stream) => stream,
-        None => match app.registry.open(name.playback).await {
+        None => match app.open(name.playback).await {
             Ok(stream) => stream,
             Err(reason) => return error_response::not_served(reason),
         },

@@ -47,7 +47,7 @@ pub(super) async fn serve(
     playback: PlaybackId,
     rendition: Option<&str>,
 ) -> HttpResponse {
-    let stream = match app.registry.open(playback).await {
+    let stream = match app.open(playback).await {
         Ok(stream) => stream,
         Err(reason) => return error_response::not_served(reason),
     };

@@ -176,7 +176,7 @@ impl FeedTask {
                 Output::Follow(epoch, generation) => self.adopt((epoch, generation)).await?,
                 Output::AskSnapshot => self.request_snapshot(),
                 Output::Repair(epoch, generation, request) => {
-                    self.request_repair((epoch, generation), request)
+                    self.request_repair((epoch, generation), request);
                 }
                 Output::Bytes(media) => {
                     self.hold(media);
@@ -207,7 +207,7 @@ impl FeedTask {
         match what {
             MediaKind::Init(version) => self.objects.init(&rendition, epoch, version, bytes),
             MediaKind::Part(msn, part) => {
-                self.objects.part(&rendition, epoch, msn, (generation, part), bytes)
+                self.objects.part(&rendition, epoch, msn, (generation, part), bytes);
             }
             MediaKind::Segment(msn) => self.objects.segment(&rendition, epoch, msn, generation, bytes),
         }

@@ -6,10 +6,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use millrace_runtime::Clock;
 use millrace_state::SharedState;
-use millrace_wire::ids::PlaybackId;
+use millrace_wire::ids::{PlaybackId, StreamId};
 use tokio::sync::mpsc;
 
-use crate::catalog::{Catalog, NotServed};
 use crate::live::checkpoint;
 use crate::live::playlists::{Following, StreamPlaylists};
 use crate::live::stream::LiveStream;
@@ -23,12 +22,15 @@ const START_QUEUE: usize = 1_024;
 /// as soon after as control's announcements, which come once a second, would show it.
 const CHECKPOINT_LOOK_MS: u64 = 1_000;
 
-type Opened = Result<Arc<LiveStream>, NotServed>;
+/// A stream could not be opened: as many are open as may be, or feeds are not started at this moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RegistryFull;
+
+type Opened = Result<Arc<LiveStream>, RegistryFull>;
 
 /// The open streams, by playback id.
 pub struct Registry {
     streams: RwLock<HashMap<PlaybackId, Arc<LiveStream>>>,
-    catalog: Arc<Catalog>,
     opening: Arc<SingleFlight<PlaybackId, Opened>>,
     state: SharedState,
     clock: Arc<dyn Clock>,
@@ -46,7 +48,6 @@ impl std::fmt::Debug for Registry {
 impl Registry {
     /// Creates an empty registry, and the queue of streams that are to be followed by a feed.
     pub fn new(
-        catalog: Arc<Catalog>,
         state: SharedState,
         clock: Arc<dyn Clock>,
         max_streams: usize,
@@ -54,7 +55,7 @@ impl Registry {
     ) -> (Arc<Self>, mpsc::Receiver<Arc<LiveStream>>) {
         let (start, starts) = mpsc::channel(START_QUEUE);
         let (streams, opening) = (RwLock::default(), Arc::default());
-        let registry = Self { streams, catalog, opening, state, clock, start, max_streams, metrics };
+        let registry = Self { streams, opening, state, clock, start, max_streams, metrics };
         (Arc::new(registry), starts)
     }
 
@@ -70,27 +71,23 @@ impl Registry {
         Some(stream)
     }
 
-    /// Returns the stream, opening it if it is not open yet.
-    pub async fn open(self: &Arc<Self>, playback: PlaybackId) -> Opened {
-        if let Some(stream) = self.get(playback) {
-            return Ok(stream);
-        }
+    /// Opens the stream that `playback` names, unless it is open already. The caller has looked both up in the catalogue.
+    pub async fn open(self: &Arc<Self>, playback: PlaybackId, id: StreamId) -> Opened {
         let known = || self.get(playback).map(Ok);
         let start = || {
             let registry = self.clone();
-            async move { registry.open_unknown(playback).await }
+            async move { registry.open_new(playback, id).await }
         };
-        self.opening.run(&playback, known, start).await.value.unwrap_or(Err(NotServed::Busy))
+        self.opening.run(&playback, known, start).await.value.unwrap_or(Err(RegistryFull))
     }
 
-    async fn open_unknown(&self, playback: PlaybackId) -> Opened {
-        let record = self.catalog.find(playback).await?;
-        let ended = checkpoint::read_ended(&self.state, record.stream).await;
+    async fn open_new(&self, playback: PlaybackId, id: StreamId) -> Opened {
+        let ended = checkpoint::read_ended(&self.state, id).await;
         let now_ms = self.clock.now_ms();
-        let stream = Arc::new(LiveStream::new(record.stream, playback, now_ms));
+        let stream = Arc::new(LiveStream::new(id, playback, now_ms));
         let mut streams = self.streams.write().unwrap_or_else(PoisonError::into_inner);
         if streams.len() >= self.max_streams {
-            return Err(NotServed::Busy);
+            return Err(RegistryFull);
         }
         if let Some(ended) = ended {
             stream.publish(StreamPlaylists::new(Arc::new(ended), Following::NoLog));
@@ -103,8 +100,8 @@ impl Registry {
         Ok(stream)
     }
 
-    fn start_feed(&self, stream: &Arc<LiveStream>) -> Result<(), NotServed> {
-        let slot = self.start.try_reserve().map_err(|_| NotServed::Busy)?;
+    fn start_feed(&self, stream: &Arc<LiveStream>) -> Result<(), RegistryFull> {
+        let slot = self.start.try_reserve().map_err(|_| RegistryFull)?;
         if stream.take_feed() {
             slot.send(stream.clone());
         }
