@@ -10,7 +10,7 @@ use millrace_wire::close_reason::CloseReason;
 use millrace_wire::message::control::PublishLimits;
 use millrace_wire::message::media::{MediaMessage, MediaReader, MediaUnit, Track};
 use millrace_wire::message::repair::{RepairReply, RepairRequest};
-use millrace_wire::{subjects, topic};
+use millrace_wire::{topic, topics};
 use support::{
     Consumer, FakeControl, LIMIT, Pusher, World, check_order, config, eventually, frames, node, pushed, tags,
 };
@@ -132,9 +132,10 @@ async fn a_repair_request_gets_exactly_the_lost_messages_again() {
     pusher.push(&tags).await.unwrap();
     consumer.until(|messages| frames(messages, Track::Video).len() >= 150).await;
     let epoch = consumer.messages[0].epoch;
-    let mut repairs = world.bus.subscribe(&subjects::repair_media(stream, epoch), 1_000).await.unwrap();
+    let mut repairs =
+        world.bus.subscribe(topics::repair_media(stream, epoch).subject(), 1_000).await.unwrap();
     let request = topic::encode(&RepairRequest { ranges: vec![(3, 5), (9, 9), (100_000, 100_001)] }).unwrap();
-    let subject = subjects::ring_media(stream, epoch);
+    let subject = topics::ring_media(stream, epoch).into_subject();
     let reply = world.bus.request(&subject, request.into(), LIMIT).await.unwrap();
     let reply: RepairReply = topic::decode(&reply).unwrap();
     assert_eq!(reply.oldest, Some(0));
@@ -237,7 +238,7 @@ async fn a_claim_waits_for_control_and_is_refused_after_the_timeout() {
     let url = format!("rtmp://{}/live/{}", node.rtmp_addr(), key.reveal());
     assert_eq!(Pusher::publish(&url, 0).await.err().as_deref(), Some("NetStream.Failed"));
     // Control returns while a publisher waits: its first claim request got no answer.
-    let mut asked = bus.subscribe(subjects::CONTROL_CLAIM, 16).await.unwrap();
+    let mut asked = bus.subscribe(topics::claim().subject(), 16).await.unwrap();
     let waiting = tokio::spawn(async move { Pusher::publish(&url, 0).await });
     tokio::time::timeout(LIMIT, asked.recv()).await.expect("a claim").unwrap();
     drop(asked);

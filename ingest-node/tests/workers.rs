@@ -16,7 +16,7 @@ use millrace_wire::ids::{FactSeq, NodeId};
 use millrace_wire::message::announce::{Degraded, SessionAnnouncement};
 use millrace_wire::message::job::{Bid, Grant, GrantOrder, Heartbeat, Offer, WorkerFree};
 use millrace_wire::message::repair::SnapshotRequest;
-use millrace_wire::{subjects, topic};
+use millrace_wire::{topic, topics};
 use support::{Consumer, LIMIT, Pusher, World, eventually, tags};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -35,12 +35,12 @@ struct FakeWorker {
 impl FakeWorker {
     async fn start(bus: &SharedBus, name: &str) -> Self {
         let node: NodeId = name.parse().unwrap();
-        let mut offers = bus.subscribe(subjects::JOBS_OFFER, 64).await.unwrap();
-        let mut orders = bus.subscribe(&subjects::job_grant(&node), 64).await.unwrap();
+        let mut offers = bus.subscribe(topics::offer().subject(), 64).await.unwrap();
+        let mut orders = bus.subscribe(topics::grant(&node).subject(), 64).await.unwrap();
         let (granted, grant) = watch::channel(None);
         let (done, is_done) = watch::channel(false);
         let bus = bus.clone();
-        bus.publish(subjects::JOBS_FREE, topic::encode(&WorkerFree {}).unwrap()).unwrap();
+        bus.publish(topics::worker_free().subject(), topic::encode(&WorkerFree {}).unwrap()).unwrap();
         let task = tokio::spawn(async move {
             let mut beat = tokio::time::interval(Duration::from_millis(200));
             let mut sealed = false;
@@ -49,7 +49,7 @@ impl FakeWorker {
                     Some(offer) = offers.recv() => {
                         let offer: Offer = topic::decode(&offer.payload).unwrap();
                         let bid = Bid { round: offer.round, node: node.clone(), free: 1, continuing: false };
-                        tell(&bus, &subjects::jobs_bid(offer.session), &bid);
+                        tell(&bus, topics::bid(offer.session).subject(), &bid);
                     }
                     Some(order) = orders.recv() => {
                         let order: GrantOrder = topic::decode(&order.payload).unwrap();
@@ -76,7 +76,7 @@ impl FakeWorker {
                                 stored: BTreeMap::new(),
                                 done: *is_done.borrow(),
                             };
-                            tell(&bus, &subjects::job_heartbeat(grant.stream, grant.epoch), &heartbeat);
+                            tell(&bus, topics::heartbeat(grant.stream, grant.epoch).subject(), &heartbeat);
                         }
                     }
                 }
@@ -123,7 +123,7 @@ fn seal(bus: &SharedBus, grant: &Grant) {
     for fact in facts {
         author.announce(Millis(0), &fact, Bytes::new()).unwrap();
     }
-    let subject = subjects::digest(grant.stream, grant.epoch, grant.generation);
+    let subject = topics::digest(grant.stream, grant.epoch, grant.generation).into_subject();
     while let Some(frames) = author.poll_output() {
         let EncodedMessage::Digest(frames) = frames else { continue };
         for frame in frames {
@@ -144,14 +144,14 @@ async fn a_session_ends_once_its_worker_has_stored_every_segment() {
     let grant = worker.granted().await;
     assert_eq!((grant.stream, grant.resume_from.0, grant.open.first_msn.0), (stream, 0, 100));
     assert_eq!((grant.open.discontinuity_sequence.0, grant.open.lead_gaps), (7, 1));
-    let mut announcements = world.bus.subscribe(&subjects::session(stream), 64).await.unwrap();
+    let mut announcements = world.bus.subscribe(topics::session(stream).subject(), 64).await.unwrap();
     let told = tokio::time::timeout(LIMIT, announcements.recv()).await.unwrap().unwrap();
     let told: SessionAnnouncement = topic::decode(&told.payload).unwrap();
     assert_eq!((told.generation, told.epoch), (Some(grant.generation), grant.epoch));
     // A reader that starts without state gets the newest one.
     let snapshot = world
         .bus
-        .request(&subjects::snap(stream), topic::encode(&SnapshotRequest {}).unwrap(), LIMIT)
+        .request(topics::snapshot(stream).subject(), topic::encode(&SnapshotRequest {}).unwrap(), LIMIT)
         .await
         .unwrap();
     topic::decode::<StreamState>(&snapshot).unwrap();
@@ -187,7 +187,7 @@ async fn a_session_without_worker_puts_its_job_into_the_backlog() {
     let world = World::start().await;
     let (_clip, tags) = tags(short()).await;
     let (stream, key) = world.control.stream();
-    let queue = QueueConfig::new(subjects::JOBS_STREAM, subjects::BACKLOG_LIVE);
+    let queue = QueueConfig::new(topics::JOBS_STREAM, topics::backlog().subject());
     world.bus.queue_declare(&queue).await.unwrap();
     let mut pusher = Pusher::publish(&world.url(&key), 60_000).await.unwrap();
     pusher.push(&tags[..30]).await.unwrap();

@@ -7,8 +7,8 @@ use anyhow::{Context, Result, ensure};
 use millrace_bus::{Bus, JournalConfig, JournalEntry, NatsBus, NatsConfig, ReaderConfig};
 use millrace_wire::ids::StreamId;
 use millrace_wire::message::announce::IndexFact;
-use millrace_wire::message::control::{self, LifecycleEvent, LifecycleKind};
-use millrace_wire::{subjects, topic};
+use millrace_wire::message::control::{LifecycleEvent, LifecycleKind};
+use millrace_wire::{topic, topics};
 
 /// The last facts of a stream are kept within moments; an election of JetStream takes seconds.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -25,16 +25,16 @@ impl Facts {
         let bus = NatsBus::connect(NatsConfig::new([url])).await?;
         let stream = stream.parse()?;
         let journals = [
-            JournalConfig::new(subjects::EVENTS_STREAM, subjects::EVENTS_SUBJECTS),
-            JournalConfig::new(subjects::INDEX_STREAM, subjects::INDEX_SUBJECTS),
+            JournalConfig::new(topics::EVENTS_STREAM, topics::EVENTS_SUBJECTS),
+            JournalConfig::new(topics::INDEX_STREAM, topics::INDEX_SUBJECTS),
         ];
         for journal in &journals {
             bus.journal_declare(journal).await?;
         }
         let read =
             async |journal, subject| bus.journal_reader(journal, &ReaderConfig::new("tests", subject)).await;
-        read(subjects::EVENTS_STREAM, subjects::events(stream)).await?;
-        read(subjects::INDEX_STREAM, subjects::index(stream)).await?;
+        read(topics::EVENTS_STREAM, topics::events(stream).into_subject()).await?;
+        read(topics::INDEX_STREAM, topics::index(stream).into_subject()).await?;
         Ok(Self { bus, stream })
     }
 
@@ -49,8 +49,8 @@ impl Facts {
     pub async fn whole_life(&self) -> Result<Vec<LifecycleKind>> {
         let mut events: Vec<LifecycleEvent> = Vec::new();
         while !matches!(events.last().map(|event| event.kind), Some(LifecycleKind::Ended { .. })) {
-            let entry = self.next(subjects::EVENTS_STREAM, "the end").await?;
-            events.push(control::decode(&entry.payload)?);
+            let entry = self.next(topics::EVENTS_STREAM, "the end").await?;
+            events.push(topic::decode(&entry.payload)?);
         }
         let ids: BTreeSet<String> = events.iter().map(LifecycleEvent::id).collect();
         ensure!(ids.len() == events.len(), "an event is kept twice: {events:?}");
@@ -62,7 +62,7 @@ impl Facts {
     pub async fn segments(&self, mut wanted: BTreeSet<(String, u64)>) -> Result<()> {
         let mut ids = BTreeSet::new();
         while !wanted.is_empty() {
-            let entry = self.next(subjects::INDEX_STREAM, &format!("{wanted:?}")).await?;
+            let entry = self.next(topics::INDEX_STREAM, &format!("{wanted:?}")).await?;
             let fact: IndexFact = topic::decode(&entry.payload)?;
             wanted.remove(&(fact.segment.rendition.to_string(), fact.segment.msn.0));
             ensure!(ids.insert(fact.id()), "{} is kept twice", fact.id());

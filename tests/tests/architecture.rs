@@ -243,6 +243,23 @@ fn nothing_is_left_unfinished_or_skipped() {
 }
 
 #[test]
+fn nodes_exchange_messages_through_link_alone() {
+    const NODES: &[&str] = &["millrace-ingest", "millrace-transcode", "millrace-edge", "millrace-control"];
+    const RAW: &[&str] = &["subscribe", "queue_subscribe", "publish", "request", "gather", "respond"];
+    each_source(|package, path, text| {
+        let root = package.manifest_path.parent().expect("a manifest lies in a folder").join("src");
+        if !NODES.contains(&package.name.as_str()) || !path.starts_with(root) {
+            return None;
+        }
+        // Unit tests below the code may play the other side of the bus by hand.
+        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+        let is_raw =
+            |call: &&&str| code.contains(&format!("bus.{call}(")) || code.contains(&format!("bus().{call}("));
+        RAW.iter().find(is_raw).map(|call| format!("calls bus.{call} instead of millrace_link"))
+    });
+}
+
+#[test]
 fn actix_stays_in_its_modules() {
     let is_in = |path: &Path, module: &str| {
         path.components().any(|part| {

@@ -48,7 +48,7 @@ impl<M: Machine> Driver<M> {
         Self { machine, clock, timer: CoalescingTimer::default() }
     }
 
-    /// Returns the machine's time.
+    /// Returns the time that inputs are handed to the machine with.
     pub fn now(&self) -> Millis {
         Millis(self.clock.now_ms())
     }
@@ -59,7 +59,7 @@ impl<M: Machine> Driver<M> {
         self.machine.handle(now, input)
     }
 
-    /// Tells the machine that time has passed.
+    /// Hands the passing of time to the machine.
     pub fn handle_timeout(&mut self) -> Result<(), M::Error> {
         let now = self.now();
         self.machine.handle_timeout(now)

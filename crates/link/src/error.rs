@@ -12,7 +12,7 @@ pub enum LinkError {
     Bus {
         /// Name of the topic, without ids.
         topic: &'static str,
-        /// The bus's error.
+        /// The error that the bus returned.
         source: BusError,
     },
     /// The message could not be encoded, or the answer was refused.

@@ -22,7 +22,7 @@ pub struct BadConfig {
     pub codec: Codec,
     /// Length of the record in bytes.
     pub length: usize,
-    /// The parser's error.
+    /// The error of the record's parser.
     pub reason: String,
 }
 

@@ -13,7 +13,7 @@ use crate::refusals::Refusals;
 
 /// One received request of type `Q`, to be answered with an `A`.
 pub struct Request<Q, A> {
-    /// The request.
+    /// The request as it was received.
     pub message: Q,
     bus: SharedBus,
     topic: &'static str,
@@ -23,8 +23,8 @@ pub struct Request<Q, A> {
 }
 
 impl<Q, A: Message> Request<Q, A> {
-    /// Returns the subject that the request was published on; it tells the stream apart where the subscription has a
-    /// pattern.
+    /// Returns the subject that the request was published on; where the subscription has a pattern, the
+    /// subject identifies the stream.
     pub fn subject(&self) -> &str {
         &self.subject
     }

@@ -244,7 +244,7 @@ async fn publisher_session_publishes_repairs_and_ends_once_everything_is_stored(
     };
     tokio::time::timeout(LIMIT, ended).await.unwrap();
     drop(log);
-    assert!(world.closed.try_recv().is_err(), "the publisher was not told to close");
+    assert!(world.closed.try_recv().is_err(), "a session whose publisher left closes no connection");
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use thiserror::Error;
 
 use crate::ids::StreamId;
 
-/// The record under [`crate::state_keys::playback`].
+/// The record stored under the key [`crate::state_keys::playback`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlaybackRecord {
     /// The livestream that the playback id names.

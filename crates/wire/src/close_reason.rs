@@ -1,4 +1,4 @@
-//! Why a publisher is refused or closed: stable codes, and what an RTMP client is told.
+//! The reasons for which a publisher is refused or disconnected: stable codes, and the RTMP status that carries them.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,17 +11,17 @@ macro_rules! reasons {
             $($(#[$doc])* $name,)*
         }
         impl CloseReason {
-            /// Every reason.
+            /// All reasons, in the order of their declaration.
             pub const ALL: &'static [Self] = &[$(Self::$name,)*];
-            /// The stable code.
+            /// Returns the stable code of the reason.
             pub const fn code(self) -> &'static str {
                 match self { $(Self::$name => $code,)* }
             }
-            /// `code` of the RTMP status a publisher is told it with; `None`: its connection is closed without a word.
+            /// Returns the `code` of the RTMP status that the publisher receives; `None` if its connection is closed without a status.
             pub const fn rtmp_status(self) -> Option<&'static str> {
                 match self { $(Self::$name => $status,)* }
             }
-            /// One sentence for the publisher; never names the key.
+            /// Returns one sentence for the publisher, which never names the key.
             pub const fn text(self) -> &'static str {
                 match self { $(Self::$name => $text,)* }
             }
@@ -42,17 +42,17 @@ reasons! {
     StreamEnded = "stream_ended", Some("NetStream.Publish.BadName"), "The stream has ended.";
     /// The scheduled time is too far away.
     TooEarly = "too_early", Some("NetStream.Publish.BadName"), "The stream does not start yet.";
-    /// Wrong application name.
+    /// The application in the publisher's URL is not `live`.
     WrongApp = "wrong_app", Some("NetConnection.Connect.InvalidApp"), "Publish to the application \"live\".";
     /// The node takes no new streams.
     Draining = "draining", Some("NetStream.Failed"), "The server is restarting; connect again.";
-    /// Limits of this node or address reached: the connection is closed before its first byte is read.
+    /// A limit of the node or of the address is reached: the connection is closed before its first byte is read.
     TooManyConnections = "too_many_connections", None, "Too many connections.";
-    /// Control did not answer.
+    /// Control did not answer within the time limit.
     Unavailable = "unavailable", Some("NetStream.Failed"), "The service is unavailable; try again.";
-    /// A newer publisher of the same key took over.
+    /// A newer publisher with the same key took over.
     TakenOver = "taken_over", Some("NetStream.Publish.BadName"), "Another publisher took over.";
-    /// Stopped over the API.
+    /// An operator stopped the stream over the API.
     Stopped = "stopped", Some("NetStream.Publish.Denied"), "The stream was stopped.";
     /// An operator ended this publish; the key stays valid.
     Kicked = "kicked", Some("NetStream.Publish.Denied"), "An operator ended the publish.";
@@ -60,7 +60,7 @@ reasons! {
     KeyRotated = "key_rotated", Some("NetStream.Publish.BadName"), "The stream key has been replaced.";
     /// The publisher left by itself.
     PublisherLeft = "publisher_left", Some("NetStream.Unpublish.Success"), "Unpublished.";
-    /// The connection broke.
+    /// The connection broke before the publisher ended the stream.
     ConnectionLost = "connection_lost", None, "The connection was lost.";
     /// No data within the deadline.
     Idle = "idle", Some("NetStream.Publish.Denied"), "No media arrived in time.";
@@ -79,7 +79,7 @@ reasons! {
 }
 
 impl CloseReason {
-    /// The publisher cannot do better by trying again with the same key now.
+    /// True if trying again with the same key now cannot succeed.
     pub const fn is_final(self) -> bool {
         !matches!(
             self,
@@ -94,7 +94,7 @@ impl CloseReason {
                 | Self::Kicked
         )
     }
-    /// A refusal that counts towards the growing delay of its address: someone may be guessing keys.
+    /// True if the refusal counts towards the growing delay of its address, because the address may be guessing keys.
     pub const fn is_guess(self) -> bool {
         matches!(self, Self::UnknownKey | Self::RevokedKey | Self::ExpiredKey)
     }

@@ -21,10 +21,10 @@ pub const MAX_FACT: usize = 4 << 20;
 /// Most segments in the live window; longer DVR windows are read from the index.
 pub const MAX_SLOTS: usize = 1024;
 
-/// An exact duration.
+/// An exact duration in a track's timescale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct MediaDuration {
-    /// Ticks.
+    /// Number of ticks of the timescale.
     pub ticks: u64,
     /// Ticks per second; never 0 in a valid fact.
     pub timescale: u32,
@@ -36,25 +36,25 @@ impl MediaDuration {
         Self { ticks: seconds, timescale: 1 }
     }
 
-    /// Whole milliseconds, as a duration in a 1/1000 s timescale.
+    /// Returns a duration of whole milliseconds.
     pub const fn from_millis(ms: u64) -> Self {
         Self { ticks: ms, timescale: 1000 }
     }
-    /// Seconds, for rendering.
+    /// Returns the duration in seconds, for rendering.
     pub fn as_secs_f64(self) -> f64 {
         self.ticks as f64 / f64::from(self.timescale.max(1))
     }
-    /// Milliseconds, rounded down.
+    /// Returns the duration in milliseconds, rounded down.
     pub fn as_millis(self) -> u64 {
         let ms = u128::from(self.ticks) * 1000 / u128::from(self.timescale.max(1));
         u64::try_from(ms).unwrap_or(u64::MAX)
     }
 }
 
-/// What kind of track a rendition is and what the multivariant playlist says of it.
+/// The kind of track that a rendition is, and its attributes in the multivariant playlist.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrackInfo {
-    /// Video or audio parameters.
+    /// The parameters of the track, by its kind.
     pub media: TrackMedia,
     /// RFC 6381 codec string (`avc1.64001f`, `mp4a.40.2`).
     pub codecs: String,
@@ -64,68 +64,68 @@ pub struct TrackInfo {
     pub timescale: u32,
 }
 
-/// Parameters of a track by kind.
+/// The parameters of a track by its kind.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum TrackMedia {
-    /// Video.
+    /// A track of coded pictures.
     Video {
-        /// Pixels.
+        /// Luma width in pixels.
         width: u32,
-        /// Pixels.
+        /// Luma height in pixels.
         height: u32,
         /// Thousandths of frames per second, when known.
         #[serde(default)]
         frame_rate_milli: Option<u32>,
     },
-    /// Audio.
+    /// A track of coded audio frames.
     Audio {
-        /// Channels.
+        /// Number of audio channels.
         channels: u8,
-        /// Samples per second.
+        /// Samples per second of each channel.
         sample_rate: u32,
     },
 }
 
-/// One announced fact.
+/// One fact of a log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fact {
-    /// Number 0 of every log: the state this author builds on.
+    /// Number 0 of every log: the state that its writer builds on.
     Takeover {
-        /// The state.
+        /// The state that the log starts from.
         base: Box<StreamState>,
     },
-    /// The epoch's numbers, said by its first author.
+    /// The numbers of the epoch, announced by its first log writer.
     EpochOpen(EpochOpen),
-    /// A rendition's initialisation section; the payload is its bytes. Said again by every author.
+    /// A rendition's initialisation section; the payload is its bytes. Every log writer announces it again.
     Init {
-        /// Rendition.
+        /// The rendition that the fact is about.
         rendition: Rendition,
-        /// Version within the epoch.
+        /// Version of the initialisation section within the epoch.
         version: InitVersion,
         /// Description for the multivariant playlist.
         info: TrackInfo,
     },
-    /// A rendition's PART-TARGET, said with its first part and frozen from then on.
+    /// A rendition's PART-TARGET, announced with its first part and constant from then on.
     PartTarget {
-        /// Rendition.
+        /// The rendition that the fact is about.
         rendition: Rendition,
-        /// PART-TARGET.
+        /// The rendition's PART-TARGET (RFC 8216bis §4.4.3.7).
         target: MediaDuration,
     },
     /// A part; the payload is its bytes.
     Part(Part),
     /// A segment is complete. Its bytes are its parts' concatenated, unless the payload carries them.
     Segment(Segment),
-    /// A segment's object is in the store under the author's generation.
+    /// A segment's object is in the store under the log writer's generation.
     Stored {
-        /// Rendition.
+        /// The rendition that the fact is about.
         rendition: Rendition,
-        /// Segment.
+        /// Media sequence number of the stored segment.
         msn: Msn,
     },
-    /// A segment nobody has, in every rendition that has not closed it.
+    /// A segment that does not exist in any rendition that has not completed it.
     Gap(Gap),
     /// A segment that one rendition does not have and never will, whether or not the other renditions have it.
     RenditionGap(RenditionGap),
@@ -157,7 +157,7 @@ pub struct EpochOpen {
     pub broadcast: BroadcastId,
     /// Number of the epoch's first segment.
     pub first_msn: Msn,
-    /// Its absolute discontinuity sequence number.
+    /// Absolute discontinuity sequence number of that segment.
     pub discontinuity_sequence: DiscontinuitySeq,
     /// Wall clock of the epoch's first sample.
     pub program_date_time: UnixMillis,
@@ -168,63 +168,63 @@ pub struct EpochOpen {
     pub lead_gaps: u32,
 }
 
-/// A partial segment.
+/// A partial segment of one rendition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Part {
-    /// Rendition.
+    /// The rendition that the fact is about.
     pub rendition: Rendition,
-    /// Segment it is part of.
+    /// Media sequence number of the segment that it is part of.
     pub msn: Msn,
-    /// Index in the segment.
+    /// Index of the part in its segment, from 0.
     pub part: PartIndex,
-    /// Exact duration.
+    /// Exact duration in the track's timescale.
     pub duration: MediaDuration,
-    /// Starts with a random access point.
+    /// True if it starts with a random access point.
     pub independent: bool,
-    /// Length of the payload.
+    /// Length of the payload in bytes.
     pub bytes: u64,
     /// Absolute discontinuity sequence number of the segment.
     pub discontinuity_sequence: DiscontinuitySeq,
     /// Wall clock of the segment's first sample.
     pub program_date_time: UnixMillis,
-    /// Initialisation section.
+    /// Version of the initialisation section that it is decoded with.
     pub init_version: InitVersion,
-    /// GAP=YES: the part's bytes do not exist.
+    /// True for GAP=YES: the part's bytes do not exist.
     #[serde(default)]
     pub gap: bool,
 }
 
-/// A complete segment.
+/// A complete segment of one rendition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Segment {
-    /// Rendition.
+    /// The rendition that the fact is about.
     pub rendition: Rendition,
-    /// Number.
+    /// Media sequence number of the segment.
     pub msn: Msn,
-    /// Number of parts.
+    /// Number of parts that the segment was made of.
     pub parts: u32,
-    /// Exact duration.
+    /// Exact duration in the track's timescale.
     pub duration: MediaDuration,
-    /// Starts with a random access point.
+    /// True if it starts with a random access point.
     pub independent: bool,
-    /// Length of the object.
+    /// Length of the segment's object in bytes.
     pub bytes: u64,
-    /// Absolute discontinuity sequence number.
+    /// Absolute discontinuity sequence number of the segment.
     pub discontinuity_sequence: DiscontinuitySeq,
     /// Wall clock of the first sample.
     pub program_date_time: UnixMillis,
-    /// Initialisation section.
+    /// Version of the initialisation section that it is decoded with.
     pub init_version: InitVersion,
 }
 
-/// A missing segment.
+/// A segment that is missing from every rendition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gap {
-    /// Number.
+    /// Media sequence number of the segment.
     pub msn: Msn,
-    /// Its stated duration.
+    /// EXTINF of the missing segment; it does not change once listed.
     pub duration: MediaDuration,
-    /// Absolute discontinuity sequence number.
+    /// Absolute discontinuity sequence number of the segment.
     pub discontinuity_sequence: DiscontinuitySeq,
     /// Wall clock of its start.
     pub program_date_time: UnixMillis,
@@ -245,7 +245,7 @@ pub struct RenditionGap {
     pub program_date_time: UnixMillis,
 }
 
-/// Where a [`StreamState`] comes from.
+/// The source of a [`StreamState`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Origin {
@@ -260,24 +260,24 @@ pub enum Origin {
 /// The folded state of a log at one position: everything a playlist needs but the bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamState {
-    /// Broadcast.
+    /// The broadcast that the epoch belongs to.
     pub broadcast: BroadcastId,
-    /// Epoch of the log.
+    /// The epoch of the folded log.
     pub epoch: Epoch,
-    /// Whether this is the fold of a log or what a checkpoint kept of one.
+    /// The source of this state: the fold of a log, or what a checkpoint kept of one.
     #[serde(default)]
     pub origin: Origin,
     /// Generation of the log; 0 in a state that no log was folded into.
     pub generation: Generation,
-    /// Last fact folded.
+    /// Number of the last folded fact.
     pub seq: FactSeq,
     /// TARGETDURATION in seconds; 0 until the first EpochOpen.
     pub target_duration: u32,
-    /// EpochOpen of `epoch` has been folded.
+    /// True if the EpochOpen fact of `epoch` has been folded.
     pub opened: bool,
-    /// `epoch` has its last segment.
+    /// True if no segment of `epoch` follows any more.
     pub sealed: bool,
-    /// The broadcast is over.
+    /// True if the broadcast is over: the playlists end with ENDLIST.
     pub ended: bool,
     /// Media sequence number: nothing below it is or ever will be listed.
     pub first_msn: Msn,
@@ -287,10 +287,10 @@ pub struct StreamState {
     pub renditions: BTreeMap<Rendition, RenditionState>,
 }
 
-/// A rendition's state.
+/// The state of one rendition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 pub struct RenditionState {
-    /// PART-TARGET, once known.
+    /// PART-TARGET of the rendition, once known.
     pub part_target: Option<MediaDuration>,
     /// Initialisation sections that the window still uses, and the newest.
     pub inits: Vec<InitEntry>,
@@ -303,35 +303,35 @@ pub struct RenditionState {
 /// (RFC 8216bis §4.4.3.4): it is served as long as the window has all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RenditionSpan {
-    /// The first segment.
+    /// Media sequence number of the first segment.
     pub first: Msn,
-    /// The last segment.
+    /// Media sequence number of the last segment.
     pub last: Msn,
 }
 
-/// One initialisation section.
+/// One initialisation section of a rendition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InitEntry {
-    /// Epoch.
+    /// The epoch of the log.
     pub epoch: Epoch,
-    /// Version within the epoch.
+    /// Version of the initialisation section within the epoch.
     pub version: InitVersion,
-    /// Author whose log last carried the bytes.
+    /// Generation of the log that last carried the bytes.
     pub generation: Generation,
-    /// Where in that log.
+    /// Number of the fact in that log.
     pub seq: FactSeq,
-    /// Description.
+    /// Description for the multivariant playlist.
     pub info: TrackInfo,
 }
 
 /// One media sequence number of the window.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SegmentSlot {
-    /// Number.
+    /// Media sequence number of the segment.
     pub msn: Msn,
-    /// Epoch it belongs to.
+    /// The epoch that it belongs to.
     pub epoch: Epoch,
-    /// Absolute discontinuity sequence number.
+    /// Absolute discontinuity sequence number of the segment.
     pub discontinuity_sequence: DiscontinuitySeq,
     /// Wall clock of its start.
     pub program_date_time: UnixMillis,
@@ -340,20 +340,20 @@ pub struct SegmentSlot {
     /// The renditions it was declared missing in, each with the stated duration.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub rendition_gaps: BTreeMap<Rendition, MediaDuration>,
-    /// What each rendition has of it.
+    /// The segment's parts and completion in each rendition.
     pub tracks: BTreeMap<Rendition, RenditionSegment>,
 }
 
 /// A rendition's share of a slot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RenditionSegment {
-    /// Initialisation section.
+    /// Version of the initialisation section that it is decoded with.
     pub init_version: InitVersion,
     /// Parts by index; emptied when the segment is old enough to be listed without.
     pub parts: Vec<PartEntry>,
-    /// Set when complete.
+    /// The segment's numbers, once it is complete.
     pub segment: Option<SegmentEntry>,
-    /// The object is in the store.
+    /// True if the segment's object is in the store.
     pub stored: bool,
 }
 
@@ -362,56 +362,56 @@ pub struct RenditionSegment {
 pub struct PartEntry {
     /// Generation in its name and of the log that carried its bytes.
     pub generation: Generation,
-    /// Where in that log.
+    /// Number of the fact in that log.
     pub seq: FactSeq,
-    /// Exact duration.
+    /// Exact duration in the track's timescale.
     pub duration: MediaDuration,
-    /// Starts with a random access point.
+    /// True if it starts with a random access point.
     pub independent: bool,
-    /// Length.
+    /// Length of the bytes.
     pub bytes: u64,
-    /// GAP=YES.
+    /// True for GAP=YES: the bytes do not exist.
     pub gap: bool,
 }
 
 /// A complete segment in the window.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SegmentEntry {
-    /// Generation in its name.
+    /// Generation in the segment's name.
     pub generation: Generation,
-    /// Fact that completed it.
+    /// Number of the fact that completed it.
     pub seq: FactSeq,
-    /// Exact duration.
+    /// Exact duration in the track's timescale.
     pub duration: MediaDuration,
-    /// Starts with a random access point.
+    /// True if it starts with a random access point.
     pub independent: bool,
-    /// Length.
+    /// Length of the bytes.
     pub bytes: u64,
     /// Number of parts it was made of.
     pub parts: u32,
 }
 
-/// A fact with its author, number and payload.
+/// A fact with its log, number and payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FactMessage {
-    /// Epoch.
+    /// The epoch of the log.
     pub epoch: Epoch,
-    /// Generation of the author.
+    /// The generation of the log.
     pub generation: Generation,
-    /// Number in the author's log.
+    /// Number of the fact in its log.
     pub seq: FactSeq,
-    /// The fact.
+    /// The fact without its payload.
     pub fact: Fact,
     /// Bytes of an init section, a part or (rarely) a segment; else empty.
     pub payload: Bytes,
 }
 
-/// A fact as frames of at most the bus's payload.
+/// A fact as fragments of at most the bus's payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EncodedFact {
-    /// With its payload.
+    /// The fact with its payload.
     pub frames: Vec<Bytes>,
-    /// Without it, for those who only follow the state.
+    /// The fact without its payload, for readers that only follow the state.
     pub digest: Vec<Bytes>,
     /// The payload as slices of `frames`: a holder of both has the media in memory once.
     pub payload: ByteChain,

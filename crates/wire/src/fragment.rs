@@ -16,9 +16,9 @@ use thiserror::Error;
 use crate::ids::{Epoch, Generation};
 use crate::version::WIRE_VERSION;
 
-/// Bytes before the body.
+/// Length of the header before the body's piece, in bytes.
 pub const HEADER: usize = 34;
-/// Largest body of one message: a keyframe or a part of 100 Mb/s video fits several times over.
+/// Largest body of one message in bytes: a keyframe or a part of 100 Mb/s video fits several times over.
 pub const MAX_BODY: usize = 32 << 20;
 /// Smallest `max_payload` that is used; a server with less is treated as if it had this much.
 pub const MIN_PAYLOAD: usize = 1 << 10;
@@ -27,12 +27,12 @@ pub const MAX_FRAGMENTS: usize = u16::MAX as usize;
 /// Most incomplete messages kept for reassembly: fragments of one message follow each other, so even two are rare.
 pub const MAX_INCOMPLETE: usize = 8;
 
-/// What a frame carries.
+/// The kind of message that a fragment is a piece of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// A media message.
+    /// A media message of a publisher session.
     Media,
-    /// A fact.
+    /// A fact of a log writer.
     Fact,
 }
 
@@ -45,59 +45,59 @@ impl Kind {
     }
 }
 
-/// Bytes that are not a frame, or a frame over a limit.
+/// The reason bytes are not accepted as a fragment or as the body of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum FragmentError {
-    /// Fewer bytes than announced.
+    /// There are fewer bytes than the header announces.
     #[error("truncated: {have} bytes where {need} are needed")]
     Truncated {
-        /// Bytes needed.
+        /// Number of bytes that are needed.
         need: usize,
-        /// Bytes present.
+        /// Number of bytes that are present.
         have: usize,
     },
-    /// A version this build does not speak.
+    /// The fragment has another version of the wire format.
     #[error("version {0}, this node speaks {WIRE_VERSION}")]
     Version(u8),
-    /// An unknown kind of message, or not the expected one.
+    /// The kind of message is unknown or not the expected one.
     #[error("unexpected kind {0}")]
     Kind(u8),
     /// Fragment number, count or lengths contradict each other or exceed a limit.
     #[error("inconsistent fragment {index} of {count}, body {body}")]
     Fragment {
-        /// Fragment number.
+        /// Number of the fragment, from 0.
         index: u16,
-        /// Fragments in the message.
+        /// Number of fragments in the message.
         count: u16,
-        /// Announced body length.
+        /// Length of the body that the header announces.
         body: u32,
     },
-    /// The body does not hold what its kind demands.
+    /// The body breaks a rule of its kind.
     #[error("malformed body: {0}")]
     Body(&'static str),
 }
 
-/// Who wrote a message and its number there.
+/// The place of a message: its producer's numbers, and its own number there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
-    /// Epoch.
+    /// Epoch of the message's producer.
     pub epoch: Epoch,
-    /// Generation; 0 for media.
+    /// Generation of the log writer; 0 for media messages.
     pub generation: Generation,
-    /// Number in the (epoch, generation).
+    /// Number of the message within its epoch and generation.
     pub seq: u64,
 }
 
 /// One fragment as received; a slice of the received bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fragment {
-    /// Kind of the message.
+    /// Kind of the whole message.
     pub kind: Kind,
     /// Author and number of the message.
     pub position: Position,
-    /// This fragment's number.
+    /// Number of this fragment, from 0.
     pub index: u16,
-    /// Fragments in the message, at least 1.
+    /// Number of fragments in the message, at least 1.
     pub count: u16,
     /// Length of the whole body.
     pub body_len: u32,
@@ -106,7 +106,7 @@ pub struct Fragment {
 }
 
 impl Fragment {
-    /// Reads one fragment. Does not copy.
+    /// Reads one fragment; the piece is a slice of `bytes`.
     pub fn decode(mut bytes: Bytes) -> Result<Self, FragmentError> {
         if bytes.len() < HEADER {
             return Err(FragmentError::Truncated { need: HEADER, have: bytes.len() });
@@ -203,7 +203,7 @@ pub struct Reassembler {
 }
 
 impl Reassembler {
-    /// Takes one fragment; gives back the body once it is whole. A single-fragment message passes through uncopied.
+    /// Takes one fragment and returns the body that it completes, if it completes one. A message of one fragment is not copied.
     pub fn push(&mut self, frame: Fragment) -> Option<(Position, Bytes)> {
         if frame.count == 1 {
             return Some((frame.position, frame.piece));

@@ -14,7 +14,7 @@ pub const BITRATES: (u64, u64) = (50_000, 100_000_000);
 pub const MAX_FPS: u32 = 120;
 
 /// The renditions that are made of a source besides the source's own bits. A ladder that this version does not know cannot be
-/// read, so that a worker of an older version does not deliver a stream in fewer renditions than its settings say.
+/// read, so that a worker of an older version does not deliver a stream in fewer renditions than its settings ask for.
 ///
 /// In JSON: `"copy"`, the name of a template, or a list of rungs.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -25,7 +25,7 @@ pub enum Ladder {
     Copy,
     /// The ladder that the operator configured under this name.
     Template(String),
-    /// These rungs.
+    /// The encoded renditions listed here.
     Rungs(Vec<LadderRung>),
 }
 
@@ -35,7 +35,7 @@ pub enum Ladder {
 pub struct LadderRung {
     /// Lines of video; the width follows from the source's aspect ratio.
     pub height: u32,
-    /// Bits per second.
+    /// Bits per second of the rung.
     pub bitrate: u64,
     /// Highest frame rate in frames per second; the source's if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -43,7 +43,7 @@ pub struct LadderRung {
     /// Preset of the encoder; the operator's default if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preset: Option<String>,
-    /// Codec; H.264 if absent.
+    /// Codec of the rung; H.264 if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub codec: Option<RungCodec>,
 }
@@ -52,12 +52,12 @@ pub struct LadderRung {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RungCodec {
-    /// H.264.
+    /// H.264 in the AVCC form.
     #[default]
     H264,
-    /// H.265.
+    /// HEVC (H.265) with length-prefixed NAL units.
     Hevc,
-    /// AV1.
+    /// AV1, as sequences of OBUs.
     Av1,
 }
 

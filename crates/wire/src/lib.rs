@@ -18,7 +18,6 @@ pub mod message;
 pub mod object_names;
 pub mod secret_ids;
 pub mod state_keys;
-pub mod subjects;
 mod text;
 pub mod topic;
 pub mod topics;

@@ -8,10 +8,10 @@ use crate::ids::{BadId, Epoch, Generation, InitVersion, Msn, PartIndex, Playback
 /// First path element of everything that is served or stored.
 pub const ROOT: &str = "live";
 
-/// One immutable object.
+/// The name of one immutable object.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ObjectName {
-    /// The stream's public id.
+    /// The livestream's id in viewers' URLs.
     pub playback: PlaybackId,
     /// The rendition the object belongs to.
     pub rendition: Rendition,
@@ -21,12 +21,12 @@ pub struct ObjectName {
     pub kind: ObjectKind,
 }
 
-/// What an [`ObjectName`] names.
+/// The kind of object that an [`ObjectName`] names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ObjectKind {
     /// `init-{version}.mp4`: its bytes follow from the codec parameters alone, so it carries no generation.
     Init(InitVersion),
-    /// `{msn}.{generation}.m4s`.
+    /// The object of a segment: `{msn}.{generation}.m4s`.
     Segment(Msn, Generation),
     /// `{msn}.{generation}.{part}.m4s`: served by edges, never stored.
     Part(Msn, Generation, PartIndex),
@@ -42,7 +42,7 @@ impl ObjectName {
             ObjectKind::Part(m, g, p) => format!("{epoch}/{m}.{g}.{p}.m4s"),
         }
     }
-    /// Bucket key: `live/{playback}/{rendition}/{epoch}/…`.
+    /// Returns the key in the bucket: `live/{playback}/{rendition}/{epoch}/…`.
     pub fn key(&self) -> String {
         self.to_string()
     }
@@ -115,21 +115,21 @@ pub fn epoch_prefix(playback: PlaybackId, rendition: &Rendition, epoch: Epoch) -
 
 /// User metadata stored with every segment, so that the index can be rebuilt by listing.
 pub mod meta {
-    /// Duration in ticks.
+    /// Duration of the segment in ticks.
     pub const DURATION: &str = "millrace-duration";
-    /// Ticks per second.
+    /// Ticks per second of the track.
     pub const TIMESCALE: &str = "millrace-timescale";
     /// Number of parts the segment is made of.
     pub const PARTS: &str = "millrace-parts";
     /// `true` if the segment starts with a random access point.
     pub const INDEPENDENT: &str = "millrace-independent";
-    /// Media sequence number.
+    /// Media sequence number of the segment.
     pub const MSN: &str = "millrace-msn";
-    /// Absolute discontinuity sequence number.
+    /// Absolute discontinuity sequence number of the segment.
     pub const DISCONTINUITY: &str = "millrace-discontinuity-sequence";
     /// Program date time, unix milliseconds.
     pub const PDT: &str = "millrace-program-date-time";
-    /// Initialisation section version.
+    /// Version of the segment's initialisation section.
     pub const INIT: &str = "millrace-init";
 }
 

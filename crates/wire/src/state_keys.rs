@@ -5,7 +5,7 @@ use crate::ids::{BroadcastId, Epoch, KeyHash, Msn, NodeId, PlaybackId, Rendition
 /// Common prefix of all keys.
 pub const PREFIX: &str = "{ms}:";
 
-/// A stream's record.
+/// Returns the key of a livestream's record.
 pub fn stream(id: StreamId) -> String {
     format!("{PREFIX}stream:{id}")
 }
@@ -15,7 +15,7 @@ pub const STREAMS: &str = "{ms}:stream:";
 pub fn claim(id: StreamId) -> String {
     format!("{PREFIX}claim:{id}")
 }
-/// Prefix of all claims.
+/// Prefix of the keys of all claims.
 pub const CLAIMS: &str = "{ms}:claim:";
 /// Stream id by key hash.
 pub fn key_hash(hash: &KeyHash) -> String {
@@ -25,7 +25,7 @@ pub fn key_hash(hash: &KeyHash) -> String {
 pub fn playback(id: PlaybackId) -> String {
     format!("{PREFIX}playback:{id}")
 }
-/// A broadcast's record.
+/// Returns the key of a broadcast's record.
 pub fn broadcast(stream: StreamId, id: BroadcastId) -> String {
     format!("{PREFIX}broadcast:{stream}:{id}")
 }
@@ -71,7 +71,7 @@ pub fn node(id: &NodeId) -> String {
 }
 /// Prefix of all node heartbeats.
 pub const NODES: &str = "{ms}:node:";
-/// Lease of control's leader.
+/// Key of the lease of control's leader.
 pub const LEADER: &str = "{ms}:leader";
 /// The cluster's random secret for key hashes, when none is configured.
 pub const HASH_SECRET: &str = "{ms}:secret:key-hash";

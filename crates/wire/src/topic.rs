@@ -1,4 +1,4 @@
-//! What is published on which subject: a [`Topic`] is a subject together with the type of its messages, so that a topic
+//! Subjects and the messages published on them: a [`Topic`] is a subject together with the type of its messages, so that a topic
 //! of heartbeats cannot carry a bid.
 //!
 //! JSON messages implement [`Message`] and carry the version as their first member ([`crate::versioned`]). Media messages
@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 
 use crate::versioned::{self, WireError};
 
-/// Longest JSON message, in bytes, of a kind that does not say otherwise: heartbeats of a hundred renditions fit.
+/// Longest JSON message, in bytes, of a kind without a limit of its own: heartbeats of a hundred renditions fit.
 pub const MAX_MESSAGE: usize = 64 << 10;
 
 /// Longest JSON message, in bytes, of a kind that holds a stream's state (grant, snapshot): the state of the longest live
@@ -77,7 +77,7 @@ impl<T> Topic<T> {
         &self.subject
     }
 
-    /// Returns the subject.
+    /// Returns the subject, without its type.
     pub fn into_subject(self) -> String {
         self.subject
     }
@@ -127,7 +127,7 @@ impl<Q, A> RequestTopic<Q, A> {
         &self.requests.subject
     }
 
-    /// Returns the subject.
+    /// Returns the subject, without its type.
     pub fn into_subject(self) -> String {
         self.requests.subject
     }

@@ -108,7 +108,7 @@ pub fn loopback(session: SessionId) -> Topic<Loopback> {
     Topic::new("loop", format!("loop.{session}"))
 }
 
-/// Claims of stream keys.
+/// Claims of stream keys by ingest nodes.
 pub fn claim() -> RequestTopic<ClaimRequest, ClaimReply> {
     RequestTopic::fixed("control.claim")
 }
@@ -159,15 +159,15 @@ pub const CHECKPOINT_QUEUE: &str = "checkpoint";
 pub const CONTROL_QUEUE: &str = "control";
 /// JetStream stream of lifecycle events; apart from index facts, which are many more and would push them out.
 pub const EVENTS_STREAM: &str = "MILLRACE_EVENTS";
-/// Subjects of [`EVENTS_STREAM`].
+/// Subjects that [`EVENTS_STREAM`] keeps messages of.
 pub const EVENTS_SUBJECTS: [&str; 1] = ["events.>"];
 /// JetStream stream of index facts.
 pub const INDEX_STREAM: &str = "MILLRACE_INDEX";
-/// Subjects of [`INDEX_STREAM`].
+/// Subjects that [`INDEX_STREAM`] keeps messages of.
 pub const INDEX_SUBJECTS: [&str; 1] = ["index.>"];
 /// JetStream work queue of jobs that wait for capacity.
 pub const JOBS_STREAM: &str = "MILLRACE_JOBS";
-/// Subjects of [`JOBS_STREAM`].
+/// Subjects that [`JOBS_STREAM`] keeps messages of.
 pub const JOBS_SUBJECTS: [&str; 1] = ["backlog.>"];
 
 #[cfg(test)]

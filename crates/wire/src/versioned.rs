@@ -25,13 +25,13 @@ pub enum WireError {
     /// The sender speaks another version of the wire format.
     #[error("message of wire version {found}, this node speaks version {WIRE_VERSION}")]
     Version {
-        /// The sender's version.
+        /// The version that the sender speaks.
         found: u64,
     },
     /// The message is longer than its kind allows.
     #[error("message of {len} bytes, at most {limit} are accepted")]
     TooLong {
-        /// Length in bytes.
+        /// Length of the message in bytes.
         len: usize,
         /// Longest accepted length in bytes.
         limit: usize,

@@ -14,9 +14,8 @@ use millrace_wire::ids::{
     PlaybackId, Rendition, SessionId, StreamId, UnixMillis,
 };
 use millrace_wire::message::announce::{EpochAnnouncement, EpochPhase, SessionAnnouncement};
-use millrace_wire::message::control;
 use millrace_wire::message::repair::{RepairReply, RepairRequest};
-use millrace_wire::{subjects, topic};
+use millrace_wire::{topic, topics};
 use tokio::task::JoinHandle;
 
 /// The media sequence number of the first segment.
@@ -61,13 +60,13 @@ impl LogWriter {
 
     /// Answers repair and snapshot requests until the bus closes or [`LogWriter::stop_answering`] is called.
     pub(crate) async fn answer(&self) {
-        let ring = subjects::ring_live(self.stream, self.epoch, self.generation);
+        let ring = topics::ring_live(self.stream, self.epoch, self.generation).into_subject();
         let mut repairs = self.bus.subscribe(&ring, 64).await.unwrap();
-        let mut snaps = self.bus.subscribe(&subjects::snap(self.stream), 64).await.unwrap();
+        let mut snaps = self.bus.subscribe(topics::snapshot(self.stream).subject(), 64).await.unwrap();
         let this = self.clone();
         let repairing = tokio::spawn(async move {
             while let Some(request) = repairs.recv().await {
-                let ranges = RepairRequest::parse(&request.payload).unwrap().ranges;
+                let ranges = topic::decode::<RepairRequest>(&request.payload).unwrap().ranges;
                 let again: Vec<FactMessage> = {
                     let log = this.log.lock().unwrap();
                     let reply = RepairReply { oldest: Some(0), next: log.facts.len() as u64 };
@@ -78,7 +77,7 @@ impl LogWriter {
                     };
                     log.facts.iter().filter(wanted).cloned().collect()
                 };
-                let subject = subjects::repair_live(this.stream, this.epoch, this.generation);
+                let subject = topics::repair_live(this.stream, this.epoch, this.generation).into_subject();
                 for fact in &again {
                     this.send(&subject, fact);
                 }
@@ -134,7 +133,7 @@ impl LogWriter {
             message
         };
         if published {
-            self.send(&subjects::live(self.stream, self.epoch, self.generation), &message);
+            self.send(topics::live(self.stream, self.epoch, self.generation).subject(), &message);
         }
     }
 
@@ -150,7 +149,7 @@ impl LogWriter {
             degraded: None,
         };
         let granted = topic::encode(&granted).unwrap();
-        self.bus.publish(&subjects::session(self.stream), granted).unwrap();
+        self.bus.publish(topics::session(self.stream).subject(), granted).unwrap();
     }
 
     /// Announces the epoch, as control does every second.
@@ -163,8 +162,8 @@ impl LogWriter {
             session: Some(SessionId::from_u128(5)),
             phase: EpochPhase::Open,
         };
-        let epoch = control::encode(&epoch).unwrap();
-        self.bus.publish(&subjects::epoch(self.stream), epoch).unwrap();
+        let epoch = topic::encode(&epoch).unwrap();
+        self.bus.publish(topics::epoch(self.stream).subject(), epoch).unwrap();
     }
 
     /// Opens the epoch with a video and an audio rendition.

@@ -21,11 +21,11 @@ use millrace_wire::ids::{
     BroadcastId, DiscontinuitySeq, Epoch, KeyHash, Msn, SessionId, StreamId, StreamKey,
 };
 use millrace_wire::message::control::{
-    self, ClaimGrant, ClaimReply, ClaimRequest, Kick, LeaseReply, PublishLimits, ReleaseRequest,
-    RenewRequest, StreamSettings,
+    ClaimGrant, ClaimReply, ClaimRequest, Kick, LeaseReply, PublishLimits, ReleaseRequest, RenewRequest,
+    StreamSettings,
 };
 use millrace_wire::message::media::{MediaMessage, MediaReader, MediaUnit, Track};
-use millrace_wire::subjects;
+use millrace_wire::{topic, topics};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -101,37 +101,36 @@ impl FakeControl {
 fn answer(bus: &SharedBus, state: &Mutex<Seen>, subject: &str, payload: &Bytes) -> Option<Bytes> {
     let mut seen = state.lock().unwrap();
     let encoded = match subject {
-        subjects::CONTROL_CLAIM => {
-            let request: ClaimRequest = control::decode(payload).unwrap();
+        _ if subject == topics::claim().subject() => {
+            let request: ClaimRequest = topic::decode(payload).unwrap();
             let found = seen.streams.get(&request.key_hash).cloned();
             let reply = match found {
                 None => ClaimReply::Refused { reason: CloseReason::UnknownKey },
                 Some((_, Err(reason))) => ClaimReply::Refused { reason },
                 Some((stream, Ok(limits))) => {
                     if let Some(session) = seen.holders.insert(stream, request.session) {
-                        let kick =
-                            control::encode(&Kick { session, reason: CloseReason::TakenOver }).unwrap();
-                        bus.publish(&subjects::control_kick(session), kick).unwrap();
+                        let kick = topic::encode(&Kick { session, reason: CloseReason::TakenOver }).unwrap();
+                        bus.publish(topics::kick(session).subject(), kick).unwrap();
                     }
                     let epoch = Epoch(1_000 + seen.claims.len() as u64);
                     ClaimReply::Granted(Box::new(grant(stream, epoch, limits)))
                 }
             };
             seen.claims.push(request);
-            control::encode(&reply)
+            topic::encode(&reply)
         }
-        subjects::CONTROL_RENEW => {
-            let request: RenewRequest = control::decode(payload).unwrap();
+        _ if subject == topics::renew().subject() => {
+            let request: RenewRequest = topic::decode(payload).unwrap();
             seen.renewals.push(request);
-            control::encode(&LeaseReply::Ok)
+            topic::encode(&LeaseReply::Ok)
         }
-        subjects::CONTROL_RELEASE => {
-            let request: ReleaseRequest = control::decode(payload).unwrap();
+        _ if subject == topics::release().subject() => {
+            let request: ReleaseRequest = topic::decode(payload).unwrap();
             if seen.holders.get(&request.stream) == Some(&request.session) {
                 seen.holders.remove(&request.stream);
             }
             seen.releases.push(request);
-            control::encode(&LeaseReply::Ok)
+            topic::encode(&LeaseReply::Ok)
         }
         _ => return None,
     };

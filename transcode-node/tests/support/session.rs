@@ -21,7 +21,7 @@ use millrace_wire::ids::{
     Epoch, Generation, MediaSeq, Msn, NodeId, PlaybackId, Rendition, SessionId, StreamId,
 };
 use millrace_wire::message::announce::{EpochAnnouncement, EpochPhase, IndexFact, SessionAnnouncement};
-use millrace_wire::message::control::{self, LeaseReply, StreamSettings};
+use millrace_wire::message::control::{LeaseReply, StreamSettings};
 use millrace_wire::message::job::{Bid, COPY_COST, Grant, GrantOrder, Heartbeat, Offer};
 use millrace_wire::message::media::MediaMessage;
 use millrace_wire::message::repair::{RepairReply, RepairRequest};
@@ -155,14 +155,14 @@ impl World {
                         let reply = RepairReply { oldest, next: media.len() as u64 };
                         let reply = topic::encode(&reply).unwrap();
                         bus.respond(request.reply.as_ref().unwrap(), reply).unwrap();
-                        for (from, to) in RepairRequest::parse(&request.payload).unwrap().ranges {
+                        for (from, to) in topic::decode::<RepairRequest>(&request.payload).unwrap().ranges {
                             for message in media.iter().filter(|m| (from..=to).contains(&m.seq.0)) {
                                 send(&bus, &topics::repair_media(stream(), EPOCH), message);
                             }
                         }
                     }
                     Some(report) = sealed.recv() => {
-                        let reply = control::encode(&LeaseReply::Ok).unwrap();
+                        let reply = topic::encode(&LeaseReply::Ok).unwrap();
                         bus.respond(report.reply.as_ref().unwrap(), reply).unwrap();
                     }
                     else => return,

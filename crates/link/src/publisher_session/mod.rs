@@ -1,5 +1,5 @@
 //! The publisher session on the bus: runs the session machine of [`millrace_protocol::session`] for one publisher whose
-//! claim was granted, whatever protocol the publisher speaks.
+//! claim was granted, over any ingest protocol.
 //!
 //! Three parties share the machine. The publisher's task hands media in through [`PublisherSession`], and the encoded
 //! messages are published before the call returns: media crosses no queue on its way to the bus. [`SessionTask`] runs the
@@ -38,7 +38,7 @@ use crate::subscription::TypedSubscription;
 /// Repair requests that wait: each may ask for many messages, and is repeated when lost.
 const REPAIR_CAPACITY: usize = 256;
 
-/// Kicks that wait: control repeats a kick until the session is gone.
+/// Kicks that wait. Control sends one, and answers the next renewal with the same reason if it is lost.
 const KICK_CAPACITY: usize = 16;
 
 /// Subscribes to the kicks of `session`. A publisher subscribes before it claims: control may kick as soon as it has
@@ -76,7 +76,7 @@ impl PublisherSession {
         self.driver.handle(Input::Media(units));
     }
 
-    /// Ends the epoch's media: the publisher is gone, for `reason`. Later calls do nothing.
+    /// Ends the epoch's media: the publisher has left, for `reason`. Later calls do nothing.
     pub fn end(&self, reason: CloseReason) {
         self.driver.handle(Input::PublisherGone(reason));
     }

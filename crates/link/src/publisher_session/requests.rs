@@ -17,7 +17,7 @@ use millrace_wire::topics;
 
 use super::driver::SessionDriver;
 
-/// How long a renewal, a release or a repair request waits for its answer: the machine asks again anyway.
+/// Longest wait for the answer to a renewal, a release or a repair request: the machine asks again anyway.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Snapshots are collected for this long: they are handed in together, and must be there before the first grant.

@@ -12,7 +12,7 @@ use super::metrics::SessionMetrics;
 
 /// The parameters of one publisher session.
 pub struct SessionSetup {
-    /// Control's grant.
+    /// The grant with which control answered the claim.
     pub grant: ClaimGrant,
     /// The session that the grant was given to.
     pub session: SessionId,
@@ -20,9 +20,9 @@ pub struct SessionSetup {
     pub job_cost: u64,
     /// Bounds of the media replay buffer.
     pub replay: ReplayLimits,
-    /// Time.
+    /// The clock that the session machine runs on.
     pub clock: Arc<dyn Clock>,
-    /// The sessions' metrics.
+    /// The metrics that all sessions of the node share.
     pub metrics: SessionMetrics,
     /// Called with the reason when the session must end though its publisher has not: a kick, a superseded lease. It must
     /// not block.

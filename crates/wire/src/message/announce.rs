@@ -10,23 +10,23 @@ use crate::topic::Message;
 /// Published by control on `epoch.{stream}` on every change, and again about every second while it holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EpochAnnouncement {
-    /// Stream.
+    /// The livestream that this is about.
     pub stream: StreamId,
-    /// Its public id.
+    /// The livestream's id in viewers' URLs.
     pub playback: PlaybackId,
-    /// Broadcast.
+    /// The broadcast that the epoch belongs to.
     pub broadcast: BroadcastId,
-    /// Newest epoch.
+    /// The newest epoch of the livestream.
     pub epoch: Epoch,
-    /// Its publisher's session; `None` when control itself authors the epoch.
+    /// Its publisher session; `None` if control itself writes the epoch's log.
     pub session: Option<SessionId>,
-    /// What the epoch's author is to do.
+    /// The phase of the epoch, which its log writer follows.
     pub phase: EpochPhase,
 }
 
 impl Message for EpochAnnouncement {}
 
-/// Phase of the newest epoch.
+/// The phase of the newest epoch of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "phase", rename_all = "snake_case")]
 pub enum EpochPhase {
@@ -47,23 +47,23 @@ pub enum EpochPhase {
 /// Published by the session on `session.{stream}` on every change, and again about every second.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionAnnouncement {
-    /// Stream.
+    /// The livestream that this is about.
     pub stream: StreamId,
-    /// The session's epoch.
+    /// The epoch of the publisher session.
     pub epoch: Epoch,
-    /// Its session.
+    /// The publisher session that announces this.
     pub session: SessionId,
-    /// The generation that holds the authorship; `None` before the first grant.
+    /// The generation whose log readers follow; `None` before the first grant.
     pub generation: Option<Generation>,
-    /// The worker it is granted to.
+    /// The worker that the generation is granted to.
     pub worker: Option<NodeId>,
-    /// Why the stream has no author, if it has none.
+    /// The reason the stream runs with less than it should; `None` if all is well.
     pub degraded: Option<Degraded>,
 }
 
 impl Message for SessionAnnouncement {}
 
-/// Why a stream runs with less than it should.
+/// The reason a stream runs with less than it should.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Degraded {
@@ -74,7 +74,7 @@ pub enum Degraded {
 }
 
 impl Degraded {
-    /// The text an operator reads.
+    /// Returns the text that an operator reads.
     pub const fn text(self) -> &'static str {
         match self {
             Self::NoCapacity => "degraded: no capacity",
@@ -86,22 +86,22 @@ impl Degraded {
 /// Kept on `index.{stream}` once a segment's object is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IndexFact {
-    /// Stream.
+    /// The livestream that this is about.
     pub stream: StreamId,
-    /// Broadcast.
+    /// The broadcast that the epoch belongs to.
     pub broadcast: BroadcastId,
-    /// Epoch.
+    /// The epoch that this is about.
     pub epoch: Epoch,
-    /// Generation in the object's name.
+    /// The generation in the object's name.
     pub generation: Generation,
-    /// The segment.
+    /// The segment whose object is stored.
     pub segment: crate::fact::Segment,
 }
 
 impl Message for IndexFact {}
 
 impl IndexFact {
-    /// What tells this fact from every other: said twice it is kept once.
+    /// Returns an id that no other index fact has, so that a fact appended twice is kept once.
     pub fn id(&self) -> String {
         let Self { stream, epoch, generation, segment, .. } = self;
         format!("{stream}-{epoch}-{generation}-{}-{}", segment.rendition, segment.msn)

@@ -11,7 +11,6 @@ use crate::ids::{
 };
 pub use crate::ladder::Ladder;
 use crate::topic::Message;
-pub use crate::topic::{decode, encode};
 
 impl Message for ClaimRequest {}
 impl Message for ClaimReply {}
@@ -22,14 +21,14 @@ impl Message for LeaseReply {}
 impl Message for Kick {}
 impl Message for LifecycleEvent {}
 
-/// On `control.claim`: may this publisher go live?
+/// On `control.claim`: a publisher presents a key and asks to go live.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClaimRequest {
-    /// Hash of the presented key.
+    /// The keyed hash of the presented key.
     pub key_hash: KeyHash,
-    /// The publisher's session.
+    /// The publisher session that claims.
     pub session: SessionId,
-    /// Ingest node.
+    /// The ingest node that the publisher is connected to.
     pub node: NodeId,
     /// The publisher's address, for audit.
     pub addr: Option<IpAddr>,
@@ -41,11 +40,11 @@ pub struct ClaimRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "claim", rename_all = "snake_case")]
 pub enum ClaimReply {
-    /// Go ahead.
+    /// The publisher may go live.
     Granted(Box<ClaimGrant>),
-    /// No.
+    /// The publisher is refused for the reason.
     Refused {
-        /// Why.
+        /// The reason, as a stable code.
         reason: CloseReason,
     },
 }
@@ -53,13 +52,13 @@ pub enum ClaimReply {
 /// An epoch for one session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClaimGrant {
-    /// Stream.
+    /// The livestream that this is about.
     pub stream: StreamId,
-    /// Its public id.
+    /// The livestream's id in viewers' URLs.
     pub playback: PlaybackId,
-    /// Broadcast.
+    /// The broadcast that the epoch belongs to.
     pub broadcast: BroadcastId,
-    /// Epoch.
+    /// The epoch that is given to the session.
     pub epoch: Epoch,
     /// Number of its first segment.
     pub first_msn: Msn,
@@ -72,20 +71,20 @@ pub struct ClaimGrant {
     pub follows: Option<Epoch>,
     /// Lease: renew every third of it.
     pub lease_ms: u32,
-    /// Limits of the publisher.
+    /// The limits that the publisher must keep.
     pub limits: PublishLimits,
-    /// Settings of the stream.
+    /// The settings of the livestream.
     pub settings: StreamSettings,
 }
 
-/// What a publisher may send.
+/// The limits that a publisher must keep.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PublishLimits {
-    /// Bits per second over 10 s.
+    /// Bits per second, averaged over 10 s.
     pub max_bitrate: u64,
-    /// Video width, pixels.
+    /// Largest width of the video, in pixels.
     pub max_width: u32,
-    /// Video height, pixels.
+    /// Largest height of the video, in pixels.
     pub max_height: u32,
 }
 
@@ -103,18 +102,18 @@ pub enum Takeover {
     /// The newer one wins: an encoder reconnecting after a broken link is not locked out by its own ghost.
     #[default]
     Replace,
-    /// The older one wins.
+    /// The older one wins: the newer one is refused.
     Refuse,
 }
 
-/// What viewers get while the publisher is away.
+/// The policy for the playlist while the publisher is away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "snake_case")]
 pub enum AwayPolicy {
     /// GAP segments keep the playlist growing.
     #[default]
     Gap,
-    /// The playlist stands still.
+    /// The playlist does not grow until the publisher is back.
     Hold,
 }
 
@@ -122,21 +121,21 @@ pub enum AwayPolicy {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct StreamSettings {
-    /// TARGETDURATION in seconds, 2–10.
+    /// TARGETDURATION in seconds, from 2 to 10.
     pub target_duration: u32,
     /// Length of the live window in seconds.
     pub window: u32,
-    /// Keep segments past the window.
+    /// True to keep segments that leave the live window.
     pub record: bool,
-    /// Publish playlists into the bucket too.
+    /// True to write the playlists into the bucket as well.
     pub publish_playlist: bool,
-    /// Second publisher.
+    /// The policy for a second publisher on a live key.
     pub takeover: Takeover,
-    /// How long a publisher may be away before the broadcast ends, in seconds.
+    /// Seconds that a publisher may be away before the broadcast ends.
     pub reconnect_window: u32,
-    /// What viewers get meanwhile.
+    /// The policy for the playlist in this time.
     pub away: AwayPolicy,
-    /// Aim for a part's duration, milliseconds.
+    /// Aimed duration of a part, in milliseconds.
     pub part_ms: u32,
     /// The renditions in which the stream is delivered.
     pub ladder: Ladder,
@@ -161,15 +160,15 @@ impl Default for StreamSettings {
 /// On `control.renew`: the session still publishes. Also the source of a stream's live status.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RenewRequest {
-    /// Stream.
+    /// The livestream that this is about.
     pub stream: StreamId,
-    /// Session.
+    /// The publisher session that this is about.
     pub session: SessionId,
-    /// Its epoch.
+    /// The epoch of the publisher session.
     pub epoch: Epoch,
-    /// Highest segment number stamped so far; `None` before the first unit.
+    /// Highest segment number assigned to media so far; `None` before the first unit.
     pub open_msn: Option<Msn>,
-    /// Highest discontinuity sequence number stamped so far.
+    /// Highest discontinuity sequence number assigned to media so far.
     pub discontinuity_sequence: DiscontinuitySeq,
     /// Health, as one of the `announce::Degraded` codes.
     pub degraded: Option<crate::message::announce::Degraded>,
@@ -179,91 +178,91 @@ pub struct RenewRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "lease", rename_all = "snake_case")]
 pub enum LeaseReply {
-    /// Recorded.
+    /// The request is recorded; the lease goes on.
     Ok,
     /// Positive evidence: the session is to stop. Errors and time-outs never are.
     Superseded {
-        /// Why.
+        /// The reason, as a stable code.
         reason: CloseReason,
     },
 }
 
-/// On `control.release`: the publisher is gone. The open segment closes as it is.
+/// On `control.release`: the publisher has left. The open segment closes as it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReleaseRequest {
-    /// Stream.
+    /// The livestream that this is about.
     pub stream: StreamId,
-    /// Session.
+    /// The publisher session that this is about.
     pub session: SessionId,
-    /// Its epoch.
+    /// The epoch of the publisher session.
     pub epoch: Epoch,
-    /// Highest segment number stamped.
+    /// Highest segment number assigned to media; `None` before the first unit.
     pub open_msn: Option<Msn>,
-    /// Highest discontinuity sequence number stamped.
+    /// Highest discontinuity sequence number assigned to media.
     pub discontinuity_sequence: DiscontinuitySeq,
-    /// Why it is gone.
+    /// The reason the publisher left.
     pub reason: CloseReason,
 }
 
 /// On `control.sealed`: an author has sealed or ended an epoch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SealReport {
-    /// Stream.
+    /// The livestream that this is about.
     pub stream: StreamId,
-    /// Epoch.
+    /// The epoch that is given to the session.
     pub epoch: Epoch,
-    /// Author.
+    /// The generation of the log writer that reports.
     pub generation: Generation,
     /// Last segment number used, if any.
     pub last: Option<Msn>,
     /// Highest discontinuity sequence number used.
     pub discontinuity_sequence: DiscontinuitySeq,
-    /// ENDLIST has been announced.
+    /// True if the log ends with ENDLIST.
     pub ended: bool,
 }
 
-/// On `control.kick.{session}`: stop, tell the publisher why.
+/// On `control.kick.{session}`: the session ends and passes the reason on to its publisher.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kick {
-    /// Session.
+    /// The publisher session that this is about.
     pub session: SessionId,
-    /// Why.
+    /// The reason, as a stable code.
     pub reason: CloseReason,
 }
 
 /// A lifecycle event, kept on `events.{stream}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LifecycleEvent {
-    /// Stream.
+    /// The livestream that this is about.
     pub stream: StreamId,
-    /// When.
+    /// The wall clock at the event.
     pub at: UnixMillis,
-    /// What.
+    /// The kind of event, with its details.
     pub kind: LifecycleKind,
 }
 
-/// What happened to a stream.
+/// The kind of a lifecycle event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum LifecycleKind {
     /// A publisher went live in a new broadcast.
     Started {
-        /// Broadcast.
+        /// The broadcast that the epoch belongs to.
         broadcast: BroadcastId,
     },
-    /// The publisher is away.
+    /// The publisher is away; its return is awaited.
     Interrupted,
-    /// The publisher is back.
+    /// The publisher is back in the same broadcast.
     Resumed,
-    /// The broadcast is over.
+    /// The broadcast is over for good.
     Ended {
-        /// Broadcast.
+        /// The broadcast that the epoch belongs to.
         broadcast: BroadcastId,
     },
 }
 
 impl LifecycleEvent {
-    /// What tells this event from every other: said twice it is kept once.
+    /// Returns an id that no other event has, so that an event appended twice is kept once.
     pub fn id(&self) -> String {
         let name = match self.kind {
             LifecycleKind::Started { .. } => "started",

@@ -14,12 +14,12 @@ use crate::topic::{MAX_STATE_MESSAGE, Message};
 /// Cost units of a job that copies and encodes nothing: the unit itself.
 pub const COPY_COST: u64 = 1;
 
-/// On `jobs.offer`: who can take this job?
+/// On `jobs.offer`: a session looks for a worker that takes its job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offer {
-    /// Stream.
+    /// The livestream that this is about.
     pub stream: StreamId,
-    /// Epoch.
+    /// The epoch that this is about.
     pub epoch: Epoch,
     /// Session to bid to (`jobs.bid.{session}`).
     pub session: SessionId,
@@ -37,12 +37,12 @@ pub struct WorkerFree {}
 
 impl Message for WorkerFree {}
 
-/// On `jobs.bid.{session}`: this worker can.
+/// On `jobs.bid.{session}`: a worker offers its free capacity for the job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bid {
-    /// The offer's number.
+    /// Number of the offer that is answered.
     pub round: u64,
-    /// The bidder.
+    /// The worker node that bids.
     pub node: NodeId,
     /// Free cost units; the most free wins.
     pub free: u64,
@@ -56,25 +56,25 @@ impl Message for Bid {}
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "order", rename_all = "snake_case")]
 pub enum GrantOrder {
-    /// The worker is the author of this generation.
+    /// The worker writes the log of this generation.
     Grant(Box<Grant>),
     /// A successor has won the bid for a draining primary's job: the primary announces nothing new of this generation,
     /// and sets [`Heartbeat::quiesced`] once everything it announced is stored.
     Quiesce {
-        /// Stream.
+        /// The livestream that this is about.
         stream: StreamId,
-        /// Epoch.
+        /// The epoch that this is about.
         epoch: Epoch,
-        /// Generation that ends.
+        /// The generation whose log ends.
         generation: Generation,
     },
     /// Stop announcing this generation; finish uploads and leave.
     Revoke {
-        /// Stream.
+        /// The livestream that this is about.
         stream: StreamId,
-        /// Epoch.
+        /// The epoch that this is about.
         epoch: Epoch,
-        /// Generation that has ended.
+        /// The generation whose log has ended.
         generation: Generation,
     },
 }
@@ -83,29 +83,29 @@ impl Message for GrantOrder {
     const MAX_LEN: usize = MAX_STATE_MESSAGE;
 }
 
-/// Everything a worker needs to author one generation.
+/// Everything that a worker needs to write the log of one generation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grant {
-    /// Stream.
+    /// The livestream that this is about.
     pub stream: StreamId,
-    /// Its public id.
+    /// The livestream's id in viewers' URLs.
     pub playback: PlaybackId,
-    /// Session that grants.
+    /// The publisher session that grants.
     pub session: SessionId,
-    /// Epoch.
+    /// The epoch that this is about.
     pub epoch: Epoch,
-    /// Generation granted.
+    /// The generation that is granted.
     pub generation: Generation,
-    /// The epoch's numbers.
+    /// The numbers that the epoch starts with.
     pub open: EpochOpen,
     /// Cost units of the job, as it was offered.
     #[serde(default = "copy_cost")]
     pub cost: u64,
-    /// State to build on.
+    /// The state that the log starts from.
     pub base: StreamState,
     /// First media message needed: the start of the oldest segment that may be uncommitted.
     pub resume_from: MediaSeq,
-    /// The stream's settings.
+    /// The settings of the livestream.
     pub settings: StreamSettings,
 }
 
@@ -115,17 +115,17 @@ const fn copy_cost() -> u64 {
 
 /// On `job.{stream}.{epoch}.heartbeat`, every 200 ms.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(clippy::struct_excessive_bools, reason = "each is said for itself on the wire")]
+#[expect(clippy::struct_excessive_bools, reason = "independent flags of the message")]
 pub struct Heartbeat {
-    /// The worker.
+    /// The worker node that sends it.
     pub node: NodeId,
-    /// Epoch.
+    /// The epoch that this is about.
     pub epoch: Epoch,
-    /// Generation it works on.
+    /// The generation that the worker works on.
     pub generation: Generation,
-    /// It announces (has reached the resume point).
+    /// True if it announces facts: it has reached the resume point.
     pub ready: bool,
-    /// It leaves (drain): grant a successor.
+    /// True if its node drains: the session grants a successor.
     pub leaving: bool,
     /// It has stopped announcing, and what it announced is stored: its log ends before `next_fact`.
     #[serde(default)]
@@ -136,7 +136,7 @@ pub struct Heartbeat {
     pub announced: BTreeMap<Rendition, (Msn, PartIndex)>,
     /// Per rendition: every segment of the epoch up to this one is stored.
     pub stored: BTreeMap<Rendition, Msn>,
-    /// The epoch is sealed and everything of it is stored.
+    /// True if the epoch is sealed and everything of it is stored.
     pub done: bool,
 }
 

@@ -33,7 +33,7 @@ const IS_CONFIG: u8 = 1 << 0;
 pub enum Track {
     /// Video; times in 1/90000 s.
     Video,
-    /// Audio; times in samples.
+    /// Audio; times in samples of the track's rate.
     Audio,
 }
 
@@ -56,7 +56,7 @@ pub enum Codec {
 }
 
 impl Codec {
-    /// Every codec.
+    /// All codecs, those of video first.
     pub const ALL: [Self; 6] = [Self::H264, Self::Hevc, Self::Av1, Self::Aac, Self::Opus, Self::Mp3];
 
     /// Returns the kind of track that the codec encodes.
@@ -81,7 +81,7 @@ impl Codec {
 /// The decoder configuration of a track, from this unit on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigUnit {
-    /// Codec of the track.
+    /// The codec of the unit's track.
     pub codec: Codec,
     /// Segment that is open when the configuration comes.
     pub msn: Msn,
@@ -92,7 +92,7 @@ pub struct ConfigUnit {
     /// Peak bits per second of the track (BANDWIDTH): as the publisher declared it, within what its limit allows and no
     /// less than what was measured; at most [`MAX_BANDWIDTH`].
     pub bit_rate: u64,
-    /// The codec's configuration record.
+    /// The configuration record that the codec defines.
     pub record: ByteChain,
 }
 
@@ -100,7 +100,7 @@ pub struct ConfigUnit {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "independent flags of the record")]
 pub struct FrameUnit {
-    /// Track.
+    /// The track that the frame belongs to.
     pub track: Track,
     /// Segment that the frame belongs to.
     pub msn: Msn,
@@ -127,9 +127,9 @@ pub struct FrameUnit {
 /// One unit of a media message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MediaUnit {
-    /// A decoder configuration.
+    /// The decoder configuration of a track.
     Config(ConfigUnit),
-    /// A coded frame.
+    /// A coded picture or audio frame.
     Frame(FrameUnit),
 }
 
@@ -191,22 +191,22 @@ impl MediaUnit {
 /// One numbered message of an epoch's media.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MediaMessage {
-    /// Epoch.
+    /// The epoch that the media belong to.
     pub epoch: Epoch,
     /// Number in the epoch, from 0.
     pub seq: MediaSeq,
-    /// The publisher is gone: this is the epoch's last message and its last segment closes here.
+    /// True if the publisher has left: this is the epoch's last message, and its last segment closes here.
     pub end: bool,
     /// Units in decode order per track.
     pub units: Vec<MediaUnit>,
 }
 
 impl MediaMessage {
-    /// The highest segment number any unit carries.
+    /// Returns the highest segment number of the units.
     pub fn last_msn(&self) -> Option<Msn> {
         self.units.iter().map(MediaUnit::msn).max()
     }
-    /// The lowest segment number any unit carries.
+    /// Returns the lowest segment number of the units.
     pub fn first_msn(&self) -> Option<Msn> {
         self.units.iter().map(MediaUnit::msn).min()
     }

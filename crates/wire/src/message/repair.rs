@@ -36,13 +36,6 @@ impl Message for RepairRequest {
     }
 }
 
-impl RepairRequest {
-    /// Decodes a request, or returns `None`.
-    pub fn parse(bytes: &[u8]) -> Option<Self> {
-        crate::topic::decode(bytes).ok()
-    }
-}
-
 impl Message for RepairReply {}
 
 /// Asks every reader that follows the stream for the newest state it knows.

@@ -1,4 +1,4 @@
-//! What the fuzz target runs; replayed over its seeds by `tests/corpus.rs` on stable.
+//! The body of the fuzz target, replayed over its seeds by `tests/corpus.rs` on stable.
 
 use bytes::{Buf, Bytes};
 use millrace_buf::Arena;
@@ -8,7 +8,7 @@ use millrace_wire::message::media::MediaReader;
 /// Small, so that what is written again takes several frames.
 const MAX_PAYLOAD: usize = 256;
 
-/// The input is a row of bus messages, each behind its length (16 bits, little-endian). Whatever a reader accepts, it reads
+/// The input is a row of bus messages, each behind its length (16 bits, little-endian). A reader that accepts a message reads
 /// the same from its own encoding.
 pub fn bus_messages(input: &[u8]) {
     let (mut media, mut facts) = (MediaReader::default(), FactReader::default());
