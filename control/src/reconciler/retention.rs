@@ -38,6 +38,10 @@ const MAX_FAILURES: usize = 3;
 /// there is little to delete.
 const MIN_ADVANCE: u64 = 8;
 
+/// A window that has advanced by less is read again after this time, so that the last segments of a session whose publisher is
+/// away do not wait for its return.
+const MAX_INDEX_AGE_MS: u64 = 30_000;
+
 /// Index entries read at once; a window of one minute and its grace period fit.
 const INDEX_PAGE: usize = 128;
 
@@ -105,13 +109,30 @@ struct StraySweep {
     at_ms: u64,
 }
 
+/// A sweep of a stream that left nothing to delete.
+#[derive(Debug, Clone, Copy)]
+struct CompleteSweep {
+    floor: Msn,
+    settled: bool,
+    at_ms: u64,
+}
+
+impl CompleteSweep {
+    /// Returns true if the index has to be read again.
+    fn is_outdated(&self, floor: Msn, settled: bool, now_ms: u64) -> bool {
+        let advance = floor.0.saturating_sub(self.floor.0);
+        let is_old = now_ms - self.at_ms >= MAX_INDEX_AGE_MS;
+        self.settled != settled || advance >= MIN_ADVANCE || (advance > 0 && is_old)
+    }
+}
+
 /// The leader's progress. Everything in it can be lost: it saves requests, and what is to be deleted is in the stores.
 struct Sweeper {
     services: Arc<Services>,
     /// The key of the last retention record handled.
     cursor: Option<String>,
-    /// The horizon down to which nothing is left to delete of a stream, and whether its end had settled.
-    complete: HashMap<StreamId, (Msn, bool)>,
+    /// The last complete sweep of each stream.
+    complete: HashMap<StreamId, CompleteSweep>,
     stray_sweeps: HashMap<(StreamId, Rendition), StraySweep>,
     /// Seconds by which the oldest stored segment of a stream is past its deletion.
     overdue: HashMap<StreamId, u64>,
@@ -190,14 +211,14 @@ impl Sweeper {
         if let Some(checkpoint) = services.repo.checkpoint(id).await? {
             let settled = over_ms.is_some_and(|ms| ms >= grace_ms(&stream.settings));
             let horizon = Horizon::new(&checkpoint, &stream.settings, settled);
-            let advanced = self.complete.get(&id).is_none_or(|(floor, was_settled)| {
-                *was_settled != settled || horizon.floor.0.saturating_sub(floor.0) >= MIN_ADVANCE
-            });
-            if advanced || late {
+            let now = services.clock.now_ms();
+            let outdated =
+                self.complete.get(&id).is_none_or(|last| last.is_outdated(horizon.floor, settled, now));
+            if outdated || late {
                 done = self.sweep_renditions(&stream, &horizon, settled).await?;
-            }
-            if done && advanced {
-                self.complete.insert(id, (horizon.floor, settled));
+                if done {
+                    self.complete.insert(id, CompleteSweep { floor: horizon.floor, settled, at_ms: now });
+                }
             }
         }
         if done {
