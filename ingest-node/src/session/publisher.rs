@@ -13,7 +13,7 @@ use millrace_runtime::supervisor::Policy;
 use millrace_wire::close_reason::CloseReason;
 use millrace_wire::ids::{SessionId, UnixMillis};
 use millrace_wire::message::control::{ClaimGrant, ClaimRequest, Kick};
-use millrace_wire::message::job::COPY_COST;
+use millrace_wire::message::job::job_cost;
 use tracing::Instrument;
 
 use super::actor::run_session;
@@ -72,7 +72,7 @@ impl Publisher {
         let setup = SessionSetup {
             grant: grant.clone(),
             session,
-            job_cost: COPY_COST,
+            job_cost: job_cost(&grant.settings.ladder),
             replay: ReplayLimits {
                 bytes: context.config.ring_bytes,
                 age_ms: u64::from(context.config.ring_s) * 1_000,

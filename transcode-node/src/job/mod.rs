@@ -187,7 +187,7 @@ impl Job {
         self.execute_outputs()
     }
 
-    /// Tells the machine that time has passed and carries out what follows from it.
+    /// Lets the machine act on the passing of time and carries out what follows from it.
     fn on_timeout(&mut self) -> Result<(), JobError> {
         self.driver.handle_timeout()?;
         self.execute_outputs()

@@ -8,11 +8,25 @@ use crate::fact::{EpochOpen, StreamState};
 use crate::ids::{
     Epoch, FactSeq, Generation, MediaSeq, Msn, NodeId, PartIndex, PlaybackId, Rendition, SessionId, StreamId,
 };
+use crate::ladder::Ladder;
 use crate::message::control::StreamSettings;
 use crate::topic::{MAX_STATE_MESSAGE, Message};
 
 /// Cost units of a job that copies and encodes nothing: the unit itself.
 pub const COPY_COST: u64 = 1;
+/// Cost units of one encoded rung: an encoder takes about a core, and a copied stream well under a percent of one.
+pub const ENCODE_COST: u64 = 100;
+
+/// Returns the cost units of a job that makes this ladder: [`COPY_COST`] for the source's own bits, and [`ENCODE_COST`] more
+/// for each encoded rung. A template counts as one rung until it is resolved.
+pub fn job_cost(ladder: &Ladder) -> u64 {
+    let encoded = match ladder {
+        Ladder::Copy => 0,
+        Ladder::Template(_) => 1,
+        Ladder::Rungs(rungs) => rungs.len() as u64,
+    };
+    COPY_COST + encoded * ENCODE_COST
+}
 
 /// On `jobs.offer`: a session looks for a worker that takes its job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -141,3 +155,16 @@ pub struct Heartbeat {
 }
 
 impl Message for Heartbeat {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ladder::LadderRung;
+
+    #[test]
+    fn job_cost_is_one_unit_for_a_copy_and_more_for_each_encoded_rung() {
+        let rung = LadderRung { height: 720, bitrate: 3_000_000, fps: None, preset: None, codec: None };
+        assert_eq!(job_cost(&Ladder::Copy), COPY_COST);
+        assert_eq!(job_cost(&Ladder::Rungs(vec![rung.clone(), rung])), COPY_COST + 2 * ENCODE_COST);
+    }
+}
