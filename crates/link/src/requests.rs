@@ -47,7 +47,10 @@ impl<Q, A: Message> Request<Q, A> {
 
 impl<Q: std::fmt::Debug, A> std::fmt::Debug for Request<Q, A> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Request").field("subject", &self.subject).field("message", &self.message).finish()
+        f.debug_struct("Request")
+            .field("subject", &self.subject)
+            .field("message", &self.message)
+            .finish_non_exhaustive()
     }
 }
 
@@ -111,6 +114,9 @@ impl<Q: Message, A: Message> Stream for RequestSubscription<Q, A> {
 
 impl<Q, A> std::fmt::Debug for RequestSubscription<Q, A> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RequestSubscription").field("topic", &self.topic).field("inner", &self.inner).finish()
+        f.debug_struct("RequestSubscription")
+            .field("topic", &self.topic)
+            .field("inner", &self.inner)
+            .finish_non_exhaustive()
     }
 }

@@ -59,7 +59,10 @@ impl<T: Message> Stream for TypedSubscription<T> {
 
 impl<T> std::fmt::Debug for TypedSubscription<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TypedSubscription").field("topic", &self.topic).field("inner", &self.inner).finish()
+        f.debug_struct("TypedSubscription")
+            .field("topic", &self.topic)
+            .field("inner", &self.inner)
+            .finish_non_exhaustive()
     }
 }
 
@@ -105,6 +108,6 @@ impl<T> std::fmt::Debug for FragmentSubscription<T> {
         f.debug_struct("FragmentSubscription")
             .field("topic", &self.topic)
             .field("inner", &self.inner)
-            .finish()
+            .finish_non_exhaustive()
     }
 }

@@ -22,7 +22,7 @@ use millrace_wire::ids::{
 use millrace_wire::message::announce::{EpochAnnouncement, EpochPhase, SessionAnnouncement};
 use tokio::task::JoinSet;
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 const LOG: (Epoch, Generation) = (Epoch(1_763_000_000_000), Generation(1));
 /// Facts after the takeover: the opening of the epoch and one gap each.
 const FACTS: u64 = 120;

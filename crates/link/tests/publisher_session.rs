@@ -29,7 +29,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 const EPOCH: Epoch = Epoch(1_763_000_000_000);
 const FIRST: Msn = Msn(1_763_000_000);
 

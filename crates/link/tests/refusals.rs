@@ -10,8 +10,9 @@ use millrace_link::{Link, LinkError, LogForm, LogReader, MediaReader};
 use millrace_runtime::Metrics;
 use millrace_wire::WireError;
 use millrace_wire::ids::{Epoch, Generation, NodeId, SessionId, StreamId};
-use millrace_wire::message::job::Bid;
-use millrace_wire::message::repair::{RepairReply, RepairRequest};
+use millrace_wire::message::job::{Bid, WorkerFree};
+use millrace_wire::message::probe::Loopback;
+use millrace_wire::message::repair::{RepairReply, RepairRequest, SnapshotRequest};
 use millrace_wire::topic::{Message, RequestTopic, Topic};
 use millrace_wire::topics;
 
@@ -115,8 +116,8 @@ async fn link_refuses_and_counts_version_1_of_every_published_message() {
     let name = "epoch-announcement.json";
     world.check_topic(topics::epoch(stream()), name, valid(name)).await;
     world.check_topic(topics::kick(session()), "kick.json", valid("kick.json")).await;
-    world.check_topic(topics::worker_free(), "worker-free.empty", Default::default()).await;
-    world.check_topic(topics::loopback(session()), "loopback.empty", Default::default()).await;
+    world.check_topic(topics::worker_free(), "worker-free.empty", WorkerFree::default()).await;
+    world.check_topic(topics::loopback(session()), "loopback.empty", Loopback::default()).await;
     world.check_topic(topics::events(stream()), "lifecycle-event.json", valid("lifecycle-event.json")).await;
     world.check_topic(topics::index(stream()), "index-fact.json", valid("index-fact.json")).await;
 }
@@ -141,7 +142,7 @@ async fn link_refuses_and_counts_version_1_of_every_answer() {
     world.check_answers(topics::ring_live(stream(), EPOCH, GENERATION), request(), "repair-reply.json").await;
     world.check_answers(topics::claim(), valid("claim-request.json"), "claim-reply.json").await;
     world.check_answers(topics::renew(), valid("renew-request.json"), "lease-reply.json").await;
-    world.check_answers(topics::snapshot(stream()), Default::default(), "snapshot.json").await;
+    world.check_answers(topics::snapshot(stream()), SnapshotRequest::default(), "snapshot.json").await;
 }
 
 #[tokio::test]

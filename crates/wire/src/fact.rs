@@ -1,4 +1,4 @@
-//! The log of facts: what an author announces and every reader folds.
+//! The log of facts, which a log writer announces and every reader folds into a stream's state.
 //!
 //! Facts are numbered from 0 per (epoch, generation). Number 0 is always [`Fact::Takeover`], whose snapshot is the
 //! state the following facts apply to, so a log explains itself without its predecessors.
@@ -70,9 +70,9 @@ pub struct TrackInfo {
 pub enum TrackMedia {
     /// A track of coded pictures.
     Video {
-        /// Luma width in pixels.
+        /// Width of the picture, in pixels.
         width: u32,
-        /// Luma height in pixels.
+        /// Height of the picture, in pixels.
         height: u32,
         /// Thousandths of frames per second, when known.
         #[serde(default)]
@@ -80,7 +80,7 @@ pub enum TrackMedia {
     },
     /// A track of coded audio frames.
     Audio {
-        /// Number of audio channels.
+        /// Number of channels of the audio.
         channels: u8,
         /// Samples per second of each channel.
         sample_rate: u32,
@@ -131,7 +131,7 @@ pub enum Fact {
     RenditionGap(RenditionGap),
     /// A rendition ends while the broadcast goes on: its playlist gets ENDLIST, and its name is not used again.
     RenditionEnd {
-        /// The rendition that ends.
+        /// The rendition that ends for good.
         rendition: Rendition,
         /// The last segment that its playlist lists.
         last: Msn,
@@ -368,7 +368,7 @@ pub struct PartEntry {
     pub duration: MediaDuration,
     /// True if it starts with a random access point.
     pub independent: bool,
-    /// Length of the bytes.
+    /// Number of bytes that it has.
     pub bytes: u64,
     /// True for GAP=YES: the bytes do not exist.
     pub gap: bool,
@@ -385,7 +385,7 @@ pub struct SegmentEntry {
     pub duration: MediaDuration,
     /// True if it starts with a random access point.
     pub independent: bool,
-    /// Length of the bytes.
+    /// Number of bytes that it has.
     pub bytes: u64,
     /// Number of parts it was made of.
     pub parts: u32,
