@@ -1,19 +1,24 @@
-//! Timestamp repair: the clocks of one publish become one timeline.
+//! Timestamp repair: the clocks of one publish become one timeline. A *publish* is what a publisher
+//! sends from its first to its last frame over one connection.
 //!
 //! Encoders send timestamps that start anywhere, jitter, stand still, jump, or stop for one track.
 //! A player needs the opposite: decoding times that grow strictly and tracks that stay in sync. A
 //! [`Timeline`] takes the configurations and frames of one publish, with unwrapped times of the
 //! source's clock in 90 kHz ticks, and returns the same frames, byte for byte, with times of its
-//! own. It decides nothing about segments; the segmenter comes next.
+//! own: 90 kHz ticks for pictures, samples at the audio's rate for audio. The caller, a publisher's
+//! session on an ingest node, feeds it and then drains [`Timeline::poll`]. No call fails: a frame
+//! that cannot be used is dropped and counted in [`RepairStats`]. The timeline decides nothing about
+//! segments; the segmenter comes next.
 //!
 //! - **One zero.** The first frame of either track is put at [`TIMELINE_START`]. The other track
 //!   keeps its distance from it, so that audio and video stay in sync. If it starts more than
 //!   [`JUMP_LIMIT`] ahead or `LATE_START_LIMIT` behind, the source counts its tracks from
-//!   different zeros, and the second track is put at the latest time of the first.
+//!   different zeros, and the second track is put at the greatest time of the first. No second track starts
+//!   before 100 ms (`EARLIEST`).
 //! - **Video.** Decoding times grow strictly. A picture whose time does not grow is moved forward
 //!   by as little as needed, and its composition offset shrinks by as much, so that it is shown at
-//!   its exact time. Only pictures that are shown in decoding order (the composition offset equals
-//!   that of the picture before) are shown later, too: otherwise two of them would be shown at one
+//!   its exact time. A picture with the composition offset of the picture before it is taken to be
+//!   shown in decoding order, and is shown later, too: otherwise two of them would be shown at one
 //!   time.
 //! - **Audio.** Audio is counted in samples; timestamps only anchor the count, because RTMP rounds
 //!   them to milliseconds and senders batch frames. While a timestamp is within [`AUDIO_SLACK`] of
@@ -21,14 +26,18 @@
 //!   follows a hole, which is filled with silent frames, or left if no silent frame is known for
 //!   the codec and channels.
 //! - **Absent audio.** A player stalls if one of its tracks does. So audio that was announced but
-//!   stays away is replaced by silence until it comes: after [`AUDIO_START_LIMIT`] at the start and
-//!   [`AUDIO_STALL_LIMIT`] later. If only metadata announced it, its configuration is assumed from
+//!   stays away is replaced by silence: after [`AUDIO_START_LIMIT`] at the start and
+//!   [`AUDIO_STALL_LIMIT`] later, until audio comes whose times lie behind the silence. One step adds
+//!   at most [`MAX_SILENCE`]; what lies further back stays a hole. If only metadata announced it, its configuration is assumed from
 //!   the first keyframe on, because a player chooses its tracks once. The real configuration
-//!   replaces the assumed one without any event if both decode the same frames.
+//!   replaces the assumed one without any event if both have the same codec and record.
+//!   Frames that come before the real configuration are dropped.
 //! - **Discontinuities.** A time more than [`JUMP_LIMIT`] beyond both tracks, or more than
 //!   [`BACK_LIMIT`] behind its own, is no pause but another clock. The timeline goes on without a
 //!   hole and the frame is marked as discontinuous. The other track usually jumps alike a moment
-//!   later; it takes over the new offset and is not marked again.
+//!   later; it takes over the new offset and is not marked again. A step back within
+//!   [`BACK_LIMIT`] is jitter: the track follows it, and its decoding times creep on by the smallest
+//!   step until the source's times have caught up.
 //!
 //! AAC priming is neither trimmed nor signalled: the publisher's first frame plays at its own
 //! timestamp, as in RTMP.
@@ -41,35 +50,42 @@ use crate::frame::{AccessUnit, AudioConfig, AudioFrame, MediaFrame, TrackConfig,
 use crate::time::Timescale;
 
 /// The time of the first frame, in 90 kHz ticks. It is one second and not zero, so that a track
-/// that starts a little before the other, or a negative composition offset, stays positive: `tfdt`
-/// is unsigned.
+/// that starts a little before the other stays positive: `tfdt`, the decoding time in CMAF, is
+/// unsigned.
 pub const TIMELINE_START: i64 = 90_000;
 /// Largest step forward beyond both tracks that still counts as a pause, in 90 kHz ticks (1.5 s).
 /// It is below the smallest target duration (2 s), so that a segment can hold the pause.
 pub const JUMP_LIMIT: i64 = 135_000;
-/// Largest step back that still counts as reordering, in 90 kHz ticks (1 s).
+/// Largest step back of a track's times that still counts as jitter, in 90 kHz ticks (1 s).
 pub const BACK_LIMIT: i64 = 90_000;
 /// Largest distance of an audio timestamp from the sample count that is ignored, in 90 kHz ticks
 /// (100 ms).
 pub const AUDIO_SLACK: i64 = 9_000;
-/// Silence starts if announced audio has not come this long after the first keyframe. 90 kHz ticks
-/// (400 ms).
+/// Silence starts if announced audio has not come this long after the first keyframe, or after its
+/// announcement if that came later. 90 kHz ticks (400 ms).
 pub const AUDIO_START_LIMIT: i64 = 36_000;
 /// Silence starts if audio that has come before is this far behind the pictures. 90 kHz ticks (2
 /// s).
 pub const AUDIO_STALL_LIMIT: i64 = 180_000;
-/// Smallest step between decoding times, in 90 kHz ticks (1 ms, the resolution of RTMP).
-pub const MIN_VIDEO_STEP: i64 = 90;
-/// Most new configurations of one publish. Each costs an init segment and may cut a segment; a
-/// publisher that switches scenes or encoders stays far below.
+/// Most silence that one frame of the source can add, in 90 kHz ticks (5 s): the longest stall before
+/// silence starts and a pause of the largest size on top of it, twice. It bounds what is made up when
+/// a codec without a silent frame is replaced by one that has it.
+pub const MAX_SILENCE: i64 = AUDIO_STALL_LIMIT + 2 * JUMP_LIMIT;
+/// Smallest step between decoding times, and between the two sides of a discontinuity, in 90 kHz
+/// ticks (1 ms, the resolution of RTMP).
+pub const MIN_STEP: i64 = 90;
+/// Configurations accepted per publish. Later ones are ignored and counted in `configs_refused`, and
+/// the frames behind them keep the last accepted one. Each configuration costs an init segment and
+/// may cut a segment; a publisher that switches scenes or encoders stays far below.
 const MAX_CONFIG_CHANGES: u32 = 256;
-/// Largest composition offset that is believed, in 90 kHz ticks (8 s: 16 reordered pictures at 2
-/// per second).
+/// Largest composition offset accepted, in 90 kHz ticks (8 s: 16 reordered pictures at 2 per
+/// second). A larger one is replaced by 0.
 const MAX_CTS: i64 = 720_000;
 /// Furthest that a second track may start behind the first with the same zero, in 90 kHz ticks (3
 /// s).
 const LATE_START_LIMIT: i64 = 270_000;
-/// Earliest time that anything is put at, in 90 kHz ticks (100 ms), because `tfdt` is unsigned.
+/// Earliest time at which a second track starts, in 90 kHz ticks (100 ms), because `tfdt` is
+/// unsigned.
 const EARLIEST: i64 = 9_000;
 
 /// One step of the repaired timeline.
@@ -81,12 +97,12 @@ pub enum TimelineEvent {
     Frame {
         /// The frame, its coded bytes unchanged.
         frame: MediaFrame,
-        /// True if the source's clock jumped between the frame before and this one.
+        /// True if the source's clock jumped between the track's frame before and this one.
         discontinuity: bool,
     },
 }
 
-/// Counters of what was repaired or refused, for metrics and a stream's health.
+/// Counters of what was repaired or refused, for the metrics of an ingest node.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RepairStats {
     /// New configurations beyond the limit, which were ignored.
@@ -95,11 +111,11 @@ pub struct RepairStats {
     pub unconfigured: u64,
     /// Access units dropped because their inner lengths do not add up.
     pub malformed: u64,
-    /// Pictures whose decoding time was moved to stay increasing.
+    /// Pictures whose decoding time was moved forward so that decoding times increase.
     pub dts_repaired: u64,
     /// Audio frames dropped because they lie before audio that was sent already.
     pub audio_dropped: u64,
-    /// Times that audio went on at its timestamp after a hole.
+    /// Holes of the audio: they were filled with silence, or left if no silent frame is known.
     pub audio_reanchored: u64,
     /// Silent frames that were added.
     pub silence_frames: u64,
@@ -112,7 +128,7 @@ pub struct RepairStats {
 struct TrackClock {
     /// Ticks to add to the source's time; `None` before the first frame.
     offset: Option<i64>,
-    /// The latest time of the track on the timeline.
+    /// The time of the track's most recent frame on the timeline, in 90 kHz ticks.
     last: i64,
 }
 
@@ -125,19 +141,21 @@ pub struct Timeline {
     audio_config: Option<AudioConfig>,
     /// The audio that metadata announced, until its configuration is known or assumed.
     expected_audio: Option<AudioConfig>,
-    /// True while `audio_config` is assumed from metadata: no frame of the publisher can be decoded
-    /// with it yet.
+    /// True while `audio_config` is assumed from metadata. The publisher's audio frames are dropped
+    /// until its own configuration comes.
     audio_is_assumed: bool,
     config_changes: u32,
-    /// The latest time of either track.
-    latest: Option<i64>,
+    /// The greatest time of either track so far, in 90 kHz ticks.
+    greatest: Option<i64>,
+    /// The decoding time of the most recent picture, in 90 kHz ticks.
     last_dts: Option<i64>,
-    /// The source's composition offset of the latest picture.
+    /// The source's composition offset of the most recent picture, in 90 kHz ticks.
     last_cts: Option<i64>,
+    /// The decoding time of the first keyframe, in 90 kHz ticks.
     first_keyframe: Option<i64>,
-    /// The time at which audio was announced; silence never reaches back before it.
+    /// The time at which audio was announced, in 90 kHz ticks; silence never reaches back before it.
     audio_announced: i64,
-    /// The end of the latest audio frame in samples, where the next one begins.
+    /// The end of the most recent audio frame in samples, where the next one begins.
     next_audio: Option<i64>,
     /// True while silence replaces audio.
     is_silent: bool,
@@ -161,7 +179,7 @@ impl Timeline {
         self.events.pop_front()
     }
 
-    /// Takes the video configuration; repeating the same one changes nothing.
+    /// Sets the video configuration; repeating the same one changes nothing.
     pub fn video_config(&mut self, config: VideoConfig) {
         if self.video_config.as_ref() != Some(&config) && self.count_config_change() {
             self.video_config = Some(config.clone());
@@ -169,7 +187,7 @@ impl Timeline {
         }
     }
 
-    /// Takes the configuration of audio that metadata announces; it counts until the track's own
+    /// Sets the configuration of audio that metadata announces; it is valid until the track's own
     /// configuration comes.
     pub fn expect_audio(&mut self, config: AudioConfig) {
         if self.audio_config.is_none() {
@@ -188,7 +206,7 @@ impl Timeline {
         }
     }
 
-    /// Takes the audio configuration; repeating one that decodes the same frames changes nothing.
+    /// Sets the audio configuration; one with the same codec and configuration record changes nothing.
     pub fn audio_config(&mut self, config: AudioConfig) {
         if self.audio_config.as_ref().is_some_and(|old| old.same_decoder(&config)) {
             self.audio_is_assumed = false;
@@ -199,7 +217,7 @@ impl Timeline {
         }
         self.audio_is_assumed = false;
         match self.audio_config.replace(config.clone()) {
-            None => self.audio_announced = self.latest.unwrap_or(TIMELINE_START),
+            None => self.audio_announced = self.greatest.unwrap_or(TIMELINE_START),
             // The sample count goes on at the new rate from the time that it had reached.
             Some(old) if old.rate != config.rate => {
                 let rescale = |next| old.timescale().convert(next, config.timescale());
@@ -218,8 +236,9 @@ impl Timeline {
         is_allowed
     }
 
-    /// Takes an access unit. `dts` and `cts` are the source's decoding time, unwrapped, and
-    /// composition offset in 90 kHz ticks.
+    /// Processes an access unit. `dts` and `cts` are the source's decoding time, unwrapped, and
+    /// composition offset in 90 kHz ticks. The access unit is dropped and counted if no configuration
+    /// came before it or its inner lengths do not add up.
     pub fn push_video(&mut self, dts: i64, cts: i64, data: impl Into<ByteChain>) {
         let Some(config) = &self.video_config else {
             self.stats.unconfigured += 1;
@@ -233,9 +252,9 @@ impl Timeline {
         if keyframe {
             self.assume_audio();
         }
-        let (time, discontinuity) = map_time(&mut self.video, &self.audio, self.latest, dts);
+        let (time, discontinuity) = map_time(&mut self.video, &self.audio, self.greatest, dts);
         let cts = if cts.abs() > MAX_CTS { 0 } else { cts };
-        let dts = self.last_dts.map_or(time, |last| time.max(last + MIN_VIDEO_STEP));
+        let dts = self.last_dts.map_or(time, |last| time.max(last + MIN_STEP));
         let is_shown_in_decoding_order = self.last_cts.replace(cts) == Some(cts);
         let pts = cts + if is_shown_in_decoding_order { dts } else { time };
         self.stats.dts_repaired += u64::from(dts != time);
@@ -249,7 +268,8 @@ impl Timeline {
         self.replace_absent_audio(dts);
     }
 
-    /// Takes an audio frame; `time` is the source's, unwrapped, in 90 kHz ticks.
+    /// Processes an audio frame; `time` is the source's, unwrapped, in 90 kHz ticks. The frame is
+    /// dropped and counted if no configuration came before it or it lies before audio that was sent.
     pub fn push_audio(&mut self, time: i64, data: impl Into<ByteChain>) {
         let Some(config) = self.audio_config.as_ref().filter(|_| !self.audio_is_assumed) else {
             self.stats.unconfigured += 1;
@@ -258,7 +278,7 @@ impl Timeline {
         let data = data.into();
         let (scale, samples) = (config.timescale(), i64::from(config.samples_of(&data)));
         let silence = config.silent_frame().map(|_| i64::from(config.frame_samples));
-        let (time, discontinuity) = map_time(&mut self.audio, &self.video, self.latest, time);
+        let (time, discontinuity) = map_time(&mut self.audio, &self.video, self.greatest, time);
         self.advance(time);
         let actual = Timescale::VIDEO.convert(time, scale);
         let slack = Timescale::VIDEO.convert(AUDIO_SLACK, scale);
@@ -287,9 +307,9 @@ impl Timeline {
         self.events.push_back(TimelineEvent::Frame { frame, discontinuity });
     }
 
-    /// Moves the latest time of either track forward to `time`.
+    /// Moves the greatest time of either track forward to `time`.
     fn advance(&mut self, time: i64) {
-        self.latest = Some(self.latest.map_or(time, |latest| latest.max(time)));
+        self.greatest = Some(self.greatest.map_or(time, |greatest| greatest.max(time)));
     }
 
     /// Adds silence up to the picture at `dts` if announced audio stays away.
@@ -311,11 +331,12 @@ impl Timeline {
         self.add_silence_until(limit);
     }
 
-    /// Adds silent frames while they start at or before `limit`, in samples. Their number is
-    /// bounded, because the limit is at most [`JUMP_LIMIT`] beyond the latest time.
+    /// Adds silent frames while they start at or before `limit`, in samples, at most [`MAX_SILENCE`]
+    /// before it: a hole that begins earlier stays a hole up to there.
     fn add_silence_until(&mut self, limit: i64) {
-        let (Some(config), Some(mut next)) = (&self.audio_config, self.next_audio) else { return };
+        let (Some(config), Some(next)) = (&self.audio_config, self.next_audio) else { return };
         let Some(data) = config.silent_frame() else { return };
+        let mut next = next.max(limit - Timescale::VIDEO.convert(MAX_SILENCE, config.timescale()));
         while next <= limit {
             let frame = MediaFrame::Audio(AudioFrame { pts: next, data: data.clone().into() });
             self.events.push_back(TimelineEvent::Frame { frame, discontinuity: false });
@@ -327,20 +348,20 @@ impl Timeline {
 }
 
 /// Maps a time of the source onto the timeline and updates the track's offset. The second value is
-/// true if the time does not continue its track: a discontinuity. `latest` is the latest time of
+/// true if the time does not continue its track: a discontinuity. `greatest` is the greatest time of
 /// either track.
-fn map_time(track: &mut TrackClock, other: &TrackClock, latest: Option<i64>, time: i64) -> (i64, bool) {
-    let latest = latest.unwrap_or(TIMELINE_START);
+fn map_time(track: &mut TrackClock, other: &TrackClock, greatest: Option<i64>, time: i64) -> (i64, bool) {
+    let greatest = greatest.unwrap_or(TIMELINE_START);
     let Some(offset) = track.offset else {
-        let common_start = EARLIEST.max(latest - LATE_START_LIMIT)..=latest + JUMP_LIMIT;
+        let common_start = EARLIEST.max(greatest - LATE_START_LIMIT)..=greatest + JUMP_LIMIT;
         let shared = other.offset.filter(|shared| common_start.contains(&(time + shared)));
-        let offset = shared.unwrap_or(latest - time);
+        let offset = shared.unwrap_or(greatest - time);
         *track = TrackClock { offset: Some(offset), last: time + offset };
         return (track.last, false);
     };
     let continues = |mapped: i64| {
-        mapped >= track.last - BACK_LIMIT
-            && (mapped <= track.last + JUMP_LIMIT || mapped <= latest + JUMP_LIMIT)
+        // The greatest time is never below the track's own.
+        mapped >= track.last - BACK_LIMIT && mapped <= greatest + JUMP_LIMIT
     };
     let mut mapped = time + offset;
     let mut discontinuity = false;
@@ -349,7 +370,7 @@ fn map_time(track: &mut TrackClock, other: &TrackClock, latest: Option<i64>, tim
         if let Some(shared) = other.offset.filter(|shared| *shared != offset && continues(time + shared)) {
             mapped = time + shared;
         } else {
-            mapped = latest + MIN_VIDEO_STEP;
+            mapped = greatest + MIN_STEP;
             discontinuity = true;
         }
         track.offset = Some(mapped - time);

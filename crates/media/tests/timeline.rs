@@ -68,6 +68,24 @@ fn audio_announced_late_is_silent_from_its_announcement_on() {
 }
 
 #[test]
+fn silence_after_an_hour_without_audio_is_bounded_and_ends_at_the_pictures() {
+    const HOUR: u32 = 30 * 3600;
+    // Six channels have no silent frame, so nothing stands in for the audio that stays away.
+    let mut timeline = timeline(6);
+    timeline.push_audio(0, Bytes::from_static(&[1]));
+    for n in 0..HOUR {
+        timeline.push_video(i64::from(n) * 3000, 0, picture(n, n == 0));
+    }
+    drain(&mut timeline);
+    timeline.audio_config(AudioConfig::aac_lc(48_000, 2).unwrap());
+    timeline.push_video(i64::from(HOUR) * 3000, 0, picture(HOUR, false));
+    let (_, audio, _) = drain(&mut timeline);
+    assert!(audio.len() <= 5 * 48_000 / 1024 + 1, "{} silent frames", audio.len());
+    let end = audio.last().unwrap() + 1024;
+    assert!((48_000 * 3601 - 1024..=48_000 * 3601).contains(&end), "silence ends at {end}");
+}
+
+#[test]
 fn audio_hole_is_filled_with_silence_or_left_without_a_silent_frame() {
     for (channels, silence) in [(2, 16), (6, 0)] {
         let mut timeline = timeline(channels);
