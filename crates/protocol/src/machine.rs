@@ -1,6 +1,6 @@
 //! The interface that every protocol machine offers to the task that drives it.
 
-use crate::Millis;
+use crate::time::Millis;
 
 /// A state machine without I/O, clock or randomness.
 ///

@@ -12,15 +12,16 @@ use millrace_wire::message::announce::{EpochAnnouncement, EpochPhase};
 use millrace_wire::message::repair::{RepairReply, RepairRequest};
 
 use crate::log::writer::{EncodedMessage, LogWriter};
+use crate::machine::Machine;
 use crate::state::checkpoint::is_complete;
 use crate::state::gaps::{following, listed_through, share, unfinished, while_away, window_end};
 use crate::state::query::{target_duration, window_start};
-use crate::{Machine, Millis};
+use crate::time::Millis;
 
 /// The only generation of an epoch that control takes.
 pub const GENERATION: Generation = Generation(1);
 
-/// The parameters of a takeover: what control's claim says of the stream.
+/// The parameters of a takeover, taken from control's claim of the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TakeoverParams {
     /// The epoch that control has taken.
@@ -40,7 +41,7 @@ pub struct TakeoverParams {
 pub enum Input {
     /// A message from `epoch.{stream}`, which any leading control may have published.
     Epoch(EpochAnnouncement),
-    /// Nothing but time.
+    /// Time has passed; nothing else has happened.
     Tick,
 }
 

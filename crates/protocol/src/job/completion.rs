@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use millrace_wire::ids::{Generation, RungId};
 use millrace_wire::message::announce::{EpochAnnouncement, EpochPhase};
 
-use crate::Millis;
+use crate::time::Millis;
 
 /// A report to control is repeated at this interval until it is answered.
 pub const REPORT_MS: u64 = 1000;
@@ -114,7 +114,7 @@ impl Completion {
         self.report_at.filter(|_| !self.is_superseded_epoch)
     }
 
-    /// Notes that control has recorded a report, which said whether the broadcast has `ended`.
+    /// Notes that control has recorded a report; `ended` is true if it reported the end of the broadcast.
     pub(super) fn on_reported(&mut self, ended: bool) {
         self.report_at = None;
         self.is_end_reported = ended;

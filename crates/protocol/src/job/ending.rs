@@ -11,8 +11,8 @@ use millrace_wire::message::control::SealReport;
 use super::completion::REPORT_MS;
 use super::io::Output;
 use super::machine::WorkerJob;
-use crate::Millis;
 use crate::state::gaps::while_away;
+use crate::time::Millis;
 
 impl WorkerJob {
     /// Takes control's announcement of the newest epoch.
@@ -61,7 +61,8 @@ impl WorkerJob {
         Ok(())
     }
 
-    /// Ends an epoch whose session is silent, once control says that the publisher has left; lets a sealed log grow and end.
+    /// Ends an epoch whose session is silent, once control has announced that the publisher has left; lets a sealed log grow
+    /// and end.
     pub(super) fn drive_ending(&mut self, now: Millis) -> Result<(), FragmentError> {
         let is_over = self.completion.phase().is_some() || self.completion.is_epoch_over();
         let takes_media = self.completion.is_running() && !self.quiesce.is_active();

@@ -8,10 +8,10 @@ use millrace_wire::ids::{Epoch, MediaSeq, Msn};
 use millrace_wire::message::media::MediaMessage;
 use millrace_wire::message::repair::{RepairReply, RepairRequest};
 
-use crate::Millis;
 use crate::log::repair::GapTracker;
 use crate::state::gaps::MAX_LISTED_GAPS;
 use crate::state::query::{has_ended_before, is_closed_in};
+use crate::time::Millis;
 
 /// The session must be silent this long, in announcements and to requests for its media, before any other node's word that
 /// the publisher has left is believed: the lease may have run out because control was away. Several requests fall into it.

@@ -17,20 +17,20 @@ use crate::log::writer::EncodedMessage;
 pub enum Packaged {
     /// An initialisation section. It comes before anything that needs it, and may come again with a higher bandwidth.
     Init {
-        /// The rendition it initialises.
+        /// The rendition that the section initialises.
         rendition: Rendition,
         /// Its version within the epoch.
         version: InitVersion,
         /// Codec, dimensions and bandwidth, for the multivariant playlist.
         info: TrackInfo,
-        /// The section's bytes.
+        /// The bytes of the section.
         bytes: Bytes,
     },
     /// The rendition's PART-TARGET, before its first part.
     PartTarget {
         /// The rendition it holds for.
         rendition: Rendition,
-        /// EXT-X-PART-INF PART-TARGET.
+        /// The PART-TARGET of the playlist's EXT-X-PART-INF.
         target: MediaDuration,
     },
     /// A part and its bytes.
@@ -42,9 +42,9 @@ pub enum Packaged {
     Gap(RenditionGap),
     /// The rendition ends for good; the other renditions go on.
     RenditionEnd {
-        /// The rendition that ends.
+        /// The rendition that is over.
         rendition: Rendition,
-        /// Its last segment.
+        /// The last segment that its playlist lists.
         last: Msn,
     },
     /// The rung has handed in everything that [`Output::Flush`] asked it for.
@@ -62,19 +62,19 @@ pub enum Input {
     Packaged(RungId, Packaged),
     /// The object of an [`Output::Upload`] is stored.
     Stored(Rendition, Msn),
-    /// A message from `epoch.{stream}`.
+    /// An announcement of control, from `epoch.{stream}`.
     Epoch(EpochAnnouncement),
-    /// A message from `session.{stream}`.
+    /// An announcement of the session, from `session.{stream}`.
     Session(SessionAnnouncement),
     /// The session has revoked the grant.
     Revoked,
     /// The node drains: the session is asked for a successor.
     Leave,
-    /// The session has a successor: the job stops announcing, and says so in its heartbeat.
+    /// The session has a successor: the job stops announcing, and reports it in its heartbeat.
     Quiesce,
     /// Control has recorded the report.
     Reported,
-    /// Nothing but time.
+    /// Time has passed; nothing else has happened.
     Tick,
 }
 
@@ -91,13 +91,13 @@ pub enum Output {
     Flush(RungId),
     /// Send a request on `ring.media`, and hand the reply in.
     AskMedia(RepairRequest),
-    /// Publish on the heartbeat subject.
+    /// Publish the message on the heartbeat subject.
     Heartbeat(Heartbeat),
-    /// Store an initialisation section.
+    /// Store an initialisation section under its name.
     UploadInit(Rendition, InitVersion, Bytes),
     /// Store a segment under this generation's name, then hand in [`Input::Stored`].
     Upload(Segment, ByteChain),
-    /// Publish on `index.{stream}`, acknowledged.
+    /// Publish the entry on `index.{stream}` and wait for its acknowledgement.
     Index(IndexFact),
     /// Send a request on `control.sealed`, and hand in [`Input::Reported`] when it is answered.
     Report(SealReport),

@@ -16,12 +16,12 @@ use super::io::{Input, Output};
 use super::objects::Objects;
 use super::quiesce::Quiesce;
 use crate::log::writer::LogWriter;
+use crate::machine::Machine;
 use crate::state::gaps::gap_at;
 use crate::state::query::{is_stored, listing_end, resume_msn};
-use crate::time::earlier;
-use crate::{Machine, Millis};
+use crate::time::{Millis, earlier};
 
-/// Heartbeat interval.
+/// The interval of a job's heartbeats.
 pub const HEARTBEAT_MS: u64 = 200;
 
 /// The job of one grant.

@@ -11,11 +11,11 @@ use millrace_wire::message::job::Grant;
 
 use super::io::{Output, Packaged};
 use super::machine::WorkerJob;
-use crate::Millis;
 use crate::state::query::{has_ended_before, resume_msn, window_start};
+use crate::time::Millis;
 
 impl WorkerJob {
-    /// Takes what `rung` made.
+    /// Processes one product of `rung`.
     pub(super) fn on_packaged(
         &mut self,
         now: Millis,

@@ -1,17 +1,17 @@
 //! Quiescing: a draining primary stops announcing before its successor is granted. The successor then builds on all that
 //! readers were shown, and no part changes its name.
 
-use crate::Millis;
+use crate::time::Millis;
 
 /// A primary that has quiesced and receives no word of a successor for this long goes on: longer than a session waits for
 /// it ([`crate::session::QUIESCE_WAIT_MS`]) and a standby takes to be ready.
 pub const QUIESCE_LIMIT_MS: u64 = 3000;
 
-/// Whether the job has stopped announcing, and until when.
+/// The time until which the job has stopped announcing, if it has.
 #[derive(Debug, Default)]
 pub(super) struct Quiesce {
     until: Option<Millis>,
-    /// The last heartbeat has said that the log ends here.
+    /// True if the last heartbeat reported that the log ends here.
     reported: bool,
 }
 

@@ -4,9 +4,9 @@ use millrace_wire::fact::{Fact, FactMessage, Origin, StreamState};
 use millrace_wire::ids::{Epoch, FactSeq, Generation};
 use millrace_wire::message::repair::{RepairReply, RepairRequest};
 
-use crate::Millis;
 use crate::log::repair::GapTracker;
 use crate::state::apply;
+use crate::time::Millis;
 
 /// Folds the log of one (epoch, generation), from fact 0 or from a snapshot of it.
 #[derive(Debug)]

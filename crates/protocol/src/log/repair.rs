@@ -6,9 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use millrace_wire::message::repair::{MAX_RANGES, RepairRequest};
 
-use crate::Millis;
 use crate::log::replay_buffer::ReplayBuffer;
-use crate::time::Jitter;
+use crate::time::{Jitter, Millis};
 
 /// Delay before the first request for a gap: requests of several consumers meet and are answered once, and mere
 /// reordering needs no request.

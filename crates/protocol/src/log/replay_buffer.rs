@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use crate::Millis;
+use crate::time::Millis;
 
 /// Bounds of a replay buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

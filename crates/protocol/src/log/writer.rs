@@ -9,10 +9,10 @@ use millrace_wire::fragment::{FragmentError, Position};
 use millrace_wire::ids::{Epoch, FactSeq, Generation, Msn};
 use millrace_wire::message::repair::{RepairReply, RepairRequest};
 
-use crate::Millis;
 use crate::log::repair::{RepairLimits, Retransmitter};
 use crate::log::replay_buffer::{ReplayBuffer, ReplayLimits};
 use crate::state::apply;
+use crate::time::Millis;
 
 /// The fragments of one fact, and the kind of subject they are published on.
 #[derive(Debug, Clone, PartialEq, Eq)]

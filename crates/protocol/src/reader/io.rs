@@ -10,17 +10,17 @@ use super::media::Media;
 /// An input of a reader.
 #[derive(Debug)]
 pub enum Input {
-    /// A message from `epoch.{stream}`.
+    /// An announcement of control, from `epoch.{stream}`.
     Epoch(EpochAnnouncement),
-    /// A message from `session.{stream}`.
+    /// An announcement of the session, from `session.{stream}`.
     Session(SessionAnnouncement),
     /// A message from the `live` or `repair.live` subject of any log; those of other logs than the adopted one are dropped.
     Fact(FactMessage),
-    /// A reply to [`Output::AskSnapshot`].
+    /// One of the replies to [`Output::AskSnapshot`].
     Snapshot(Box<StreamState>),
     /// The log writer's reply to [`Output::Repair`] of this log.
     RepairReply(Epoch, Generation, RepairReply),
-    /// Nothing but time.
+    /// Time has passed; nothing else has happened.
     Tick,
 }
 
@@ -35,6 +35,6 @@ pub enum Output {
     Repair(Epoch, Generation, RepairRequest),
     /// Keep these bytes under this name.
     Bytes(Media),
-    /// [`super::StreamReader::shown`] has changed.
+    /// The state to render, [`super::StreamReader::shown`], has changed.
     Changed,
 }

@@ -13,10 +13,10 @@ use super::io::{Input, Output};
 use super::media::{media_of, payload_ranges};
 use super::overlay::{keep_ended, overlay};
 use crate::log::follower::LogFollower;
+use crate::machine::Machine;
 use crate::state::checkpoint::is_complete;
 use crate::state::position::Position;
-use crate::time::earlier;
-use crate::{Machine, Millis};
+use crate::time::{Millis, earlier};
 
 /// A snapshot is requested again after this time while one is needed.
 pub const SNAPSHOT_RETRY_MS: u64 = 300;
@@ -296,14 +296,14 @@ impl StreamReader {
             return;
         }
         // Until its epoch is open, a log shows its base, which may list less than readers were shown.
-        let speaks_for_itself = folded.opened || is_complete(folded);
-        if self.shown.is_none() && !speaks_for_itself {
+        let is_beyond_base = folded.opened || is_complete(folded);
+        if self.shown.is_none() && !is_beyond_base {
             return;
         }
         let mut next = folded.clone();
         if let Some(tail) = &self.tail
             && !(tail.broadcast == folded.broadcast && overlay(&mut next, tail))
-            && speaks_for_itself
+            && is_beyond_base
         {
             self.tail = None;
         }

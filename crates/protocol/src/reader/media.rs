@@ -15,18 +15,18 @@ pub struct Media {
     pub generation: Generation,
     /// Which object of the rendition.
     pub what: MediaKind,
-    /// The object's bytes.
+    /// The bytes of the object.
     pub bytes: Bytes,
 }
 
 /// The kind of an object and its number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MediaKind {
-    /// An initialisation section.
+    /// An initialisation section, by its version.
     Init(InitVersion),
-    /// A part of a segment.
+    /// A part of a segment, by its index.
     Part(Msn, PartIndex),
-    /// A whole segment.
+    /// A segment as one object.
     Segment(Msn),
 }
 

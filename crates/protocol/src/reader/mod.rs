@@ -1,4 +1,4 @@
-//! A reader of one stream: an edge, or any other node that shows what a log says.
+//! A reader of one stream: an edge, or any other node that renders the playlists of a log.
 //!
 //! It adopts the newest log that control and the session announce, folds it, and merges the result with what it has shown
 //! before, so that no playlist rendered from [`StreamReader::shown`] ever goes back. A reader that comes late starts from a

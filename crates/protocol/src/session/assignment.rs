@@ -12,9 +12,8 @@ use millrace_wire::message::repair::RepairReply;
 
 use super::failure_detector::FailureDetector;
 use super::io::Output;
-use crate::Millis;
 use crate::log::follower::LogFollower;
-use crate::time::earlier;
+use crate::time::{Millis, earlier};
 
 /// Time without a heartbeat after which a worker counts as silent: three missed heartbeats and a half.
 pub const SILENCE_MS: u64 = 700;
@@ -23,7 +22,7 @@ pub const GRANT_ACCEPT_MS: u64 = 1500;
 /// A grant is repeated at this interval until a heartbeat confirms it.
 pub const REGRANT_MS: u64 = 300;
 
-/// One grant of the session: the worker that holds it, and what its heartbeats and its log say.
+/// One grant of the session: the worker that holds it, its heartbeats and its log.
 #[derive(Debug)]
 pub(super) struct Assignment {
     node: NodeId,
@@ -61,7 +60,7 @@ impl Assignment {
         &self.node
     }
 
-    /// Returns the granted generation.
+    /// Returns the generation that was granted.
     pub(super) fn generation(&self) -> Generation {
         self.grant.generation
     }
@@ -71,7 +70,7 @@ impl Assignment {
         self.follower.state()
     }
 
-    /// True if the worker's last heartbeat says that the epoch is sealed and stored.
+    /// True if the worker's last heartbeat reported that the epoch is sealed and stored.
     pub(super) fn is_done(&self) -> bool {
         self.done
     }
@@ -106,7 +105,7 @@ pub(super) struct PrimaryStandby {
 }
 
 impl PrimaryStandby {
-    /// Returns the announced primary.
+    /// Returns the primary, which the session has announced.
     pub(super) fn primary(&self) -> Option<&Assignment> {
         self.primary.as_ref()
     }

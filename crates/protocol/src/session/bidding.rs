@@ -3,7 +3,7 @@
 use millrace_wire::ids::NodeId;
 use millrace_wire::message::job::Bid;
 
-use crate::Millis;
+use crate::time::Millis;
 
 /// Bids are awaited this long after the first one came: the nearest workers answer within it.
 pub const BID_MS: u64 = 20;
@@ -17,7 +17,7 @@ pub const REOFFER_MS: u64 = 2000;
 pub(super) enum Outcome {
     /// The bid of this node was the best.
     Won(NodeId),
-    /// No worker has bid.
+    /// No worker has bid in time.
     NoBid,
 }
 
@@ -58,7 +58,7 @@ impl BidRound {
         self.open.is_none() && now >= self.offer_at
     }
 
-    /// Opens a new round.
+    /// Opens a new round and forgets the bids of the last.
     pub(super) fn open(&mut self, now: Millis) {
         self.number += 1;
         self.open = Some(OpenRound { since: now, first_bid: None, best: None });
@@ -106,7 +106,7 @@ impl BidRound {
 /// A worker that won the round for a draining primary's job, and waits until that one has quiesced.
 #[derive(Debug)]
 pub(super) struct Successor {
-    /// The worker.
+    /// The worker that won the round.
     pub(super) node: NodeId,
     /// When it is granted the job even if the primary has not quiesced.
     pub(super) grant_at: Millis,

@@ -9,8 +9,8 @@ use millrace_wire::message::job::{Bid, Grant, Offer};
 use super::bidding::{Outcome, Successor};
 use super::io::Output;
 use super::machine::Session;
-use crate::Millis;
 use crate::state::query::resume_msn;
+use crate::time::Millis;
 
 /// A live primary is replaced at most once in this time.
 pub const REDISPATCH_MS: u64 = 5000;

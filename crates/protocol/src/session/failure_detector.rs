@@ -1,9 +1,9 @@
-//! The failure detector: a worker is silent only as far as a healthy session can tell.
+//! The failure detector: it judges a worker silent only while its own session is healthy.
 //!
 //! Silence counts only while the session's own probe comes back over the bus and its timer is on time; otherwise the
 //! session, not the worker, may be the one that is cut off or starved ("local health", as in Lifeguard).
 
-use crate::Millis;
+use crate::time::Millis;
 
 /// Interval of the session's probe to itself.
 pub const LOOPBACK_MS: u64 = 200;
@@ -50,7 +50,7 @@ impl FailureDetector {
     }
 
     /// True if a worker that was last received from at `since` has been silent for `limit` milliseconds, and this session
-    /// is healthy enough to say so.
+    /// is healthy enough to judge.
     pub(super) fn is_silent(&self, now: Millis, since: Millis, limit: u64) -> bool {
         let since = since.max(self.on_time_since);
         now - self.probe_returned <= LOOPBACK_FRESH_MS && now - since >= limit

@@ -4,9 +4,9 @@
 use millrace_wire::fact::StreamState;
 use millrace_wire::message::control::ClaimGrant;
 
-use crate::Millis;
 use crate::state::apply;
 use crate::state::position::Position;
+use crate::time::Millis;
 
 /// The earlier epoch's sealed state is awaited this long before the first grant; its log writer may be dead.
 pub const INITIAL_STATE_MS: u64 = 1000;

@@ -43,15 +43,15 @@ pub enum Input {
     Media(Vec<MediaUnit>),
     /// The publisher has left, for this reason.
     PublisherGone(CloseReason),
-    /// A message from `jobs.bid.{session}`.
+    /// A worker's bid, from `jobs.bid.{session}`.
     Bid(Bid),
-    /// A message from the heartbeat subject.
+    /// A worker's heartbeat, from the heartbeat subject.
     Heartbeat(Heartbeat),
     /// A message from `jobs.free`: a worker has free capacity again.
     WorkerFree,
     /// A fact of a followed log.
     Fact(FactMessage),
-    /// A reply to [`Output::AskSnapshot`].
+    /// One of the replies to [`Output::AskSnapshot`].
     Snapshot(Box<StreamState>),
     /// The log writer's reply to [`Output::AskFacts`].
     FactReply(Epoch, Generation, RepairReply),
@@ -61,7 +61,7 @@ pub enum Input {
     Lease(LeaseReply),
     /// A message from `control.kick.{session}`: control ends the session, for this reason.
     Kick(CloseReason),
-    /// Nothing but time.
+    /// Time has passed; nothing else has happened.
     Tick,
 }
 
@@ -72,13 +72,13 @@ pub enum Output {
     Media(Vec<Bytes>),
     /// Publish these fragments on `repair.media`.
     Retransmit(Vec<Bytes>),
-    /// Publish on `session.{stream}`.
+    /// Publish the announcement on `session.{stream}`.
     Announce(SessionAnnouncement),
-    /// Publish on `jobs.offer`.
+    /// Publish the offer on `jobs.offer`.
     Offer(Offer),
     /// Push to the backlog queue, which keeps one offer of an epoch.
     Backlog(Offer),
-    /// Publish on `job.grant.{node}`.
+    /// Publish the order on `job.grant.{node}`.
     Order(NodeId, Box<GrantOrder>),
     /// Subscribe to this log, besides the one followed before.
     Follow(Epoch, Generation),
@@ -86,7 +86,7 @@ pub enum Output {
     AskFacts(Epoch, Generation, RepairRequest),
     /// Send a request on `snap`, and hand every reply in.
     AskSnapshot,
-    /// Publish on the loopback subject.
+    /// Publish the session's probe to itself on the loopback subject.
     Loopback,
     /// Send a request on `control.renew`, and hand the reply in.
     Renew(RenewRequest),

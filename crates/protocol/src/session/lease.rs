@@ -8,7 +8,7 @@ use millrace_wire::message::control::{ClaimGrant, ReleaseRequest, RenewRequest};
 use millrace_wire::message::media::MediaUnit;
 
 use super::io::{Output, SessionConfig};
-use crate::Millis;
+use crate::time::Millis;
 
 /// A lease is renewed this many times before it runs out, so that two lost renewals do not cost it.
 const RENEWALS_PER_LEASE: u64 = 3;

@@ -20,9 +20,9 @@ use super::io::{Input, Output, SessionConfig};
 use super::lease::Lease;
 use crate::log::repair::Retransmitter;
 use crate::log::replay_buffer::ReplayBuffer;
+use crate::machine::Machine;
 use crate::state::query::{is_stored, resume_msn};
-use crate::time::earlier;
-use crate::{Machine, Millis};
+use crate::time::{Millis, earlier};
 
 /// Announcements are repeated at this interval.
 pub const ANNOUNCE_MS: u64 = 1000;
@@ -255,7 +255,7 @@ impl Session {
         }
     }
 
-    /// True if the log shows everything up to the last tagged segment as stored. A heartbeat that says so is not enough.
+    /// True if the log shows everything up to the last tagged segment as stored. A heartbeat alone is not enough evidence.
     pub(super) fn is_stored(&self) -> bool {
         let state = self.snapshot();
         let last = state.slots.back().map(|slot| slot.msn);

@@ -168,6 +168,9 @@ fn slot_at(
         return None;
     }
     let (epoch, target) = (state.epoch, target_duration(state.target_duration));
+    // GAPs may have been listed longer than they lasted: the clock stands still rather than going back.
+    let newest = state.slots.back().map(|newest| newest.program_date_time);
+    let program_date_time = Some(program_date_time).max(newest).unwrap_or(program_date_time);
     for number in start..=msn.0 {
         state.slots.push_back(Arc::new(SegmentSlot {
             msn: Msn(number),

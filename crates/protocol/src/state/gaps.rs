@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 use millrace_wire::fact::{EpochOpen, Gap, MediaDuration, RenditionState, SegmentSlot, StreamState};
 use millrace_wire::ids::{DiscontinuitySeq, Msn, Rendition, UnixMillis};
 
-use crate::state::query::{has_ended_before, is_closed_in, known_duration, next_msn, target_duration};
+use crate::state::query::{
+    has_ended_before, is_closed_in, known_duration, next_msn, slot_duration, target_duration,
+};
 
 /// The fold fills a hole of up to this many numbers with GAPs: the numbers that two epochs leave unused between them when
 /// each rounds up once or twice. After a longer hole an epoch starts with an empty window; a fact of the same epoch that
@@ -42,16 +44,20 @@ pub fn unfinished(state: &StreamState) -> impl Iterator<Item = Gap> {
     })
 }
 
-/// Returns a GAP for segment `msn`, which is in the window or follows it; `open` has the numbers of a window that is empty.
+/// Returns a GAP for segment `msn`, whose media were lost on the way from the publisher. It is in the window or follows it;
+/// `open` has the numbers of a window that is empty. It lasts as long as the newest segment that the window has, so that
+/// the dates of several GAPs do not run ahead of the media that follow them.
 pub fn gap_at(state: &StreamState, msn: Msn, open: &EpochOpen) -> Gap {
     let target = target_duration(state.target_duration);
+    let complete = state.slots.iter().rev().find(|slot| slot.gap.is_none());
+    let usual = complete.and_then(|slot| slot_duration(slot)).unwrap_or(target);
     if let Some(slot) = state.slots.iter().find(|slot| slot.msn == msn) {
-        return gap_of(slot, known_duration(slot).unwrap_or(target));
+        return gap_of(slot, known_duration(slot).unwrap_or(usual));
     }
     let start = Start::after_newest(state).unwrap_or(Start::of_epoch(open));
     Gap {
         msn,
-        duration: target,
+        duration: usual,
         discontinuity_sequence: start.discontinuity_sequence,
         program_date_time: start.program_date_time,
     }

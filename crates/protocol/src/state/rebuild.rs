@@ -20,15 +20,15 @@ use crate::state::position::Position;
 use crate::state::query::{known_duration, slot_duration, target_duration, window_start};
 
 /// Returns the newest of the states that belong to `broadcast` and to no epoch after `last_epoch`. A state that lists no
-/// segment is left out, unless it says that the broadcast has ended.
+/// segment is left out, unless the broadcast has ended in it.
 pub fn newest_state(
     states: impl IntoIterator<Item = StreamState>,
     broadcast: BroadcastId,
     last_epoch: Epoch,
 ) -> Option<StreamState> {
     let belongs = |state: &StreamState| {
-        let says_something = state.ended || !state.slots.is_empty();
-        state.broadcast == broadcast && state.epoch <= last_epoch && says_something
+        let is_empty = state.slots.is_empty() && !state.ended;
+        state.broadcast == broadcast && state.epoch <= last_epoch && !is_empty
     };
     states.into_iter().filter(belongs).max_by_key(Position::of)
 }

@@ -328,7 +328,7 @@ impl World {
         while let Some(out) = self.edges[i].reader.poll_output() {
             match out {
                 reader::Output::AskSnapshot => {
-                    self.all(&self.snapshot_holders(), &Msg::AskSnapshot(To::Edge(i)))
+                    self.all(&self.snapshot_holders(), &Msg::AskSnapshot(To::Edge(i)));
                 }
                 reader::Output::Repair(e, g, r) => {
                     self.all(&self.log_writers(), &Msg::AskFacts((e, g), r, To::Edge(i)));
