@@ -1,23 +1,29 @@
-//! The typed link between the bus and the protocol machines, used by every node.
+//! The typed link between the bus and the protocol machines, and the tasks around both that more than one node needs.
 //!
 //! The bus ([`millrace_bus`]) moves bytes between subjects. The protocol machines ([`millrace_protocol`]) consume and
-//! produce typed messages and do no I/O. This crate is what stands between the two:
+//! produce typed messages and do no I/O. This crate converts between bus bytes and typed messages and drives the machines:
 //!
 //! * [`Link`] publishes, requests and subscribes by [`Topic`](millrace_wire::topic::Topic): a subject, the type of its
 //!   messages and the version of the wire format in one value. A message of another wire version, or a malformed one, is
-//!   refused here, in one place: it is counted in the metric `link_refused_messages` and logged at a bounded rate, and the
-//!   code above never sees it.
-//! * [`LogReader`] receives the facts of one log: those published live and those retransmitted on request.
-//!   [`MediaReader`] does the same for the media messages of one epoch.
-//! * [`LogServer`] is the other side of a [`LogReader`]: it publishes what a log writer has encoded and receives the repair
-//!   and snapshot requests of the log's readers.
-//! * [`driver::Driver`] holds a machine with its clock and timer: the poll and timeout loop of every machine.
-//! * [`media_convert`] converts between the media model of the parsers and the packager and media units on the wire.
-//! * [`publisher_session`] runs the whole publisher session machine: media out, worker supervision, lease, repairs.
+//!   refused here, in one place: it is counted in the metric `link_refused_messages` and logged once in 30 s a topic, and the
+//!   code above never sees it. A refused request gets no answer, so its sender runs into its own time limit. A
+//!   [`LinkError`] means that the bus is closed, that a message could not be encoded, or that an answer did not come or
+//!   could not be read.
+//! * A subscription ([`TypedSubscription`], [`RequestSubscription`], [`FragmentSubscription`] for messages that are split
+//!   below the server's largest payload) has the capacity its opener states; a subscriber that falls further behind loses
+//!   the newest messages, which the bus counts.
+//! * [`LogReader`] receives the facts of one log, with the parts' bytes or as a digest without them ([`LogForm`]): those
+//!   published live and those retransmitted on request. [`MediaReader`] does the same for the media messages of one epoch.
+//! * [`LogServer`] is used by the writer of a log: it publishes the messages that the log writer has encoded and receives
+//!   the repair and snapshot requests of the log's readers.
+//! * [`driver::Driver`] holds a machine with its clock and its timer, and bounds how long the task that runs it sleeps.
+//! * [`media_convert`] converts between [`millrace_media`]'s frames and configurations and the media units on the wire.
+//! * [`publisher_session`] runs a publisher's session: it sends the media, supervises the workers, renews the lease and
+//!   answers repair requests. An ingest node uses it for its publishers; a node that makes a stream of its own can, too.
 //!
-//! A task that runs a machine is a loop over these parts: it waits for a message, an answer or the machine's next timeout,
-//! hands it to the machine, and executes the outputs. What the bus drops is not an error here: readers find the hole by
-//! sequence number and ask for a retransmission (ADR 1).
+//! The task that runs a machine is a loop: it waits for a message, an answer or the machine's next timeout, hands it to the
+//! machine, and executes the outputs. A message that the bus drops is no error here: the machine that misses it finds the
+//! hole by sequence number and asks the producer to publish it once more.
 #![forbid(unsafe_code)]
 
 pub mod driver;
