@@ -53,7 +53,7 @@ fn packaged(messages: &[MediaMessage]) -> Vec<u8> {
                 let tag = SegmentTag { boundary: true, independent: true, ..tag };
                 MediaEvent::Frame(TaggedFrame { tag, frame })
             }
-            config => config,
+            config @ MediaEvent::Init { .. } => config,
         });
     }
     packager.finish();

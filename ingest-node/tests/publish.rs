@@ -136,7 +136,7 @@ async fn a_repair_request_gets_exactly_the_lost_messages_again() {
         world.bus.subscribe(topics::repair_media(stream, epoch).subject(), 1_000).await.unwrap();
     let request = topic::encode(&RepairRequest { ranges: vec![(3, 5), (9, 9), (100_000, 100_001)] }).unwrap();
     let subject = topics::ring_media(stream, epoch).into_subject();
-    let reply = world.bus.request(&subject, request.into(), LIMIT).await.unwrap();
+    let reply = world.bus.request(&subject, request, LIMIT).await.unwrap();
     let reply: RepairReply = topic::decode(&reply).unwrap();
     assert_eq!(reply.oldest, Some(0));
     assert!(reply.next >= consumer.messages.len() as u64);

@@ -107,7 +107,11 @@ fn files(folder: &Path) -> Vec<PathBuf> {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if path.is_dir() && name != "tests" {
             found.extend(files(&path));
-        } else if name.ends_with(".rs") && name != "tests.rs" && !name.ends_with("_tests.rs") {
+        } else if path.extension().is_some_and(|kind| kind == "rs")
+            && path
+                .file_stem()
+                .is_some_and(|stem| stem != "tests" && !stem.to_string_lossy().ends_with("_tests"))
+        {
             found.push(path);
         }
     }

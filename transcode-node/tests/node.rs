@@ -218,7 +218,7 @@ async fn job_is_an_actor_that_a_drain_hands_over_and_a_kick_ends() {
     world.follow(Generation(1)).await;
     world.grant(NODE, 1, World::first_base(), StreamSettings::default());
     let all = messages(9);
-    world.publish(&all[..until_segment(&all, 2) + 1]);
+    world.publish(&all[..=until_segment(&all, 2)]);
     world.fact("a segment", |f| is_segment(f, FIRST)).await;
     world.announce_generation(1, NODE);
     let id = format!("{}.1.1", stream());
@@ -255,10 +255,10 @@ async fn index_writes_take_no_task_per_segment_while_the_state_store_is_away() {
     let stored = async |count: usize| (world.stored(1).len() == count).then_some(());
     world.set_state_away(true);
     let (few, many) = (until_segment(&all, 4), until_segment(&all, 29));
-    world.publish(&all[..few + 1]);
+    world.publish(&all[..=few]);
     eventually("a few segments stored", async || stored(4).await).await;
     let tasks = alive();
-    world.publish(&all[few + 1..many + 1]);
+    world.publish(&all[few + 1..=many]);
     eventually("many segments stored", async || stored(29).await).await;
     // Some tasks come and go; a task for each segment would be 25 more.
     eventually("no task per segment", async || (alive() < tasks + 10).then_some(())).await;

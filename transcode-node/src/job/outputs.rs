@@ -63,7 +63,7 @@ impl Job {
             Output::Index(fact) => {
                 self.context.metrics.segments_stored.inc();
                 self.checkpoint.segment_stored();
-                self.index.add(self.driver.machine().grant().playback, fact);
+                self.index.add(self.driver.machine().grant().playback, &fact);
             }
             Output::Report(report) => self.report_seal(report),
             Output::Superseded => {

@@ -117,7 +117,9 @@ impl FactBuilder {
                 self.timing = Some(timing);
                 let started = self.progress.iter().filter(|(_, progress)| progress.init.is_some());
                 let renditions: Vec<Rendition> = started.map(|(rendition, _)| rendition.clone()).collect();
-                renditions.into_iter().for_each(|rendition| self.part_target(rendition));
+                for rendition in renditions {
+                    self.part_target(rendition);
+                }
             }
             Output::SegmentStart(start) => {
                 let rendition = self.renditions.of_track(start.track).clone();

@@ -164,7 +164,7 @@ impl Worker {
                     }
                 }
                 Err(error) => {
-                    tracing::error!(%error, "job not started; its session grants it to another worker")
+                    tracing::error!(%error, "job not started; its session grants it to another worker");
                 }
             }
             worker.remove(key);

@@ -140,7 +140,7 @@ mod tests {
         assert!(Arc::ptr_eq(&first, &config()), "the old certificate stays in use");
 
         std::fs::copy("tests/data/localhost.crt", &cert).unwrap();
-        let later = SystemTime::now() + Duration::from_secs(60);
+        let later = SystemTime::now() + Duration::from_mins(1);
         std::fs::File::options().write(true).open(&cert).unwrap().set_modified(later).unwrap();
         assert!(certificate.is_outdated());
         certificate.reload().unwrap();

@@ -54,10 +54,10 @@ impl IndexWriter {
 
     /// Takes the entry of a stored segment, and returns at once. The entry is appended to the index journal too; the two
     /// are in different stores, and neither waits for the other.
-    pub(crate) fn add(&self, playback: PlaybackId, fact: IndexFact) {
-        let Ok(value) = topic::encode(&fact) else { return };
+    pub(crate) fn add(&self, playback: PlaybackId, fact: &IndexFact) {
+        let Ok(value) = topic::encode(fact) else { return };
         self.journal.append(topics::index(fact.stream).into_subject(), fact.id(), value.clone());
-        let dropped = self.queue.push(Entry::new(playback, &fact, value));
+        let dropped = self.queue.push(Entry::new(playback, fact, value));
         self.metrics.index_entries.with(&["dropped"]).add(dropped);
         self.update_gauge();
     }
@@ -154,13 +154,11 @@ impl IndexWriter {
     }
 
     async fn commit(&self, tx: Tx) -> Result<(), StateError> {
-        match tokio::time::timeout(COMMIT_LIMIT, self.state.commit(tx)).await {
-            Ok(result) => result.map(|_| ()),
-            Err(_) => {
-                let reason = format!("no answer within {} s", COMMIT_LIMIT.as_secs());
-                Err(StateError::Unavailable { reason })
-            }
-        }
+        let Ok(result) = tokio::time::timeout(COMMIT_LIMIT, self.state.commit(tx)).await else {
+            let reason = format!("no answer within {} s", COMMIT_LIMIT.as_secs());
+            return Err(StateError::Unavailable { reason });
+        };
+        result.map(|_| ())
     }
 
     fn show(&self, status: &StatusHandle, state: &'static str) {

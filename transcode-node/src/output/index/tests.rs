@@ -63,7 +63,7 @@ impl World {
         let name = ObjectName { playback: playback(), rendition: segment.rendition.clone(), epoch, kind };
         let meta = segment_metadata::write(Meta::default(), segment);
         self.store.put(&name.key(), vec![0; segment.bytes as usize].into(), meta).await.unwrap();
-        self.writer.add(playback(), fact.clone());
+        self.writer.add(playback(), fact);
     }
 
     async fn index(&self) -> Vec<IndexFact> {
