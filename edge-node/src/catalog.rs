@@ -1,8 +1,9 @@
-//! The catalogue: from a public playback id to the livestream's record with its policy, without a feed.
+//! The catalogue: it finds the record of the livestream that a playback id names, with its access policy, and
+//! starts no feed.
 //!
 //! Records come from the state store and are cached. A record older than [`FRESH_MS`] is still served while one request
-//! reads it again in the background, so the catalogue keeps answering for what it knows while the state store is away. Ids
-//! that do not exist are remembered for [`UNKNOWN_MS`], so that polling one costs the state store nothing.
+//! reads it again in the background, so cached records are served while the state store is away. Ids
+//! that do not exist are refused from memory for [`UNKNOWN_MS`], so that polling one costs the state store nothing.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,24 +13,28 @@ use std::time::Duration;
 use millrace_runtime::Clock;
 use millrace_state::SharedState;
 use millrace_wire::catalog::{PlaybackPolicy, PlaybackRecord};
-use millrace_wire::ids::PlaybackId;
+use millrace_wire::ids::{PlaybackId, StreamId};
 use millrace_wire::state_keys;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use tokio::sync::Semaphore;
 
+use crate::log_limit::LogLimit;
 use crate::metrics::EdgeMetrics;
 use crate::objects::single_flight::SingleFlight;
 
-/// Age from which a record is read again: a change of policy reaches every edge within this time and one request.
+/// Age in milliseconds from which a record is read again: the first request after it is answered from the old record, later ones
+/// from the new one.
 const FRESH_MS: u64 = 10_000;
-/// Time in which an unknown playback id is refused from memory.
+/// Time in milliseconds for which an unknown playback id is refused from memory.
 const UNKNOWN_MS: u64 = 2_000;
 /// Time after which a record that could not be read again is tried again: the state store is not asked with every request.
 const RETRY_MS: u64 = 2_000;
-/// Cached records; the least recently read half leaves when they are more. A record takes about 150 bytes.
+/// Cached records; the half read from the state store longest ago is removed when they are more. A record takes about 150 bytes.
 const MAX_KNOWN: usize = 65_536;
 /// Remembered unknown ids; all are forgotten when they are more, so inventing ids costs a fixed amount of memory.
 const MAX_UNKNOWN: usize = 16_384;
-/// The state store's time to answer a look-up; a player gives up after about 10 s.
+/// The longest wait for the state store in a look-up; a player gives up after about 10 s.
 const READ_LIMIT: Duration = Duration::from_secs(3);
 /// Concurrent look-ups in the state store; a request beyond them is answered with 503.
 const MAX_READS: usize = 64;
@@ -39,7 +44,7 @@ const MAX_READS: usize = 64;
 pub enum NotServed {
     /// No livestream has this playback id: 404.
     Unknown,
-    /// The state store does not answer, or the edge is at a limit: 503, the client comes again.
+    /// The state store does not answer, the record is malformed, or the edge is at a limit: 503, the client comes again.
     Busy,
     /// The livestream's record has a policy that this release does not know: 403.
     Forbidden,
@@ -50,6 +55,7 @@ type Found = Result<Arc<PlaybackRecord>, NotServed>;
 #[derive(Debug)]
 struct Known {
     found: Found,
+    /// Milliseconds of the process's monotonic clock.
     read_again_ms: AtomicU64,
 }
 
@@ -61,6 +67,15 @@ enum Cached {
     Absent,
 }
 
+/// A playback record that is well-formed but for its policy, which a later release may have written.
+#[derive(Deserialize)]
+struct OtherPolicy {
+    #[serde(rename = "stream")]
+    _stream: StreamId,
+    #[serde(rename = "policy")]
+    _policy: IgnoredAny,
+}
+
 /// The cache of playback records.
 pub struct Catalog {
     state: SharedState,
@@ -70,6 +85,8 @@ pub struct Catalog {
     unknown: Mutex<HashMap<PlaybackId, u64>>,
     flights: Arc<SingleFlight<PlaybackId, Found>>,
     reads: Semaphore,
+    failures: LogLimit,
+    refusals: LogLimit,
 }
 
 impl std::fmt::Debug for Catalog {
@@ -89,6 +106,8 @@ impl Catalog {
             unknown: Mutex::default(),
             flights: Arc::default(),
             reads: Semaphore::new(MAX_READS),
+            failures: LogLimit::default(),
+            refusals: LogLimit::default(),
         })
     }
 
@@ -156,12 +175,16 @@ impl Catalog {
         let value = match tokio::time::timeout(READ_LIMIT, self.state.get(&key)).await {
             Ok(Ok(record)) => record.map(|record| record.value),
             Ok(Err(error)) => {
-                tracing::warn!(%playback, %error, "playback record could not be read; cached records are still served");
+                if let Some(suppressed) = self.failures.due() {
+                    tracing::warn!(%playback, %error, suppressed, "playback record could not be read; cached records are served, other ids are answered with 503");
+                }
                 return Err(NotServed::Busy);
             }
             Err(_) => {
                 let limit_s = READ_LIMIT.as_secs();
-                tracing::warn!(%playback, limit_s, "playback record read timed out; cached records are still served");
+                if let Some(suppressed) = self.failures.due() {
+                    tracing::warn!(%playback, limit_s, suppressed, "playback record read timed out; cached records are served, other ids are answered with 503");
+                }
                 return Err(NotServed::Busy);
             }
         };
@@ -169,10 +192,21 @@ impl Catalog {
             self.forget(playback);
             return Err(NotServed::Unknown);
         };
-        let found = PlaybackRecord::parse(&value).map(Arc::new).map_err(|error| {
-            tracing::warn!(%playback, %error, "playback record cannot be read by this release; the stream is answered with 403");
-            NotServed::Forbidden
-        });
+        let found = match PlaybackRecord::parse(&value) {
+            Ok(record) => Ok(Arc::new(record)),
+            Err(error) if serde_json::from_slice::<OtherPolicy>(&value).is_ok() => {
+                if let Some(suppressed) = self.refusals.due() {
+                    tracing::warn!(%playback, %error, suppressed, "access policy not known to this release; the stream is answered with 403");
+                }
+                Err(NotServed::Forbidden)
+            }
+            Err(error) => {
+                if let Some(suppressed) = self.failures.due() {
+                    tracing::warn!(%playback, %error, suppressed, "malformed playback record; a cached one is served, otherwise the stream is answered with 503");
+                }
+                return Err(NotServed::Busy);
+            }
+        };
         self.remember(playback, found.clone());
         found
     }
@@ -229,7 +263,6 @@ fn evict_older_half(known: &mut HashMap<PlaybackId, Known>) {
 mod tests {
     use millrace_runtime::{ManualClock, Metrics};
     use millrace_state::{FaultyState, RedbState, StateFaults, StateStore, Tx};
-    use millrace_wire::ids::StreamId;
 
     use super::*;
 
@@ -306,6 +339,17 @@ mod tests {
         let record = format!("{{\"stream\":\"{STREAM}\",\"policy\":\"token\"}}");
         world.state.commit(Tx::new().put(state_keys::playback(playback(1)), record)).await.unwrap();
         assert_eq!(world.catalog.find(playback(1)).await, Err(NotServed::Forbidden));
+    }
+
+    #[tokio::test]
+    async fn catalog_refuses_a_malformed_record_as_busy_and_reads_it_again() {
+        let world = world().await;
+        let key = state_keys::playback(playback(1));
+        world.state.commit(Tx::new().put(key.clone(), "{broken")).await.unwrap();
+        assert_eq!(world.catalog.find(playback(1)).await, Err(NotServed::Busy));
+        let record = PlaybackRecord::public(STREAM).encode().unwrap();
+        world.state.commit(Tx::new().put(key, record)).await.unwrap();
+        assert!(world.catalog.find(playback(1)).await.is_ok());
     }
 
     #[tokio::test]

@@ -1,9 +1,9 @@
 //! The edge node: playlists, media and the watch page for viewers.
 //!
-//! Modules from the ground up: `objects` keeps media in memory and reads the object store; `catalog` knows which streams exist;
-//! `live` follows the streams that viewers ask for, one feed for each, and folds its log into playlists; `audience` counts
-//! viewers; `http` answers requests; `node` puts them together. A playlist is rendered once per change by the first request for
-//! it, and every other request takes a pointer.
+//! Modules from the ground up: `objects` keeps media in memory and reads the object store; `catalog` finds the livestream that a
+//! playback id names; `live` follows the livestreams that viewers ask for, one feed for each that may be live, which folds the
+//! livestream's log into the state that playlists are rendered from; `audience` counts viewers; `http` answers requests; `node`
+//! starts and stops all of them. The first request after a change renders the playlist, and later ones share its bytes.
 #![forbid(unsafe_code)]
 
 pub mod audience;
@@ -12,6 +12,7 @@ pub mod config;
 mod context;
 mod http;
 pub mod live;
+mod log_limit;
 pub mod metrics;
 mod node;
 pub mod objects;

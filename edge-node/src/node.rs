@@ -27,7 +27,8 @@ use crate::metrics::EdgeMetrics;
 use crate::objects::cache::ObjectCache;
 use crate::objects::fetch::Fetcher;
 
-/// The time a hinted part is waited for: it comes within a part's duration, and this is three of the longest.
+/// The time a request for a hinted part is held. The part follows within the duration of a part, which is 200 ms by default and
+/// 1 s at most.
 const PART_HOLD: Duration = Duration::from_secs(1);
 
 /// An edge node that serves viewers.
@@ -83,6 +84,7 @@ impl Node {
 /// Starts an edge; returns once it serves. Readiness is about the node alone, never about a stream: it is the connection to the
 /// bus.
 pub async fn start(config: Config, deps: Deps) -> anyhow::Result<Node> {
+    // The name under which this node reports itself to control.
     let identity = deps.identity("edge")?;
     let Deps { backends: Backends { bus, store, state }, process, .. } = deps;
     let clock = process.clock.clone();
@@ -102,8 +104,11 @@ pub async fn start(config: Config, deps: Deps) -> anyhow::Result<Node> {
         metrics: metrics.clone(),
         feed_bytes: config.feed_bytes,
     };
+    // Both actors are vital: they are restarted after any end, and the node drains when one keeps failing.
+    // `max_feeds` bounds all open streams, those shown from a checkpoint without a feed included.
     let feeds =
         Arc::new(Feeds::new(supervisor.clone(), registry.clone(), context, config.feed_idle(), starts));
+    // The actor `registry` starts and stops the feeds of the streams in the registry.
     let id = ActorId::new("registry", "edge");
     supervisor.spawn(id, Policy::vital(), move |actor| feeds.clone().run(actor)).await?;
     let heartbeats = Arc::new(Heartbeats::new(config.viewers_per_address, clock));
@@ -129,6 +134,7 @@ pub async fn start(config: Config, deps: Deps) -> anyhow::Result<Node> {
         observability: with_viewers,
         stop: stop.clone(),
     });
+    // From here on the node is listed by `GET /api/v1/nodes`.
     start_report(&supervisor, &link, &process, identity).await?;
     let http = http::serve(config.listen, config.workers, app).context("edge: HTTP")?;
     info!(addr = %http.addr(), "edge serves viewers");

@@ -23,11 +23,12 @@ use millrace_wire::ids::PlaybackId;
 
 use self::app::App;
 
-/// The time an idle connection is kept open: longer than a player's reload interval.
+/// The time an idle connection is kept open: longer than the longest answer of a blocking reload (three target
+/// durations) and than the 60 s after which usual proxies and CDNs drop idle connections, so the edge is not the first to close.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// The time in which a client must finish its request head before its connection is closed.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// Connections that one worker thread holds.
+/// Connections that one worker thread holds: actix's default. Further connections wait in the listen queue.
 const CONNECTIONS_PER_WORKER: usize = 25_000;
 /// Seconds in which a drain lets open answers finish; waiting reloads are released at once.
 const SHUTDOWN_S: u64 = 10;
@@ -98,11 +99,13 @@ async fn get(app: &App, request: &HttpRequest) -> (&'static str, HttpResponse) {
 
 async fn post(app: Data<App>, request: HttpRequest, body: Bytes) -> HttpResponse {
     let path = request.path().strip_prefix("/live/").and_then(|path| path.strip_suffix("/beacon"));
-    let response = match path.and_then(|text| text.parse::<PlaybackId>().ok()) {
-        Some(playback) => {
+    let response = match path.map(str::parse::<PlaybackId>) {
+        Some(Ok(playback)) => {
+            // The TCP peer: behind a proxy or CDN all viewers share its address, and `viewers_per_address` counts them together.
             let address = request.peer_addr().map(|peer| peer.ip());
             beacon::serve(&app, playback, address, &body).await
         }
+        Some(Err(_)) => error_response::not_found(),
         None => error_response::method_not_allowed(),
     };
     count(&app, "beacon", &response);

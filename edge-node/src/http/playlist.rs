@@ -68,7 +68,7 @@ async fn newest(
 ) -> HttpResponse {
     let playlist = |playlists: &StreamPlaylists| match rendition {
         None => playlists.multivariant(),
-        Some(name) => playlists.rendition(name).map(RenditionPlaylist::rendered),
+        Some(name) => playlists.rendition(name).and_then(RenditionPlaylist::rendered),
     };
     let ready = |playlists: &StreamPlaylists| {
         playlists.following != Following::Lagging && playlist(playlists).is_some()
@@ -110,7 +110,7 @@ async fn blocking(
             return error_response::bad_request();
         }
         BlockingDecision::BadRequest => return error_response::unavailable(),
-        BlockingDecision::Ready => return send(app, request, &playlist.rendered(), headers::BLOCKED),
+        BlockingDecision::Ready => return send_blocked(app, request, &playlist),
         BlockingDecision::Wait => {}
     }
     let limit = Duration::from_secs(3 * playlists.target_duration_s().unwrap_or(UNKNOWN_TARGET_S));
@@ -122,12 +122,17 @@ async fn blocking(
     }
     match find(&stream.playlists()) {
         Some(playlist) if decide(&playlist) == BlockingDecision::Ready => {
-            send(app, request, &playlist.rendered(), headers::BLOCKED)
+            send_blocked(app, request, &playlist)
         }
         // A new broadcast may have begun below the numbers asked for.
         Some(_) => error_response::unavailable(),
         None => error_response::not_found(),
     }
+}
+
+fn send_blocked(app: &App, request: &HttpRequest, playlist: &RenditionPlaylist) -> HttpResponse {
+    let rendered = playlist.rendered();
+    rendered.map_or_else(error_response::not_found, |text| send(app, request, &text, headers::BLOCKED))
 }
 
 fn send(app: &App, request: &HttpRequest, playlist: &RenderedPlaylist, cache: HeaderValue) -> HttpResponse {

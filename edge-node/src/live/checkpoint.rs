@@ -1,4 +1,4 @@
-//! Checkpoints in the state store: the state that a stream's newest log writer left there.
+//! Checkpoints in the state store: the state of a stream that its newest log writer has stored.
 
 use std::time::Duration;
 
@@ -8,13 +8,14 @@ use millrace_wire::fact::StreamState;
 use millrace_wire::ids::StreamId;
 use millrace_wire::{state_keys, topic};
 
-/// The state store's time to give a checkpoint to a feed that has found no log.
+/// The longest wait for the state store when a feed that has found no log reads a checkpoint.
 const READ_LIMIT: Duration = Duration::from_secs(3);
-/// The state store's time to show that a broadcast has ended. A stream may be live, so its first viewer does not wait longer
-/// before a feed is started.
+/// The longest wait for the state store when it is read to find out whether a broadcast has ended. The stream may be live, so its
+/// first viewer does not wait longer before a feed is started.
 const ENDED_LIMIT: Duration = Duration::from_millis(500);
 
-/// Reads the checkpoint of a stream, as readers show it. `None` without one, and when the state store does not answer in time.
+/// Reads the checkpoint of a stream and restores the state that playlists are rendered from. `None` if there is none or it is
+/// malformed, and if the state store fails or does not answer in time.
 pub(super) async fn read(state: &SharedState, stream: StreamId) -> Option<StreamState> {
     match tokio::time::timeout(READ_LIMIT, get(state, stream)).await {
         Ok(Ok(found)) => found,
@@ -30,8 +31,10 @@ pub(super) async fn read(state: &SharedState, stream: StreamId) -> Option<Stream
     }
 }
 
-/// Reads the checkpoint of a stream whose broadcast has ended and that no publisher has claimed since: control keeps the claim
-/// of a broadcast until its end has been announced for a minute. `None` for any other stream, which takes a feed to be shown.
+/// Reads the checkpoint of a stream whose broadcast has ended and that no publisher has claimed since. A claim is the record that
+/// names the publisher session of a stream; control keeps it for a minute after the end of the broadcast. `None` for any other
+/// stream, which is followed by a feed, and also if the state store fails or does not answer in time: during an outage of the
+/// state store each ended broadcast that viewers ask for gets a feed, which closes as any other when its viewers leave.
 pub(super) async fn read_ended(state: &SharedState, stream: StreamId) -> Option<StreamState> {
     let ended = async {
         if state.get(&state_keys::claim(stream)).await?.is_some() {
@@ -50,6 +53,14 @@ pub(super) async fn read_ended(state: &SharedState, stream: StreamId) -> Option<
 }
 
 async fn get(state: &SharedState, stream: StreamId) -> Result<Option<StreamState>, StateError> {
+    // The key has kept the name that checkpoints had when the format was first released.
     let record = state.get(&state_keys::snapshot(stream)).await?;
-    Ok(record.and_then(|record| topic::decode(&record.value).ok()).map(checkpoint::restored))
+    let Some(record) = record else { return Ok(None) };
+    match topic::decode(&record.value) {
+        Ok(found) => Ok(Some(checkpoint::restored(found))),
+        Err(error) => {
+            tracing::warn!(%stream, %error, "malformed checkpoint refused; the stream is followed as one without a checkpoint");
+            Ok(None)
+        }
+    }
 }

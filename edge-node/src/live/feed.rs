@@ -1,7 +1,7 @@
 //! The feed of one stream: it hands messages of the bus to the stream reader, and executes the reader's outputs: bytes into
 //! memory, playlists to requests, repair and snapshot requests to the log writer.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -27,24 +27,28 @@ use crate::metrics::EdgeMetrics;
 use crate::objects::cache::ObjectCache;
 use crate::objects::live::LiveObjects;
 
-/// Fragments that a subscription to a log holds: three seconds of 200 ms parts of eight renditions, each in as many fragments
-/// as a 10 Mb/s part needs, several times over.
+/// Fragments that a subscription to a log holds. With the bus's usual limit of 1 MiB a part is one fragment, so eight renditions
+/// with five parts a second fill 40 a second and this holds 50 s of them; with fragments of 64 KiB a 250 kB part (200 ms at
+/// 10 Mb/s) is four, and it holds 12 s.
 const LIVE_CAPACITY: usize = 2_048;
 /// Announcements that a subscription holds; they come about once a second.
 const ANNOUNCE_CAPACITY: usize = 64;
 /// Fragments taken together before the playlists are replaced.
 const BATCH: usize = 64;
-/// The time in which replies to a snapshot request are gathered (ADR 1, rule 8).
+/// The time in which replies to a snapshot request are gathered (ADR 1, rule 8: the newest
+/// state among those that answer in this time counts).
 const SNAPSHOT_WAIT: Duration = Duration::from_millis(300);
-/// Replies to a snapshot request that are gathered: those of the worker, the session and two other followers.
+/// Replies to a snapshot request that are gathered: those of the worker, the session and two followers. This feed may be one of
+/// them once it has folded a log; its own reply changes nothing.
 const MAX_SNAPSHOTS: usize = 4;
-/// Time between two snapshot requests for a stream without a log, after the first few: a new log writer announces itself.
+/// Time between two snapshot requests for a stream without a log, after the first few: a new log writer
+/// announces itself, so requests are only for one whose announcement was lost, and each costs every follower a reply.
 const SNAPSHOT_BACKOFF: Duration = Duration::from_secs(2);
 /// Snapshot requests for a stream without a log that are sent without waiting for [`SNAPSHOT_BACKOFF`].
 const QUICK_SNAPSHOT_REQUESTS: u32 = 5;
-/// Replies to this feed's requests that wait to be handed to the reader.
+/// Replies to this feed's snapshot and repair requests that wait for the reader; a task with a reply waits for room.
 const REPLIES: usize = 64;
-/// The error of a feed whose bus is closed, which ends with its process.
+/// The error of a feed whose bus is closed: the bus closes when the process ends.
 const BUS_CLOSED: &str = "the bus is closed";
 
 /// The services that feeds share.
@@ -59,11 +63,22 @@ pub(crate) struct FeedContext {
     pub(crate) feed_bytes: usize,
 }
 
+/// The objects of one feed, which outlive a kick and a restart: open playlists list them.
+pub(crate) type SharedObjects = Arc<Mutex<LiveObjects>>;
+
+/// Creates the empty set of objects of the feed of `stream`.
+pub(crate) fn objects(context: &FeedContext, stream: &LiveStream) -> SharedObjects {
+    let FeedContext { cache, metrics, feed_bytes, .. } = context;
+    Arc::new(Mutex::new(LiveObjects::new(stream.playback, cache.clone(), metrics.clone(), *feed_bytes)))
+}
+
 struct FeedTask {
     context: FeedContext,
     stream: Arc<LiveStream>,
     reader: Driver<StreamReader>,
-    objects: LiveObjects,
+    objects: SharedObjects,
+    /// True until the reader knows as much as the playlists that an earlier run of this feed has published.
+    catching_up: bool,
     log: Option<LogReader>,
     replies: (mpsc::Sender<Input>, mpsc::Receiver<Input>),
     /// Fragments that the log's subscriptions have dropped so far.
@@ -80,16 +95,18 @@ enum End {
     Kicked,
 }
 
-/// Follows a stream until the actor is stopped. A kick begins anew with nothing folded, while requests keep the playlists they
-/// have. Fails when the bus is closed or refuses a subscription.
+/// Follows a stream until the actor is stopped. A kick, an operator's order, begins anew with nothing folded; so does a restart
+/// after a failure. Meanwhile requests are answered with the last playlists and the objects in memory; a playlist is replaced
+/// once the new reader knows at least as much. Fails when the bus is closed or refuses a subscription.
 pub(crate) async fn run(
     context: FeedContext,
     stream: Arc<LiveStream>,
+    objects: SharedObjects,
     actor: ActorContext,
 ) -> anyhow::Result<()> {
     let mut orders = actor.orders();
     loop {
-        match follow(&context, &stream, &actor, &mut orders).await? {
+        match follow(&context, &stream, &objects, &actor, &mut orders).await? {
             End::Stopped => return Ok(()),
             End::Kicked => tracing::warn!(stream = %stream.id, "feed was kicked; it follows the stream anew"),
         }
@@ -99,6 +116,7 @@ pub(crate) async fn run(
 async fn follow(
     context: &FeedContext,
     stream: &Arc<LiveStream>,
+    objects: &SharedObjects,
     actor: &ActorContext,
     orders: &mut Orders,
 ) -> anyhow::Result<End> {
@@ -106,7 +124,7 @@ async fn follow(
     let mut epochs = link.subscribe(&topics::epoch(stream.id), ANNOUNCE_CAPACITY).await?;
     let mut sessions = link.subscribe(&topics::session(stream.id), ANNOUNCE_CAPACITY).await?;
     let mut snapshot_requests = link.respond(&topics::snapshot(stream.id), ANNOUNCE_CAPACITY).await?;
-    let mut feed = FeedTask::new(context.clone(), stream.clone(), actor.status.clone());
+    let mut feed = FeedTask::new(context.clone(), stream.clone(), objects.clone(), actor.status.clone());
     let mut facts = Vec::with_capacity(BATCH);
     feed.step(Input::Tick).await?;
     loop {
@@ -139,13 +157,18 @@ async fn receive(log: &mut Option<LogReader>, facts: &mut Vec<FactMessage>) -> u
 }
 
 impl FeedTask {
-    fn new(context: FeedContext, stream: Arc<LiveStream>, status: StatusHandle) -> Self {
+    fn new(
+        context: FeedContext,
+        stream: Arc<LiveStream>,
+        objects: SharedObjects,
+        status: StatusHandle,
+    ) -> Self {
         let now = Millis(context.clock.now_ms());
         context.metrics.feeds.add(1);
-        let FeedContext { cache, metrics, feed_bytes, .. } = &context;
         Self {
             reader: Driver::new(StreamReader::new(now, rand::random()), context.clock.clone()),
-            objects: LiveObjects::new(stream.playback, cache.clone(), metrics.clone(), *feed_bytes),
+            objects,
+            catching_up: true,
             log: None,
             replies: mpsc::channel(REPLIES),
             dropped: 0,
@@ -189,9 +212,11 @@ impl FeedTask {
         if (changed || has_bytes)
             && let Some(shown) = self.reader.machine().shown()
         {
-            self.objects.assemble_complete(shown);
-            if changed {
-                self.objects.evict(shown);
+            self.catching_up = self.catching_up && self.stream.playlists().is_beyond(shown);
+            let mut objects = lock(&self.objects);
+            objects.assemble_complete(shown);
+            if changed && !self.catching_up {
+                objects.evict(shown);
                 self.stream.publish(StreamPlaylists::new(shown.clone(), following));
             } else {
                 self.stream.wake();
@@ -202,14 +227,15 @@ impl FeedTask {
         Ok(())
     }
 
-    fn hold(&mut self, media: Media) {
+    fn hold(&self, media: Media) {
+        let mut objects = lock(&self.objects);
         let Media { rendition, epoch, generation, what, bytes } = media;
         match what {
-            MediaKind::Init(version) => self.objects.init(&rendition, epoch, version, bytes),
+            MediaKind::Init(version) => objects.init(&rendition, epoch, version, bytes),
             MediaKind::Part(msn, part) => {
-                self.objects.part(&rendition, epoch, msn, (generation, part), bytes);
+                objects.part(&rendition, epoch, msn, (generation, part), bytes);
             }
-            MediaKind::Segment(msn) => self.objects.segment(&rendition, epoch, msn, generation, bytes),
+            MediaKind::Segment(msn) => objects.segment(&rendition, epoch, msn, generation, bytes),
         }
     }
 
@@ -218,6 +244,7 @@ impl FeedTask {
         tracing::debug!(%stream, epoch = %log.0, generation = %log.1, "feed follows a new log");
         self.log = Some(LogReader::follow(link, stream, log, LogForm::Live, LIVE_CAPACITY).await?);
         self.dropped = 0;
+        self.snapshot_backoff.0 = 0;
         Ok(())
     }
 
@@ -236,11 +263,14 @@ impl FeedTask {
             let topic = topics::snapshot(stream);
             let gathered =
                 context.link.gather(&topic, &SnapshotRequest {}, SNAPSHOT_WAIT, MAX_SNAPSHOTS).await;
-            let mut found = gathered.unwrap_or_default();
+            let mut found = gathered.unwrap_or_else(|error| {
+                tracing::debug!(%stream, %error, "snapshot request failed; the checkpoint is read instead");
+                Vec::new()
+            });
             if found.iter().all(|state| state.slots.is_empty()) {
                 found.extend(checkpoint::read(&context.state, stream).await);
             } else if found.iter().any(|state| state.origin == Origin::Log) {
-                // Nodes that follow the log know more of it than the checkpoint.
+                // The fold of a log (`Origin::Log`) is newer than a checkpoint that a worker has answered with.
                 found.retain(|state| state.origin == Origin::Log);
             }
             for snapshot in found {
@@ -274,6 +304,10 @@ impl FeedTask {
         match (following, id) {
             (Following::Lagging, Some(log)) => {
                 let Self { context, stream, lag, .. } = self;
+                // A new log is a new lag: the report names the log that is behind.
+                if lag.as_ref().is_some_and(|report| report.log() != log) {
+                    *lag = None;
+                }
                 let begin =
                     || LagReport::begin(context.metrics.clone(), context.clock.clone(), stream.id, log);
                 lag.get_or_insert_with(begin);
@@ -295,11 +329,15 @@ impl FeedTask {
         let ended = reader.shown().is_some_and(|shown| shown.ended);
         match reader.log() {
             None => Following::NoLog,
-            // Viewers see nothing after an ENDLIST, so facts that are missing after it hold no answer back.
+            // A playlist with ENDLIST does not change any more, so facts that are still missing cannot make it older.
             Some(_) if ended || reader.is_current(self.reader.now()) => Following::Current,
             Some(_) => Following::Lagging,
         }
     }
+}
+
+fn lock(objects: &SharedObjects) -> MutexGuard<'_, LiveObjects> {
+    objects.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Drop for FeedTask {

@@ -7,15 +7,15 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use millrace_runtime::supervisor::Child;
 use millrace_runtime::{ActorContext, ActorId, Policy, Restart, StatusHandle, Supervisor};
-use millrace_wire::ids::PlaybackId;
+use millrace_wire::ids::StreamId;
 use tokio::sync::mpsc;
 
 use crate::live::feed::{self, FeedContext};
 use crate::live::registry::Registry;
 use crate::live::stream::LiveStream;
 
-/// Time between two looks for streams without viewers and for feeds that have ended.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// Time between two checks for streams without viewers and for feeds that have ended.
+const CHECK_EVERY: Duration = Duration::from_millis(250);
 
 struct Running {
     stream: Arc<LiveStream>,
@@ -29,13 +29,14 @@ pub(crate) struct Feeds {
     context: FeedContext,
     idle: Duration,
     starts: tokio::sync::Mutex<mpsc::Receiver<Arc<LiveStream>>>,
-    running: Mutex<HashMap<PlaybackId, Running>>,
+    /// The feeds by stream id, which also names their actors. A stream has one playback id, as control makes both together.
+    running: Mutex<HashMap<StreamId, Running>>,
     /// The numbers of open streams and of feeds that the actor's state shows.
     reported: Mutex<Option<(usize, usize)>>,
 }
 
 impl Feeds {
-    /// Takes the queue of streams to follow. A stream is closed when no request has come for `idle`.
+    /// Creates the feeds from the queue of streams to follow; none runs yet. A stream is closed when no request has come for `idle`.
     pub(crate) fn new(
         supervisor: Supervisor,
         registry: Arc<Registry>,
@@ -51,13 +52,13 @@ impl Feeds {
     /// Starts and stops feeds until the actor is stopped. The actor's queue is the streams that wait for their feed.
     pub(crate) async fn run(self: Arc<Self>, actor: ActorContext) -> anyhow::Result<()> {
         let mut starts = self.starts.lock().await;
-        let mut looks = tokio::time::interval(LOOK_EVERY);
-        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut checks = tokio::time::interval(CHECK_EVERY);
+        checks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = actor.stop.cancelled() => return Ok(()),
                 Some(stream) = starts.recv() => self.start(stream).await,
-                _ = looks.tick() => {
+                _ = checks.tick() => {
                     self.close_ended();
                     self.close_idle();
                     self.report(&actor.status, starts.len());
@@ -73,16 +74,17 @@ impl Feeds {
         }
         let policy = Policy { restart: Restart::OnFailure, ..Policy::once() };
         let (context, followed) = (self.context.clone(), stream.clone());
+        let objects = feed::objects(&context, &stream);
         // A feed of the same stream that was closed a moment ago may still be on its way out.
         let spawned = self
             .supervisor
             .replace(ActorId::new("feed", stream.id), policy, move |actor| {
-                feed::run(context.clone(), followed.clone(), actor)
+                feed::run(context.clone(), followed.clone(), objects.clone(), actor)
             })
             .await;
         match spawned {
             Ok(child) => {
-                self.running().insert(stream.playback, Running { stream, child });
+                self.running().insert(stream.id, Running { stream, child });
             }
             Err(error) => {
                 tracing::error!(stream = %stream.id, %error, "feed could not be started; the next request tries again");
@@ -91,7 +93,7 @@ impl Feeds {
         }
     }
 
-    /// Closes the streams whose feed has spent its restarts: the next request opens them anew.
+    /// Closes the streams whose feed has failed for good: the next request opens them anew.
     fn close_ended(&self) {
         self.running().retain(|_, Running { stream, child }| {
             let Some(exit) = child.ended().now_or_never() else { return true };
@@ -106,7 +108,7 @@ impl Feeds {
         for stream in self.registry.all() {
             if self.registry.close_idle(&stream, idle_ms) {
                 tracing::debug!(stream = %stream.id, "stream closed; no viewer has asked for it");
-                if let Some(running) = self.running().remove(&stream.playback) {
+                if let Some(running) = self.running().remove(&stream.id) {
                     running.child.stop();
                 }
             }
@@ -115,7 +117,7 @@ impl Feeds {
 
     /// Shows the numbers of streams and feeds, when they have changed.
     fn report(&self, status: &StatusHandle, waiting: usize) {
-        status.set_queue(waiting, if waiting > 0 { LOOK_EVERY } else { Duration::ZERO });
+        status.set_queue(waiting, if waiting > 0 { CHECK_EVERY } else { Duration::ZERO });
         let counts = (self.registry.len(), self.running().len());
         let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
         if *reported != Some(counts) {
@@ -124,7 +126,7 @@ impl Feeds {
         }
     }
 
-    fn running(&self) -> MutexGuard<'_, HashMap<PlaybackId, Running>> {
+    fn running(&self) -> MutexGuard<'_, HashMap<StreamId, Running>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

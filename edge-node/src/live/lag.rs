@@ -1,5 +1,7 @@
 //! The report that the feed of one stream lags behind the stream's log: for as long as it exists, metrics name the stream
-//! and the time; its beginning and its end are logged. A stream that lags is a fault of that stream, never of the node.
+//! and the time; its beginning and its end are logged. A lag makes that stream answer 503 and leaves the node ready. Its
+//! causes are facts lost on the bus, a log writer that does not repair them, and fragments that this node dropped
+//! (`millrace_edge_feed_messages_dropped_total`).
 
 use std::sync::Arc;
 
@@ -22,6 +24,7 @@ pub(crate) struct LagReport {
     metrics: EdgeMetrics,
     clock: Arc<dyn Clock>,
     stream: StreamId,
+    log: LogId,
     since_unix_ms: u64,
     named: bool,
 }
@@ -45,7 +48,12 @@ impl LagReport {
             %stream, %epoch, %generation, since_unix_ms,
             "stream lags behind its log; its playlists answer 503 until the missing facts are repaired or another log is adopted"
         );
-        Self { metrics, clock, stream, since_unix_ms, named }
+        Self { metrics, clock, stream, log: (epoch, generation), since_unix_ms, named }
+    }
+
+    /// Returns the log that the stream lags behind.
+    pub(crate) fn log(&self) -> LogId {
+        self.log
     }
 
     /// Returns the unix time in milliseconds since which the stream lags.
@@ -61,6 +69,6 @@ impl Drop for LagReport {
             self.metrics.feed_lag_since.remove(&[&self.stream.to_string()]);
         }
         let lag_ms = self.clock.unix_ms().saturating_sub(self.since_unix_ms);
-        tracing::info!(stream = %self.stream, lag_ms, "stream no longer lags behind its log");
+        tracing::info!(stream = %self.stream, lag_ms, "report of a lagging stream ended: the stream is current again, or its feed follows another log or has stopped");
     }
 }

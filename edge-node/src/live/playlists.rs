@@ -55,11 +55,11 @@ pub struct RenditionPlaylist {
     pub position: PlaylistPosition,
     rendition: Rendition,
     state: Arc<StreamState>,
-    rendered: Arc<OnceLock<Arc<RenderedPlaylist>>>,
+    rendered: Arc<OnceLock<Option<Arc<RenderedPlaylist>>>>,
 }
 
 impl StreamPlaylists {
-    /// Takes the state that playlists are rendered from.
+    /// Creates playlists from the state that they are rendered from.
     pub fn new(state: Arc<StreamState>, following: Following) -> Self {
         let shown = Shown { state, multivariant: OnceLock::new(), renditions: OnceLock::new() };
         Self { following, shown: Some(Arc::new(shown)) }
@@ -76,6 +76,25 @@ impl StreamPlaylists {
         let version =
             |state: &StreamState| (state.broadcast, state.epoch, state.generation, state.seq, state.ended);
         self.shown.as_deref().is_some_and(|shown| version(&shown.state) == version(state))
+    }
+
+    /// Returns true if `state` would take playlists back that clients have read: its epoch is older, or it starts or ends before
+    /// them. A new epoch of another broadcast counts its segments anew.
+    pub(super) fn is_beyond(&self, state: &StreamState) -> bool {
+        let Some(shown) = self.shown.as_deref().map(|shown| &shown.state) else { return false };
+        if state.epoch != shown.epoch && state.broadcast != shown.broadcast {
+            return state.epoch < shown.epoch;
+        }
+        let heads = heads(state);
+        let end = |position: &PlaylistPosition| (position.open_msn, position.open_parts);
+        let is_shorter = |playlist: &RenditionPlaylist| {
+            let head = heads.iter().find(|(rendition, _)| *rendition == playlist.rendition);
+            head.map_or(state.epoch == shown.epoch, |(_, position)| end(position) < end(&playlist.position))
+        };
+        state.epoch < shown.epoch
+            || state.first_msn < shown.first_msn
+            || (shown.ended && !state.ended && state.epoch == shown.epoch)
+            || self.renditions().iter().any(is_shorter)
     }
 
     /// Returns the media playlists that have something to play.
@@ -95,8 +114,8 @@ impl StreamPlaylists {
         self.renditions().iter().find(|playlist| playlist.rendition.as_str() == name)
     }
 
-    /// Returns the multivariant playlist once there is something to play: players read it once, so it must not name a
-    /// rendition that cannot be played yet.
+    /// Returns the multivariant playlist once at least one rendition has something to play. Players read it once, so a
+    /// request for it is held until then.
     pub fn multivariant(&self) -> Option<Arc<RenderedPlaylist>> {
         let Shown { state, multivariant: rendered, .. } = self.shown.as_deref()?;
         if self.renditions().is_empty() {
@@ -124,11 +143,11 @@ impl StreamPlaylists {
 }
 
 impl RenditionPlaylist {
-    /// Returns the playlist as text, which the first request renders.
-    pub fn rendered(&self) -> Arc<RenderedPlaylist> {
+    /// Returns the playlist as text, which the first request renders. `None` if the rendition has nothing to play.
+    pub fn rendered(&self) -> Option<Arc<RenderedPlaylist>> {
         let render = || {
             let playlist = media_with_reports(&self.state, &self.rendition);
-            Arc::new(RenderedPlaylist::new(playlist.map(|playlist| playlist.render()).unwrap_or_default()))
+            playlist.map(|playlist| Arc::new(RenderedPlaylist::new(playlist.render())))
         };
         self.rendered.get_or_init(render).clone()
     }

@@ -15,12 +15,12 @@ use crate::live::stream::LiveStream;
 use crate::metrics::EdgeMetrics;
 use crate::objects::single_flight::SingleFlight;
 
-/// Streams waiting for their feed to be started. The task that starts them takes them out at once; a full queue means that it
-/// is down.
+/// Streams waiting for their feed to be started. The actor `registry` starts them one after another and waits for a feed of the
+/// same stream that is still stopping, so one slow stop delays all starts; a full queue means that it is stuck or down.
 const START_QUEUE: usize = 1_024;
-/// Time between two readings of the checkpoint of an ended broadcast that viewers ask for. A stream that goes live again is shown
-/// as soon after as control's announcements, which come once a second, would show it.
-const CHECKPOINT_LOOK_MS: u64 = 1_000;
+/// Time between two checks of the checkpoint of an ended broadcast that viewers ask for, in milliseconds: control announces a
+/// stream that goes live again once a second, so a shorter time would not show it sooner.
+const CHECKPOINT_CHECK_MS: u64 = 1_000;
 
 /// A stream could not be opened: as many are open as may be, or feeds are not started at this moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,9 +64,9 @@ impl Registry {
         let stream = self.streams.read().unwrap_or_else(PoisonError::into_inner).get(&playback).cloned()?;
         let now_ms = self.clock.now_ms();
         stream.touch(now_ms);
-        if stream.claim_checkpoint(now_ms, now_ms + CHECKPOINT_LOOK_MS) {
+        if stream.claim_checkpoint(now_ms, now_ms + CHECKPOINT_CHECK_MS) {
             let (registry, stream) = (self.clone(), stream.clone());
-            tokio::spawn(async move { registry.look_at_checkpoint(&stream).await });
+            tokio::spawn(async move { registry.check_checkpoint(&stream).await });
         }
         Some(stream)
     }
@@ -91,7 +91,7 @@ impl Registry {
         }
         if let Some(ended) = ended {
             stream.publish(StreamPlaylists::new(Arc::new(ended), Following::NoLog));
-            stream.set_checkpoint_due(now_ms + CHECKPOINT_LOOK_MS);
+            stream.set_checkpoint_due(now_ms + CHECKPOINT_CHECK_MS);
         } else {
             self.start_feed(&stream)?;
         }
@@ -109,13 +109,13 @@ impl Registry {
     }
 
     /// Shows a newer checkpoint of an ended broadcast, or starts a feed when the stream may be live again.
-    async fn look_at_checkpoint(&self, stream: &Arc<LiveStream>) {
+    async fn check_checkpoint(&self, stream: &Arc<LiveStream>) {
         match checkpoint::read_ended(&self.state, stream.id).await {
             Some(ended) if stream.playlists().shows(&ended) => {}
             Some(ended) => stream.publish(StreamPlaylists::new(Arc::new(ended), Following::NoLog)),
             None => {
                 if self.start_feed(stream).is_err() {
-                    tracing::warn!(stream = %stream.id, "feed queue full; the ended broadcast is shown until the next look");
+                    tracing::warn!(stream = %stream.id, "feed queue full; the ended broadcast is shown until the next check");
                 }
             }
         }
@@ -123,14 +123,22 @@ impl Registry {
 
     /// Closes the stream if no request has come for `idle_ms` and none waits; true if it was closed.
     pub fn close_idle(&self, stream: &Arc<LiveStream>, idle_ms: u64) -> bool {
+        // Most streams are in use: they are passed over without the lock, which would hold up requests.
+        if !self.is_idle(stream, idle_ms) {
+            return false;
+        }
         let mut streams = self.streams.write().unwrap_or_else(PoisonError::into_inner);
         // Decided under the lock, so that no request takes the stream between the decision and the removal.
-        let unused_ms = self.clock.now_ms().saturating_sub(stream.used_ms());
-        let idle = unused_ms >= idle_ms && stream.waiters() == 0;
+        let idle = self.is_idle(stream, idle_ms);
         if idle {
             self.remove(&mut streams, stream);
         }
         idle
+    }
+
+    fn is_idle(&self, stream: &LiveStream, idle_ms: u64) -> bool {
+        let unused_ms = self.clock.now_ms().saturating_sub(stream.used_ms());
+        unused_ms >= idle_ms && stream.waiters() == 0
     }
 
     /// Closes a stream whose feed has ended for good, so that the next request opens it anew.

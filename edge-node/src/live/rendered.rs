@@ -16,7 +16,7 @@ pub struct RenderedPlaylist {
 }
 
 impl RenderedPlaylist {
-    /// Takes the text of a playlist.
+    /// Creates a rendered playlist from its text.
     pub fn new(text: impl Into<Bytes>) -> Self {
         let plain = text.into();
         let etag = Bytes::from(format!("\"{:016x}\"", fnv1a(&plain)));

@@ -14,11 +14,12 @@ pub(crate) struct FeedStatus {
     handle: StatusHandle,
     clock: Arc<dyn Clock>,
     shown: Option<(Following, Option<LogId>)>,
+    /// Milliseconds of the process's monotonic clock.
     waiting_since_ms: Option<u64>,
 }
 
 impl FeedStatus {
-    /// Takes the status of the actor that runs the feed.
+    /// Creates the status of a feed from the status handle of its actor.
     pub(crate) fn new(handle: StatusHandle, clock: Arc<dyn Clock>) -> Self {
         Self { handle, clock, shown: None, waiting_since_ms: None }
     }
@@ -30,7 +31,7 @@ impl FeedStatus {
         }
         self.shown = Some((following, log));
         self.handle.set_state(match (log, lag) {
-            (None, _) => "no log writer".to_owned(),
+            (None, _) => "no log adopted".to_owned(),
             (Some((epoch, generation)), None) => format!("following epoch {epoch} generation {generation}"),
             (Some((epoch, generation)), Some(lag)) => {
                 let since = lag.since_unix_ms();

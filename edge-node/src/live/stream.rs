@@ -18,6 +18,7 @@ pub struct LiveStream {
     /// The public id, which names URLs and objects.
     pub playback: PlaybackId,
     playlists: watch::Sender<Arc<StreamPlaylists>>,
+    /// Milliseconds of the process's monotonic clock, as every `_ms` here.
     used_ms: AtomicU64,
     viewers: Arc<ViewerCount>,
     has_feed: AtomicBool,

@@ -11,7 +11,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use bytes::Bytes;
 use millrace_buf::ByteChain;
 
-/// Independent locks of the map: enough that insertions by feeds and look-ups by eight workers rarely meet.
+/// Independent locks of the map: several times the cores of a large edge, so insertions by feeds and look-ups by HTTP workers rarely meet.
 const SHARDS: usize = 32;
 
 /// An object as it is sent.
@@ -94,14 +94,16 @@ impl ObjectCache {
     /// Inserts an object that a feed holds; it stays until [`ObjectCache::remove`].
     pub fn insert_live(&self, key: &str, bytes: impl Into<ByteChain>) {
         let entry = Entry { object: Object::new(key, bytes), cached: false, used: AtomicU64::new(0) };
-        if let Some(old) = self.write(key).insert(key.into(), entry) {
+        let mut map = self.write(key);
+        if let Some(old) = map.insert(key.into(), entry) {
             self.uncount(&old);
         }
     }
 
     /// Removes an object that a feed no longer holds.
     pub fn remove(&self, key: &str) {
-        if let Some(old) = self.write(key).remove(key) {
+        let mut map = self.write(key);
+        if let Some(old) = map.remove(key) {
             self.uncount(&old);
         }
     }
@@ -120,12 +122,15 @@ impl ObjectCache {
                 return;
             }
             map.insert(key.into(), Entry { object, cached: true, used });
+            // Counted under the lock: a removal of the same entry must not subtract before this adds.
+            self.cached_bytes.fetch_add(size, Ordering::Relaxed);
         }
-        if self.cached_bytes.fetch_add(size, Ordering::Relaxed) + size > self.limit {
+        if self.cached_bytes() > self.limit {
             self.evict();
         }
     }
 
+    /// Subtracts a removed entry; the caller holds the lock of its shard.
     fn uncount(&self, entry: &Entry) {
         if entry.cached {
             self.cached_bytes.fetch_sub(entry.object.bytes.len(), Ordering::Relaxed);

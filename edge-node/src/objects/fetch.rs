@@ -6,13 +6,15 @@ use std::time::Duration;
 use millrace_store::{SharedStore, StoreError};
 use tokio::sync::Semaphore;
 
+use crate::log_limit::LogLimit;
 use crate::metrics::EdgeMetrics;
 use crate::objects::cache::{Object, ObjectCache};
 use crate::objects::single_flight::SingleFlight;
 
 /// The time a read may take: a player waits about this long for a segment before it asks again.
 const READ_LIMIT: Duration = Duration::from_secs(10);
-/// Concurrent reads: bounds the memory in flight and the load on the store.
+/// Concurrent reads: bounds the load on the store. It bounds the memory of reads under way only as far as objects are bounded:
+/// a segment is as large as its stream's bit rate and segment duration make it.
 const MAX_READS: usize = 256;
 
 /// The result of a read.
@@ -33,6 +35,7 @@ pub struct Fetcher {
     cache: Arc<ObjectCache>,
     flights: Arc<SingleFlight<String, Outcome>>,
     reads: Semaphore,
+    failures: LogLimit,
     metrics: EdgeMetrics,
 }
 
@@ -49,14 +52,21 @@ impl Fetcher {
     /// Creates a fetcher that reads from `store` and leaves what it read in `cache`.
     pub fn new(store: SharedStore, cache: Arc<ObjectCache>, metrics: EdgeMetrics) -> Arc<Self> {
         let (flights, reads) = (Arc::default(), Semaphore::new(MAX_READS));
-        Arc::new(Self { store: StoreRef(store), cache, flights, reads, metrics })
+        Arc::new(Self {
+            store: StoreRef(store),
+            cache,
+            flights,
+            reads,
+            failures: LogLimit::default(),
+            metrics,
+        })
     }
 
     /// Reads the object under `key`. Objects that the store does not have are not remembered: they may be uploaded any
     /// moment.
     pub async fn get(self: &Arc<Self>, key: &str) -> Outcome {
         let known = || self.cache.get(key).map(Outcome::Found);
-        let landed = self
+        let outcome = self
             .flights
             .run(key, known, || {
                 let (fetcher, key) = (self.clone(), key.to_owned());
@@ -69,8 +79,8 @@ impl Fetcher {
                 }
             })
             .await;
-        self.metrics.coalesced.add(u64::from(landed.shared));
-        landed.value.unwrap_or(Outcome::Failed)
+        self.metrics.coalesced.add(u64::from(outcome.shared));
+        outcome.value.unwrap_or(Outcome::Failed)
     }
 
     async fn read(&self, key: &str) -> Outcome {
@@ -87,13 +97,22 @@ impl Fetcher {
             Ok(Err(StoreError::NotFound { .. })) => Outcome::Missing,
             Ok(Err(error)) => {
                 self.metrics.store_errors.inc();
-                tracing::warn!(key, %error, "object store read failed; the request is answered with 503");
+                if let Some(suppressed) = self.failures.due() {
+                    tracing::warn!(key, %error, suppressed, "object store read failed; requests for objects that are not in memory are answered with 503 or 404");
+                }
                 Outcome::Failed
             }
             Err(_) => {
                 self.metrics.store_errors.inc();
                 let limit_s = READ_LIMIT.as_secs();
-                tracing::warn!(key, limit_s, "object store read timed out; the request is answered with 503");
+                if let Some(suppressed) = self.failures.due() {
+                    tracing::warn!(
+                        key,
+                        limit_s,
+                        suppressed,
+                        "object store read timed out; requests for objects that are not in memory are answered with 503 or 404"
+                    );
+                }
                 Outcome::Failed
             }
         }

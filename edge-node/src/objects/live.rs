@@ -34,8 +34,8 @@ impl SegmentEntry {
     }
 }
 
-/// The objects of one stream that requests find in memory, within a bound. They leave once the object store has them and no
-/// playlist lists their parts any more.
+/// The objects of one stream that requests find in memory, within a bound. They are dropped once the object store has them and
+/// no playlist lists their parts any more, and earlier when the bound is exceeded.
 #[derive(Debug)]
 pub struct LiveObjects {
     playback: PlaybackId,
@@ -129,7 +129,7 @@ impl LiveObjects {
         entry.is_some_and(|entry| entry.complete)
     }
 
-    /// Assembles the segments of `shown` that have all their parts and no bytes of their own yet.
+    /// Assembles the segments of `shown` that are complete, have all their parts in memory and are not assembled yet.
     pub fn assemble_complete(&mut self, shown: &StreamState) {
         for slot in &shown.slots {
             for (rendition, track) in &slot.tracks {
@@ -168,8 +168,8 @@ impl LiveObjects {
         true
     }
 
-    /// Drops the segments that the store has and that list no parts any more, and the init sections that no playlist names. A
-    /// player that is late reads them from the store.
+    /// Drops the oldest segments up to the first that still lists parts or that the log has not reported as stored, and the init
+    /// sections that no playlist names. A request for a dropped segment is answered from the store.
     pub fn evict(&mut self, shown: &StreamState) {
         let oldest = oldest_needed(shown).unwrap_or(shown.first_msn);
         while self.segments.first_key_value().is_some_and(|((msn, ..), _)| *msn < oldest) {
@@ -189,7 +189,8 @@ impl LiveObjects {
         }
     }
 
-    /// Drops the oldest segments while the bound is exceeded: the store has them.
+    /// Drops the oldest segments while the bound is exceeded, stored or not. One that is not stored yet, which takes an object
+    /// store that is behind by the whole bound, is answered with 404 until its upload has ended; so are its parts.
     fn evict_over_limit(&mut self) {
         while self.bytes > self.limit && self.segments.len() > 1 {
             self.drop_oldest();

@@ -8,17 +8,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
-type Flight<V> = watch::Receiver<Option<V>>;
+type InProgress<V> = watch::Receiver<Option<V>>;
 
-/// The executions under way, by key. A key is forgotten when its execution ends, so nothing is remembered here.
+/// The executions under way, by key. A key is removed when its execution ends: results are not cached here.
 #[derive(Debug)]
 pub(crate) struct SingleFlight<K, V> {
-    flights: Mutex<HashMap<K, Flight<V>>>,
+    flights: Mutex<HashMap<K, InProgress<V>>>,
 }
 
 /// The result that [`SingleFlight::run`] gives to one request.
 #[derive(Debug)]
-pub(crate) struct Landed<V> {
+pub(crate) struct Outcome<V> {
     /// The value that the execution gave; `None` when it panicked.
     pub(crate) value: Option<V>,
     /// True if another request had started the execution.
@@ -44,18 +44,18 @@ where
         key: &Q,
         known: impl FnOnce() -> Option<V>,
         start: impl FnOnce() -> W,
-    ) -> Landed<V>
+    ) -> Outcome<V>
     where
         K: Borrow<Q>,
         Q: Eq + Hash + ToOwned<Owned = K> + ?Sized,
         W: Future<Output = V> + Send + 'static,
     {
         let (mut flight, shared) = match self.join(key, known, start) {
-            Joined::Known(value) => return Landed { value: Some(value), shared: false },
-            Joined::Flight(flight, shared) => (flight, shared),
+            Lookup::Known(value) => return Outcome { value: Some(value), shared: false },
+            Lookup::InProgress(flight, shared) => (flight, shared),
         };
-        let landed = flight.wait_for(Option::is_some).await;
-        Landed { value: landed.ok().and_then(|value| value.clone()), shared }
+        let outcome = flight.wait_for(Option::is_some).await;
+        Outcome { value: outcome.ok().and_then(|value| value.clone()), shared }
     }
 
     fn join<Q, W>(
@@ -63,7 +63,7 @@ where
         key: &Q,
         known: impl FnOnce() -> Option<V>,
         start: impl FnOnce() -> W,
-    ) -> Joined<V>
+    ) -> Lookup<V>
     where
         K: Borrow<Q>,
         Q: Eq + Hash + ToOwned<Owned = K> + ?Sized,
@@ -71,36 +71,36 @@ where
     {
         let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(flight) = flights.get(key) {
-            return Joined::Flight(flight.clone(), true);
+            return Lookup::InProgress(flight.clone(), true);
         }
         if let Some(value) = known() {
-            return Joined::Known(value);
+            return Lookup::Known(value);
         }
         let (sender, flight) = watch::channel(None);
         flights.insert(key.to_owned(), flight.clone());
-        let guard = FlightGuard { flights: self.clone(), key: key.to_owned() };
+        let guard = InProgressGuard { flights: self.clone(), key: key.to_owned() };
         let work = start();
         tokio::spawn(async move {
             let value = work.await;
             drop(guard);
             sender.send_replace(Some(value));
         });
-        Joined::Flight(flight, false)
+        Lookup::InProgress(flight, false)
     }
 }
 
-enum Joined<V> {
+enum Lookup<V> {
     Known(V),
-    Flight(Flight<V>, bool),
+    InProgress(InProgress<V>, bool),
 }
 
-/// Forgets a flight when its execution ends, even when it panics.
-struct FlightGuard<K: Eq + Hash, V> {
+/// Removes an execution when its execution ends, even when it panics.
+struct InProgressGuard<K: Eq + Hash, V> {
     flights: Arc<SingleFlight<K, V>>,
     key: K,
 }
 
-impl<K: Eq + Hash, V> Drop for FlightGuard<K, V> {
+impl<K: Eq + Hash, V> Drop for InProgressGuard<K, V> {
     fn drop(&mut self) {
         self.flights.flights.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
     }
@@ -150,8 +150,8 @@ mod tests {
     #[tokio::test]
     async fn single_flight_forgets_an_execution_that_panics() {
         let flights = Arc::new(SingleFlight::<String, u32>::default());
-        let landed = flights.run("a", || None, || async { panic!("the execution fails") }).await;
-        assert_eq!(landed.value, None);
+        let outcome = flights.run("a", || None, || async { panic!("the execution fails") }).await;
+        assert_eq!(outcome.value, None);
         assert_eq!(flights.run("a", || None, || async { 5 }).await.value, Some(5));
     }
 }

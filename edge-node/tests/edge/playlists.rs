@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use millrace_edge::Config;
+use millrace_edge::{Config, Node};
 use millrace_media::hls::MediaPlaylist;
 use millrace_media::hls::checker::Checker;
 use millrace_protocol::state::checkpoint;
@@ -292,6 +292,56 @@ async fn feed_is_a_named_actor_whose_kick_follows_the_stream_anew() {
     process.actors.order("feed", &world.stream.to_string(), kick).await.unwrap();
     append_part(&writer, FIRST, 1);
     let reload = format!("{path}?_HLS_msn={FIRST}&_HLS_part=1");
+    until(&node, &reload, |answer| answer.status == 200).await;
+    node.drain().await;
+}
+
+/// Waits until the list of actors shows `state` for the feed.
+async fn until_feed_shows(node: &Node, state: &str) {
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
+    loop {
+        let operations = node.operations_addr().unwrap();
+        let listed = request(operations, "GET", "/actors?kind=feed", &[], b"").await.text();
+        if listed.contains(state) {
+            return;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{listed}");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kicked_feed_keeps_playlists_and_parts_until_a_log_is_at_least_as_far() {
+    let world = World::new().await;
+    let process = Process::default();
+    let listen = ([127, 0, 0, 1], 0).into();
+    let config = Config { listen, metrics_listen: Some(listen), workers: 1, ..Config::default() };
+    let (node, writer) = (world.edge_of(config, process.clone()).await, world.writer().await);
+    let path = world.path("video/index.m3u8");
+    append_part(&writer, FIRST, 0);
+    append_part(&writer, FIRST, 1);
+    let newest = uri(&world, &writer, "video", &format!("{FIRST}.1.1.m4s"));
+    let seen = until(&node, &path, |answer| answer.text().contains(&format!("{FIRST}.1.1.m4s"))).await;
+    assert_eq!(get(&node, &newest).await.status, 200);
+
+    writer.stop_answering().await;
+    let kick = Order::Kick { reason: "a test".to_owned() };
+    process.actors.order("feed", &world.stream.to_string(), kick).await.unwrap();
+    until_feed_shows(&node, "no log adopted").await;
+    assert_eq!(get(&node, &newest).await.body, part_bytes(&Rendition::video(), FIRST, 1));
+    assert_eq!(get(&node, &path).await.body, seen.body);
+
+    // A log of the same epoch that has less is adopted and not shown: the playlist never goes back.
+    let shorter = world.writer().await;
+    append_part(&shorter, FIRST, 0);
+    until_feed_shows(&node, "following epoch").await;
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_millis(300);
+    while tokio::time::Instant::now() < deadline {
+        assert_eq!(get(&node, &path).await.body, seen.body);
+    }
+    append_part(&shorter, FIRST, 1);
+    append_part(&shorter, FIRST, 2);
+    let reload = format!("{path}?_HLS_msn={FIRST}&_HLS_part=2");
     until(&node, &reload, |answer| answer.status == 200).await;
     node.drain().await;
 }

@@ -151,3 +151,12 @@ async fn viewers_of_one_address_are_counted_up_to_the_limit() {
     assert_eq!(uncounted(), 2);
     node.drain().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn heartbeat_of_a_malformed_playback_id_is_not_found() {
+    let world = crate::world::World::new().await;
+    let node = world.edge().await;
+    assert_eq!(request(node.addr(), "POST", "/live/x/beacon", &[], b"").await.status, 404);
+    assert_eq!(request(node.addr(), "POST", &world.path("other"), &[], b"").await.status, 405);
+    node.drain().await;
+}
