@@ -35,7 +35,7 @@ const PART_HOLD: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Node {
     http: HttpHandle,
-    observability: Option<HttpHandle>,
+    operations: Option<HttpHandle>,
     supervisor: Supervisor,
     catalog: Arc<Catalog>,
     registry: Arc<Registry>,
@@ -46,7 +46,7 @@ pub struct Node {
 impl Node {
     /// Returns the address of the operations routes, where it is another than that of viewers.
     pub fn operations_addr(&self) -> Option<SocketAddr> {
-        self.observability.as_ref().map(HttpHandle::addr)
+        self.operations.as_ref().map(HttpHandle::addr)
     }
 
     /// Returns the address at which viewers connect.
@@ -73,8 +73,8 @@ impl Node {
     pub async fn drain(self) {
         self.stop.cancel();
         self.http.stop().await;
-        if let Some(observability) = self.observability {
-            observability.stop().await;
+        if let Some(operations) = self.operations {
+            operations.stop().await;
         }
         self.supervisor.stop().await;
         info!("edge stopped");
@@ -116,10 +116,10 @@ pub async fn start(config: Config, deps: Deps) -> anyhow::Result<Node> {
     let id = ActorId::new("heartbeats", "edge");
     supervisor.spawn(id, Policy::vital(), move |actor| counting.clone().run(state.clone(), actor)).await?;
 
-    let observability = process.observability();
-    let (with_viewers, apart) = match config.metrics_listen {
-        Some(listen) => (None, Some(observe::serve(listen, observability).context("edge: metrics")?)),
-        None => (Some(observability), None),
+    let routes = process.observability();
+    let (with_viewers, operations) = match config.metrics_listen {
+        Some(listen) => (None, Some(observe::serve(listen, routes).context("edge: metrics")?)),
+        None => (Some(routes), None),
     };
     let app = Arc::new(App {
         catalog: catalog.clone(),
@@ -131,12 +131,12 @@ pub async fn start(config: Config, deps: Deps) -> anyhow::Result<Node> {
         waiters: Semaphore::new(config.max_waiters),
         limits: Limits { start_hold: config.start_hold(), part_hold: PART_HOLD },
         metrics,
-        observability: with_viewers,
+        operations: with_viewers,
         stop: stop.clone(),
     });
     // From here on the node is listed by `GET /api/v1/nodes`.
     start_report(&supervisor, &link, &process, identity).await?;
     let http = http::serve(config.listen, config.workers, app).context("edge: HTTP")?;
     info!(addr = %http.addr(), "edge serves viewers");
-    Ok(Node { http, observability: apart, supervisor, catalog, registry, cache, stop })
+    Ok(Node { http, operations, supervisor, catalog, registry, cache, stop })
 }

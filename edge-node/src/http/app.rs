@@ -38,7 +38,7 @@ pub(crate) struct App {
     pub(crate) waiters: Semaphore,
     pub(crate) limits: Limits,
     pub(crate) metrics: EdgeMetrics,
-    pub(crate) observability: Option<Observability>,
+    pub(crate) operations: Option<Observability>,
     pub(crate) stop: CancellationToken,
 }
 

@@ -53,8 +53,8 @@ pub(crate) fn serve(listen: SocketAddr, workers: usize, app: Arc<App>) -> io::Re
 }
 
 fn configure(config: &mut ServiceConfig, app: &Data<App>) {
-    if let Some(observability) = &app.observability {
-        routes(config, observability);
+    if let Some(operations) = &app.operations {
+        routes(config, operations);
     }
     config
         .app_data(app.clone())
