@@ -28,7 +28,8 @@ use self::app::App;
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// The time in which a client must finish its request head before its connection is closed.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// Connections that one worker thread holds: actix's default. Further connections wait in the listen queue.
+/// Connections that one worker thread holds: about actix's own default, and within a usual limit of file
+/// descriptors for two workers. Further connections wait in the listen queue.
 const CONNECTIONS_PER_WORKER: usize = 25_000;
 /// Seconds in which a drain lets open answers finish; waiting reloads are released at once.
 const SHUTDOWN_S: u64 = 10;

@@ -53,7 +53,7 @@ pub(super) async fn read_ended(state: &SharedState, stream: StreamId) -> Option<
 }
 
 async fn get(state: &SharedState, stream: StreamId) -> Result<Option<StreamState>, StateError> {
-    // The key has kept the name that checkpoints had when the format was first released.
+    // Checkpoints are stored under the key named `snapshot`.
     let record = state.get(&state_keys::snapshot(stream)).await?;
     let Some(record) = record else { return Ok(None) };
     match topic::decode(&record.value) {

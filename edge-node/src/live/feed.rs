@@ -35,14 +35,14 @@ const LIVE_CAPACITY: usize = 2_048;
 const ANNOUNCE_CAPACITY: usize = 64;
 /// Fragments taken together before the playlists are replaced.
 const BATCH: usize = 64;
-/// The time in which replies to a snapshot request are gathered (ADR 1, rule 8: the newest
-/// state among those that answer in this time counts).
+/// The time in which replies to a snapshot request are gathered (ADR 1, rule 8: the newest state among those that
+/// answer in this time counts).
 const SNAPSHOT_WAIT: Duration = Duration::from_millis(300);
 /// Replies to a snapshot request that are gathered: those of the worker, the session and two followers. This feed may be one of
 /// them once it has folded a log; its own reply changes nothing.
 const MAX_SNAPSHOTS: usize = 4;
-/// Time between two snapshot requests for a stream without a log, after the first few: a new log writer
-/// announces itself, so requests are only for one whose announcement was lost, and each costs every follower a reply.
+/// Time between two snapshot requests for a stream without a log, after the first few. A new log writer announces itself, so
+/// requests are for one whose announcement was lost, and each costs every follower a reply.
 const SNAPSHOT_BACKOFF: Duration = Duration::from_secs(2);
 /// Snapshot requests for a stream without a log that are sent without waiting for [`SNAPSHOT_BACKOFF`].
 const QUICK_SNAPSHOT_REQUESTS: u32 = 5;

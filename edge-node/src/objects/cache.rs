@@ -11,7 +11,8 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use bytes::Bytes;
 use millrace_buf::ByteChain;
 
-/// Independent locks of the map: several times the cores of a large edge, so insertions by feeds and look-ups by HTTP workers rarely meet.
+/// Independent locks of the map: more than the HTTP workers of a usual edge, one per core, so that insertions by feeds
+/// and look-ups rarely meet.
 const SHARDS: usize = 32;
 
 /// An object as it is sent.
