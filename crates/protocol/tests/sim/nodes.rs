@@ -2,7 +2,7 @@
 
 use millrace_protocol::job::{self, Packaged, WorkerJob};
 use millrace_protocol::log::writer::EncodedMessage;
-use millrace_protocol::reader::{self, MediaKind};
+use millrace_protocol::reader::{self, Media, MediaKind};
 use millrace_protocol::session;
 use millrace_protocol::{Machine, Millis};
 use millrace_wire::close_reason::CloseReason;
@@ -34,17 +34,27 @@ impl World {
             Msg::Lease(if ok { LeaseReply::Ok } else { LeaseReply::Superseded { reason } })
         };
         match msg {
-            Msg::Renew(r, i) => {
-                let ok = self.control.renew(self.now, r.epoch, r.open_msn, r.discontinuity_sequence);
+            Msg::Renew(request, i) => {
+                let ok = self.control.renew(
+                    self.now,
+                    request.epoch,
+                    request.open_msn,
+                    request.discontinuity_sequence,
+                );
                 self.send(To::Session(i), lease(ok));
             }
-            Msg::Release(r, i) => {
-                self.control.release(self.now, r.epoch, r.open_msn, r.discontinuity_sequence);
+            Msg::Release(request, i) => {
+                self.control.release(
+                    self.now,
+                    request.epoch,
+                    request.open_msn,
+                    request.discontinuity_sequence,
+                );
                 self.send(To::Session(i), lease(true));
             }
-            Msg::Report(r, i) => {
-                self.control.sealed(&r);
-                self.send(To::Worker(i), Msg::Reported(r.epoch));
+            Msg::Report(report, i) => {
+                self.control.sealed(&report);
+                self.send(To::Worker(i), Msg::Reported(report.epoch));
             }
             other => self.orphan_log_gets(other),
         }
@@ -53,17 +63,17 @@ impl World {
     fn session_gets(&mut self, i: usize, msg: Msg) {
         let now = Millis(self.now);
         let input = match msg {
-            Msg::Bid(b) => session::Input::Bid(b),
-            Msg::Heartbeat(h) => session::Input::Heartbeat(h),
-            Msg::Fact(b) => match self.sessions[i].facts.push(b).unwrap() {
-                Some(m) => session::Input::Fact(m),
+            Msg::Bid(bid) => session::Input::Bid(bid),
+            Msg::Heartbeat(heartbeat) => session::Input::Heartbeat(heartbeat),
+            Msg::Fact(fragment) => match self.sessions[i].facts.push(fragment).unwrap() {
+                Some(fact) => session::Input::Fact(fact),
                 None => return,
             },
-            Msg::Snapshot(s) => session::Input::Snapshot(s),
-            Msg::FactReply((e, g), r) => session::Input::FactReply(e, g, r),
+            Msg::Snapshot(state) => session::Input::Snapshot(state),
+            Msg::FactReply((epoch, generation), reply) => session::Input::FactReply(epoch, generation, reply),
             Msg::Loopback => session::Input::Loopback,
-            Msg::Lease(l) => session::Input::Lease(l),
-            Msg::Kick(r) => session::Input::Kick(r),
+            Msg::Lease(reply) => session::Input::Lease(reply),
+            Msg::Kick(reason) => session::Input::Kick(reason),
             Msg::AskMedia(epoch, request, from) => {
                 if epoch == self.sessions[i].epoch {
                     let reply = self.sessions[i].session.repair(now, &request);
@@ -73,14 +83,15 @@ impl World {
                 return;
             }
             Msg::AskSnapshot(from) => {
-                let s = self.sessions[i].session.snapshot().clone();
-                return self.send(from, Msg::Snapshot(Box::new(s)));
+                let state = self.sessions[i].session.snapshot().clone();
+                return self.send(from, Msg::Snapshot(Box::new(state)));
             }
             _ => return,
         };
         self.input_session(i, input);
     }
 
+    /// Hands an input to a session and executes what follows.
     pub fn input_session(&mut self, i: usize, input: session::Input) {
         if self.trace {
             match &input {
@@ -88,7 +99,7 @@ impl World {
                 | session::Input::Media(_)
                 | session::Input::Loopback
                 | session::Input::Snapshot(_) => {}
-                session::Input::Fact(m) => eprintln!("{} session {i} fact {}", self.now, m.seq),
+                session::Input::Fact(fact) => eprintln!("{} session {i} fact {}", self.now, fact.seq),
                 other => eprintln!("{} session {i} {}", self.now, brief(other)),
             }
         }
@@ -96,93 +107,101 @@ impl World {
         self.drain_session(i);
     }
 
+    /// Executes the outputs of a session.
     pub fn drain_session(&mut self, i: usize) {
         while let Some(out) = self.sessions[i].session.poll_output() {
             use session::Output as O;
             match out {
-                O::Media(frames) | O::Retransmit(frames) => {
-                    for f in frames {
-                        self.all(&self.workers(), &Msg::Media(f));
+                O::Media(fragments) | O::Retransmit(fragments) => {
+                    for fragment in fragments {
+                        self.all(&self.workers(), &Msg::Media(fragment));
                     }
                 }
-                O::Announce(a) => {
-                    if let (Some(g), Some(w)) = (a.generation, a.worker.clone()) {
-                        let known = self.writers.entry((a.epoch, g)).or_insert(w.clone());
-                        assert_eq!(*known, w, "two log writers of one generation");
+                O::Announce(announcement) => {
+                    let epoch = announcement.epoch;
+                    if let (Some(generation), Some(worker)) =
+                        (announcement.generation, announcement.worker.clone())
+                    {
+                        let known = self.writers.entry((epoch, generation)).or_insert(worker.clone());
+                        assert_eq!(*known, worker, "two log writers of one generation");
                     }
-                    self.all(&[self.workers(), self.edge_nodes()].concat(), &Msg::Announce(a));
+                    self.all(&[self.workers(), self.edge_nodes()].concat(), &Msg::Announce(announcement));
                 }
-                O::Offer(o) => self.all(&self.workers(), &Msg::Offer(o)),
+                O::Offer(offer) => self.all(&self.workers(), &Msg::Offer(offer)),
                 O::Order(node, order) => self.all(&self.workers(), &Msg::Order(node, order)),
-                O::AskFacts(e, g, r) => {
-                    self.all(&self.log_writers(), &Msg::AskFacts((e, g), r, To::Session(i)));
+                O::AskFacts(epoch, generation, request) => {
+                    let request = Msg::AskFacts((epoch, generation), request, To::Session(i));
+                    self.all(&self.log_writers(), &request);
                 }
                 O::AskSnapshot => self.all(&self.snapshot_holders(), &Msg::AskSnapshot(To::Session(i))),
                 O::Loopback => self.send(To::Session(i), Msg::Loopback),
-                O::Renew(r) => self.send(To::Control, Msg::Renew(r, i)),
-                O::Release(r) => {
+                O::Renew(request) => self.send(To::Control, Msg::Renew(request, i)),
+                O::Release(request) => {
                     self.sessions[i].publishing = false;
-                    self.send(To::Control, Msg::Release(r, i));
+                    self.send(To::Control, Msg::Release(request, i));
                 }
                 O::Close(_) => self.sessions[i].publishing = false,
                 O::Done => self.sessions[i].up = false,
                 O::Backlog(_) | O::Follow(..) => {}
             }
         }
-        assert!(self.sessions[i].session.replay_bytes() <= self.replay_bytes, "ring");
+        assert!(
+            self.sessions[i].session.replay_bytes() <= self.replay_bytes,
+            "a replay buffer exceeds its bound"
+        );
     }
 
     fn worker_gets(&mut self, i: usize, msg: Msg) {
         let keys: Vec<_> = self.workers[i].jobs.keys().copied().collect();
         match msg {
-            Msg::Media(b) => {
-                if let Some(m) = self.workers[i].media.push(b).unwrap() {
-                    for k in keys.into_iter().filter(|k| k.0 == m.epoch) {
-                        self.input_job(i, k, job::Input::Media(m.clone()));
+            Msg::Media(fragment) => {
+                if let Some(message) = self.workers[i].media.push(fragment).unwrap() {
+                    for key in keys.into_iter().filter(|key| key.0 == message.epoch) {
+                        self.input_job(i, key, job::Input::Media(message.clone()));
                     }
                 }
             }
-            Msg::MediaReply(e, r) => {
-                for k in keys.into_iter().filter(|k| k.0 == e) {
-                    self.input_job(i, k, job::Input::MediaReply(r));
+            Msg::MediaReply(epoch, reply) => {
+                for key in keys.into_iter().filter(|key| key.0 == epoch) {
+                    self.input_job(i, key, job::Input::MediaReply(reply));
                 }
             }
-            Msg::Epoch(a) => {
-                for k in keys {
-                    self.input_job(i, k, job::Input::Epoch(a.clone()));
+            Msg::Epoch(announcement) => {
+                for key in keys {
+                    self.input_job(i, key, job::Input::Epoch(announcement.clone()));
                 }
             }
-            Msg::Announce(a) => {
-                for k in keys {
-                    self.input_job(i, k, job::Input::Session(a.clone()));
+            Msg::Announce(announcement) => {
+                for key in keys {
+                    self.input_job(i, key, job::Input::Session(announcement.clone()));
                 }
             }
-            Msg::Reported(e) => {
-                for k in keys.into_iter().filter(|k| k.0 == e) {
-                    self.input_job(i, k, job::Input::Reported);
+            Msg::Reported(epoch) => {
+                for key in keys.into_iter().filter(|key| key.0 == epoch) {
+                    self.input_job(i, key, job::Input::Reported);
                 }
             }
             Msg::Offer(_) if self.workers[i].leaving => {}
-            Msg::Offer(o) => {
+            Msg::Offer(offer) => {
                 let node = self.workers[i].node.clone();
-                let bid =
-                    Bid { round: o.round, node, free: 10 - keys.len() as u64, continuing: !keys.is_empty() };
-                let to = (0..self.sessions.len()).find(|s| self.sessions[*s].epoch == o.epoch);
+                let (free, continuing) = (10 - keys.len() as u64, !keys.is_empty());
+                let bid = Bid { round: offer.round, node, free, continuing };
+                let to = (0..self.sessions.len()).find(|s| self.sessions[*s].epoch == offer.epoch);
                 self.send(To::Session(to.unwrap()), Msg::Bid(bid));
             }
             Msg::Order(node, order) if node == self.workers[i].node => self.order(i, *order),
             Msg::AskFacts(log, request, from) => {
-                if let Some(j) = self.workers[i].jobs.get_mut(&log) {
-                    let reply = j.job.repair(Millis(self.now), &request);
+                if let Some(running) = self.workers[i].jobs.get_mut(&log) {
+                    let reply = running.job.repair(Millis(self.now), &request);
                     self.send(from, Msg::FactReply(log, reply));
                     self.drain_job(i, log);
                 }
             }
             Msg::AskSnapshot(from) => {
-                let all: Vec<_> =
-                    self.workers[i].jobs.values().filter_map(|j| j.job.snapshot().cloned()).collect();
-                for s in all {
-                    self.send(from, Msg::Snapshot(Box::new(s)));
+                let jobs = self.workers[i].jobs.values();
+                let states: Vec<_> = jobs.filter_map(|job| job.job.snapshot().cloned()).collect();
+                for state in states {
+                    self.send(from, Msg::Snapshot(Box::new(state)));
                 }
             }
             Msg::Stored(life, key, rendition, msn) if life as u64 == self.life(i) => {
@@ -192,6 +211,7 @@ impl World {
         }
     }
 
+    /// Returns how often workers had started when this one did: the result of an upload is for that life only.
     fn life(&self, i: usize) -> u64 {
         self.workers[i].node.as_str().rsplit('-').next().unwrap().parse().unwrap()
     }
@@ -218,12 +238,13 @@ impl World {
         }
     }
 
+    /// Hands an input to a job and executes what follows.
     pub fn input_job(&mut self, i: usize, key: (Epoch, Generation), input: job::Input) {
         if self.trace && !matches!(input, job::Input::Tick | job::Input::Media(_)) {
             eprintln!("{} worker {i} {}/{} {}", self.now, key.0, key.1, brief(&input));
         }
-        if let Some(j) = self.workers[i].jobs.get_mut(&key) {
-            j.job.handle(Millis(self.now), input).unwrap();
+        if let Some(running) = self.workers[i].jobs.get_mut(&key) {
+            running.job.handle(Millis(self.now), input).unwrap();
             self.drain_job(i, key);
         }
     }
@@ -233,84 +254,85 @@ impl World {
         let mut made: Vec<Packaged> = vec![];
         let rung = self.low_rung(i);
         loop {
-            let Some(j) = self.workers[i].jobs.get_mut(&key) else { return };
-            let Some(out) = j.job.poll_output() else { return };
+            let Some(running) = self.workers[i].jobs.get_mut(&key) else { return };
+            let Some(out) = running.job.poll_output() else { return };
             match out {
-                O::Package(message) => j.packager.push(&message.units, rung, &mut made),
-                O::RestartRung(_) => j.packager = ToyPackager::default(),
+                O::Package(message) => running.packager.push(&message.units, rung, &mut made),
+                O::RestartRung(_) => running.packager = ToyPackager::default(),
                 O::Flush(_) => {
-                    j.packager.flush(&mut made);
+                    running.packager.flush(&mut made);
                     made.push(Packaged::Flushed);
                 }
                 O::Done => {
                     self.workers[i].jobs.remove(&key);
                     return;
                 }
-                O::Publish(frames) => self.send_facts(frames),
-                O::AskMedia(r) => self.all(&self.live_sessions(), &Msg::AskMedia(key.0, r, i)),
-                O::Heartbeat(h) => self.all(&self.live_sessions(), &Msg::Heartbeat(h)),
+                O::Publish(message) => self.send_facts(message),
+                O::AskMedia(request) => {
+                    self.all(&self.live_sessions(), &Msg::AskMedia(key.0, request, i));
+                }
+                O::Heartbeat(heartbeat) => self.all(&self.live_sessions(), &Msg::Heartbeat(heartbeat)),
                 O::Upload(segment, body) => {
                     self.upload(i, key, segment.rendition, segment.msn, body.contiguous().into());
                 }
                 O::Index(fact) => self.on_index(fact),
-                O::Report(r) => self.send(To::Control, Msg::Report(r, i)),
+                O::Report(report) => self.send(To::Control, Msg::Report(report, i)),
                 O::UploadInit(..) | O::Superseded => {}
             }
-            for p in made.drain(..) {
-                self.workers[i]
-                    .jobs
-                    .get_mut(&key)
-                    .unwrap()
-                    .job
-                    .handle(Millis(self.now), job::Input::Packaged(RungId::copy(), p))
-                    .unwrap();
+            for packaged in made.drain(..) {
+                let input = job::Input::Packaged(RungId::copy(), packaged);
+                let running = self.workers[i].jobs.get_mut(&key).unwrap();
+                running.job.handle(Millis(self.now), input).unwrap();
             }
         }
     }
 
-    fn send_facts(&mut self, frames: EncodedMessage) {
-        let (frames, to) = match frames {
-            EncodedMessage::Live(frames) => (frames, self.edge_nodes()),
-            EncodedMessage::Digest(frames) => (frames, self.live_sessions()),
-            EncodedMessage::Retransmit(frames) => {
-                (frames, [self.edge_nodes(), self.live_sessions()].concat())
+    fn send_facts(&mut self, message: EncodedMessage) {
+        let (fragments, to) = match message {
+            EncodedMessage::Live(fragments) => (fragments, self.edge_nodes()),
+            EncodedMessage::Digest(fragments) => (fragments, self.live_sessions()),
+            EncodedMessage::Retransmit(fragments) => {
+                (fragments, [self.edge_nodes(), self.live_sessions()].concat())
             }
         };
-        for frame in frames {
-            self.all(&to, &Msg::Fact(frame));
+        for fragment in fragments {
+            self.all(&to, &Msg::Fact(fragment));
         }
     }
 
-    fn upload(&mut self, i: usize, key: (Epoch, Generation), r: Rendition, msn: Msn, body: Vec<u8>) {
-        let name = (key.0, key.1, r.clone(), msn);
+    fn upload(&mut self, i: usize, key: (Epoch, Generation), rendition: Rendition, msn: Msn, body: Vec<u8>) {
+        let name = (key.0, key.1, rendition.clone(), msn);
         assert!(self.bodies.insert(name.clone(), body.into()).is_none(), "object {name:?} written twice");
         let delay = if self.store_down { 4000 } else { self.rng.random_range(10..400) };
         self.order += 1;
-        let stored = Msg::Stored(self.life(i) as usize, key, r, msn);
+        let stored = Msg::Stored(self.life(i) as usize, key, rendition, msn);
         self.queue.insert((self.now + delay, self.order), (To::Worker(i), stored));
     }
 
-    fn on_index(&mut self, f: IndexFact) {
-        let s = f.segment;
-        let body = &self.bodies[&(f.epoch, f.generation, s.rendition.clone(), s.msn)];
+    fn on_index(&mut self, fact: IndexFact) {
+        let IndexFact { epoch, generation, segment, .. } = fact;
+        let body = &self.bodies[&(epoch, generation, segment.rendition.clone(), segment.msn)];
         let units = numbers(body);
-        let known = self.index.entry((f.epoch, s.rendition, s.msn)).or_insert_with(|| units.clone());
+        let known =
+            self.index.entry((epoch, segment.rendition, segment.msn)).or_insert_with(|| units.clone());
         assert_eq!(*known, units, "two generations stored different segments");
     }
 
     fn edge_gets(&mut self, i: usize, msg: Msg) {
         let input = match msg {
-            Msg::Epoch(a) => reader::Input::Epoch(a),
-            Msg::Announce(a) => reader::Input::Session(a),
-            Msg::Fact(b) => match self.edges[i].facts.push(b).unwrap() {
-                Some(m) => reader::Input::Fact(m),
+            Msg::Epoch(announcement) => reader::Input::Epoch(announcement),
+            Msg::Announce(announcement) => reader::Input::Session(announcement),
+            Msg::Fact(fragment) => match self.edges[i].facts.push(fragment).unwrap() {
+                Some(fact) => reader::Input::Fact(fact),
                 None => return,
             },
-            Msg::Snapshot(s) => reader::Input::Snapshot(s),
-            Msg::FactReply((e, g), r) => reader::Input::RepairReply(e, g, r),
+            Msg::Snapshot(state) => reader::Input::Snapshot(state),
+            Msg::FactReply((epoch, generation), reply) => {
+                reader::Input::RepairReply(epoch, generation, reply)
+            }
             Msg::AskSnapshot(from) => {
-                if let Some(s) = self.edges[i].reader.snapshot().cloned() {
-                    self.send(from, Msg::Snapshot(Box::new(s)));
+                if let Some(state) = self.edges[i].reader.snapshot().cloned() {
+                    self.send(from, Msg::Snapshot(Box::new(state)));
                 }
                 return;
             }
@@ -319,30 +341,33 @@ impl World {
         self.input_edge(i, input);
     }
 
+    /// Hands an input to an edge's reader and executes what follows.
     pub fn input_edge(&mut self, i: usize, input: reader::Input) {
         let Ok(()) = self.edges[i].reader.handle(Millis(self.now), input);
         self.drain_edge(i);
     }
 
+    /// Executes the outputs of an edge's reader, and checks what it shows.
     pub fn drain_edge(&mut self, i: usize) {
         while let Some(out) = self.edges[i].reader.poll_output() {
             match out {
                 reader::Output::AskSnapshot => {
                     self.all(&self.snapshot_holders(), &Msg::AskSnapshot(To::Edge(i)));
                 }
-                reader::Output::Repair(e, g, r) => {
-                    self.all(&self.log_writers(), &Msg::AskFacts((e, g), r, To::Edge(i)));
+                reader::Output::Repair(epoch, generation, request) => {
+                    let request = Msg::AskFacts((epoch, generation), request, To::Edge(i));
+                    self.all(&self.log_writers(), &request);
                 }
-                reader::Output::Bytes(m) => {
-                    let name = match m.what {
-                        MediaKind::Init(v) => format!("{}/{}/init-{v}", m.rendition, m.epoch),
-                        MediaKind::Part(n, p) => {
-                            format!("{}/{}/{n}.{}.{p}", m.rendition, m.epoch, m.generation)
+                reader::Output::Bytes(Media { rendition, epoch, generation, what, bytes }) => {
+                    let name = match what {
+                        MediaKind::Init(version) => format!("{rendition}/{epoch}/init-{version}"),
+                        MediaKind::Part(msn, part) => {
+                            format!("{rendition}/{epoch}/{msn}.{generation}.{part}")
                         }
-                        MediaKind::Segment(n) => format!("{}/{}/{n}.{}", m.rendition, m.epoch, m.generation),
+                        MediaKind::Segment(msn) => format!("{rendition}/{epoch}/{msn}.{generation}"),
                     };
-                    let known = self.names.entry(name.clone()).or_insert_with(|| m.bytes.clone());
-                    assert_eq!(*known, m.bytes, "{name} names two contents");
+                    let known = self.names.entry(name.clone()).or_insert_with(|| bytes.clone());
+                    assert_eq!(*known, bytes, "{name} names two contents");
                 }
                 reader::Output::Changed => self.check_edge(i),
                 reader::Output::Follow(..) => {}
