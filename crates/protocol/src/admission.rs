@@ -12,7 +12,7 @@ pub type JobKey = (StreamId, Epoch, Generation);
 /// The bounds of a worker node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AdmissionLimits {
-    /// Most jobs at once, whatever they cost.
+    /// The most jobs that run at once, regardless of their cost.
     pub jobs: usize,
     /// Cost units of all jobs together.
     pub capacity: u64,

@@ -176,7 +176,7 @@ fn verify_recording(w: &World, session: &Ingest, track: Track) {
     }
 }
 
-/// What is recorded of the low rung is whole segments, the same as the source's where that is recorded too.
+/// The recording of the low rung holds whole segments, the same as the source's where both are recorded.
 fn verify_low_recording(w: &World, epoch: Epoch) {
     let segments =
         |name: Rendition| w.index.range((epoch, name.clone(), Msn(0))..=(epoch, name, Msn(u64::MAX)));

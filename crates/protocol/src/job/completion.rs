@@ -1,4 +1,4 @@
-//! How far a job is from its end: its stage, and the report of it to control.
+//! The stages of a job up to its end, and the report of the end to control.
 
 use std::collections::BTreeSet;
 

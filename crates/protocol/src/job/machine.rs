@@ -1,4 +1,6 @@
-//! The machine of a job: it takes media in order, hands them to the packager, and tells the session how far it is.
+//! The machine of a job: it takes media in order, hands them to the packager, and reports its progress to the
+//! session in heartbeats. it takes media in order, hands them to the packager, and tells the session how far
+//! it is.
 
 use std::collections::{BTreeSet, VecDeque};
 

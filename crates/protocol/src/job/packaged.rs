@@ -1,4 +1,5 @@
-//! What the packager made: announced as it comes, uploaded when a segment is complete, indexed once it is stored. What a
+//! The output of the packager: announced as it comes, uploaded when a segment is complete, indexed once it is
+//! stored. announced as it comes, uploaded when a segment is complete, indexed once it is stored. What a
 //! predecessor announced is not announced again, only stored if it was not.
 
 use bytes::Bytes;

@@ -213,7 +213,7 @@ fn join_point(playlist: &MediaPlaylist) -> Option<Start> {
     }
     let hold_back = playlist.server_control.and_then(|control| control.part_hold_back)?;
     let open = playlist.open.iter().flat_map(|open| open.parts.iter().rev());
-    // A segment without parts says nothing of its keyframes.
+    // The keyframes of a segment without parts are not known.
     let complete = playlist.segments.iter().rev().take_while(|s| !s.gap && !s.parts.is_empty());
     let complete = complete.flat_map(|segment| segment.parts.iter().rev());
     let mut back = Duration::ZERO;

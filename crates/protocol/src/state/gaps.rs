@@ -35,7 +35,7 @@ pub fn unfinished_duration(
     unfinished.then(|| known_duration(slot).unwrap_or(target))
 }
 
-/// Returns a GAP for every segment that is still open: its writer is gone.
+/// Returns a GAP for every segment that is still open although its writer has ended.
 pub fn unfinished(state: &StreamState) -> impl Iterator<Item = Gap> {
     let target = target_duration(state.target_duration);
     state.slots.iter().filter_map(move |slot| {

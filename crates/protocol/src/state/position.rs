@@ -24,7 +24,7 @@ impl Position {
         Self { epoch, origin, generation, seq, ended }
     }
 
-    /// Returns the position of `state` among the checkpoints of its stream, whatever its origin.
+    /// Returns the position of `state` among the checkpoints of its stream, for either origin.
     pub(crate) const fn of_checkpoint(state: &StreamState) -> Self {
         Self { origin: Origin::Checkpoint, ..Self::of(state) }
     }

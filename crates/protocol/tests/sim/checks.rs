@@ -1,4 +1,4 @@
-//! What must hold of every state an edge shows, and of every playlist rendered from it.
+//! The checks of every state an edge shows, and of every playlist rendered from it.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! What each node does with a message, and with the outputs of its machines.
+//! The simulated nodes: how each handles a message and executes the outputs of its machines.
 
 use millrace_protocol::job::{self, Packaged, WorkerJob};
 use millrace_protocol::log::writer::EncodedMessage;

@@ -143,7 +143,7 @@ impl World {
         world
     }
 
-    /// A publisher connects (again).
+    /// A publisher connects, for the first time or after an interruption.
     pub fn publish(&mut self) {
         let id = SessionId::from_u128(self.sessions.len() as u128 + 1);
         let claim = self.control.claim(self.now, id);
@@ -180,7 +180,7 @@ impl World {
         self.drain_session(self.sessions.len() - 1);
     }
 
-    /// The publisher disconnects.
+    /// The publisher closes its connection.
     pub fn unpublish(&mut self) {
         if let Some(i) = self.sessions.iter().position(|s| s.up && s.publishing) {
             self.input_session(i, session::Input::PublisherGone(CloseReason::ConnectionLost));
@@ -192,7 +192,7 @@ impl World {
         self.sessions.iter().any(|s| s.up && s.publishing)
     }
 
-    /// The ingest node dies.
+    /// The ingest node and its session die.
     pub fn kill_ingest(&mut self) {
         for s in self.sessions.iter_mut().filter(|s| s.up) {
             s.up = false;
@@ -200,7 +200,7 @@ impl World {
         }
     }
 
-    /// A worker node dies.
+    /// A worker node and its jobs die.
     pub fn kill_worker(&mut self, n: usize) {
         self.workers[n].up = false;
         self.workers[n].jobs.clear();
