@@ -1,6 +1,5 @@
 //! A viewer that keeps everything: it polls the media playlists, fetches each segment once, and records every
-//! fault that a player would meet. polls the media playlists, fetches each segment once, notes whatever a
-//! player would choke on.
+//! fault that a player would meet.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::StateError;
 use crate::key::check_key;
 
-/// The most keys that one transaction may name;
+/// The most keys that one transaction may name; Redis runs it in one script, blocking others meanwhile.
 pub const MAX_TX_KEYS: usize = 256;
 /// All values of one transaction, in bytes.
 pub const MAX_TX_BYTES: usize = 4 * 1024 * 1024;

@@ -1,6 +1,5 @@
 //! The surroundings that tests need: real servers on free ports, publishers, clips with numbered frames,
-//! waiting for conditions, processes that can be killed. real servers on free ports, publishers, clips whose
-//! frames say which they are, waiting for conditions, processes that can be killed.
+//! waiting for conditions, processes that can be killed.
 //!
 //! Servers are the real ones: nats-server (Debian's and the newest), redis-server, MinIO. A missing one fails
 //! the test with what to install; nothing is skipped silently.

@@ -1,6 +1,5 @@
 //! The machine of a job: it takes media in order, hands them to the packager, and reports its progress to the
-//! session in heartbeats. it takes media in order, hands them to the packager, and tells the session how far
-//! it is.
+//! session in heartbeats.
 
 use std::collections::{BTreeSet, VecDeque};
 

@@ -1,6 +1,5 @@
-//! The output of the packager: announced as it comes, uploaded when a segment is complete, indexed once it is
-//! stored. announced as it comes, uploaded when a segment is complete, indexed once it is stored. What a
-//! predecessor announced is not announced again, only stored if it was not.
+//! The output of the packager: announced as it comes, uploaded when a segment is complete, indexed once it is stored.
+//! Parts and segments that a predecessor announced are not announced again, only stored if they were not.
 
 use bytes::Bytes;
 use millrace_buf::ByteChain;
