@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::id::ActorId;
@@ -36,6 +36,9 @@ pub(crate) struct Record {
     queue_oldest_ms: AtomicU64,
     texts: Mutex<Texts>,
     orders: Mutex<Option<mpsc::Sender<Delivery>>>,
+    /// True once the loop has run up to its first wait since its last start.
+    has_begun: AtomicBool,
+    begun: Notify,
 }
 
 #[derive(Debug)]
@@ -92,6 +95,8 @@ impl Record {
             queue_oldest_ms: AtomicU64::new(0),
             texts: Mutex::new(Texts { state: Cow::Borrowed(DEFAULT_STATE), last_failure: None }),
             orders: Mutex::new(None),
+            has_begun: AtomicBool::new(false),
+            begun: Notify::new(),
         }
     }
 
@@ -145,6 +150,7 @@ impl Record {
 
     pub(crate) fn loop_restarted(&self) {
         self.restarts.fetch_add(1, Ordering::Relaxed);
+        self.has_begun.store(false, Ordering::Relaxed);
         self.restarting.store(false, Ordering::Relaxed);
     }
 
@@ -153,6 +159,24 @@ impl Record {
         let (sender, orders) = Orders::channel();
         *locked(&self.orders) = Some(sender);
         orders
+    }
+
+    /// Records that the loop has run up to its first wait: it has opened its queue of orders by then, or never will.
+    pub(crate) fn loop_began(&self) {
+        self.has_begun.store(true, Ordering::Release);
+        self.begun.notify_waiters();
+    }
+
+    /// Waits until the loop has run up to its first wait. An order that comes earlier would find no queue and be answered
+    /// "not supported" by an actor that supports it.
+    pub(crate) async fn has_begun(&self) {
+        let begun = self.begun.notified();
+        tokio::pin!(begun);
+        // Registered before the flag is read, so that no notification between the two is missed.
+        begun.as_mut().enable();
+        if !self.has_begun.load(Ordering::Acquire) && !self.restarting.load(Ordering::Relaxed) {
+            begun.await;
+        }
     }
 
     /// Hands an order to the loop without waiting; the receiver gets its answer.

@@ -89,6 +89,31 @@ async fn actor_without_an_order_queue_answers_not_supported_at_once() {
     assert_eq!(world.actors().order("probe", "edge", Order::Reload).await, Err(OrderError::NotSupported));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn order_to_an_actor_whose_loop_has_not_begun_waits_for_it() {
+    let world = World::new();
+    let (began, go_on) = std::sync::mpsc::channel::<()>();
+    let mut go_on = Some(go_on);
+    let slow_start = move |context: ActorContext| {
+        let go_on = go_on.take().unwrap();
+        async move {
+            // The loop runs, and is not yet where it opens its queue.
+            tokio::task::block_in_place(|| go_on.recv()).unwrap();
+            context.orders().recv().await.accept();
+            Ok(())
+        }
+    };
+    world.supervisor.spawn(ActorId::new("certificate", "rtmps"), Policy::once(), slow_start).await.unwrap();
+    let actors = world.actors();
+    let mut order = std::pin::pin!(actors.order("certificate", "rtmps", Order::Reload));
+    let sent = std::future::poll_fn(|context| std::task::Poll::Ready(order.as_mut().poll(context))).await;
+    assert!(sent.is_pending(), "{sent:?}");
+    // The mailbox is a queue: the order was handled before this question.
+    actors.status("certificate", "rtmps").await.unwrap();
+    began.send(()).unwrap();
+    assert_eq!(order.await, Ok(()));
+}
+
 #[tokio::test]
 async fn actor_whose_loop_ignores_its_orders_times_out_then_is_busy() {
     let world = World::new();

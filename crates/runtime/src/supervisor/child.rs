@@ -84,7 +84,7 @@ impl ChildActor {
                     if again {
                         record.loop_restarted();
                     }
-                    outcome(work).await
+                    outcome(work, &record).await
                 }
             };
             // `send` waits for room in the mailbox; the actor outlives its loop.
@@ -200,13 +200,13 @@ impl Handler<Deliver> for ChildActor {
         drop(waiting);
         let (limit, name) = (order.limit(), order.name());
         info!(actor = %self.child.record.id(), order = name, "actor is given an order");
-        let answer = self.child.record.deliver(order);
+        let record = self.child.record.clone();
         Box::pin(async move {
-            match tokio::time::timeout(limit, answer?).await {
-                Ok(Ok(answer)) => answer,
-                Ok(Err(_)) => Err(OrderError::Ended),
-                Err(_) => Err(OrderError::TimedOut),
-            }
+            let carried_out = async {
+                record.has_begun().await;
+                record.deliver(order)?.await.unwrap_or(Err(OrderError::Ended))
+            };
+            tokio::time::timeout(limit, carried_out).await.unwrap_or(Err(OrderError::TimedOut))
         })
     }
 }
@@ -219,12 +219,18 @@ enum Verdict {
 
 /// Drives the loop to its end and catches its panic, in the task that watches it: a task of its own would cost as much
 /// again.
-async fn outcome(mut work: Loop) -> Exit {
+async fn outcome(mut work: Loop, record: &Record) -> Exit {
+    let mut has_begun = false;
     let polled = std::future::poll_fn(|context| {
-        match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context))) {
+        let poll = match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context))) {
             Ok(poll) => poll.map(Ok),
             Err(panic) => std::task::Poll::Ready(Err(panic)),
+        };
+        if !has_begun {
+            has_begun = true;
+            record.loop_began();
         }
+        poll
     });
     match polled.await {
         Ok(Ok(())) => Exit::Finished,
