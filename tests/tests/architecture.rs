@@ -315,7 +315,7 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
     (
         "edge-node",
         &[
-            &["config", "metrics"],
+            &["config", "log_limit", "metrics"],
             &["objects", "audience"],
             &["context"],
             &["catalog"],
