@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use millrace_runtime::Clock;
+use millrace_runtime::{Clock, LogLimit};
 use millrace_state::SharedState;
 use millrace_wire::catalog::{PlaybackPolicy, PlaybackRecord};
 use millrace_wire::ids::{PlaybackId, StreamId};
@@ -19,7 +19,6 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use tokio::sync::Semaphore;
 
-use crate::log_limit::LogLimit;
 use crate::metrics::EdgeMetrics;
 use crate::objects::single_flight::SingleFlight;
 

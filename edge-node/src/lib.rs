@@ -12,7 +12,6 @@ pub mod config;
 mod context;
 mod http;
 pub mod live;
-mod log_limit;
 pub mod metrics;
 mod node;
 pub mod objects;

@@ -315,7 +315,7 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
     (
         "edge-node",
         &[
-            &["config", "log_limit", "metrics"],
+            &["config", "metrics"],
             &["objects", "audience"],
             &["context"],
             &["catalog"],

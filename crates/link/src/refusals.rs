@@ -2,28 +2,16 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
-use millrace_runtime::Metrics;
 use millrace_runtime::metrics::{Counters, Unit};
+use millrace_runtime::{LogLimit, Metrics};
 use millrace_wire::{WIRE_VERSION, WireError};
-use tokio::time::Instant;
-
-/// Shortest time between two warnings about one topic and reason: a cluster of two releases exchanges thousands of
-/// messages a second, and each would be a line.
-const WARN_INTERVAL: Duration = Duration::from_secs(30);
-
-/// When a warning was last written, and how many refusals have been counted since.
-struct Warned {
-    at: Instant,
-    suppressed: u64,
-}
 
 /// The one place where a message that cannot be used is counted and logged.
 pub(crate) struct Refusals {
     counters: Counters,
     /// By topic and reason, both from small fixed sets.
-    warned: Mutex<HashMap<(&'static str, &'static str), Warned>>,
+    warned: Mutex<HashMap<(&'static str, &'static str), LogLimit>>,
 }
 
 impl Refusals {
@@ -68,18 +56,8 @@ impl Refusals {
 
     /// Returns the number of lines left out since the last one if a line is due now.
     fn is_line_due(&self, topic: &'static str, reason: &'static str) -> Option<u64> {
-        let now = Instant::now();
         let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(last) = warned.get_mut(&(topic, reason)) else {
-            warned.insert((topic, reason), Warned { at: now, suppressed: 0 });
-            return Some(0);
-        };
-        if now.duration_since(last.at) < WARN_INTERVAL {
-            last.suppressed += 1;
-            return None;
-        }
-        last.at = now;
-        Some(std::mem::take(&mut last.suppressed))
+        warned.entry((topic, reason)).or_default().due()
     }
 }
 
@@ -95,7 +73,7 @@ mod tests {
         assert_eq!(refusals.is_line_due("jobs.bid", "version"), None);
         assert_eq!(refusals.is_line_due("jobs.bid", "malformed"), Some(0));
         assert_eq!(refusals.is_line_due("jobs.bid", "version"), None);
-        tokio::time::advance(WARN_INTERVAL).await;
+        tokio::time::advance(LogLimit::INTERVAL).await;
         assert_eq!(refusals.is_line_due("jobs.bid", "version"), Some(2));
         refusals.refuse("jobs.bid", &WireError::Version { found: 1 });
         refusals.refuse("jobs.bid", &WireError::Version { found: 1 });

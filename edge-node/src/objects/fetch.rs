@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use millrace_runtime::LogLimit;
 use millrace_store::{SharedStore, StoreError};
 use tokio::sync::Semaphore;
 
-use crate::log_limit::LogLimit;
 use crate::metrics::EdgeMetrics;
 use crate::objects::cache::{Object, ObjectCache};
 use crate::objects::single_flight::SingleFlight;

@@ -1,24 +1,25 @@
-//! A bound for repeated log lines: an outage of a backend must not write one line for each request.
+//! A bound for repeated log lines: an outage of a backend, or a cluster of two releases, must not write one line
+//! for each request or message.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Shortest time between two lines about the same thing.
-const INTERVAL: Duration = Duration::from_secs(30);
-
 /// Decides which of many equal events are logged, and counts the others.
 #[derive(Debug, Default)]
-pub(crate) struct LogLimit(Mutex<Option<(Instant, u64)>>);
+pub struct LogLimit(Mutex<Option<(Instant, u64)>>);
 
 impl LogLimit {
+    /// Shortest time between two lines about the same thing.
+    pub const INTERVAL: Duration = Duration::from_secs(30);
+
     /// Returns the number of lines left out since the last one if a line is due now.
-    pub(crate) fn due(&self) -> Option<u64> {
+    pub fn due(&self) -> Option<u64> {
         let now = Instant::now();
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match &mut *last {
-            Some((at, suppressed)) if now.duration_since(*at) < INTERVAL => {
+            Some((at, suppressed)) if now.duration_since(*at) < Self::INTERVAL => {
                 *suppressed += 1;
                 None
             }
@@ -35,7 +36,7 @@ mod tests {
     async fn log_limit_allows_one_line_per_interval_and_counts_the_others() {
         let limit = LogLimit::default();
         assert_eq!((limit.due(), limit.due(), limit.due()), (Some(0), None, None));
-        tokio::time::advance(INTERVAL).await;
+        tokio::time::advance(LogLimit::INTERVAL).await;
         assert_eq!((limit.due(), limit.due()), (Some(2), None));
     }
 }
