@@ -13,7 +13,7 @@
 //! [`timeline`] and [`segmenter`] run in the ingest node that the publisher is connected to.
 //! [`packager`] runs in a transcode node and gives the same bytes in any of them. [`hls`] writes
 //! and reads playlists. [`frame`] is the model they share, and [`codec`] reads what depends on the
-//! codec.
+//! codec. Each stage counts what it drops, invents or moves in [`repair::RepairCounts`].
 #![forbid(unsafe_code)]
 
 mod bits;
@@ -22,6 +22,7 @@ pub mod container;
 pub mod frame;
 pub mod hls;
 pub mod packager;
+pub mod repair;
 pub mod segmenter;
 pub mod time;
 pub mod timeline;

@@ -21,6 +21,7 @@ use std::collections::VecDeque;
 use crate::frame::{
     AccessUnit, AudioFrame, MediaEvent, MediaFrame, SegmentTag, TaggedFrame, TrackConfig, TrackKind,
 };
+use crate::repair::{Repair, RepairCounts};
 use crate::time::Timescale;
 use crate::timeline::TimelineEvent;
 
@@ -55,15 +56,9 @@ pub struct SegmenterConfig {
     pub target_duration: u32,
 }
 
-/// Counters for a stream's health.
+/// Measures for a stream's health.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SegmenterStats {
-    /// Boundaries without a keyframe in a stream with video.
-    pub synthetic_boundaries: u64,
-    /// Pictures dropped because no keyframe came after the newest configuration yet.
-    pub undecodable_dropped: u64,
-    /// Audio frames dropped because they were too old when the first segment began.
-    pub early_audio_dropped: u64,
     /// Longest distance between keyframes in 90 kHz ticks.
     pub longest_gop: i64,
 }
@@ -104,6 +99,7 @@ pub struct Segmenter {
     discontinuity_pending: bool,
     events: VecDeque<MediaEvent>,
     stats: SegmenterStats,
+    repairs: RepairCounts,
 }
 
 /// The configuration of one track.
@@ -135,6 +131,7 @@ impl Segmenter {
             discontinuity_pending: config.discontinuity,
             events: VecDeque::new(),
             stats: SegmenterStats::default(),
+            repairs: RepairCounts::new(),
             config,
         }
     }
@@ -144,7 +141,12 @@ impl Segmenter {
         self.open.map(|open| open.msn)
     }
 
-    /// Returns the counters so far.
+    /// Returns the counts of all repairs so far.
+    pub const fn repairs(&self) -> &RepairCounts {
+        &self.repairs
+    }
+
+    /// Returns the measures so far.
     pub const fn stats(&self) -> SegmenterStats {
         self.stats
     }
@@ -192,7 +194,7 @@ impl Segmenter {
         if matches!(config, TrackConfig::Audio(_)) {
             // The waiting frames need the old configuration, and their times may count another
             // rate.
-            self.stats.early_audio_dropped += self.waiting_audio.len() as u64;
+            self.repairs.add(Repair::EarlyAudio, self.waiting_audio.len() as u64);
             self.waiting_audio.clear();
             self.waiting_since = None;
         }
@@ -202,7 +204,7 @@ impl Segmenter {
     /// Tags a picture, which may start a segment.
     fn video(&mut self, picture: AccessUnit) {
         if self.video.config.is_none() || (!picture.keyframe && (!self.video.started || self.video.changed)) {
-            self.stats.undecodable_dropped += 1;
+            self.repairs.add(Repair::PictureBeforeKeyframe, 1);
             return;
         }
         if let Some(last) = self.last_dts {
@@ -223,7 +225,7 @@ impl Segmenter {
         self.video.changed = false;
         let independent = picture.keyframe;
         let discontinuity = boundary && self.start_segment(picture.dts, independent);
-        self.stats.synthetic_boundaries += u64::from(boundary && !independent);
+        self.repairs.add(Repair::SegmentWithoutKeyframe, u64::from(boundary && !independent));
         let waiting = self.waiting_audio.len();
         self.emit(MediaFrame::Video(picture), boundary, discontinuity, independent);
         for _ in 0..waiting {
@@ -267,7 +269,7 @@ impl Segmenter {
             self.discontinuity_pending |= self.audio.changed;
             let alone = !self.video.started;
             discontinuity = self.start_segment(time, alone);
-            self.stats.synthetic_boundaries += u64::from(!alone);
+            self.repairs.add(Repair::SegmentWithoutKeyframe, u64::from(!alone));
         } else {
             // A segment that would grow beyond the target duration takes no more late audio.
             let fits = time + length - open.previous <= self.target;
@@ -308,7 +310,7 @@ impl Segmenter {
         let keep = if self.video.config.is_some() { WAITING_AUDIO } else { AUDIO_ONLY_WAIT };
         while self.waiting_audio.front().is_some_and(|front| now - self.audio_time(front) > keep) {
             self.waiting_audio.pop_front();
-            self.stats.early_audio_dropped += 1;
+            self.repairs.add(Repair::EarlyAudio, 1);
         }
     }
 

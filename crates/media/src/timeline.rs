@@ -7,7 +7,7 @@
 //! source's clock in 90 kHz ticks, and returns the same frames, byte for byte, with times of its
 //! own: 90 kHz ticks for pictures, samples at the audio's rate for audio. The caller, a publisher's
 //! session on an ingest node, feeds it and then drains [`Timeline::poll`]. No call fails: a frame
-//! that cannot be used is dropped and counted in [`RepairStats`]. The timeline decides nothing about
+//! that cannot be used is dropped and counted in [`RepairCounts`]. The timeline decides nothing about
 //! segments; the segmenter comes next.
 //!
 //! - **One zero.** The first frame of either track is put at [`TIMELINE_START`]. The other track
@@ -47,6 +47,7 @@ use std::collections::VecDeque;
 use millrace_buf::ByteChain;
 
 use crate::frame::{AccessUnit, AudioConfig, AudioFrame, MediaFrame, TrackConfig, VideoConfig};
+use crate::repair::{Repair, RepairCounts};
 use crate::time::Timescale;
 
 /// The time of the first frame, in 90 kHz ticks. It is one second and not zero, so that a track
@@ -74,7 +75,7 @@ pub const MAX_SILENCE: i64 = AUDIO_STALL_LIMIT + 2 * JUMP_LIMIT;
 /// Smallest step between decoding times, and between the two sides of a discontinuity, in 90 kHz
 /// ticks (1 ms, the resolution of RTMP).
 pub const MIN_STEP: i64 = 90;
-/// Configurations accepted per publish. Later ones are ignored and counted in `configs_refused`, and
+/// Configurations accepted per publish. Later ones are ignored and counted, and
 /// the frames behind them keep the last accepted one. Each configuration costs an init segment and
 /// may cut a segment; a publisher that switches scenes or encoders stays far below.
 const MAX_CONFIG_CHANGES: u32 = 256;
@@ -100,27 +101,6 @@ pub enum TimelineEvent {
         /// True if the source's clock jumped between the track's frame before and this one.
         discontinuity: bool,
     },
-}
-
-/// Counters of what was repaired or refused, for the metrics of an ingest node.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct RepairStats {
-    /// New configurations beyond the limit, which were ignored.
-    pub configs_refused: u64,
-    /// Frames dropped because no configuration came before them.
-    pub unconfigured: u64,
-    /// Access units dropped because their inner lengths do not add up.
-    pub malformed: u64,
-    /// Pictures whose decoding time was moved forward so that decoding times increase.
-    pub dts_repaired: u64,
-    /// Audio frames dropped because they lie before audio that was sent already.
-    pub audio_dropped: u64,
-    /// Holes of the audio: they were filled with silence, or left if no silent frame is known.
-    pub audio_reanchored: u64,
-    /// Silent frames that were added.
-    pub silence_frames: u64,
-    /// Frames that were marked as discontinuous.
-    pub discontinuities: u64,
 }
 
 /// The mapping of one track from the source's clock to the timeline.
@@ -160,7 +140,7 @@ pub struct Timeline {
     /// True while silence replaces audio.
     is_silent: bool,
     events: VecDeque<TimelineEvent>,
-    stats: RepairStats,
+    repairs: RepairCounts,
 }
 
 impl Timeline {
@@ -169,9 +149,9 @@ impl Timeline {
         Self::default()
     }
 
-    /// Returns the counters of all repairs so far.
-    pub const fn stats(&self) -> RepairStats {
-        self.stats
+    /// Returns the counts of all repairs so far.
+    pub const fn repairs(&self) -> &RepairCounts {
+        &self.repairs
     }
 
     /// Returns the oldest event that was not returned yet.
@@ -232,7 +212,7 @@ impl Timeline {
     fn count_config_change(&mut self) -> bool {
         self.config_changes = self.config_changes.saturating_add(1);
         let is_allowed = self.config_changes <= MAX_CONFIG_CHANGES;
-        self.stats.configs_refused += u64::from(!is_allowed);
+        self.repairs.add(Repair::ConfigRefused, u64::from(!is_allowed));
         is_allowed
     }
 
@@ -241,28 +221,31 @@ impl Timeline {
     /// came before it or its inner lengths do not add up.
     pub fn push_video(&mut self, dts: i64, cts: i64, data: impl Into<ByteChain>) {
         let Some(config) = &self.video_config else {
-            self.stats.unconfigured += 1;
+            self.repairs.add(Repair::UnconfiguredPicture, 1);
             return;
         };
         let data = data.into();
         let Ok(keyframe) = config.is_keyframe(&data) else {
-            self.stats.malformed += 1;
+            self.repairs.add(Repair::MalformedPicture, 1);
             return;
         };
         if keyframe {
             self.assume_audio();
         }
         let (time, discontinuity) = map_time(&mut self.video, &self.audio, self.greatest, dts);
-        let cts = if cts.abs() > MAX_CTS { 0 } else { cts };
+        let is_offset_usable = cts.abs() <= MAX_CTS;
+        let cts = if is_offset_usable { cts } else { 0 };
         let dts = self.last_dts.map_or(time, |last| time.max(last + MIN_STEP));
         let is_shown_in_decoding_order = self.last_cts.replace(cts) == Some(cts);
         let pts = cts + if is_shown_in_decoding_order { dts } else { time };
-        self.stats.dts_repaired += u64::from(dts != time);
+        self.repairs.add(Repair::DecodingTimeMoved, u64::from(dts != time));
         self.last_dts = Some(dts);
         if keyframe {
             self.first_keyframe.get_or_insert(dts);
         }
         self.advance(dts);
+        let is_in_reach = (pts - dts).abs() <= MAX_CTS;
+        self.repairs.add(Repair::CompositionOffsetReset, u64::from(!is_offset_usable || !is_in_reach));
         let cts = (pts - dts).clamp(-MAX_CTS, MAX_CTS) as i32;
         self.emit(MediaFrame::Video(AccessUnit { dts, cts, keyframe, data }), discontinuity);
         self.replace_absent_audio(dts);
@@ -272,7 +255,7 @@ impl Timeline {
     /// dropped and counted if no configuration came before it or it lies before audio that was sent.
     pub fn push_audio(&mut self, time: i64, data: impl Into<ByteChain>) {
         let Some(config) = self.audio_config.as_ref().filter(|_| !self.audio_is_assumed) else {
-            self.stats.unconfigured += 1;
+            self.repairs.add(Repair::UnconfiguredAudio, 1);
             return;
         };
         let data = data.into();
@@ -284,16 +267,16 @@ impl Timeline {
         let slack = Timescale::VIDEO.convert(AUDIO_SLACK, scale);
         let expected = self.next_audio.unwrap_or(actual);
         if actual < expected - slack && !discontinuity {
-            self.stats.audio_dropped += 1;
+            self.repairs.add(Repair::AudioOverlap, 1);
             return;
         }
         self.is_silent = false;
         let mut pts = expected;
         if actual > expected + slack {
-            self.stats.audio_reanchored += 1;
+            self.repairs.add(Repair::AudioHole, 1);
             pts = actual;
             if let Some(frame_samples) = silence {
-                self.add_silence_until(actual - frame_samples);
+                self.add_silence_until(actual - frame_samples, Repair::SilenceInHole);
                 pts = self.next_audio.unwrap_or(actual);
             }
         }
@@ -303,7 +286,7 @@ impl Timeline {
 
     /// Emits a frame with its repaired time.
     fn emit(&mut self, frame: MediaFrame, discontinuity: bool) {
-        self.stats.discontinuities += u64::from(discontinuity);
+        self.repairs.add(Repair::ClockJump, u64::from(discontinuity));
         self.events.push_back(TimelineEvent::Frame { frame, discontinuity });
     }
 
@@ -328,19 +311,19 @@ impl Timeline {
         let limit = Timescale::VIDEO.convert(dts, scale) - i64::from(config.frame_samples);
         self.is_silent = true;
         self.next_audio.get_or_insert(Timescale::VIDEO.convert(first, scale));
-        self.add_silence_until(limit);
+        self.add_silence_until(limit, Repair::SilenceForAbsentAudio);
     }
 
     /// Adds silent frames while they start at or before `limit`, in samples, at most [`MAX_SILENCE`]
     /// before it: a hole that begins earlier stays a hole up to there.
-    fn add_silence_until(&mut self, limit: i64) {
+    fn add_silence_until(&mut self, limit: i64, repair: Repair) {
         let (Some(config), Some(next)) = (&self.audio_config, self.next_audio) else { return };
         let Some(data) = config.silent_frame() else { return };
         let mut next = next.max(limit - Timescale::VIDEO.convert(MAX_SILENCE, config.timescale()));
         while next <= limit {
             let frame = MediaFrame::Audio(AudioFrame { pts: next, data: data.clone().into() });
             self.events.push_back(TimelineEvent::Frame { frame, discontinuity: false });
-            self.stats.silence_frames += 1;
+            self.repairs.add(repair, 1);
             next += i64::from(config.frame_samples);
         }
         self.next_audio = Some(next);

@@ -12,6 +12,7 @@ use millrace_media::codec::{AudioCodec, VideoCodec};
 use millrace_media::container::cmaf::demux::{parse_config, parse_fragments};
 use millrace_media::frame::{MediaEvent, TrackConfig, TrackKind};
 use millrace_media::packager::Output;
+use millrace_media::repair::{Repair, RepairCounts};
 use millrace_media::time::Timescale;
 use support::*;
 
@@ -55,8 +56,8 @@ fn package_file(file: &Bytes) -> (TrackConfig, Vec<MediaEvent>, Vec<Output>) {
     }
     let events = ingest.drain();
     let (outputs, packager) = package(MEASURE, events.clone(), true);
-    assert_eq!(packager.late_frames(), 0);
-    assert_eq!(ingest.timeline.stats(), millrace_media::timeline::RepairStats::default());
+    assert_eq!(packager.repairs().get(Repair::LateFrame), 0);
+    assert_eq!(*ingest.timeline.repairs(), RepairCounts::new());
     (read, events, outputs)
 }
 

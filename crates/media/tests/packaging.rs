@@ -9,6 +9,7 @@ use bytes::Bytes;
 use millrace_media::container::cmaf::demux::{parse_fragments, parse_init};
 use millrace_media::frame::{MediaEvent, MediaFrame, TrackKind};
 use millrace_media::packager::{Output, PartSetup, PartTiming, SegmentEnd};
+use millrace_media::repair::Repair;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use support::*;
@@ -125,7 +126,7 @@ fn parts_are_equal_and_audio_parts_follow_video_parts() {
         let (events, _) = segment(source.messages(), config());
         let (outputs, packager) = package(MEASURE, events.clone(), true);
         check(&outputs, &events);
-        assert_eq!(packager.late_frames(), 0);
+        assert_eq!(packager.repairs().get(Repair::LateFrame), 0);
         let timing = packager.timing().unwrap();
         let audio_frames = (timing.part_ticks() as u64 * u64::from(rate)).div_ceil(1024 * 90_000);
         let longest_audio = (audio_frames * 1024 * 90_000).div_ceil(u64::from(rate));
@@ -489,7 +490,7 @@ fn packager_keeps_its_rules_for_random_streams() {
         }
         let (outputs, packager) = package(MEASURE, events.clone(), true);
         check(&outputs, &events);
-        assert_eq!(packager.late_frames(), 0);
+        assert_eq!(packager.repairs().get(Repair::LateFrame), 0);
         check_replacements(&events);
     }
 }
@@ -536,7 +537,7 @@ fn packager_survives_any_timestamps_and_order() {
             continue;
         }
         let (outputs, packager) = package(MEASURE, events.clone(), true);
-        assert_eq!(packager.late_frames(), 0);
+        assert_eq!(packager.repairs().get(Repair::LateFrame), 0);
         check(&outputs, &events);
         check_replacements(&events);
     }

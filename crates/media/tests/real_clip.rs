@@ -15,6 +15,7 @@ use millrace_media::frame::{AudioConfig, MediaEvent, TrackConfig, TrackKind};
 use millrace_media::hls::checker::Checker;
 use millrace_media::hls::{Map, MediaPlaylist, Segment};
 use millrace_media::packager::Output;
+use millrace_media::repair::Repair;
 use support::*;
 
 const SECONDS: u32 = 9;
@@ -139,8 +140,8 @@ fn check(name: &str, rate: &str, encoder: &[&str]) {
     let messages = messages(flv);
     let (events, ingest) = segment(messages.clone(), config());
     let (outputs, packager) = package(MEASURE, events.clone(), true);
-    assert_eq!(packager.late_frames(), 0);
-    assert_eq!(ingest.timeline.stats().silence_frames + ingest.timeline.stats().discontinuities, 0);
+    assert_eq!(packager.repairs().get(Repair::LateFrame), 0);
+    assert_eq!(ingest.timeline.repairs().total(), 0);
     let mut starts = Vec::new();
     for (track, stream) in [(TrackKind::Video, "v:0"), (TrackKind::Audio, "a:0")] {
         let out: Vec<Bytes> = samples(&outputs, track).into_iter().map(|sample| sample.3).collect();
@@ -185,7 +186,7 @@ fn late_audio(name: &str, announced: AudioConfig) -> (Vec<MediaEvent>, Directory
         }
     }
     let (outputs, packager) = package(MEASURE, events.clone(), true);
-    assert_eq!(packager.late_frames(), 0);
+    assert_eq!(packager.repairs().get(Repair::LateFrame), 0);
     let whole = write(&outputs, TrackKind::Audio, &directory.0);
     (events, directory, whole)
 }

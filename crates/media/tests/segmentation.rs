@@ -5,6 +5,7 @@ mod support;
 
 use bytes::Bytes;
 use millrace_media::frame::{MediaEvent, MediaFrame, TaggedFrame, TrackKind};
+use millrace_media::repair::Repair;
 use millrace_media::segmenter::SEGMENT_AIM;
 use millrace_media::time::Timescale;
 use rand::rngs::SmallRng;
@@ -128,7 +129,7 @@ fn segmenter_cuts_long_gops_and_starts_a_segment_at_every_keyframe() {
     all_data_passes(&source, &events);
     let boundaries = boundaries(&events, 48_000);
     assert!(boundaries.iter().any(|b| !b.2));
-    assert!(ingest.segmenter.stats().synthetic_boundaries > 0);
+    assert!(ingest.segmenter.repairs().get(Repair::SegmentWithoutKeyframe) > 0);
     let keyframes =
         tagged_frames(&events).into_iter().filter(|u| matches!(&u.frame, MediaFrame::Video(v) if v.keyframe));
     assert!(keyframes.into_iter().all(|tagged| tagged.tag.boundary && tagged.tag.independent));
@@ -184,7 +185,7 @@ fn announced_audio_that_stays_away_is_silent_until_it_comes() {
     let source = Source { audio_from_ms: 3_000, ..Source::default() };
     let (events, ingest) = segment(source.messages(), config());
     check(&events, 48_000, 4);
-    let silence = ingest.timeline.stats().silence_frames;
+    let silence = ingest.timeline.repairs().get(Repair::SilenceForAbsentAudio);
     assert!((138..=142).contains(&silence), "{silence}");
     let real: Vec<Bytes> = frame_data(&events, TrackKind::Audio).split_off(silence as usize);
     assert_eq!(real, message_data(&source.messages(), TrackKind::Audio));
@@ -210,7 +211,7 @@ fn audio_that_stops_for_good_goes_on_silent() {
     check(&events, 48_000, 4);
     let last = tagged_frames(&events).into_iter().rfind(|u| u.frame.track() == TrackKind::Audio).unwrap();
     assert!(time(&last.frame, 48_000) > 19 * 90_000);
-    assert!(ingest.timeline.stats().silence_frames > 600);
+    assert!(ingest.timeline.repairs().get(Repair::SilenceForAbsentAudio) > 600);
 }
 
 #[test]
@@ -243,7 +244,7 @@ fn jump_of_the_clock_is_one_discontinuity_without_a_hole() {
         check(&events, 48_000, 4);
         let boundaries = boundaries(&events, 48_000);
         assert_eq!(boundaries.iter().filter(|b| b.3).count(), 1, "{jump}: {boundaries:?}");
-        assert_eq!(ingest.timeline.stats().discontinuities, 1);
+        assert_eq!(ingest.timeline.repairs().get(Repair::ClockJump), 1);
         assert!((900_000 - 360_000..900_000).contains(&(boundaries.last().unwrap().1 - boundaries[0].1)));
     }
 }
@@ -266,7 +267,7 @@ fn new_configuration_is_a_new_init_version_and_a_discontinuity() {
     {
         assert_eq!(tagged.tag.init_version, u32::from(tagged.tag.msn >= 102));
     }
-    assert!(ingest.segmenter.stats().undecodable_dropped <= 3);
+    assert!(ingest.segmenter.repairs().get(Repair::PictureBeforeKeyframe) <= 3);
     // New audio parameters cut at the next audio frame.
     let mut messages = Source::default().messages();
     let asc = millrace_media::codec::aac::AudioSpecificConfig::aac_lc(44_100, 1).unwrap();
@@ -285,7 +286,7 @@ fn segmenter_joined_mid_gop_starts_at_the_first_keyframe() {
     check(&events, 48_000, 4);
     let first = tagged_frames(&events)[0];
     assert!(first.tag.boundary && first.tag.independent && first.frame.track() == TrackKind::Video);
-    assert!(ingest.segmenter.stats().undecodable_dropped > 0);
+    assert!(ingest.segmenter.repairs().get(Repair::PictureBeforeKeyframe) > 0);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use millrace_media::codec::AudioCodec;
 use millrace_media::container::flv::FlvVideo;
 use millrace_media::frame::{AudioConfig, MediaFrame, TrackConfig, VideoConfig};
+use millrace_media::repair::Repair;
 use millrace_media::time::TimestampUnwrapper;
 use millrace_media::timeline::{AUDIO_SLACK, TIMELINE_START, Timeline, TimelineEvent};
 use proptest::prelude::*;
@@ -93,8 +94,8 @@ fn audio_hole_is_filled_with_silence_or_left_without_a_silent_frame() {
             timeline.push_audio(n * 1920, Bytes::from_static(&[1]));
         }
         let (_, audio, _) = drain(&mut timeline);
-        assert_eq!(timeline.stats().silence_frames, silence);
-        assert_eq!(timeline.stats().audio_reanchored, 1);
+        assert_eq!(timeline.repairs().get(Repair::SilenceInHole), silence);
+        assert_eq!(timeline.repairs().get(Repair::AudioHole), 1);
         assert_eq!(*audio.last().unwrap(), 48_000 + 99 * 1024, "in time again");
         assert_eq!(
             audio.windows(2).filter(|pair| pair[1] - pair[0] != 1024).count(),
@@ -115,7 +116,7 @@ fn audio_that_overlaps_is_dropped_until_it_fits_the_count() {
     }
     let (_, audio, discontinuities) = drain(&mut timeline);
     assert_eq!(discontinuities, 0);
-    let dropped = timeline.stats().audio_dropped;
+    let dropped = timeline.repairs().get(Repair::AudioOverlap);
     assert!((1..=10).contains(&dropped), "{dropped}");
     assert!(audio.windows(2).all(|pair| pair[1] - pair[0] == 1024));
     let late = (50 + 50 - dropped as i64 - 1) * 1024 - (99 * 1920 - back) * 48 / 90;
@@ -152,7 +153,7 @@ fn reordered_pictures_with_equal_or_falling_dts_keep_their_presentation_times() 
     assert!(video.windows(2).all(|pair| pair[0].0 < pair[1].0));
     let pts: Vec<i64> = times.iter().map(|(_, pts)| TIMELINE_START + pts).collect();
     assert_eq!(video.iter().map(|tagged| tagged.1).collect::<Vec<_>>(), pts);
-    assert_eq!(timeline.stats().dts_repaired, 2);
+    assert_eq!(timeline.repairs().get(Repair::DecodingTimeMoved), 2);
 }
 
 /// GStreamer's flvmux under load gives pictures that come late the time of the one before.
@@ -166,7 +167,7 @@ fn pictures_in_decoding_order_with_equal_dts_are_shown_one_after_the_other() {
         let (video, _, discontinuities) = drain(&mut timeline);
         let expected = [0, 3000, 3090, 3180, 9000, 12_000].map(|time| TIMELINE_START + time);
         assert_eq!(video, expected.map(|dts| (dts, dts + cts)));
-        assert_eq!((timeline.stats().dts_repaired, discontinuities), (2, 0));
+        assert_eq!((timeline.repairs().get(Repair::DecodingTimeMoved), discontinuities), (2, 0));
     }
 }
 
@@ -225,7 +226,7 @@ fn configurations_beyond_the_limit_are_refused() {
     }
     assert_eq!(std::iter::from_fn(|| timeline.poll()).count(), 256);
     // Every other one repeats the configuration that stayed.
-    assert_eq!(timeline.stats().configs_refused, 372);
+    assert_eq!(timeline.repairs().get(Repair::ConfigRefused), 372);
 }
 
 #[test]
@@ -233,10 +234,11 @@ fn frames_without_configuration_and_malformed_ones_are_counted() {
     let mut timeline = Timeline::new();
     timeline.push_video(0, 0, picture(0, true));
     timeline.push_audio(0, Bytes::from_static(&[1]));
-    assert_eq!(timeline.stats().unconfigured, 2);
+    let repairs: Vec<_> = timeline.repairs().iter().collect();
+    assert_eq!(repairs, [(Repair::UnconfiguredPicture, 1), (Repair::UnconfiguredAudio, 1)]);
     timeline.video_config(VideoConfig::from_avcc(avcc(PPS)).unwrap());
     timeline.push_video(0, 0, Bytes::from_static(&[0, 0, 0, 9, 0x65]));
-    assert_eq!(timeline.stats().malformed, 1);
+    assert_eq!(timeline.repairs().get(Repair::MalformedPicture), 1);
     assert!(drain(&mut timeline).0.is_empty());
 }
 
@@ -290,7 +292,10 @@ fn audio_of_metadata_alone_is_silent_until_its_configuration_comes() {
         assert_eq!(frames[0], (48_000, true), "from the first keyframe on");
         // Frames without a configuration cannot be decoded.
         timeline.push_audio(14 * 3000, Bytes::from_static(&[1]));
-        assert_eq!((audio_of(&mut timeline).1.len(), timeline.stats().unconfigured), (0, 1));
+        assert_eq!(
+            (audio_of(&mut timeline).1.len(), timeline.repairs().get(Repair::UnconfiguredAudio)),
+            (0, 1)
+        );
         let before = frames.len();
         timeline.audio_config(asc(header));
         for number in 0..50 {

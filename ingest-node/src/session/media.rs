@@ -89,7 +89,7 @@ impl MediaPath {
         while let Some(units) = self.builder.poll() {
             self.session.publish(units);
         }
-        let synthetic = self.builder.segments().synthetic_boundaries;
+        let synthetic = self.builder.synthetic_boundaries();
         if synthetic != self.synthetic_boundaries {
             self.metrics.synthetic_boundaries.add(synthetic - self.synthetic_boundaries);
             self.synthetic_boundaries = synthetic;

@@ -7,7 +7,8 @@ use std::collections::VecDeque;
 
 use millrace_link::media_convert::{self, ConfigPlace};
 use millrace_media::frame::{AudioConfig, MediaEvent, MediaFrame, TaggedFrame, TrackConfig, TrackKind};
-use millrace_media::segmenter::{Segmenter, SegmenterConfig, SegmenterStats};
+use millrace_media::repair::Repair;
+use millrace_media::segmenter::{Segmenter, SegmenterConfig};
 use millrace_media::time::Timescale;
 use millrace_media::timeline::Timeline;
 use millrace_wire::ids::{InitVersion, Msn};
@@ -131,9 +132,9 @@ impl MessageBuilder {
         self.frames
     }
 
-    /// Returns the segmenter's counters of segments and boundaries.
-    pub(crate) fn segments(&self) -> SegmenterStats {
-        self.segmenter.stats()
+    /// Returns the number of segments begun without a keyframe.
+    pub(crate) fn synthetic_boundaries(&self) -> u64 {
+        self.segmenter.repairs().get(Repair::SegmentWithoutKeyframe)
     }
 
     /// Returns the seconds of video since the last keyframe; `None` without video.

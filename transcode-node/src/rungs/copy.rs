@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use millrace_link::media_convert::media_event;
 use millrace_media::frame::TrackKind;
 use millrace_media::packager::{Packager, PartSetup};
+use millrace_media::repair::Repair;
 use millrace_protocol::job::Packaged;
 use millrace_wire::fact::{EpochOpen, StreamState};
 use millrace_wire::ids::{Rendition, RungId};
@@ -39,7 +40,7 @@ impl CopyRung {
 
     /// Returns how many units could not be read or came too late to be packaged.
     pub const fn lost_units(&self) -> u64 {
-        self.unreadable_units + self.packager.late_frames()
+        self.unreadable_units + self.packager.repairs().get(Repair::LateFrame)
     }
 
     fn collect(&mut self) {

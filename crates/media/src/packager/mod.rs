@@ -35,6 +35,7 @@ use track::{Boundary, Track};
 
 use crate::container::cmaf::init_segment;
 use crate::frame::{AudioConfig, MediaEvent, MediaFrame, SegmentTag, TaggedFrame, TrackConfig, TrackKind};
+use crate::repair::{Repair, RepairCounts};
 use crate::time::Timescale;
 
 /// Most pictures that are kept while the frame time is measured: a bound on memory.
@@ -72,7 +73,7 @@ pub struct Packager {
     /// Events that wait for the timing, in order, from the first frame on.
     measuring: VecDeque<MediaEvent>,
     out: VecDeque<Output>,
-    late_frames: u64,
+    repairs: RepairCounts,
 }
 
 impl Packager {
@@ -90,7 +91,7 @@ impl Packager {
             boundaries: VecDeque::new(),
             measuring: VecDeque::new(),
             out: VecDeque::new(),
-            late_frames: 0,
+            repairs: RepairCounts::new(),
         }
     }
 
@@ -99,10 +100,9 @@ impl Packager {
         self.timing
     }
 
-    /// Returns the number of frames that were left out, because their segment was closed already or
-    /// no boundary came before them.
-    pub const fn late_frames(&self) -> u64 {
-        self.late_frames
+    /// Returns the counts of all repairs so far.
+    pub const fn repairs(&self) -> &RepairCounts {
+        &self.repairs
     }
 
     /// Returns the oldest output that was not returned yet.
@@ -240,7 +240,7 @@ impl Packager {
             Some(track) if is_known => track.push(tag, frame, &timing, boundaries, out),
             _ => false,
         };
-        self.late_frames += u64::from(!is_taken);
+        self.repairs.add(Repair::LateFrame, u64::from(!is_taken));
         if let Some(audio) = audio {
             audio.close_if_reached(boundaries, out);
         }

@@ -1,0 +1,184 @@
+//! The kinds of repair: nothing is dropped, invented or moved in silence.
+//!
+//! Each stage that a frame passes ([`Timeline`](crate::timeline::Timeline),
+//! [`Segmenter`](crate::segmenter::Segmenter), [`Packager`](crate::packager::Packager), and the source before them)
+//! holds one [`RepairCounts`] and adds to it whenever it changes what the encoder sent. The node that runs the stage
+//! turns the counts into its metrics, log lines and the stream's health; the words for all three stand here.
+
+/// What happens to the media by a repair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RepairClass {
+    /// Media keep their bytes and get another time or another place.
+    Moved,
+    /// Media that arrived are not sent on.
+    Dropped,
+    /// Media or boundaries are made up that the encoder did not send.
+    Invented,
+}
+
+macro_rules! repairs {
+    ($($(#[$doc:meta])* $name:ident = $code:literal, $class:ident, $text:literal;)*) => {
+        /// A kind of repair. Codes are stable: they are the label `reason` of metrics.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Repair {
+            $($(#[$doc])* $name,)*
+        }
+        impl Repair {
+            /// All kinds, in the order of their declaration.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+            /// Returns the stable code of the kind.
+            pub const fn code(self) -> &'static str {
+                match self { $(Self::$name => $code,)* }
+            }
+            /// Returns what the repair does to the media.
+            pub const fn class(self) -> RepairClass {
+                match self { $(Self::$name => RepairClass::$class,)* }
+            }
+            /// Returns one sentence for the log and the stream's health: what is wrong, and the likely cause.
+            pub const fn text(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+        }
+    };
+}
+
+// One line per kind keeps this a table.
+#[rustfmt::skip]
+repairs! {
+    /// A new configuration beyond the limit was ignored.
+    ConfigRefused = "config_refused", Dropped,
+        "A new codec configuration is ignored: the encoder changes it too often.";
+    /// A picture was dropped because no video configuration came before it.
+    UnconfiguredPicture = "unconfigured_picture", Dropped,
+        "Pictures cannot be used: the encoder sends no sequence header for them.";
+    /// An audio frame was dropped because no audio configuration came before it.
+    UnconfiguredAudio = "unconfigured_audio", Dropped,
+        "Audio cannot be used: the encoder sends no sequence header for it.";
+    /// A picture was dropped because the lengths of its NAL units do not add up.
+    MalformedPicture = "malformed_picture", Dropped,
+        "Pictures cannot be read: the lengths of their NAL units do not add up.";
+    /// A picture's decoding time was moved forward, because decoding times must grow.
+    DecodingTimeMoved = "decoding_time_moved", Moved,
+        "The times of pictures do not grow: they are moved forward by the smallest step.";
+    /// A composition offset beyond the limit was replaced by zero or by the limit.
+    CompositionOffsetReset = "composition_offset_reset", Moved,
+        "A picture's composition offset is beyond 8 s: it is not used.";
+    /// A picture or audio frame does not continue its track's clock: a discontinuity.
+    ClockJump = "clock_jump", Moved,
+        "The encoder's clock jumps: playback goes on behind a discontinuity.";
+    /// An audio frame was dropped because it lies before audio that was sent already.
+    AudioOverlap = "audio_overlap", Dropped,
+        "Audio frames lie before audio that was sent already: the encoder's audio times stray or step back.";
+    /// The audio has a hole, which is filled with silence or left.
+    AudioHole = "audio_hole", Moved,
+        "The audio has holes: the encoder leaves audio frames out, or its audio times stray.";
+    /// A silent frame was added in a hole between two audio frames.
+    SilenceInHole = "silence_in_hole", Invented,
+        "Holes of the audio are filled with silence.";
+    /// A silent frame was added because announced audio stays away.
+    SilenceForAbsentAudio = "silence_for_absent_audio", Invented,
+        "Audio is replaced by silence: the encoder announced audio and sends none.";
+    /// A picture was dropped because no keyframe came since the newest configuration.
+    PictureBeforeKeyframe = "picture_before_keyframe", Dropped,
+        "Pictures cannot be decoded: no keyframe has come since the encoder's newest configuration.";
+    /// An audio frame was dropped because it was too old when the first segment began.
+    EarlyAudio = "early_audio", Dropped,
+        "Audio from before the first keyframe is left out.";
+    /// A segment was begun without a keyframe in a stream with pictures.
+    SegmentWithoutKeyframe = "segment_without_keyframe", Invented,
+        "Segments begin without a keyframe: set the encoder's keyframe interval to 2 s.";
+    /// A frame was left out because its segment was closed already, or no boundary came before it.
+    LateFrame = "late_frame", Dropped,
+        "Frames come after their segment was closed, and are left out.";
+}
+
+/// The number of repairs by kind since a stage began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RepairCounts([u64; Repair::ALL.len()]);
+
+impl Default for RepairCounts {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl RepairCounts {
+    /// Creates counts of zero.
+    pub const fn new() -> Self {
+        Self([0; Repair::ALL.len()])
+    }
+
+    /// Counts `n` more repairs of one kind.
+    pub fn add(&mut self, repair: Repair, n: u64) {
+        self.0[repair as usize] += n;
+    }
+
+    /// Returns the repairs of one kind.
+    pub const fn get(&self, repair: Repair) -> u64 {
+        self.0[repair as usize]
+    }
+
+    /// Returns the sum of all kinds.
+    pub fn total(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    /// Adds all counts of another stage.
+    pub fn merge(&mut self, other: &Self) {
+        for (count, more) in self.0.iter_mut().zip(other.0) {
+            *count += more;
+        }
+    }
+
+    /// Returns the counts that came after `earlier`, an older copy of these counts.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let mut counts = *self;
+        for (count, before) in counts.0.iter_mut().zip(earlier.0) {
+            *count = count.saturating_sub(before);
+        }
+        counts
+    }
+
+    /// Returns the kinds that occurred, with their counts, in the order of their declaration.
+    pub fn iter(&self) -> impl Iterator<Item = (Repair, u64)> + '_ {
+        Repair::ALL.iter().map(|repair| (*repair, self.get(*repair))).filter(|(_, count)| *count > 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_distinct_metric_labels_and_texts_are_sentences() {
+        let mut codes: Vec<&str> = Repair::ALL.iter().map(|repair| repair.code()).collect();
+        codes.sort_unstable();
+        codes.dedup();
+        assert_eq!(codes.len(), Repair::ALL.len());
+        for repair in Repair::ALL {
+            assert!(
+                repair.code().bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'),
+                "{repair:?}"
+            );
+            assert!(
+                repair.text().ends_with('.') && repair.text().starts_with(char::is_uppercase),
+                "{repair:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn counts_since_an_older_copy_hold_the_difference_only() {
+        let mut counts = RepairCounts::new();
+        counts.add(Repair::ClockJump, 2);
+        let earlier = counts;
+        counts.add(Repair::LateFrame, 3);
+        counts.add(Repair::ClockJump, 1);
+        let since: Vec<_> = counts.since(&earlier).iter().collect();
+        assert_eq!(since, [(Repair::ClockJump, 1), (Repair::LateFrame, 3)]);
+        let mut sum = earlier;
+        sum.merge(&counts.since(&earlier));
+        assert_eq!((sum, sum.total()), (counts, 6));
+    }
+}
