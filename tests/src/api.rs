@@ -1,11 +1,17 @@
 //! A client of the control API.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, bail};
 use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use millrace_testkit::http::shared_client;
+use millrace_testkit::wait;
+
+/// The time that ingest has to read what an encoder sent before it left, and control to learn that it has left.
+const LEAVE_LIMIT: Duration = Duration::from_secs(10);
 
 /// Control's API at one address, as its administrator.
 #[derive(Debug, Clone)]
@@ -83,6 +89,20 @@ impl Api {
     /// Fetches the status of a livestream.
     pub async fn status(&self, id: &str) -> Result<Value> {
         self.expect(Method::GET, &format!("/livestreams/{id}/status"), None).await
+    }
+
+    /// Ends the livestream once ingest has taken everything that its encoder sent before it left.
+    ///
+    /// An encoder's process may be gone while its last bytes still wait in the server's socket. A stop at that moment
+    /// is an operator's order to disconnect a publisher, so those bytes are not media of the livestream.
+    pub async fn stop_after_encoder(&self, id: &str) -> Result<()> {
+        wait::value("the publisher to have left", LEAVE_LIMIT, || async {
+            let status = self.status(id).await.ok()?;
+            let state = status["health"]["state"].as_str()?;
+            (!matches!(state, "ok" | "degraded")).then_some(())
+        })
+        .await?;
+        self.stop(id).await
     }
 
     /// Ends the livestream, even while its encoder sends.

@@ -43,7 +43,7 @@ async fn stream_without_a_worker_waits_and_loses_no_frame() -> Result<()> {
     })
     .await?;
     ensure!(encoder.wait(CLIP_LIMIT).await?.success(), "the encoder failed");
-    api.stop(&live.id).await?;
+    api.stop_after_encoder(&live.id).await?;
     let recording = viewer.finish().await.with_context(|| cluster.tails())?;
     recording.video.check()?;
     same("access units", &clip.units.video, &recording.video.samples()?)?;

@@ -49,7 +49,7 @@ async fn watch_through(
     }
     let status = encoder.wait(CLIP_LIMIT).await?;
     ensure!(status.success(), "the encoder failed\n{}\n{}", tail(&encoder), cluster.tails());
-    api.stop(&live.id).await?;
+    api.stop_after_encoder(&live.id).await?;
     let one = one.finish().await.with_context(|| cluster.tails())?;
     let two = two.finish().await.with_context(|| cluster.tails())?;
     let facts = Facts::of(&cluster.nats.url(), &live.id).await?;

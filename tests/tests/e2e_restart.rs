@@ -130,7 +130,7 @@ async fn killed_standalone_keeps_streams_keys_and_sequence_numbers() -> Result<(
     let status = second.wait(CLIP_LIMIT).await?;
     ensure!(status.success(), "the encoder failed\n{}", tail(&second));
     served.check().await?;
-    server.api().stop(&live.id).await?;
+    server.api().stop_after_encoder(&live.id).await?;
     let recording = viewer.finish().await?;
     let last = recording.video.segments.values().map(|(segment, _)| segment.discontinuity_sequence).max();
     let epoch = last.context("no segment")?;

@@ -25,7 +25,7 @@ async fn push_and_watch(server: &Standalone, clip: &Clip) -> Result<Recording> {
     let mut encoder = push(clip, &live.push_url(), server.folder())?;
     let viewer = Viewer::watch(&live.hls_url).await.context(tail(&encoder))?;
     ended_well(&mut encoder).await?;
-    api.stop(&live.id).await?;
+    api.stop_after_encoder(&live.id).await?;
     viewer.finish().await
 }
 
@@ -91,7 +91,7 @@ async fn publisher_reconnect_within_the_window_adds_one_discontinuity() -> Resul
     first.kill();
     let mut second = push(&clip, &live.push_url(), server.folder())?;
     ended_well(&mut second).await?;
-    api.stop(&live.id).await?;
+    api.stop_after_encoder(&live.id).await?;
     let recording = viewer.finish().await?;
 
     for (what, track, sent) in

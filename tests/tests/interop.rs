@@ -19,7 +19,7 @@ async fn push_and_decode(name: &str, encoder: impl FnOnce(&str, &str) -> Command
         spawn(name, server.folder(), encoder(live.rtmp_url.trim_end_matches('/'), &live.stream_key))?;
     let viewer = Viewer::watch(&live.hls_url).await.with_context(|| tail(&pushing))?;
     pushing.wait(Duration::from_mins(1)).await?;
-    api.stop(&live.id).await?;
+    api.stop_after_encoder(&live.id).await?;
     let recording = viewer.finish().await?;
     recording.video.check()?;
     recording.audio.check()?;

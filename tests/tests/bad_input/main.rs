@@ -61,7 +61,7 @@ impl Neighbour {
         ensure!(self.encoder.is_running(), "the neighbour ended early\n{}", tail(&self.encoder));
         let status = self.encoder.wait(Duration::from_mins(1)).await?;
         ensure!(status.success(), "the neighbour's encoder failed\n{}", tail(&self.encoder));
-        server.api().stop(&self.live.id).await?;
+        server.api().stop_after_encoder(&self.live.id).await?;
         let recording = self.viewer.finish().await?;
         recording.video.check()?;
         recording.audio.check()?;
