@@ -47,10 +47,28 @@ pub const CLAIM_RETRY: Duration = Duration::from_millis(200);
 /// Interval of a connection's timer while no deadline is set.
 pub const IDLE_TIMER: Duration = Duration::from_secs(1);
 /// Time a peer has to read an answer before it is closed.
-pub const CLOSE_WRITE: Duration = Duration::from_secs(2);
-/// Time a peer has to close after the last answer: closing first with unread bytes in the socket sends a reset, which
-/// drops the answer before the encoder has shown it.
+pub const ANSWER_WRITE: Duration = Duration::from_secs(2);
+/// Time from the end of a connection to its close: for the last answer, and for the peer to close first. Closing with
+/// unread bytes in the socket sends a reset, which drops the answer before the encoder has shown it.
 pub const CLOSE_LINGER: Duration = Duration::from_secs(1);
+/// Bytes of a peer that are read and thrown away at a connection's end: what an encoder may have under way in both
+/// sockets' buffers. A peer that sends more gets the reset.
+pub const LINGER_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes of one such read.
+pub const LINGER_READ_BYTES: usize = 16 * 1024;
+/// Time for which a publish that is ended by an order is still read: its bytes that wait in the socket belong to the
+/// broadcast.
+pub const LAST_READ: Duration = Duration::from_millis(50);
+/// Bytes of such a publish that are still read: all that the socket's buffer holds.
+pub const LAST_READ_BYTES: usize = 6 * 1024 * 1024;
+/// Time between a deadline's passing and its judgement, in which the socket is read once more: after a pause of the
+/// process its timers fire before it learns what has arrived.
+pub const SECOND_LOOK: Duration = Duration::from_millis(50);
+/// Bytes that one connection may receive, and events that it may cause, before its task lets others run: one of them
+/// takes some microseconds, so a turn stays below the time that a neighbour's part may be late.
+pub const TURN_BYTES: usize = 256 * 1024;
+/// See [`TURN_BYTES`].
+pub const TURN_EVENTS: u32 = 256;
 /// Unusable media messages that a publisher may send in a row before it is closed.
 pub const MAX_BAD_MEDIA: u32 = 256;
 /// Pause after a failed accept (out of file descriptors): accepting again at once would spin.

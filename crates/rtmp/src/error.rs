@@ -107,6 +107,14 @@ pub enum ErrorKind {
     /// A count or size limit of the session.
     #[error("limit reached: {0}")]
     Limit(&'static str),
+    /// More messages or chunks per second than allowed.
+    #[error("more than {limit} {what} per second, averaged over ten seconds")]
+    RateExceeded {
+        /// `messages` or `chunks`.
+        what: &'static str,
+        /// Largest accepted number per second.
+        limit: u32,
+    },
     /// The peer did not complete a phase in time.
     #[error("timed out waiting for {0}")]
     TimedOut(Phase),

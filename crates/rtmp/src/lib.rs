@@ -51,4 +51,6 @@ pub use error::{ErrorKind, Location, Phase, RtmpError};
 pub use limits::Limits;
 pub use message::{Message, MessageType};
 pub use metadata::{AacInfo, StreamInfo};
-pub use server::{ConnectInfo, Event, PublishMode, PublishRequest, Rejection, ServerSession, StreamName};
+pub use server::{
+    ConnectInfo, Event, PublishMode, PublishRequest, Refusal, Rejection, ServerSession, StreamName,
+};

@@ -31,6 +31,15 @@ pub const MAX_AMF_STRING_BYTES: usize = 16 * 1024;
 pub const MAX_COMMANDS_BEFORE_PUBLISH: u32 = 32;
 /// Bytes while nothing is published: limits media that are sent before the publish is accepted.
 pub const MAX_BYTES_BEFORE_PUBLISH: u64 = 512 * 1024;
+/// Messages per second. An encoder sends 60 pictures, 50 audio frames of each track and a few data messages; 120 pictures
+/// and 400 Opus frames of 2.5 ms are the most that makes sense.
+pub const MAX_MESSAGES_PER_SECOND: u32 = 2_000;
+/// Chunks per second: 60 Mb/s in chunks of 128 bytes, which encoders that keep the protocol's first size send, are half
+/// of it.
+pub const MAX_CHUNKS_PER_SECOND: u32 = 120_000;
+/// Time over which the rates of messages and chunks are averaged, as the bitrate is: what an encoder has sent during a
+/// stall arrives at once, and rightly so.
+pub const RATE_WINDOW: Duration = Duration::from_secs(10);
 /// Message streams one connection may create: encoders create one, and a new one after each stop.
 pub const MAX_MESSAGE_STREAMS: u32 = 16;
 /// Bytes waiting to be written: a peer that sends pings and never reads its answers is closed here.
@@ -93,6 +102,10 @@ pub struct Limits {
     pub commands_before_publish: u32,
     /// Bytes while nothing is published.
     pub bytes_before_publish: u64,
+    /// Messages per second, averaged over [`RATE_WINDOW`].
+    pub messages_per_second: u32,
+    /// Chunks per second, averaged over [`RATE_WINDOW`].
+    pub chunks_per_second: u32,
     /// Message streams created per connection.
     pub message_streams: u32,
     /// Bytes waiting to be written.
@@ -117,6 +130,8 @@ impl Default for Limits {
             amf: AmfLimits::default(),
             commands_before_publish: MAX_COMMANDS_BEFORE_PUBLISH,
             bytes_before_publish: MAX_BYTES_BEFORE_PUBLISH,
+            messages_per_second: MAX_MESSAGES_PER_SECOND,
+            chunks_per_second: MAX_CHUNKS_PER_SECOND,
             message_streams: MAX_MESSAGE_STREAMS,
             pending_transmit: MAX_PENDING_TRANSMIT,
             window_ack: WINDOW_ACK_BYTES,

@@ -7,8 +7,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use common::{Pair, message};
 use millrace_buf::ByteChain;
 use millrace_rtmp::{
-    ClientConfig, ClientEvent, ErrorKind, Event, Limits, Message, MessageType, Phase, PublishMode, Rejection,
-    StreamName, Value, amf,
+    ClientConfig, ClientEvent, ErrorKind, Event, Limits, Message, MessageType, Phase, PublishMode, Refusal,
+    Rejection, StreamName, Value, amf,
 };
 use std::time::Duration;
 
@@ -172,6 +172,89 @@ fn server_refuses_a_publish_without_key() {
     assert!(
         matches!(&pair.client_events[..], [.., ClientEvent::Refused { code, .. }] if code == "NetStream.Publish.BadName")
     );
+    assert!(matches!(&pair.events[..], [Event::ConnectRequested(_), Event::Refused(Refusal::NoKey)]));
+    assert!(pair.server.is_finished() && !pair.server.wants_input());
+}
+
+#[test]
+fn server_refuses_a_player_and_reads_no_more() {
+    for name in ["play", "play2"] {
+        let mut pair = Pair::new(URL);
+        while pair.events.is_empty() {
+            pair.step().unwrap();
+            if let Some(event) = pair.server.next_event(pair.now, &mut pair.to_server).unwrap() {
+                pair.events.push(event);
+            }
+        }
+        pair.server.accept_connect().unwrap();
+        let payload = command(name, 0.0, &[Value::Null, "KEY".into()]);
+        pair.client
+            .send_message(&Message { payload, ..message(3, MessageType::COMMAND_AMF0, 0, &[]) })
+            .unwrap();
+        pair.client.send_message(&message(6, MessageType::VIDEO, 0, b"late")).unwrap();
+        pair.run().unwrap();
+        assert!(matches!(&pair.events[1..], [Event::Refused(Refusal::Play)]), "{:?}", pair.events);
+        assert!(pair.server.is_finished() && !pair.to_server.is_empty());
+        let Some(ClientEvent::Refused { code, .. }) = pair.client_events.last() else {
+            panic!("{:?}", pair.client_events)
+        };
+        assert_eq!(code, "NetStream.Play.StreamNotFound");
+    }
+}
+
+/// A server with a rate of 100 messages and 1 000 chunks per second that is being published to.
+fn publishing_within_rates() -> Pair {
+    let limits = Limits { messages_per_second: 100, chunks_per_second: 1_000, ..Limits::default() };
+    let mut pair = Pair::with(ClientConfig::from_url(URL).unwrap(), limits);
+    pair.run().unwrap();
+    pair
+}
+
+#[test]
+fn server_ends_a_connection_beyond_the_rate_of_messages_or_chunks() {
+    let messages = ErrorKind::RateExceeded { what: "messages", limit: 100 };
+    let chunks = ErrorKind::RateExceeded { what: "chunks", limit: 1_000 };
+    // Media, messages that cause no event, and parts of one aggregate.
+    let mut part = vec![9, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0x57, 0, 0, 0, 12];
+    part = part.repeat(1_001);
+    let cases: [(&str, ErrorKind, &dyn Fn(&mut Pair)); 4] = [
+        ("media", messages.clone(), &|pair| {
+            (0..1_001).for_each(|ms| pair.client.push_video(ms, Bytes::from_static(b"W")).unwrap());
+        }),
+        ("messages without an event", messages.clone(), &|pair| {
+            (0..1_001).for_each(|_| pair.client.send_message(&message(4, MessageType(99), 0, b"")).unwrap());
+        }),
+        ("an aggregate", messages, &|pair| {
+            pair.client.send_message(&message(6, MessageType::AGGREGATE, 0, &part)).unwrap();
+        }),
+        ("chunks of one byte", chunks, &|pair| {
+            let size = 1_u32.to_be_bytes();
+            pair.client.send_message(&message(2, MessageType::SET_CHUNK_SIZE, 0, &size)).unwrap();
+            while let Some(bytes) = pair.client.poll_transmit() {
+                pair.to_server.extend_from_slice(&bytes);
+            }
+            pair.to_server.extend_from_slice(&[6, 0, 0, 0, 1, 0, 0, 9, 1, 0, 0, 0, 0]);
+            (0..10_001).for_each(|_| pair.to_server.extend_from_slice(&[0xc6, 0]));
+        }),
+    ];
+    for (name, error, send) in cases {
+        let mut pair = publishing_within_rates();
+        send(&mut pair);
+        assert_eq!(pair.run().map_err(|error| error.kind), Err(error), "{name}");
+    }
+}
+
+#[test]
+fn server_accepts_the_messages_of_ten_seconds_at_once_after_a_stall() {
+    let mut pair = publishing_within_rates();
+    for second in 0..3 {
+        pair.now += Duration::from_secs(10);
+        (0..900)
+            .for_each(|ms| pair.client.push_video(second * 9_000 + ms, Bytes::from_static(b"v")).unwrap());
+        pair.run().unwrap();
+    }
+    let videos = pair.events.iter().filter(|event| matches!(event, Event::Video { .. })).count();
+    assert_eq!(videos, 2_700);
 }
 
 #[test]

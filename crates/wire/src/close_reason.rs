@@ -74,6 +74,10 @@ reasons! {
     UnsupportedCodec = "unsupported_codec", Some("NetStream.Publish.Denied"), "The codec is not supported.";
     /// More bits per second than allowed.
     BitrateExceeded = "bitrate_exceeded", Some("NetStream.Publish.Denied"), "The bitrate limit is exceeded.";
+    /// More messages per second than allowed.
+    MessageRateExceeded = "message_rate_exceeded", Some("NetStream.Publish.Denied"), "The encoder sends more messages per second than allowed.";
+    /// The peer asked to play; RTMP is for publishers.
+    PlayRefused = "play_refused", Some("NetStream.Play.StreamNotFound"), "This port takes publishers; viewers use HLS.";
     /// A fault of the server.
     Internal = "internal", Some("NetStream.Failed"), "The server failed; try again.";
 }

@@ -12,6 +12,34 @@ use super::source::{MediaError, PublishEnd, Source, SourceEvent};
 use crate::context::Context;
 use crate::limits;
 
+/// The work of a connection's task since it last let others run.
+#[derive(Debug, Default)]
+struct Turn {
+    bytes: usize,
+    events: u32,
+}
+
+impl Turn {
+    async fn received(&mut self, bytes: usize) {
+        self.bytes += bytes;
+        if self.bytes >= limits::TURN_BYTES {
+            self.end().await;
+        }
+    }
+
+    async fn event(&mut self) {
+        self.events += 1;
+        if self.events >= limits::TURN_EVENTS {
+            self.end().await;
+        }
+    }
+
+    async fn end(&mut self) {
+        *self = Self::default();
+        tokio::task::yield_now().await;
+    }
+}
+
 /// One accepted publish: relays its source's events to its session.
 pub(crate) struct Relay<'a> {
     context: &'a Context,
@@ -22,6 +50,7 @@ pub(crate) struct Relay<'a> {
     received_bytes: u64,
     bad_media: u32,
     keyframe_requested: bool,
+    turn: Turn,
 }
 
 impl<'a> Relay<'a> {
@@ -37,6 +66,7 @@ impl<'a> Relay<'a> {
             received_bytes: 0,
             bad_media: 0,
             keyframe_requested: false,
+            turn: Turn::default(),
         }
     }
 
@@ -46,21 +76,52 @@ impl<'a> Relay<'a> {
             return end;
         }
         loop {
-            while let Some(event) = source.next_event() {
-                if let Err(end) = self.on_event(event, source) {
-                    return end;
-                }
+            if let Err(end) = self.relay_arrived(source).await {
+                return end;
             }
             let received = tokio::select! {
-                // The signal is polled only when no data is waiting; tokio's budget ends a run of reads.
+                // The signal is polled only when no data is waiting.
                 biased;
                 received = source.receive() => received,
-                () = &mut self.disconnected => return self.publisher.disconnect().end(),
+                () = &mut self.disconnected => {
+                    let end = self.publisher.disconnect().end();
+                    self.relay_waiting(source, &end).await;
+                    return end;
+                }
             };
             if let Err(end) = self.on_received(received) {
                 return end;
             }
+            self.turn.received(received).await;
         }
+    }
+
+    /// Relays what has been received.
+    async fn relay_arrived<S: Source>(&mut self, source: &mut S) -> Result<(), PublishEnd> {
+        while let Some(event) = source.next_event() {
+            self.on_event(event, source)?;
+            self.turn.event().await;
+        }
+        Ok(())
+    }
+
+    /// Relays what waits in the socket of a publish that is ended by an order: the publisher had sent it before. A
+    /// publish that another has taken over from relays no more.
+    async fn relay_waiting<S: Source>(&mut self, source: &mut S, end: &PublishEnd) {
+        if matches!(end.reason, CloseReason::TakenOver | CloseReason::Internal) {
+            return;
+        }
+        let waiting = async {
+            let mut left = limits::LAST_READ_BYTES;
+            while left > 0 {
+                let received = source.receive().await;
+                left = left.saturating_sub(received.max(1));
+                if self.on_received(received).is_err() || self.relay_arrived(source).await.is_err() {
+                    return;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(limits::LAST_READ, waiting).await;
     }
 
     /// Ends the media of the epoch. The session goes on until they are stored.

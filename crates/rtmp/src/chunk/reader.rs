@@ -40,6 +40,7 @@ pub struct ChunkReader {
     offset: u64,
     dialect: ExtendedTimestamps,
     abandoned: u64,
+    chunks: u64,
     media_limit: usize,
     limits: Limits,
 }
@@ -55,6 +56,7 @@ impl ChunkReader {
             offset,
             dialect: ExtendedTimestamps::Unknown,
             abandoned: 0,
+            chunks: 0,
             media_limit: limits.message_bytes,
             limits,
         }
@@ -88,6 +90,11 @@ impl ChunkReader {
     /// Returns the number of messages abandoned because a new header or an Abort cut them short.
     pub fn abandoned(&self) -> u64 {
         self.abandoned
+    }
+
+    /// Returns the number of chunks begun.
+    pub fn chunks(&self) -> u64 {
+        self.chunks
     }
 
     /// Takes the next whole message out of `buf`; `None` if more bytes are needed.
@@ -136,6 +143,7 @@ impl ChunkReader {
         };
         buf.advance(parsed.size);
         self.offset += parsed.size as u64;
+        self.chunks += 1;
         let current = self.apply_header(index, &parsed);
         self.current = Some(current);
         Ok(Some(current))

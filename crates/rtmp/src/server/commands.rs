@@ -1,7 +1,7 @@
 //! Commands of the connection and its streams (RTMP 7.2), and those that encoders add.
 
-use super::event::Event;
-use super::info::{ConnectInfo, PublishMode, PublishRequest, locate_key};
+use super::event::{Event, Refusal};
+use super::info::{ConnectInfo, PublishMode, PublishRequest, Rejection, locate_key};
 use super::session::{ServerSession, State};
 use crate::amf::{self, Value};
 use crate::error::ErrorKind;
@@ -12,6 +12,9 @@ use std::time::Duration;
 
 /// Answered as `fmsVer`; encoders look for "FMS/" and its major version.
 const SERVER_VERSION: &str = "FMS/3,0,1,123";
+
+/// The description of the status that refuses a player.
+const PLAY_REFUSED: &str = "This port takes publishers; viewers use HLS.";
 
 /// A decoded command (RTMP 7.2).
 struct Command {
@@ -47,8 +50,7 @@ impl ServerSession {
             }
             "FCUnpublish" | "deleteStream" | "closeStream" => return self.unpublish(&command, message, now),
             "play" | "play2" => {
-                self.on_status(message.stream, "error", "NetStream.Play.StreamNotFound", "viewers use HLS")?;
-                self.state = State::Finished;
+                return self.refuse(message.stream, Refusal::Play, Rejection::PlayNotFound, PLAY_REFUSED);
             }
             // An unknown command gets no answer: encoders send several that expect none.
             _ => {}
@@ -114,12 +116,23 @@ impl ServerSession {
             _ => PublishMode::Live,
         };
         let Some((app, stream_key, query)) = locate_key(&self.raw_app, name) else {
-            self.on_status(stream, "error", "NetStream.Publish.BadName", "no stream key")?;
-            self.state = State::Finished;
-            return Ok(None);
+            return self.refuse(stream, Refusal::NoKey, Rejection::BadName, "no stream key");
         };
         self.state = State::PublishPending { stream };
         Ok(Some(Event::PublishRequested(PublishRequest { app, stream_key, query, mode, stream })))
+    }
+
+    /// Finishes the session with a status.
+    fn refuse(
+        &mut self,
+        stream: u32,
+        refusal: Refusal,
+        status: Rejection,
+        text: &str,
+    ) -> Result<Option<Event>, ErrorKind> {
+        self.on_status(stream, "error", status.code(), text)?;
+        self.state = State::Finished;
+        Ok(Some(Event::Refused(refusal)))
     }
 
     /// Ends the publish. Encoders send two or three of these commands; the first counts.

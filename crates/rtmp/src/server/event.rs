@@ -5,6 +5,15 @@ use millrace_buf::ByteChain;
 use super::info::{ConnectInfo, PublishRequest};
 use crate::amf::{Properties, Value};
 
+/// The reason for which the session has refused a peer by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// The peer asked to play a stream.
+    Play,
+    /// The peer published without a stream key.
+    NoKey,
+}
+
 /// An event of a server session, in the order the peer caused it.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
@@ -49,6 +58,9 @@ pub enum Event {
         /// The values after the name.
         values: Vec<Value>,
     },
+    /// The session has refused the peer and queued the status. It is finished: nothing is read any more, and the
+    /// connection closes once the status is sent.
+    Refused(Refusal),
     /// The publisher ended its stream in order; it may publish again on this connection.
     Unpublished,
 }

@@ -148,12 +148,20 @@ pub enum Rejection {
     InvalidApp,
     /// The connection as such is refused.
     ConnectRejected,
+    /// The peer wants to play; this server has publishers only.
+    PlayNotFound,
 }
 
 impl Rejection {
     /// Every status code of this type.
-    pub const ALL: [Self; 5] =
-        [Self::BadName, Self::Denied, Self::Failed, Self::InvalidApp, Self::ConnectRejected];
+    pub const ALL: [Self; 6] = [
+        Self::BadName,
+        Self::Denied,
+        Self::Failed,
+        Self::InvalidApp,
+        Self::ConnectRejected,
+        Self::PlayNotFound,
+    ];
 
     /// Returns the code on the wire.
     pub fn code(self) -> &'static str {
@@ -163,6 +171,7 @@ impl Rejection {
             Self::Failed => "NetStream.Failed",
             Self::InvalidApp => "NetConnection.Connect.InvalidApp",
             Self::ConnectRejected => "NetConnection.Connect.Rejected",
+            Self::PlayNotFound => "NetStream.Play.StreamNotFound",
         }
     }
 }

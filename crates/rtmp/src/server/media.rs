@@ -3,8 +3,10 @@
 use super::event::Event;
 use super::session::ServerSession;
 use crate::amf::{self, Value};
+use crate::error::RtmpError;
 use crate::limits::Limits;
 use crate::message::{Message, MessageType};
+use std::time::Duration;
 
 impl ServerSession {
     /// Returns the event of a media message; one that nothing is published for is dropped and counted.
@@ -25,12 +27,14 @@ impl ServerSession {
     }
 
     /// Returns the event of the next usable part of the current aggregate.
-    pub(super) fn next_of_aggregate(&mut self) -> Option<Event> {
+    /// Each part counts as a message.
+    pub(super) fn next_of_aggregate(&mut self, now: Duration) -> Result<Option<Event>, RtmpError> {
         while let Some(aggregate) = &mut self.aggregate {
             let Some((kind, timestamp, data)) = aggregate.next_part() else {
                 self.aggregate = None;
                 break;
             };
+            self.count(now, 1)?;
             let message = Message { chunk_stream: 0, kind, stream: 0, timestamp, payload: data.into() };
             let event = match kind {
                 MessageType::VIDEO | MessageType::AUDIO => self.media(message),
@@ -38,10 +42,10 @@ impl ServerSession {
                 _ => None,
             };
             if event.is_some() {
-                return event;
+                return Ok(event);
             }
         }
-        None
+        Ok(None)
     }
 
     /// Returns the event of a data message.

@@ -5,8 +5,9 @@ mod commands;
 mod event;
 mod info;
 mod media;
+mod rate;
 mod session;
 
-pub use event::Event;
+pub use event::{Event, Refusal};
 pub use info::{ConnectInfo, PublishMode, PublishRequest, Rejection, StreamName};
 pub use session::ServerSession;

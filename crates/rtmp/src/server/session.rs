@@ -3,6 +3,7 @@
 use super::aggregate::Aggregate;
 use super::event::Event;
 use super::info::Rejection;
+use super::rate::RateLimit;
 use crate::amf::Value;
 use crate::chunk::{ChunkReader, MAX_HEADER_BYTES};
 use crate::error::{ErrorKind, Location, Phase, RtmpError};
@@ -47,6 +48,7 @@ pub struct ServerSession {
     pub(super) raw_app: String,
     pub(super) message_streams: u32,
     commands: u32,
+    pub(super) rate: RateLimit,
     /// Start of the current phase; deadlines count from it.
     since: Duration,
     /// Offset of the connection at the start of the current phase.
@@ -76,6 +78,7 @@ impl ServerSession {
             raw_app: String::new(),
             message_streams: 0,
             commands: 0,
+            rate: RateLimit::new(&limits, now),
             since: now,
             phase_offset: 0,
             window_ack: limits.window_ack,
@@ -127,11 +130,13 @@ impl ServerSession {
             self.acknowledged = self.reader.offset();
         }
         while self.wants_input() {
-            if let Some(event) = self.next_of_aggregate() {
+            if let Some(event) = self.next_of_aggregate(now)? {
                 self.touch(now, &event);
                 return Ok(Some(event));
             }
-            let Some(message) = self.reader.read(buf)? else {
+            let message = self.reader.read(buf)?;
+            self.count(now, u64::from(message.is_some()))?;
+            let Some(message) = message else {
                 self.acknowledge()?;
                 return Ok(None);
             };
@@ -289,6 +294,12 @@ impl ServerSession {
         self.state = State::Finished;
         let sent = self.on_status(stream, "error", why.code(), description);
         sent.map_err(|kind| self.error(kind))
+    }
+
+    /// Counts messages towards the limits of the rates.
+    pub(super) fn count(&mut self, now: Duration, messages: u64) -> Result<(), RtmpError> {
+        let counted = self.rate.count(now, messages, self.reader.chunks());
+        counted.map_err(|kind| self.error(kind))
     }
 
     fn check_bounds(&self) -> Result<(), RtmpError> {

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use millrace_rtmp::{ConnectInfo, Event, PublishRequest, Rejection};
+use millrace_rtmp::{ConnectInfo, Event, PublishRequest, Refusal, Rejection};
 use millrace_wire::close_reason::CloseReason;
 use tracing::Instrument;
 
@@ -19,6 +19,14 @@ use crate::session::{publish, refused};
 fn rejection(reason: CloseReason) -> Option<Rejection> {
     let code = reason.rtmp_status()?;
     Rejection::ALL.into_iter().find(|rejection| rejection.code() == code)
+}
+
+/// Returns the reason for which a session has refused its peer by itself.
+fn refusal_reason(refusal: Refusal) -> CloseReason {
+    match refusal {
+        Refusal::Play => CloseReason::PlayRefused,
+        Refusal::NoKey => CloseReason::UnknownKey,
+    }
 }
 
 /// Serves one connection to its end.
@@ -70,6 +78,7 @@ impl<S: Socket> Connection<S> {
                 match event {
                     Event::ConnectRequested(info) => self.connect(&info)?,
                     Event::PublishRequested(request) => return Ok(request),
+                    Event::Refused(refusal) => return Err(refused(&self.context, refusal_reason(refusal))),
                     _ => {}
                 }
             }
@@ -181,6 +190,7 @@ impl<S: Socket> Source for RtmpSource<'_, S> {
                     Ok(Some(SourceEvent::Metadata(media::metadata(&properties))))
                 }
                 Event::Unpublished => Ok(Some(SourceEvent::End(CloseReason::PublisherLeft.into()))),
+                Event::Refused(refusal) => Ok(Some(SourceEvent::End(refusal_reason(refusal).into()))),
                 _ => Ok(None),
             };
             if let Some(read) = read.transpose() {

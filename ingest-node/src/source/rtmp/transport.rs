@@ -28,6 +28,7 @@ impl From<RtmpError> for PublishEnd {
         let reason = match error.kind {
             ErrorKind::TimedOut(Phase::Media) => CloseReason::Idle,
             ErrorKind::TimedOut(_) => CloseReason::Timeout,
+            ErrorKind::RateExceeded { .. } => CloseReason::MessageRateExceeded,
             _ => CloseReason::ProtocolError,
         };
         Self { reason, text: error.to_string() }
@@ -51,6 +52,8 @@ pub(super) struct Transport<S> {
     timer: Pin<Box<Sleep>>,
     /// The time that the timer is set to.
     armed: Duration,
+    /// The deadline has passed, and the socket is read once more before that is judged.
+    second_look: bool,
 }
 
 impl<S: Socket> Transport<S> {
@@ -63,6 +66,7 @@ impl<S: Socket> Transport<S> {
             unsent: Bytes::new(),
             timer: Box::pin(tokio::time::sleep(SHORTEST_TIMER)),
             armed: now,
+            second_look: false,
             socket,
             context,
         };
@@ -87,18 +91,36 @@ impl<S: Socket> Transport<S> {
             biased;
             read = self.socket.read_buf(&mut self.buf) => match read {
                 Ok(0) => Err(CloseReason::ConnectionLost.into()),
-                Ok(bytes) => Ok(bytes),
+                Ok(bytes) => {
+                    self.second_look = false;
+                    Ok(bytes)
+                }
                 Err(error) => Err(connection_lost(&error)),
             },
             () = &mut self.timer => {
-                self.rtmp.handle_timeout(self.context.now())?;
-                self.arm();
+                self.on_timer()?;
                 Ok(0)
             }
         }
     }
 
-    /// Sends pending answers, for at most [`limits::CLOSE_WRITE`] each. Cancel safe.
+    /// Judges the deadline. One that has passed is judged at the second look: timers fire before the process has
+    /// learned which sockets have data when both happened while it was stopped.
+    fn on_timer(&mut self) -> Result<(), PublishEnd> {
+        if self.second_look {
+            self.second_look = false;
+            self.rtmp.handle_timeout(self.context.now())?;
+        } else if self.rtmp.deadline().is_some_and(|due| due <= self.context.now()) {
+            self.second_look = true;
+            self.armed = self.context.now() + limits::SECOND_LOOK;
+            self.timer.as_mut().reset(Instant::now() + limits::SECOND_LOOK);
+            return Ok(());
+        }
+        self.arm();
+        Ok(())
+    }
+
+    /// Sends pending answers, for at most [`limits::ANSWER_WRITE`] each. Cancel safe.
     pub(super) async fn flush(&mut self) -> Result<(), PublishEnd> {
         loop {
             if self.unsent.is_empty() {
@@ -115,23 +137,28 @@ impl<S: Socket> Transport<S> {
                 }
                 self.socket.flush().await
             };
-            match tokio::time::timeout(limits::CLOSE_WRITE, written).await {
+            match tokio::time::timeout(limits::ANSWER_WRITE, written).await {
                 Ok(written) => written.map_err(|error| connection_lost(&error))?,
                 Err(_) => return Err(CloseReason::Timeout.into()),
             }
         }
     }
 
-    /// Closes the connection after its last answer, and waits until the peer has read it.
+    /// Closes the connection after its last answer, when the peer has closed, or after [`limits::CLOSE_LINGER`]. Bytes of
+    /// the peer are thrown away, [`limits::LINGER_BYTES`] of them at most.
     pub(super) async fn finish(mut self) {
-        if self.flush().await.is_err() {
-            return;
-        }
+        self.buf = BytesMut::new();
         let linger = async {
-            let _ = self.socket.shutdown().await;
-            self.buf.clear();
-            while matches!(self.socket.read_buf(&mut self.buf).await, Ok(count) if count > 0) {
-                self.buf.clear();
+            if self.flush().await.is_err() || self.socket.shutdown().await.is_err() {
+                return;
+            }
+            let mut ignored = vec![0; limits::LINGER_READ_BYTES];
+            let mut left = limits::LINGER_BYTES;
+            while let Ok(count @ 1..) = self.socket.read(&mut ignored).await {
+                if count >= left {
+                    return;
+                }
+                left -= count;
             }
         };
         let _ = tokio::time::timeout(limits::CLOSE_LINGER, linger).await;
