@@ -136,7 +136,7 @@ pub async fn start(config: Config, deps: Deps) -> anyhow::Result<Node> {
     });
     // From here on the node is listed by `GET /api/v1/nodes`.
     start_report(&supervisor, &link, &process, identity).await?;
-    let http = http::serve(config.listen, config.workers, app).context("edge: HTTP")?;
+    let http = http::serve(config.listen, config.workers, app, &process.metrics).context("edge: HTTP")?;
     info!(addr = %http.addr(), "edge serves viewers");
     Ok(Node { http, operations, supervisor, catalog, registry, cache, stop })
 }

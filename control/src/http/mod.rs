@@ -18,8 +18,11 @@ use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::{Method, header};
 use actix_web::middleware::{Next, from_fn};
 use actix_web::web::{self, Data, JsonConfig, QueryConfig, ServiceConfig};
-use actix_web::{App, HttpRequest, HttpResponse, HttpServer};
-use millrace_runtime::http::{HttpHandle, Observability, actors, bind, routes as observability_routes};
+use actix_web::{App, HttpRequest, HttpResponse};
+use millrace_runtime::http::{
+    Deadlines, HttpHandle, Observability, ServerOptions, actors, bind, listen as serve_on,
+    routes as observability_routes,
+};
 
 use self::auth::Token;
 use self::dto::Urls;
@@ -32,14 +35,14 @@ use crate::livestreams::Livestreams;
 /// Largest body of a request; the fields of a livestream fit many times.
 const MAX_BODY_BYTES: usize = 64 * 1024;
 
-/// Time for a client to send the head of its request; a slower one is disconnected.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time an idle connection is kept open: the dashboard asks every few seconds.
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
 
 /// Time for a whole request, from its head to the answer of the state store.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Seconds for which a stop waits for open requests.
-const SHUTDOWN_S: u64 = 10;
+/// Time for which a stop waits for open requests.
+const SHUTDOWN: Duration = Duration::from_secs(10);
 
 /// Connections at once: the API serves the tools of operators, not viewers.
 const MAX_CONNECTIONS: usize = 1_024;
@@ -60,11 +63,20 @@ pub(crate) fn serve(
     livestreams: Arc<Livestreams>,
     observability: Observability,
 ) -> io::Result<HttpHandle> {
-    let (listener, addr) = bind(config.listen)?;
+    let (listener, _) = bind(config.listen)?;
     let (token, urls) = (Token::new(&config.admin_token), Urls::new(config));
     let services = livestreams.services();
     let nodes = Arc::new(NodeDirectory::new(services.link.clone(), services.clock.clone()));
-    let server = HttpServer::new(move || {
+    let options = ServerOptions {
+        workers: WORKERS,
+        max_connections: MAX_CONNECTIONS,
+        keep_alive: KEEP_ALIVE,
+        shutdown: SHUTDOWN,
+        metrics: observability.metrics.scope("control"),
+        admit: None,
+        deadlines: Deadlines::default(),
+    };
+    serve_on(listener, options, move || {
         let (livestreams, nodes) = (livestreams.clone(), nodes.clone());
         let (token, urls) = (token.clone(), urls.clone());
         let observability = observability.clone();
@@ -78,14 +90,6 @@ pub(crate) fn serve(
             .configure(routes)
             .default_service(web::to(not_found))
     })
-    .workers(WORKERS)
-    .max_connections(MAX_CONNECTIONS)
-    .client_request_timeout(HEAD_TIMEOUT)
-    .shutdown_timeout(SHUTDOWN_S)
-    .disable_signals()
-    .listen(listener)?
-    .run();
-    Ok(HttpHandle::spawn(addr, server))
 }
 
 fn routes(config: &mut ServiceConfig) {

@@ -6,8 +6,9 @@ use tracing_subscriber::fmt::format::FmtSpan;
 
 use crate::config::Section;
 
-/// The default filter. The start-up lines of the HTTP server repeat those of the nodes.
-const DEFAULT_FILTER: &str = "info,actix_server=warn";
+/// The default filter. The start-up lines of the HTTP server repeat those of the nodes. actix-http writes a line at ERROR for
+/// each malformed request, which anyone may send; `http::server` counts them and writes a limited number at DEBUG.
+const DEFAULT_FILTER: &str = "info,actix_server=warn,actix_http=off";
 
 /// `[log]`: the form of log lines and the filter.
 #[derive(Debug, Clone, Deserialize)]

@@ -17,8 +17,9 @@ use std::time::Duration;
 
 use actix_web::http::Method;
 use actix_web::web::{Bytes, Data, ServiceConfig};
-use actix_web::{HttpRequest, HttpResponse, HttpServer, web};
-use millrace_runtime::http::{HttpHandle, bind, routes};
+use actix_web::{HttpRequest, HttpResponse, web};
+use millrace_runtime::Metrics;
+use millrace_runtime::http::{Deadlines, HttpHandle, ServerOptions, bind, listen as serve_on, routes};
 use millrace_wire::ids::PlaybackId;
 
 use self::app::App;
@@ -26,31 +27,34 @@ use self::app::App;
 /// The time an idle connection is kept open: longer than the longest answer of a blocking reload (three target
 /// durations) and than the 60 s after which usual proxies and CDNs drop idle connections, so the edge is not the first to close.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
-/// The time in which a client must finish its request head before its connection is closed.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Connections that one worker thread holds: about actix's own default, and within a usual limit of file
 /// descriptors for two workers. Further connections wait in the listen queue.
 const CONNECTIONS_PER_WORKER: usize = 25_000;
-/// Seconds in which a drain lets open answers finish; waiting reloads are released at once.
-const SHUTDOWN_S: u64 = 10;
+/// The time in which a drain lets open answers finish; waiting reloads are released at once.
+const SHUTDOWN: Duration = Duration::from_secs(10);
 
 /// Starts the HTTP server; `workers` is its number of threads, 0 for one per core.
-pub(crate) fn serve(listen: SocketAddr, workers: usize, app: Arc<App>) -> io::Result<HttpHandle> {
-    let (listener, addr) = bind(listen)?;
+pub(crate) fn serve(
+    listen: SocketAddr,
+    workers: usize,
+    app: Arc<App>,
+    metrics: &Metrics,
+) -> io::Result<HttpHandle> {
+    let (listener, _) = bind(listen)?;
+    let options = ServerOptions {
+        workers,
+        max_connections: CONNECTIONS_PER_WORKER,
+        keep_alive: KEEP_ALIVE,
+        shutdown: SHUTDOWN,
+        metrics: metrics.scope("edge"),
+        admit: None,
+        deadlines: Deadlines::default(),
+    };
     let app = Data::from(app);
-    let mut server = HttpServer::new(move || {
+    serve_on(listener, options, move || {
         let app = app.clone();
         actix_web::App::new().configure(move |config| configure(config, &app))
     })
-    .disable_signals()
-    .keep_alive(KEEP_ALIVE)
-    .client_request_timeout(REQUEST_TIMEOUT)
-    .max_connections(CONNECTIONS_PER_WORKER)
-    .shutdown_timeout(SHUTDOWN_S);
-    if workers > 0 {
-        server = server.workers(workers);
-    }
-    Ok(HttpHandle::spawn(addr, server.listen(listener)?.run()))
 }
 
 fn configure(config: &mut ServiceConfig, app: &Data<App>) {

@@ -2,27 +2,28 @@
 //! node's server.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use actix_web::dev::{Server, ServerHandle};
 use actix_web::http::header;
 use actix_web::web::{Data, Query, ServiceConfig, get, head, resource};
-use actix_web::{App, HttpResponse, HttpServer};
+use actix_web::{App, HttpResponse};
 use serde::Deserialize;
 use serde_json::json;
-use tokio::task::JoinHandle;
 
+use super::progress::Deadlines;
+use super::server::{HttpHandle, ServerOptions, bind, listen as serve_on};
 use crate::{ActorFilter, ActorRegistry, Drain, Metrics, Readiness};
 
 /// The media type of the exposition format (OpenMetrics 1.0).
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Seconds that a graceful stop waits for open requests.
-const SHUTDOWN_S: u64 = 5;
-
-/// A scraper or probe that does not finish its request in this time is cut off.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// The time that a graceful stop waits for open requests.
+const SHUTDOWN: Duration = Duration::from_secs(5);
+/// The time an idle connection of a scraper or probe is kept open: scrapers come every 15 to 60 s.
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
+/// Connections of the operations routes: an operator's scrapers, probes and hands.
+const MAX_CONNECTIONS: usize = 256;
 
 /// Actors in one answer of `/actors` at most: some 300 kB of JSON. `total` is their number; `?kind=` narrows the list.
 pub const MAX_LISTED_ACTORS: usize = 1_000;
@@ -84,59 +85,24 @@ async fn metrics(observability: Data<Observability>) -> HttpResponse {
     HttpResponse::Ok().content_type(METRICS_TYPE).body(observability.metrics.render())
 }
 
-/// A running HTTP server and the address it listens on.
-#[derive(Debug)]
-pub struct HttpHandle {
-    addr: SocketAddr,
-    handle: ServerHandle,
-    task: JoinHandle<io::Result<()>>,
-}
-
-impl HttpHandle {
-    /// Runs a server that a node has built, on the current tokio runtime.
-    pub fn spawn(addr: SocketAddr, server: Server) -> Self {
-        Self { addr, handle: server.handle(), task: tokio::spawn(server) }
-    }
-
-    /// Returns the address the server listens on, with the port that the system chose for port 0.
-    pub fn addr(&self) -> SocketAddr {
-        self.addr
-    }
-
-    /// Stops accepting, and returns when open requests are finished or the server's shutdown time is over.
-    pub async fn stop(self) {
-        self.handle.stop(true).await;
-        if let Ok(Err(error)) = self.task.await {
-            tracing::warn!(%error, "HTTP server ended with an error");
-        }
-    }
-}
-
-/// Binds a listening socket and returns it with the address it got; an error names the address.
-pub fn bind(listen: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
-    let located = |e: io::Error| io::Error::new(e.kind(), format!("cannot listen on {listen}: {e}"));
-    let listener = TcpListener::bind(listen).map_err(located)?;
-    listener.set_nonblocking(true).map_err(located)?;
-    let addr = listener.local_addr().map_err(located)?;
-    Ok((listener, addr))
-}
-
 /// Serves the operations routes alone: for nodes without an HTTP server of their own.
 pub fn serve(listen: SocketAddr, observability: Observability) -> io::Result<HttpHandle> {
-    let (listener, addr) = bind(listen)?;
-    let server = HttpServer::new(move || {
+    let (listener, _) = bind(listen)?;
+    let options = ServerOptions {
+        workers: 1,
+        max_connections: MAX_CONNECTIONS,
+        keep_alive: KEEP_ALIVE,
+        shutdown: SHUTDOWN,
+        metrics: observability.metrics.scope("operations"),
+        admit: None,
+        deadlines: Deadlines::default(),
+    };
+    serve_on(listener, options, move || {
         let observability = observability.clone();
         App::new()
             .configure(move |config| routes(config, &observability))
             .service(resource("/actors").route(get().to(actors)))
     })
-    .workers(1)
-    .disable_signals()
-    .client_request_timeout(REQUEST_TIMEOUT)
-    .shutdown_timeout(SHUTDOWN_S)
-    .listen(listener)?
-    .run();
-    Ok(HttpHandle::spawn(addr, server))
 }
 
 #[cfg(test)]
