@@ -1,0 +1,48 @@
+// Joining, silence and tracks, read from playlists as hls.js hands them over.
+import assert from 'node:assert/strict';
+import test from 'node:test';
+import { afterGap, endsInGap, joinAt, newest, unknownReports } from '../src/playlist.js';
+
+/// Segments of two seconds from media sequence number 10 on, `kinds` one letter each: `m`edia or `g`ap; the last two have ten
+/// parts each, the first of them independent.
+function playlist(kinds, parts = 10) {
+  const fragments = [...kinds].map((kind, i) => ({ sn: 10 + i, start: 2 * i, end: 2 * i + 2, gap: kind === 'g' }));
+  const partList = fragments.slice(-2).flatMap((fragment, i) =>
+    Array.from({ length: i === 1 ? parts : 10 }, (_, index) => {
+      const start = fragment.start + index * 0.2;
+      return { fragment, index, start, end: start + 0.2, independent: index === 0, gap: fragment.gap };
+    }));
+  return { fragments, partList, url: 'http://edge/live/abc/video/index.m3u8' };
+}
+
+test('joining_takes_the_newest_keyframe_that_is_far_enough_behind_the_edge', () => {
+  const details = playlist('mmm');
+  assert.equal(joinAt(details, 6.0, 1.2), 4);
+  assert.equal(joinAt(details, 4.8, 1.2), 4, 'nearly at the target is good enough');
+  assert.equal(joinAt(details, 4.2, 1.2), 2, 'a keyframe of just now would stall');
+  assert.equal(joinAt({ ...details, partList: null }, 6, 1.2), null);
+});
+
+test('newest_media_grows_with_parts_and_neither_with_gaps_nor_with_the_end_of_a_listed_segment', () => {
+  const before = newest(playlist('mmm', 5));
+  assert.ok(newest(playlist('mmm', 6)) > before);
+  const away = playlist('mmmg', 0);
+  assert.equal(newest(away), newest(playlist('mmm')));
+  assert.equal(newest({ fragments: [], partList: null }), -1);
+});
+
+test('media_behind_gaps_is_found_and_a_playlist_that_ends_in_gaps_has_none', () => {
+  assert.equal(afterGap(playlist('mmggm'), 4.1), 8);
+  assert.equal(afterGap(playlist('mmgg'), 4.1), null);
+  assert.equal(afterGap(playlist('mmmm'), 4.1), null, 'without a gap there is nothing to skip');
+  assert.equal(afterGap(playlist('mggmm'), 6.5), null, 'a gap that has been passed counts no more');
+  assert.ok(endsInGap(playlist('mmgg')));
+  assert.ok(!endsInGap(playlist('mmgm')));
+});
+
+test('reported_renditions_that_the_player_does_not_know_are_told', () => {
+  const details = { ...playlist('mm'), renditionReports: [{ URI: '../audio/index.m3u8' }] };
+  assert.deepEqual(unknownReports(details, ['http://edge/live/abc/video/index.m3u8']), ['/live/abc/audio/index.m3u8']);
+  assert.deepEqual(unknownReports(details, ['http://edge/live/abc/audio/index.m3u8?x=1']), []);
+  assert.deepEqual(unknownReports(playlist('mm'), []), []);
+});
