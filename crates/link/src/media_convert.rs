@@ -5,8 +5,8 @@
 
 use millrace_media::codec::{AudioCodec, VideoCodec};
 use millrace_media::frame::{
-    AccessUnit, AudioConfig, AudioFrame, MediaEvent, MediaFrame, SegmentTag, TaggedFrame, TrackConfig,
-    VideoConfig,
+    AccessUnit, AudioConfig, AudioFrame, MediaEvent, MediaFrame, SegmentTag, SyncKind, TaggedFrame,
+    TrackConfig, VideoConfig,
 };
 use millrace_wire::ids::{DiscontinuitySeq, InitVersion, Msn};
 use millrace_wire::message::media::{Codec, ConfigUnit, FrameUnit, MediaUnit, Track};
@@ -40,11 +40,9 @@ pub struct ConfigPlace {
 /// Converts a tagged frame to a media unit; media bytes are shared.
 pub fn frame_unit(tagged: TaggedFrame, discontinuity_sequence: DiscontinuitySeq) -> MediaUnit {
     let TaggedFrame { tag, frame } = tagged;
-    let (track, dts, cts, keyframe, data) = match frame {
-        MediaFrame::Video(picture) => {
-            (Track::Video, picture.dts, picture.cts, picture.keyframe, picture.data)
-        }
-        MediaFrame::Audio(frame) => (Track::Audio, frame.pts, 0, true, frame.data),
+    let (track, dts, cts, sync, data) = match frame {
+        MediaFrame::Video(picture) => (Track::Video, picture.dts, picture.cts, picture.sync, picture.data),
+        MediaFrame::Audio(frame) => (Track::Audio, frame.pts, 0, SyncKind::Idr, frame.data),
     };
     MediaUnit::Frame(FrameUnit {
         track,
@@ -53,7 +51,7 @@ pub fn frame_unit(tagged: TaggedFrame, discontinuity_sequence: DiscontinuitySeq)
         init_version: InitVersion(tag.init_version),
         dts,
         cts,
-        keyframe,
+        keyframe: sync.is_join(),
         boundary: tag.boundary,
         independent: tag.independent,
         discontinuity: tag.discontinuity,
@@ -99,9 +97,15 @@ pub fn media_event(unit: MediaUnit) -> Result<MediaEvent, BadConfig> {
 }
 
 fn media_frame(unit: FrameUnit) -> MediaFrame {
-    let FrameUnit { track, dts, cts, keyframe, data, .. } = unit;
+    let FrameUnit { track, dts, cts, keyframe, independent, data, .. } = unit;
+    // An open GOP is not told from a closed one: both begin independent segments.
+    let sync = match (keyframe, independent) {
+        (true, true) => SyncKind::Idr,
+        (true, false) => SyncKind::Refresh,
+        (false, _) => SyncKind::None,
+    };
     match track {
-        Track::Video => MediaFrame::Video(AccessUnit { dts, cts, keyframe, data }),
+        Track::Video => MediaFrame::Video(AccessUnit { dts, cts, sync, data }),
         Track::Audio => MediaFrame::Audio(AudioFrame { pts: dts, data }),
     }
 }
@@ -162,11 +166,15 @@ mod tests {
         let tag =
             SegmentTag { msn: 7, discontinuity: true, boundary: true, independent: true, init_version: 3 };
         let data = Bytes::from_static(b"frame");
-        for frame in [
-            MediaFrame::Video(AccessUnit { dts: 90, cts: -3, keyframe: true, data: data.clone().into() }),
-            MediaFrame::Audio(AudioFrame { pts: 1_024, data: data.into() }),
+        let picture =
+            |sync| MediaFrame::Video(AccessUnit { dts: 90, cts: -3, sync, data: data.clone().into() });
+        for (independent, frame) in [
+            (true, picture(SyncKind::Idr)),
+            (false, picture(SyncKind::Refresh)),
+            (false, picture(SyncKind::None)),
+            (true, MediaFrame::Audio(AudioFrame { pts: 1_024, data: data.clone().into() })),
         ] {
-            let tagged = TaggedFrame { tag, frame };
+            let tagged = TaggedFrame { tag: SegmentTag { independent, ..tag }, frame };
             let unit = frame_unit(tagged.clone(), DiscontinuitySeq(2));
             assert_eq!((unit.msn(), unit.discontinuity_sequence()), (Msn(7), DiscontinuitySeq(2)));
             assert_eq!(media_event(unit), Ok(MediaEvent::Frame(tagged)));

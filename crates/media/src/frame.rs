@@ -88,14 +88,16 @@ impl VideoConfig {
         Self::parse(VideoCodec::H264, record)
     }
 
-    /// True if a decoder can start at this access unit. It is read from the coded bytes, because
-    /// the flags of containers are not reliable. An error if the access unit is empty or its inner
-    /// lengths do not add up.
-    pub fn is_keyframe(&self, data: &ByteChain) -> Result<bool, CodecError> {
+    /// Returns how a decoder can start at this access unit. It is read from the coded bytes, because
+    /// the flags of containers are not reliable; `flagged` is the container's flag of a keyframe,
+    /// which decides only where the bytes leave it open. An error if the access unit is empty or its
+    /// inner lengths do not add up.
+    pub fn sync_of(&self, data: &ByteChain, flagged: bool) -> Result<SyncKind, CodecError> {
         Ok(match self.codec {
-            VideoCodec::H264 => h264::is_keyframe(data, self.nal_length_size)?,
-            VideoCodec::Hevc => hevc::is_keyframe(data, self.nal_length_size)?,
-            VideoCodec::Av1 => av1::is_keyframe(data)?,
+            VideoCodec::H264 => h264::sync_kind(data, self.nal_length_size, flagged)?,
+            VideoCodec::Hevc => hevc::sync_kind(data, self.nal_length_size)?,
+            VideoCodec::Av1 if av1::is_keyframe(data)? => SyncKind::Idr,
+            VideoCodec::Av1 => SyncKind::None,
         })
     }
 }
@@ -246,6 +248,34 @@ impl TrackConfig {
     }
 }
 
+/// The way in which a decoder can start at a picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum SyncKind {
+    /// A decoder cannot start here.
+    #[default]
+    None,
+    /// A gradual refresh begins: a decoder that starts here shows damaged pictures until the refresh
+    /// is complete (H.264: a recovery point whose frame count is not 0).
+    Refresh,
+    /// A decoder can start here, but pictures that follow and are shown before this one may refer to
+    /// pictures before it (H.264: an I picture that is a recovery point; HEVC: CRA).
+    OpenGop,
+    /// A decoder can start here, and no later picture refers to an earlier one (H.264 and HEVC: IDR).
+    Idr,
+}
+
+impl SyncKind {
+    /// True if a decoder that starts at this picture shows it, and all that are shown later, undamaged.
+    pub const fn is_keyframe(self) -> bool {
+        matches!(self, Self::OpenGop | Self::Idr)
+    }
+
+    /// True if a segment is best cut here: a keyframe, or the beginning of a gradual refresh.
+    pub const fn is_join(self) -> bool {
+        !matches!(self, Self::None)
+    }
+}
+
 /// One coded picture, with its times in 90 kHz ticks.
 #[derive(Clone, PartialEq, Eq)]
 pub struct AccessUnit {
@@ -254,8 +284,8 @@ pub struct AccessUnit {
     /// Composition offset, which is presentation time minus decoding time, in 90 kHz ticks; may be
     /// negative.
     pub cts: i32,
-    /// True if a decoder can start here.
-    pub keyframe: bool,
+    /// The way in which a decoder can start here.
+    pub sync: SyncKind,
     /// The coded bytes, byte for byte as published (H.264 and HEVC: NAL units with length
     /// prefixes).
     pub data: ByteChain,
@@ -270,8 +300,8 @@ impl AccessUnit {
 
 impl fmt::Debug for AccessUnit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let key = if self.keyframe { " key" } else { "" };
-        write!(f, "AccessUnit(dts {} cts {}{key} {} bytes)", self.dts, self.cts, self.data.len())
+        let Self { dts, cts, sync, data } = self;
+        write!(f, "AccessUnit(dts {dts} cts {cts} sync {sync:?} {} bytes)", data.len())
     }
 }
 

@@ -87,6 +87,9 @@ repairs! {
     /// A segment was begun without a keyframe in a stream with pictures.
     SegmentWithoutKeyframe = "segment_without_keyframe", Invented,
         "Segments begin without a keyframe: set the encoder's keyframe interval to 2 s.";
+    /// A segment was begun with the first picture of a gradual refresh, in place of a keyframe.
+    SegmentOnRefresh = "segment_on_refresh", Invented,
+        "Segments begin with a gradual refresh in place of a keyframe, and viewers who join see damaged pictures at first: turn intra refresh off in the encoder.";
     /// A frame was left out because its segment was closed already, or no boundary came before it.
     LateFrame = "late_frame", Dropped,
         "Frames come after their segment was closed, and are left out.";

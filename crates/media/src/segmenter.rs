@@ -6,6 +6,7 @@
 //! - A segment starts at the first keyframe at or after [`SEGMENT_AIM`], on decoding time. An
 //!   earlier keyframe starts one if waiting for the next would exceed the target duration, or if
 //!   the open segment is not independent.
+//! - The beginning of a gradual refresh counts as a keyframe, but its segment is not independent.
 //! - If no keyframe comes within the target duration, a picture of any kind starts a segment, which
 //!   is not independent: a synthetic boundary.
 //! - Audio alone is cut every [`SEGMENT_AIM`]. While pictures are behind the audio by more than
@@ -203,7 +204,9 @@ impl Segmenter {
 
     /// Tags a picture, which may start a segment.
     fn video(&mut self, picture: AccessUnit) {
-        if self.video.config.is_none() || (!picture.keyframe && (!self.video.started || self.video.changed)) {
+        if self.video.config.is_none()
+            || (!picture.sync.is_join() && (!self.video.started || self.video.changed))
+        {
             self.repairs.add(Repair::PictureBeforeKeyframe, 1);
             return;
         }
@@ -211,7 +214,7 @@ impl Segmenter {
             let step = picture.dts - last;
             self.frame_ticks = if (1..=MAX_FRAME).contains(&step) { step } else { self.frame_ticks };
         }
-        if picture.keyframe {
+        if picture.sync.is_join() {
             self.keyframe_distance = self.last_keyframe.map_or(0, |last| picture.dts - last);
             self.stats.longest_gop = self.stats.longest_gop.max(self.keyframe_distance);
             self.last_keyframe = Some(picture.dts);
@@ -223,9 +226,10 @@ impl Segmenter {
         self.discontinuity_pending |= self.open.is_some() && (!self.video.started || self.video.changed);
         self.video.started = true;
         self.video.changed = false;
-        let independent = picture.keyframe;
+        let (is_join, independent) = (picture.sync.is_join(), picture.sync.is_keyframe());
         let discontinuity = boundary && self.start_segment(picture.dts, independent);
-        self.repairs.add(Repair::SegmentWithoutKeyframe, u64::from(boundary && !independent));
+        self.repairs.add(Repair::SegmentWithoutKeyframe, u64::from(boundary && !is_join));
+        self.repairs.add(Repair::SegmentOnRefresh, u64::from(boundary && is_join && !independent));
         let waiting = self.waiting_audio.len();
         self.emit(MediaFrame::Video(picture), boundary, discontinuity, independent);
         for _ in 0..waiting {
@@ -239,12 +243,12 @@ impl Segmenter {
     fn video_boundary(&self, picture: &AccessUnit) -> bool {
         let Some(open) = self.open else { return true };
         let elapsed = picture.dts - open.start;
-        if !picture.keyframe {
+        if !picture.sync.is_join() {
             return picture.dts - open.earliest + self.frame_ticks > self.target;
         }
         !self.video.started
             || self.video.changed
-            || !open.independent
+            || (!open.independent && picture.sync.is_keyframe())
             || (self.discontinuity_pending && elapsed >= MIN_DISCONTINUITY_SEGMENT)
             || elapsed >= SEGMENT_AIM - BOUNDARY_SLACK
             || picture.dts - open.earliest + self.keyframe_distance > self.target

@@ -46,7 +46,7 @@ use std::collections::VecDeque;
 
 use millrace_buf::ByteChain;
 
-use crate::frame::{AccessUnit, AudioConfig, AudioFrame, MediaFrame, TrackConfig, VideoConfig};
+use crate::frame::{AccessUnit, AudioConfig, AudioFrame, MediaFrame, SyncKind, TrackConfig, VideoConfig};
 use crate::repair::{Repair, RepairCounts};
 use crate::time::Timescale;
 
@@ -225,11 +225,22 @@ impl Timeline {
             return;
         };
         let data = data.into();
-        let Ok(keyframe) = config.is_keyframe(&data) else {
+        let Ok(sync) = config.sync_of(&data, false) else {
             self.repairs.add(Repair::MalformedPicture, 1);
             return;
         };
-        if keyframe {
+        self.push_picture(dts, cts, sync, data);
+    }
+
+    /// Processes an access unit whose kind is known. `dts` and `cts` are the source's decoding time,
+    /// unwrapped, and composition offset in 90 kHz ticks. The access unit is dropped and counted if no
+    /// configuration came before it.
+    pub fn push_picture(&mut self, dts: i64, cts: i64, sync: SyncKind, data: ByteChain) {
+        if self.video_config.is_none() {
+            self.repairs.add(Repair::UnconfiguredPicture, 1);
+            return;
+        }
+        if sync.is_join() {
             self.assume_audio();
         }
         let (time, discontinuity) = map_time(&mut self.video, &self.audio, self.greatest, dts);
@@ -240,14 +251,14 @@ impl Timeline {
         let pts = cts + if is_shown_in_decoding_order { dts } else { time };
         self.repairs.add(Repair::DecodingTimeMoved, u64::from(dts != time));
         self.last_dts = Some(dts);
-        if keyframe {
+        if sync.is_join() {
             self.first_keyframe.get_or_insert(dts);
         }
         self.advance(dts);
         let is_in_reach = (pts - dts).abs() <= MAX_CTS;
         self.repairs.add(Repair::CompositionOffsetReset, u64::from(!is_offset_usable || !is_in_reach));
         let cts = (pts - dts).clamp(-MAX_CTS, MAX_CTS) as i32;
-        self.emit(MediaFrame::Video(AccessUnit { dts, cts, keyframe, data }), discontinuity);
+        self.emit(MediaFrame::Video(AccessUnit { dts, cts, sync, data }), discontinuity);
         self.replace_absent_audio(dts);
     }
 

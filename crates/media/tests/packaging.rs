@@ -46,7 +46,7 @@ fn check_media(outputs: &[Output], events: &[MediaEvent]) {
         check_segments(outputs, track);
     }
     for (out, event) in samples(outputs, TrackKind::Video).iter().zip(pictures(events)) {
-        assert_eq!((out.1, out.2), (event.pts(), event.keyframe), "presentation times are exact");
+        assert_eq!((out.1, out.2), (event.pts(), event.sync.is_join()), "presentation times are exact");
     }
 }
 

@@ -130,8 +130,9 @@ fn segmenter_cuts_long_gops_and_starts_a_segment_at_every_keyframe() {
     let boundaries = boundaries(&events, 48_000);
     assert!(boundaries.iter().any(|b| !b.2));
     assert!(ingest.segmenter.repairs().get(Repair::SegmentWithoutKeyframe) > 0);
-    let keyframes =
-        tagged_frames(&events).into_iter().filter(|u| matches!(&u.frame, MediaFrame::Video(v) if v.keyframe));
+    let keyframes = tagged_frames(&events)
+        .into_iter()
+        .filter(|u| matches!(&u.frame, MediaFrame::Video(v) if v.sync.is_keyframe()));
     assert!(keyframes.into_iter().all(|tagged| tagged.tag.boundary && tagged.tag.independent));
 }
 

@@ -167,7 +167,7 @@ impl MessageBuilder {
         }
         self.bandwidth.count(frame.track(), frame.data().len());
         let (time, keyframe) = match &frame {
-            MediaFrame::Video(picture) => (picture.dts, picture.keyframe),
+            MediaFrame::Video(picture) => (picture.dts, picture.sync.is_join()),
             MediaFrame::Audio(frame) => (frame.pts, false),
         };
         let track = frame.track();

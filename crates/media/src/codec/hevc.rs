@@ -2,10 +2,12 @@
 
 use std::fmt::Write as _;
 
+use bytes::Buf;
 use millrace_buf::ByteChain;
 
-use super::nal::{nal_headers, unescape};
+use super::nal::{nal_units, unescape};
 use crate::bits::BitReader;
+use crate::frame::SyncKind;
 
 /// Why an HEVC header was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -178,20 +180,23 @@ fn skip_profile_tier_level(bits: &mut BitReader<'_>, sub_layers: u32) -> Option<
     Some(())
 }
 
-/// True if a decoder can start at this access unit, whose NAL units have prefixes of `length_size`
-/// bytes; an error if the lengths do not add up, or the access unit is empty.
+/// Returns how a decoder can start at this access unit, whose NAL units have prefixes of
+/// `length_size` bytes; an error if the lengths do not add up, or the access unit is empty.
 ///
-/// IDR and BLA pictures count (types 16 to 20 of HEVC table 7-1). A CRA picture does not: the
-/// pictures that follow it and are shown before it may refer to the segment before, which an
-/// independent segment must not do (RFC 8216bis §4.4.2.1).
-pub fn is_keyframe(data: &ByteChain, length_size: u8) -> Result<bool, HevcError> {
+/// IDR and BLA pictures (types 16 to 20 of HEVC table 7-1) refer to nothing before them. The pictures
+/// that follow a CRA picture (21) and are shown before it may refer to the segment before.
+pub fn sync_kind(data: &ByteChain, length_size: u8) -> Result<SyncKind, HevcError> {
     if data.is_empty() {
         return Err(HevcError::Truncated("access unit"));
     }
-    nal_headers(data, length_size).try_fold(false, |found, header| {
-        let header = header.map_err(|_| HevcError::Truncated("access unit"))?;
-        let kind = header.map(|header| header >> 1 & 0x3f);
-        Ok(found | kind.is_some_and(|kind| (16..=20).contains(&kind)))
+    nal_units(data, length_size).try_fold(SyncKind::None, |found, unit| {
+        let unit = unit.map_err(|_| HevcError::Truncated("access unit"))?;
+        let kind = unit.chunk().first().map(|header| header >> 1 & 0x3f);
+        Ok(match kind {
+            Some(16..=20) => SyncKind::Idr,
+            Some(21) if found == SyncKind::None => SyncKind::OpenGop,
+            _ => found,
+        })
     })
 }
 
@@ -257,18 +262,19 @@ mod tests {
     }
 
     #[test]
-    fn idr_and_bla_are_keyframes_and_cra_is_not() {
-        for (kind, expected) in [(16, true), (19, true), (20, true), (21, false), (1, false), (32, false)] {
-            assert_eq!(is_keyframe(&access_unit(kind), 4), Ok(expected), "type {kind}");
+    fn idr_and_bla_are_closed_and_cra_begins_an_open_gop() {
+        use SyncKind::{Idr, None, OpenGop};
+        for (kind, expected) in [(16, Idr), (19, Idr), (20, Idr), (21, OpenGop), (1, None), (32, None)] {
+            assert_eq!(sync_kind(&access_unit(kind), 4), Ok(expected), "type {kind}");
         }
-        assert!(is_keyframe(&ByteChain::new(), 4).is_err());
+        assert!(sync_kind(&ByteChain::new(), 4).is_err());
     }
 
     proptest! {
         #[test]
         fn garbage_never_panics(data in prop::collection::vec(any::<u8>(), 0..200), at in 0usize..60, flip: u8) {
             let _ = HevcConfig::parse(&data);
-            let _ = is_keyframe(&Bytes::from(data).into(), 4);
+            let _ = sync_kind(&Bytes::from(data).into(), 4);
             let mut record = record();
             if let Some(byte) = record.get_mut(at) {
                 *byte ^= flip;

@@ -14,6 +14,8 @@ pub(super) struct OpenPart {
     last: i64,
     /// The predicted end of the last sample.
     end: i64,
+    /// True if a decoder can start at the first sample and shows what follows undamaged.
+    independent: bool,
     samples: Vec<Sample>,
     data: Vec<Bytes>,
 }
@@ -25,7 +27,10 @@ pub(super) struct IncomingSample {
     /// Presentation time, which is exact whatever happens to `dts`.
     pub(super) pts: i64,
     pub(super) duration: u32,
+    /// True if the sample is marked as a sync sample: a player may start here.
     pub(super) sync: bool,
+    /// True if a player that starts here shows what follows undamaged.
+    pub(super) independent: bool,
     pub(super) data: ByteChain,
 }
 
@@ -63,6 +68,7 @@ impl OpenPart {
     pub(super) fn add(&mut self, sample: IncomingSample) {
         if self.samples.is_empty() {
             self.start = sample.dts;
+            self.independent = sample.independent;
         }
         self.last = sample.dts;
         self.end = sample.dts + i64::from(sample.duration);
@@ -92,7 +98,10 @@ impl OpenPart {
 
     /// Takes the part out as a fragment with this sequence number; `None` without samples.
     pub(super) fn finish(&mut self, sequence: u32) -> Option<FinishedPart> {
-        let independent = self.samples.first()?.sync;
+        if self.samples.is_empty() {
+            return None;
+        }
+        let independent = self.independent;
         let mut body = ByteChain::with_capacity(1 + self.data.len());
         body.push(fragment_header(sequence, self.start, &self.samples));
         body.extend(self.data.drain(..));

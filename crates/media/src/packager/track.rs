@@ -145,7 +145,8 @@ impl Track {
                 dts: picture.dts,
                 pts: picture.pts(),
                 duration: timing.frame_ticks.min(timing.part_target),
-                sync: picture.keyframe,
+                sync: picture.sync.is_join(),
+                independent: picture.sync.is_keyframe(),
                 data: picture.data,
             },
             MediaFrame::Audio(frame) => IncomingSample {
@@ -156,6 +157,7 @@ impl Track {
                     _ => 1,
                 },
                 sync: true,
+                independent: true,
                 data: frame.data,
             },
         }
@@ -177,7 +179,7 @@ impl Track {
             start: first.dts,
             timescale,
             discontinuity,
-            independent: first.sync,
+            independent: first.independent,
             init_version: tag.init_version,
         };
         self.next = Some(tag.msn);

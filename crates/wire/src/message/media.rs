@@ -112,11 +112,11 @@ pub struct FrameUnit {
     pub dts: i64,
     /// Composition offset in the track's timescale, within [`MAX_CTS`]; 0 for audio.
     pub cts: i32,
-    /// True for a random access point.
+    /// True for a random access point; one that is not `independent` begins a gradual refresh.
     pub keyframe: bool,
     /// True for the first frame of its segment, over both tracks.
     pub boundary: bool,
-    /// True if the segment starts with a random access point.
+    /// True if a decoder can start at this frame: on a boundary, if the segment is independent.
     pub independent: bool,
     /// True if the segment is the first after a discontinuity.
     pub discontinuity: bool,

@@ -1,14 +1,12 @@
 //! H.264: the decoder configuration record, the SPS, random access points.
 
+mod picture;
 mod sps;
 
+pub use picture::sync_kind;
 pub use sps::Sps;
 
 use bytes::{BufMut, Bytes, BytesMut};
-
-use millrace_buf::ByteChain;
-
-use super::nal::nal_headers;
 
 /// Why H.264 headers were refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -40,8 +38,14 @@ pub enum H264Error {
 /// bytes.
 pub const MAX_AVCC_BYTES: usize = 64 * 1024;
 
-/// NAL unit type of an IDR slice (H.264 table 7-1).
+/// NAL unit type of a slice of a picture that is no IDR picture (H.264 table 7-1).
+const NAL_SLICE: u8 = 1;
+/// NAL unit type of the first partition of such a slice, which holds its header.
+const NAL_SLICE_PARTITION: u8 = 2;
+/// NAL unit type of an IDR slice.
 pub const NAL_IDR: u8 = 5;
+/// NAL unit type of supplemental enhancement information.
+const NAL_SEI: u8 = 6;
 /// NAL unit type of a sequence parameter set.
 pub const NAL_SPS: u8 = 7;
 /// NAL unit type of a picture parameter set.
@@ -138,18 +142,6 @@ fn take_set<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     Some(nal)
 }
 
-/// True if an access unit holds an IDR slice; an error if its length prefixes do not add up, or it
-/// is empty. The prefixes have `length_size` bytes.
-pub fn is_keyframe(data: &ByteChain, length_size: u8) -> Result<bool, H264Error> {
-    if data.is_empty() {
-        return Err(H264Error::Truncated("access unit"));
-    }
-    nal_headers(data, length_size).try_fold(false, |found, header| {
-        let header = header.map_err(|_| H264Error::Truncated("access unit"))?;
-        Ok(found | header.is_some_and(|header| header & 0x1f == NAL_IDR))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -188,25 +180,13 @@ mod tests {
         assert_eq!(AvcConfig::parse(&wrong), Err(H264Error::LengthSize(3)));
     }
 
-    #[test]
-    fn access_unit_with_an_idr_slice_is_a_keyframe() {
-        let unit = |data: &[u8]| ByteChain::from(Bytes::copy_from_slice(data));
-        let data = [0, 0, 0, 2, 0x06, 0x01, 0, 0, 0, 0, 0, 0, 0, 1, 0x65];
-        assert_eq!(is_keyframe(&unit(&data), 4), Ok(true));
-        assert_eq!(is_keyframe(&unit(&data[..10]), 4), Ok(false));
-        let truncated = Err(H264Error::Truncated("access unit"));
-        for wrong in [&data[..14], &data[..12], &[0xff, 0xff, 0xff, 0xff, 0x65], &[]] {
-            assert_eq!(is_keyframe(&unit(wrong), 4), truncated, "{wrong:?}");
-        }
-    }
-
     proptest! {
         #[test]
         fn garbage_never_panics(data in prop::collection::vec(any::<u8>(), 0..256), size in 0u8..8) {
             let _ = AvcConfig::parse(&data);
             let _ = Sps::parse(&data);
             let _ = AvcConfig::build(&data, PPS);
-            let _ = is_keyframe(&Bytes::from(data).into(), size);
+            let _ = sync_kind(&Bytes::from(data).into(), size, true);
         }
 
         #[test]
