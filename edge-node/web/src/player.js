@@ -51,6 +51,8 @@ export class Player {
   #media = { key: -1, at: 0 };
   #resumed = -1;
   #hopBefore = 0;
+  /// True until what this run of the player has loaded plays.
+  #fresh = true;
   #reloadedFor = new Set();
   #offered = [];
   /// The program date in milliseconds at which the next start joins; `null` for the newest keyframe.
@@ -113,6 +115,7 @@ export class Player {
     if (this.isRunning) return;
     this.over = false;
     this.#startedAt = seconds();
+    this.#fresh = true;
     this.#progress = { time: -1, at: seconds(), jumped: false };
     if (Hls.isSupported()) this.#startHls();
     else {
@@ -191,8 +194,9 @@ export class Player {
   }
 
   #shown() {
-    if (!this.picture) this.#hopBefore = seconds() + HOP_WITHIN_S;
+    if (this.#fresh) this.#hopBefore = seconds() + HOP_WITHIN_S;
     this.picture = true;
+    this.#fresh = false;
     this.moving = true;
     this.#failures = 0;
     if (this.#media.at === 0) this.#media.at = seconds();
@@ -268,8 +272,12 @@ export class Player {
     this.moving = moved && this.picture && !video.paused;
     // The network is not to blame for what the publisher does not send.
     if (this.isSilent) this.#stalled = false;
-    const details = this.details;
+    const { details } = this;
     if (!this.picture || video.paused) return;
+    if (this.#fresh) {
+      if (now - this.#startedAt > STALL_RESTART_S) this.#again();
+      return;
+    }
     if (details && !this.buffered && this.#goOn(details)) return;
     if (details && !this.isSilent && !video.seeking) this.#keepDistance(details, now);
     this.#watch(now - this.#progress.at);

@@ -27,6 +27,8 @@ export function pageState({ phase, supported, over, picture, moving, buffered, s
   const quiet = silent >= silentFrom(part);
   if ((phase === 'ended' || over) && (!picture || !buffered)) return 'ended';
   if (phase === 'away' && (quiet || !picture)) return 'away';
+  // An edge that has begun to follow the stream just now knows less than this page has shown.
+  if (['waiting', 'starting'].includes(phase) && picture && !buffered) return 'away';
   if (before === 'away' && !moving && phase !== 'unreachable') return 'away';
   if (picture && (buffered || moving)) return 'playing';
   if (phase === 'unreachable') return 'interrupted';
