@@ -29,7 +29,7 @@ const FRESH_MS: u64 = 10_000;
 const UNKNOWN_MS: u64 = 2_000;
 /// Time after which a record that could not be read again is tried again: the state store is not asked with every request.
 const RETRY_MS: u64 = 2_000;
-/// Cached records; the half read from the state store longest ago is removed when they are more. A record takes about 150 bytes.
+/// Cached records; the half read from the state store longest ago is removed when they are more. A record takes about 150 bytes and its title.
 const MAX_KNOWN: usize = 65_536;
 /// Remembered unknown ids; all are forgotten when they are more, so inventing ids costs a fixed amount of memory.
 const MAX_UNKNOWN: usize = 16_384;

@@ -149,7 +149,7 @@ impl Repo {
             .check(playback.clone(), None)
             .put(state_keys::stream(stream.id), json(stream))
             .put(key, json(&KeyRecord { stream: stream.id, revoked: false }))
-            .put(playback, json(&PlaybackRecord::public(stream.id)));
+            .put(playback, json(&PlaybackRecord::public(stream.id).titled(&stream.title)));
         self.state.commit(tx).await?;
         Ok(())
     }

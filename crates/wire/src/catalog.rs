@@ -13,6 +13,9 @@ pub struct PlaybackRecord {
     /// The rule by which an edge decides who may watch.
     #[serde(default)]
     pub policy: PlaybackPolicy,
+    /// The livestream's title, which the watch page shows; records of earlier versions have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
 }
 
 /// The rule by which an edge decides who may watch. A record with a policy that this version does not know cannot be
@@ -36,7 +39,13 @@ pub enum PlaybackRecordError {
 impl PlaybackRecord {
     /// Returns the record of a livestream that everyone may watch.
     pub fn public(stream: StreamId) -> Self {
-        Self { stream, policy: PlaybackPolicy::Public }
+        Self { stream, policy: PlaybackPolicy::Public, title: None }
+    }
+
+    /// Returns the record with the title of its livestream.
+    #[must_use]
+    pub fn titled(self, title: &str) -> Self {
+        Self { title: Some(title.to_owned()), ..self }
     }
 
     /// Encodes the record as JSON.
@@ -66,6 +75,8 @@ mod tests {
         for bare in [record.stream.to_string(), format!("\"{}\"", record.stream)] {
             assert_eq!(PlaybackRecord::parse(bare.as_bytes()).unwrap(), record);
         }
+        let titled = record.titled("An \"evening\"");
+        assert_eq!(PlaybackRecord::parse(&titled.encode().unwrap()).unwrap(), titled);
     }
 
     #[test]

@@ -160,7 +160,7 @@ fn send(app: &App, request: &HttpRequest, playlist: &RenderedPlaylist, cache: He
 }
 
 /// Returns true if `Accept-Encoding` lists gzip without refusing it (`q=0`).
-fn accepts_gzip(value: &HeaderValue) -> bool {
+pub(super) fn accepts_gzip(value: &HeaderValue) -> bool {
     value.to_str().is_ok_and(|list| {
         list.split(',').any(|item| {
             let (name, parameters) = item.split_once(';').unwrap_or((item, ""));

@@ -5,6 +5,9 @@
 /// makes up for it, whereas the keyframe before it is a whole interval older.
 export const EARLY_SHARE = 0.6;
 
+/// Seconds by which sums of durations may differ.
+const ROUNDING_S = 0.01;
+
 const real = (piece) => !piece.gap;
 
 /// Returns a number that grows with each part or segment that has media; -1 without any. A segment whose parts have been
@@ -20,9 +23,15 @@ export function newest(details) {
 export const keyframes = (details) =>
   (details.partList ?? []).filter((part) => part.independent && real(part) && real(part.fragment)).map((part) => part.start);
 
-/// Returns the time of the newest independent part at which playing can begin `aim` seconds behind `edge`; `null` for none.
+/// Returns the time of the independent part at which playing begins: the newest one that is `aim` seconds behind `edge`. Behind
+/// GAPs the first one will do, however new, and a playlist that ends in GAPs is joined at its last picture. `null` leaves the
+/// choice to hls.js.
 export function joinAt(details, edge, aim) {
-  return keyframes(details).findLast((at) => edge - at >= aim * EARLY_SHARE) ?? null;
+  const times = keyframes(details);
+  if (endsInGap(details)) return times.at(-1) ?? null;
+  const gap = details.fragments.findLast((fragment) => fragment.gap)?.end ?? -Infinity;
+  const after = times.filter((at) => at >= gap - ROUNDING_S);
+  return after.findLast((at) => edge - at >= aim * EARLY_SHARE) ?? (gap > edge - aim - details.targetduration ? after[0] ?? null : null);
 }
 
 /// Returns the time at which playing goes on after the GAPs behind `from`; `null` if no media follows any.
@@ -35,8 +44,9 @@ export function afterGap(details, from) {
 
 /// Returns true if the newest thing listed is a GAP: the publisher is away and the playlist grows without it.
 export function endsInGap(details) {
-  const last = details.partList?.at(-1);
-  return last ? !real(last) || !real(last.fragment) : Boolean(details.fragments.at(-1)?.gap);
+  const [part, segment] = [details.partList?.at(-1), details.fragments.at(-1)];
+  const last = part && !(segment?.sn > part.fragment.sn) ? [part, part.fragment] : [segment];
+  return last.some((piece) => piece?.gap);
 }
 
 const path = (url, base) => new URL(url, base).pathname;

@@ -46,14 +46,6 @@ export class Ui {
     $('detail').textContent = detail;
   }
 
-  title(text) {
-    if (!text || $('title').textContent === text) return;
-    $('title').textContent = text;
-    $('sound-title').textContent = text;
-    document.title = `${text} · Millrace`;
-    $('player').setAttribute('aria-label', `Player: ${text}`);
-  }
-
   viewers(count) {
     $('viewers').hidden = !(count > 0);
     if (count > 0) $('viewer-count').textContent = compact(count);

@@ -22,7 +22,6 @@ let figuresAt = 0;
 
 /// Takes what the beacon has told.
 function told(reply) {
-  ui.title(reply.title);
   ui.viewers(player.picture ? reply.viewers : 0);
   if (reply.phase === 'missing') player.stop();
   // A stream that was over may have been opened again.

@@ -12,7 +12,7 @@ function playlist(kinds, parts = 10) {
       const start = fragment.start + index * 0.2;
       return { fragment, index, start, end: start + 0.2, independent: index === 0, gap: fragment.gap };
     }));
-  return { fragments, partList, url: 'http://edge/live/abc/video/index.m3u8' };
+  return { fragments, partList, targetduration: 4, url: 'http://edge/live/abc/video/index.m3u8' };
 }
 
 test('joining_takes_the_newest_keyframe_that_is_far_enough_behind_the_edge', () => {
@@ -21,6 +21,11 @@ test('joining_takes_the_newest_keyframe_that_is_far_enough_behind_the_edge', () 
   assert.equal(joinAt(details, 4.8, 1.2), 4, 'nearly at the target is good enough');
   assert.equal(joinAt(details, 4.2, 1.2), 2, 'a keyframe of just now would stall');
   assert.equal(joinAt({ ...details, partList: null }, 6, 1.2), null);
+});
+
+test('joining_behind_gaps_takes_the_first_keyframe_and_a_playlist_of_an_absence_its_last_picture', () => {
+  assert.equal(joinAt(playlist('mmggm', 2), 8.4, 1.2), 8, 'media before the gap would play for a moment only');
+  assert.equal(joinAt(playlist('mmg', 0), 6, 1.2), 2);
 });
 
 test('newest_media_grows_with_parts_and_neither_with_gaps_nor_with_the_end_of_a_listed_segment', () => {
