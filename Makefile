@@ -4,7 +4,7 @@ SHELL := /bin/bash
 # Variables given on make's command line (make up MILLRACE_RTMP_PORT=2935) reach the scripts as environment.
 export
 
-.PHONY: help setup up down build web lint test test-interop bench clean-run
+.PHONY: help setup up down build web lint test test-interop test-sources bench clean-run
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s'|'
@@ -36,6 +36,9 @@ test: ## set up and run every test but those of the heavy clients
 
 test-interop: ## tests with OBS and GStreamer
 	@scripts/test-interop
+
+test-sources: ## a long run of the table of encoders' habits, with more seeds
+	@scripts/test-sources
 
 bench: ## measure, beside peers; writes target/bench/*.json and docs/PERFORMANCE.md
 	@scripts/bench

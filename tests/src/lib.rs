@@ -14,4 +14,5 @@ pub mod load;
 pub mod playlist;
 pub mod publish;
 pub mod standalone;
+pub mod tape;
 pub mod viewer;

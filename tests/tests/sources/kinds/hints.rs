@@ -1,0 +1,26 @@
+//! Preload hints, at every distance of keyframes: each hint names what will come and is answered.
+
+use anyhow::Result;
+use millrace_testkit::ClipSpec;
+use millrace_tests::known_clip::Clip;
+use millrace_tests::tape::Tape;
+
+use super::seconds;
+use crate::seen::Case;
+use crate::want::Want;
+
+pub(crate) async fn cases() -> Result<Vec<Case>> {
+    let mut cases = Vec::new();
+    for (fps, gop, b_frames) in [(30, 60, 0), (30, 50, 2), (25, 50, 0), (25, 63, 2), (60, 130, 0)] {
+        let spec = ClipSpec { frames: fps * seconds(), fps, gop, b_frames, ..ClipSpec::default() };
+        let frame_ms = 1_000.0 / f64::from(fps);
+        let want = Want { shortest_ms: frame_ms - 2.0, longest_ms: frame_ms + 2.0, ..Want::whole() };
+        cases.push(Case::new(format!("{fps}_fps_gop_{gop}"), Tape::of(spec).await?, want));
+    }
+    let long = ClipSpec { frames: 30 * seconds().max(12), gop: 250, ..ClipSpec::default() };
+    let want = Want { independent: false, health: vec!["keyframe"], ..Want::whole() };
+    cases.push(Case::new("gop_of_8_s", Tape::of(long).await?, want));
+    let tone = Tape::open(&Clip::tone(seconds()).await?.path)?;
+    cases.push(Case::new("sound_alone", tone, Want::whole()));
+    Ok(cases)
+}

@@ -1,0 +1,59 @@
+//! Pictures that pause or come rarely: variable frame rate, static scenes, one cover picture, slow cameras.
+
+use anyhow::Result;
+use millrace_testkit::ClipSpec;
+use millrace_tests::tape::Tape;
+
+use super::seconds;
+use crate::seen::Case;
+use crate::want::Want;
+
+/// Pictures may last as long as the pause, the rest stays strict.
+fn lasting(longest_ms: f64) -> Want {
+    Want { longest_ms, strayed_ms: 40.0, apart_ms: 45.0, ..Want::whole() }
+}
+
+/// A camera of one picture every `step_ms`, each a keyframe.
+async fn slow(pictures: u32, step_ms: i64, sound: bool) -> Result<Tape> {
+    let intra = ClipSpec { frames: pictures, gop: 1, b_frames: 0, audio: false, ..ClipSpec::default() };
+    let tape = Tape::of(intra).await?.video_alone().retime_pictures(|number| number as i64 * step_ms);
+    if !sound {
+        return Ok(tape);
+    }
+    let length = i64::from(pictures) * step_ms;
+    let clip = Tape::numbered((length / 1000) as u32, 0).await?;
+    Ok(tape.with_sound_of(clip))
+}
+
+pub(crate) async fn cases() -> Result<Vec<Case>> {
+    let clip = Tape::numbered(seconds().max(12), 0).await?;
+    let mut cases = Vec::new();
+    // A muted camera: the pictures stop, the sound goes on, and the pictures come back with a keyframe.
+    for (name, from, until) in
+        [("pause_of_5_s", 4_000, 9_000), ("pause_of_1_s", 4_000, 5_000), ("pause_in_a_gop", 4_500, 8_000)]
+    {
+        let tape = clip.clone().keep_pictures(|_, tag| !(from..until).contains(&tag.true_ms));
+        cases.push(Case::new(name, tape, lasting((until - from) as f64 + 40.0)).in_chromium());
+    }
+    let every_seventh = clip.clone().keep_pictures(|number, _| number % 7 != 3);
+    cases.push(Case::new("every_seventh_missing", every_seventh, lasting(67.0)).in_chromium());
+    let scene = clip.clone().keep_pictures(|number, _| number % 60 < 4 || number % 60 % 20 == 0);
+    cases.push(Case::new("static_scenes", scene, lasting(760.0)).in_chromium());
+    let cover = slow(1, 1_000, false).await?.with_sound_of(clip.clone());
+    cases.push(Case::new("one_cover_picture", cover, lasting(20_000.0)).in_chromium());
+    let stop = clip.clone().keep_pictures(|_, tag| tag.true_ms < 5_000);
+    cases.push(Case::new("pictures_stop_for_good", stop, lasting(20_000.0)).in_chromium());
+    for (name, pictures, step, sound) in [
+        ("one_in_2_s_with_sound", 7, 2_000, true),
+        ("one_in_4_s_with_sound", 4, 4_000, true),
+        ("one_in_2_s_alone", 8, 2_000, false),
+        ("one_in_5_s_alone", 5, 5_000, false),
+        ("two_in_1_s_alone", 24, 500, false),
+    ] {
+        let tape = slow(pictures, step, sound).await?;
+        let want =
+            Want { playable_within_s: 4.0 + 2.0 * step as f64 / 1000.0, ..lasting(step as f64 + 20.0) };
+        cases.push(Case::new(name, tape, want).in_chromium());
+    }
+    Ok(cases)
+}

@@ -1,0 +1,172 @@
+//! One row from the publish to the evaluation.
+
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Result;
+use millrace_media::hls::checker::Checker;
+use millrace_testkit::http;
+use millrace_tests::standalone::Standalone;
+use millrace_tests::tape::send::{Told, send};
+use millrace_tests::tape::{TagKind, Tape};
+use serde_json::{Value, json};
+
+use crate::browser::Page;
+use crate::decode::{Decoded, decode, files};
+use crate::judge::{Measured, apart, measure};
+use crate::operator::{HealthLog, health_words};
+use crate::want::Want;
+use crate::watch::{Served, Track, Watch, Watched};
+
+/// One row of the table: a publish and what becomes of it.
+pub(crate) struct Case {
+    pub(crate) name: String,
+    pub(crate) tape: Tape,
+    pub(crate) want: Want,
+    /// Chromium appends the served media too.
+    pub(crate) chromium: bool,
+    /// The viewer comes so long after the publish began.
+    pub(crate) join_after: Duration,
+    /// The watch page is open from the start; seconds by which it must decode both tracks without standing still.
+    pub(crate) page_within: Option<f64>,
+}
+
+impl Case {
+    pub(crate) fn new(name: impl Into<String>, tape: Tape, want: Want) -> Self {
+        Self { name: name.into(), tape, want, chromium: false, join_after: Duration::ZERO, page_within: None }
+    }
+
+    /// Chromium must hold all of it in one range.
+    #[must_use]
+    pub(crate) fn in_chromium(self) -> Self {
+        Self { chromium: true, ..self }
+    }
+}
+
+/// Everything that a publish led to.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    pub(crate) told: Told,
+    pub(crate) watched: Option<Watched>,
+    /// The reason for which nothing was watched.
+    pub(crate) trouble: Option<String>,
+    pub(crate) video: Measured,
+    pub(crate) audio: Measured,
+    pub(crate) apart: f64,
+    pub(crate) playlists_apart: f64,
+    pub(crate) playlist_faults: Vec<String>,
+    pub(crate) decoded: Decoded,
+    pub(crate) health: Vec<String>,
+    pub(crate) last_status: Value,
+    pub(crate) multivariant_at_end: String,
+    pub(crate) page_faults: Vec<String>,
+}
+
+/// Publishes, watches, ends the livestream and measures.
+pub(crate) async fn run(case: &Case, server: &Standalone, folder: &Path) -> Result<Seen> {
+    let api = server.api();
+    let live = api.create_with(json!({ "title": case.name })).await?;
+    let watch = Watch::start(&live.hls_url, case.join_after);
+    let health = HealthLog::start(api.clone(), live.id.clone());
+    let edge = server.ready().edge.trim_end_matches('/');
+    let page = case
+        .page_within
+        .map(|_| Page::open(&format!("{edge}/watch/{}", live.playback_id), &case.tape, folder));
+    let mut seen = Seen { told: send(&case.tape, &live.push_url()).await?, ..Seen::default() };
+    // The media that were sent last become parts before the stop ends the stream.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    if let (Some(page), Some(within)) = (page, case.page_within) {
+        seen.page_faults = page?.faults(within).await?;
+    }
+    let statuses = health.finish().await?;
+    seen.health = health_words(&statuses);
+    seen.last_status = api.status(&live.id).await?;
+    seen.multivariant_at_end = http::get(&live.hls_url).await?.text();
+    api.stop(&live.id).await?;
+    if case.want.ends.is_some() {
+        // What was served before the end is not this row's concern.
+        watch.give_up();
+        return Ok(seen);
+    }
+    match watch.finish().await {
+        Err(error) => seen.trouble = Some(format!("{error:#}")),
+        Ok(watched) => evaluate(&mut seen, watched, case, folder).await?,
+    }
+    Ok(seen)
+}
+
+async fn evaluate(seen: &mut Seen, watched: Watched, case: &Case, folder: &Path) -> Result<()> {
+    let no_pictures = case.tape.pictures().next().is_none();
+    let (video, audio) = if no_pictures {
+        // The only variant of sound alone is the sound.
+        (Track::default(), watched.video.clone())
+    } else {
+        (watched.video.clone(), watched.audio.clone())
+    };
+    seen.video = measure(&video, &case.tape, TagKind::Video)?;
+    seen.audio = measure(&audio, &case.tape, TagKind::Audio)?;
+    seen.apart = apart(&seen.video, &seen.audio);
+    seen.playlists_apart = playlists_apart(&video.served, &audio.served);
+    for track in [&video, &audio] {
+        let mut checker = Checker::new();
+        for served in &track.served {
+            for fault in checker.check(&served.text).iter().map(ToString::to_string) {
+                if !seen.playlist_faults.contains(&fault) {
+                    seen.playlist_faults.push(fault);
+                }
+            }
+        }
+    }
+    let pictures = files(&video, folder, "video")?;
+    let sounds = files(&audio, folder, "audio")?;
+    seen.decoded = decode(&pictures, &sounds).await?;
+    seen.watched = Some(Watched { video, audio, ..watched });
+    Ok(())
+}
+
+/// The widest distance between the media times at the ends of both playlists, looked at whenever one is new.
+fn playlists_apart(video: &[Served], audio: &[Served]) -> f64 {
+    let mut widest = 0.0_f64;
+    for one in video {
+        let other = audio.iter().rev().find(|other| other.at <= one.at);
+        widest = widest.max(other.map_or(0.0, |other| (other.end - one.end).abs()));
+    }
+    for one in audio {
+        let other = video.iter().rev().find(|other| other.at <= one.at);
+        widest = widest.max(other.map_or(0.0, |other| (other.end - one.end).abs()));
+    }
+    widest
+}
+
+impl fmt::Display for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let told = match &self.told.refused {
+            Some((code, description)) => format!("{code}: {description}"),
+            None if self.told.closed => "closed without a status".to_owned(),
+            None => "nothing".to_owned(),
+        };
+        writeln!(
+            f,
+            "  encoder told: {told} (after {:.1} s, {} messages)",
+            self.told.lasted.as_secs_f64(),
+            self.told.sent
+        )?;
+        if let Some(watched) = &self.watched {
+            writeln!(f, "  video: {}", self.video)?;
+            writeln!(f, "  audio: {}", self.audio)?;
+            let hints: Vec<_> = watched.video.hints.iter().chain(&watched.audio.hints).collect();
+            let broken = hints.iter().filter(|hint| hint.status != 200).count();
+            writeln!(
+                f,
+                "  playable after {:.2} s; pictures and sound apart {:.1} ms; ends of playlists apart {:.2} s; {} of {} hints broken",
+                watched.playable_after.as_secs_f64(),
+                self.apart,
+                self.playlists_apart,
+                broken,
+                hints.len()
+            )?;
+        }
+        write!(f, "  health: {:?}", self.health)
+    }
+}
