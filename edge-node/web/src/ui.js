@@ -10,7 +10,7 @@ export const TEXTS = {
   away: ['The broadcaster is reconnecting…', 'Stay here: it goes on by itself.'],
   hung: ['No picture comes from the broadcaster', 'Stay here: it goes on by itself.'],
   interrupted: ['No connection to the server', 'Trying again…'],
-  ended: ['The stream has ended', 'Thank you for watching.'],
+  ended: ['The stream has ended', 'It does not start again under this address.'],
   missing: ['There is no such stream', 'Check the link you were given.'],
   failed: ['This browser cannot play the stream', 'Try a current Chrome, Firefox, Edge or Safari.'],
 };

@@ -62,6 +62,20 @@ impl Reel {
         }
         Ok(reel)
     }
+
+    /// Returns the reel with its sound from `at_ms` on only, codec parameters included: an encoder whose sound begins late, and
+    /// which has not announced it.
+    #[must_use]
+    pub fn with_late_sound(mut self, at_ms: u32) -> Self {
+        let is_sound = |shot: &Shot| shot.kind == TagKind::Audio;
+        self.shots.retain(|shot| !is_sound(shot) || shot.at_ms >= at_ms);
+        let place = self.shots.partition_point(|shot| shot.at_ms < at_ms);
+        let (late, headers) = std::mem::take(&mut self.headers).into_iter().partition(is_sound);
+        self.headers = headers;
+        let late: Vec<Shot> = late;
+        self.shots.splice(place..place, late.into_iter().map(|header| Shot { at_ms, ..header }));
+        self
+    }
 }
 
 /// The chunk size of OBS and ffmpeg: a picture is several chunks.
