@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use millrace_runtime::{Secret, Section};
+use millrace_runtime::{Secret, Section, TrustedProxies};
 use serde::Deserialize;
 
 /// Settings of an edge node.
@@ -18,18 +18,24 @@ pub struct Config {
     pub workers: usize,
     /// The bound of media objects read back from the object store, in bytes.
     pub cache_bytes: usize,
+    /// The bound of media that has left the cache and that unfinished answers still hold, in bytes. Beyond it the connections
+    /// of the oldest such answers are closed.
+    pub held_bytes: usize,
     /// The bound of the parts and segments that one feed holds, in bytes.
     pub feed_bytes: usize,
     /// Streams open at once; a request for another one is answered with 503.
     pub max_feeds: usize,
     /// Seconds without a request after which a stream is closed.
     pub feed_idle_s: u64,
-    /// Requests that may wait at once for a playlist or a part, over all streams.
+    /// Requests that may wait at once for a playlist or a part, over all streams; as many heartbeats may wait beside them.
     pub max_waiters: usize,
     /// Seconds for which a playlist request is held while its stream is starting or lags behind its log.
     pub start_hold_s: u64,
     /// Viewers that are counted for one address (one /64 for IPv6); 0 stands for any number.
     pub viewers_per_address: u32,
+    /// The proxies and CDNs whose `X-Forwarded-For` names the viewer's address. Without them all viewers behind a proxy share
+    /// its address.
+    pub trusted_proxies: TrustedProxies,
     /// The secret that signs viewer sessions. It is the same on all edges, or a viewer who moves to another edge counts twice
     /// until the first count expires. An empty one is replaced by a random one at start.
     pub beacon_secret: Secret<String>,
@@ -42,6 +48,8 @@ impl Default for Config {
             metrics_listen: None,
             workers: 0,
             cache_bytes: 256 << 20,
+            // A hundred segments of 2 s at 2.5 Mb/s: objects leave the cache while an answer sends them when its client is slow.
+            held_bytes: 64 << 20,
             feed_bytes: 64 << 20,
             max_feeds: 10_000,
             feed_idle_s: 300,
@@ -49,6 +57,7 @@ impl Default for Config {
             start_hold_s: 5,
             // The viewers behind the gateway of a campus or a mobile network.
             viewers_per_address: 1_000,
+            trusted_proxies: TrustedProxies::default(),
             beacon_secret: Secret::default(),
         }
     }

@@ -30,6 +30,10 @@ pub struct EdgeMetrics {
     pub feed_lag_since: Gauges,
     /// Bytes of parts and segments that feeds hold.
     pub hot_bytes: Gauge,
+    /// Bytes of media that has left the cache and that unfinished answers still hold.
+    pub held_bytes: Gauge,
+    /// Segments that a feed dropped before the object store had them.
+    pub unstored_dropped: Counter,
     /// Media requests answered from memory.
     pub cache_hits: Counter,
     /// Media requests not answered from memory.
@@ -85,6 +89,16 @@ impl EdgeMetrics {
                 &["stream"],
             ),
             hot_bytes: m.gauge("hot", Unit::Bytes, "Parts and segments held by feeds"),
+            held_bytes: m.gauge(
+                "held",
+                Unit::Bytes,
+                "Media that left the cache and that unfinished answers hold",
+            ),
+            unstored_dropped: counter(
+                "unstored_segments_dropped",
+                Unit::Count,
+                "Segments dropped from memory before the object store had them",
+            ),
             cache_hits: counter("cache_hits", Unit::Count, "Media requests answered from memory"),
             cache_misses: counter("cache_misses", Unit::Count, "Media requests not answered from memory"),
             store_reads: counter("store_reads", Unit::Count, "Reads from the object store"),

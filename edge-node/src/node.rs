@@ -24,6 +24,7 @@ use crate::live::feed::FeedContext;
 use crate::live::feeds::Feeds;
 use crate::live::registry::Registry;
 use crate::metrics::EdgeMetrics;
+use crate::objects::answers::Answers;
 use crate::objects::cache::ObjectCache;
 use crate::objects::fetch::Fetcher;
 
@@ -40,6 +41,7 @@ pub struct Node {
     catalog: Arc<Catalog>,
     registry: Arc<Registry>,
     cache: Arc<ObjectCache>,
+    answers: Arc<Answers>,
     stop: CancellationToken,
 }
 
@@ -69,6 +71,11 @@ impl Node {
         &self.cache
     }
 
+    /// Returns the answers under way that hold media.
+    pub fn answers(&self) -> &Answers {
+        &self.answers
+    }
+
     /// Releases waiting requests, lets open answers finish and stops the feeds.
     pub async fn drain(self) {
         self.stop.cancel();
@@ -93,7 +100,8 @@ pub async fn start(config: Config, deps: Deps) -> anyhow::Result<Node> {
     let link = Link::new(bus, &process.metrics.scope("edge"));
     let stop = CancellationToken::new();
     let supervisor = Supervisor::start("edge", &process.metrics, &process.drain, &process.actors)?;
-    let cache = ObjectCache::new(config.cache_bytes);
+    let cache = ObjectCache::new(config.cache_bytes, metrics.held_bytes.clone());
+    let answers = Answers::new(metrics.held_bytes.clone(), config.held_bytes);
     let catalog = Catalog::new(state.clone(), clock.clone(), metrics.clone());
     let (registry, starts) = Registry::new(state.clone(), clock.clone(), config.max_feeds, metrics.clone());
     let context = FeedContext {
@@ -116,6 +124,10 @@ pub async fn start(config: Config, deps: Deps) -> anyhow::Result<Node> {
     let id = ActorId::new("heartbeats", "edge");
     supervisor.spawn(id, Policy::vital(), move |actor| counting.clone().run(state.clone(), actor)).await?;
 
+    let bounding = answers.clone();
+    let id = ActorId::new("answers", "edge");
+    supervisor.spawn(id, Policy::vital(), move |actor| bounding.clone().run(actor)).await?;
+
     let routes = process.observability();
     let (with_viewers, operations) = match config.metrics_listen {
         Some(listen) => (None, Some(observe::serve(listen, routes).context("edge: metrics")?)),
@@ -126,9 +138,12 @@ pub async fn start(config: Config, deps: Deps) -> anyhow::Result<Node> {
         registry: registry.clone(),
         fetcher: Fetcher::new(store, cache.clone(), metrics.clone()),
         cache: cache.clone(),
+        answers: answers.clone(),
         signer: Signer::new(&config.beacon_secret),
         heartbeats,
+        trusted_proxies: config.trusted_proxies.clone(),
         waiters: Semaphore::new(config.max_waiters),
+        held_beacons: Semaphore::new(config.max_waiters),
         limits: Limits { start_hold: config.start_hold(), part_hold: PART_HOLD },
         metrics,
         operations: with_viewers,
@@ -138,5 +153,5 @@ pub async fn start(config: Config, deps: Deps) -> anyhow::Result<Node> {
     start_report(&supervisor, &link, &process, identity).await?;
     let http = http::serve(config.listen, config.workers, app, &process.metrics).context("edge: HTTP")?;
     info!(addr = %http.addr(), "edge serves viewers");
-    Ok(Node { http, operations, supervisor, catalog, registry, cache, stop })
+    Ok(Node { http, operations, supervisor, catalog, registry, cache, answers, stop })
 }

@@ -43,7 +43,7 @@ impl ViewerCount {
 pub struct Heartbeat<'a> {
     /// The stream that the session watches.
     pub stream: StreamId,
-    /// The random part of the session id, whose signature the caller has checked.
+    /// The random part of the session id in hex digits, whose signature the caller has checked.
     pub session: &'a str,
     /// The address that the heartbeat came from.
     pub address: IpAddr,
@@ -64,13 +64,18 @@ pub struct Heartbeats {
 impl Heartbeats {
     /// Creates a collector that counts at most `per_address` viewers of one address; 0 stands for any number.
     pub fn new(per_address: u32, clock: Arc<dyn Clock>) -> Self {
-        let limit = PerAddressLimit::new(per_address, Duration::from_secs(HEARTBEAT_S));
-        Self { limit, clock, pending: Mutex::default() }
+        Self { limit: PerAddressLimit::new(per_address, SESSION_TTL), clock, pending: Mutex::default() }
     }
 
     /// Takes a heartbeat; the next write also refreshes `count`. False when it is not counted because a limit is reached.
     pub fn heartbeat(&self, heartbeat: &Heartbeat<'_>, count: &Arc<ViewerCount>) -> bool {
-        if !self.limit.admit(heartbeat.address, self.clock.now_ms()) {
+        let Ok(number) = u128::from_str_radix(heartbeat.session, 16) else { return false };
+        let counts = if heartbeat.watching {
+            self.limit.admit(heartbeat.address, number, self.clock.now_ms())
+        } else {
+            self.limit.leave(heartbeat.address, number)
+        };
+        if !counts {
             return false;
         }
         let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
@@ -97,7 +102,7 @@ impl Heartbeats {
     }
 
     async fn flush(&self, state: &SharedState, status: &StatusHandle) {
-        self.limit.evict_idle(self.clock.now_ms());
+        self.limit.evict_expired(self.clock.now_ms());
         let pending = std::mem::take(&mut *self.pending.lock().unwrap_or_else(PoisonError::into_inner));
         status.set_queue(pending.len(), FLUSH);
         for (stream, (count, sessions)) in pending {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use millrace_runtime::TrustedProxies;
 use millrace_runtime::http::Observability;
 use millrace_wire::ids::PlaybackId;
 use tokio::sync::Semaphore;
@@ -15,6 +16,7 @@ use crate::live::playlists::StreamPlaylists;
 use crate::live::registry::{Registry, RegistryFull};
 use crate::live::stream::LiveStream;
 use crate::metrics::EdgeMetrics;
+use crate::objects::answers::Answers;
 use crate::objects::cache::ObjectCache;
 use crate::objects::fetch::Fetcher;
 
@@ -33,9 +35,13 @@ pub(crate) struct App {
     pub(crate) registry: Arc<Registry>,
     pub(crate) cache: Arc<ObjectCache>,
     pub(crate) fetcher: Arc<Fetcher>,
+    pub(crate) answers: Arc<Answers>,
     pub(crate) signer: Signer,
     pub(crate) heartbeats: Arc<Heartbeats>,
+    pub(crate) trusted_proxies: TrustedProxies,
     pub(crate) waiters: Semaphore,
+    /// Heartbeats that wait for a change of the stream.
+    pub(crate) held_beacons: Semaphore,
     pub(crate) limits: Limits,
     pub(crate) metrics: EdgeMetrics,
     pub(crate) operations: Option<Observability>,

@@ -1,20 +1,32 @@
-//! `POST /live/{playback_id}/beacon`: a player's heartbeat, which is answered with the stream's phase and number of viewers.
+//! `POST /live/{playback_id}/beacon`: a player's heartbeat, which is answered with the stream's phase, tracks and number of
+//! viewers.
+//!
+//! A player that sends the `state` of its last answer gets the next one when the state has changed, at the latest after an
+//! interval: it hears at once that the publisher is away or that a track was added, for one request in each interval.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
-use actix_web::HttpResponse;
 use actix_web::http::header;
-use actix_web::web::Bytes;
+use actix_web::web::{Bytes, BytesMut, Payload};
+use actix_web::{HttpRequest, HttpResponse};
+use futures::StreamExt as _;
 use millrace_wire::ids::PlaybackId;
 use serde::{Deserialize, Serialize};
 
 use super::app::App;
 use super::{error_response, headers};
 use crate::audience::heartbeat::{HEARTBEAT_S, Heartbeat};
-use crate::live::playlists::Phase;
+use crate::live::playlists::Status;
+use crate::live::stream::LiveStream;
 
-/// The longest request body in bytes: a session id and two JSON members.
-pub(super) const MAX_BODY: usize = 512;
+/// The longest request body in bytes: a session id, a state and the names of a few JSON members.
+const MAX_BODY: usize = 512;
+/// The time in which the body must come. Players send it with the head.
+const BODY_LIMIT: Duration = Duration::from_secs(5);
+/// The time for which the first answer waits until the edge has found out what the stream is: a feed's two requests for
+/// snapshots and its look at the checkpoint, with room for a loaded machine.
+const FIRST_HOLD: Duration = Duration::from_secs(1);
 
 /// The body of a request; an empty one asks for a new session.
 #[derive(Deserialize, Default)]
@@ -22,53 +34,111 @@ pub(super) const MAX_BODY: usize = 512;
 struct Body {
     session: Option<String>,
     leaving: bool,
+    state: Option<String>,
 }
 
 #[derive(Serialize)]
-struct Answer {
+struct Answer<'a> {
     session: String,
     viewers: u64,
     phase: &'static str,
+    tracks: Vec<&'a str>,
+    state: String,
     interval_s: u64,
 }
 
-/// Answers a heartbeat with the stream's phase and its number of viewers.
+/// Answers a heartbeat with the stream's phase, its tracks and its number of viewers.
 pub(super) async fn serve(
     app: &App,
     playback: PlaybackId,
-    address: Option<IpAddr>,
-    body: &Bytes,
+    request: &HttpRequest,
+    payload: Payload,
 ) -> HttpResponse {
-    let sent = match body.len() {
-        0 => Body::default(),
-        length if length > MAX_BODY => return error_response::bad_request(),
-        _ => match serde_json::from_slice(body) {
+    let sent = match read(payload).await {
+        Ok(body) if body.is_empty() => Body::default(),
+        Ok(body) => match serde_json::from_slice(&body) {
             Ok(sent) => sent,
             Err(_) => return error_response::bad_request(),
         },
+        Err(response) => return response,
     };
     let stream = match app.open(playback).await {
         Ok(stream) => stream,
         Err(reason) => return error_response::not_served(reason),
     };
-    let signed = sent.session.filter(|session| app.signer.check(stream.id, session).is_some());
+    let Body { session, leaving, state } = sent;
+    let signed = session.filter(|session| app.signer.check(stream.id, session).is_some());
     // A new session counts from its second heartbeat: a client that sends one and never comes back is no viewer.
     let session = signed.clone().unwrap_or_else(|| app.signer.issue(stream.id));
     if let Some(id) = signed.as_deref().and_then(|session| app.signer.check(stream.id, session)) {
         // Over a limit the viewer watches on, uncounted.
-        let watching = !sent.leaving;
-        let counted = address.is_some_and(|address| {
-            let heartbeat = Heartbeat { stream: stream.id, session: id, address, watching };
+        let counted = client_address(app, request).is_some_and(|address| {
+            let heartbeat = Heartbeat { stream: stream.id, session: id, address, watching: !leaving };
             app.heartbeats.heartbeat(&heartbeat, stream.viewers())
         });
         app.metrics.heartbeats_uncounted.add(u64::from(!counted));
     }
-    let phase = match stream.playlists().phase() {
-        Phase::Waiting => "waiting",
-        Phase::Live => "live",
-        Phase::Ended => "ended",
+    if !leaving {
+        hold(app, &stream, state.as_deref()).await;
+    }
+    answer(&stream, session)
+}
+
+/// Returns the viewer's address: the one that trusted proxies forward, or the TCP peer.
+fn client_address(app: &App, request: &HttpRequest) -> Option<IpAddr> {
+    let peer = request.peer_addr()?.ip();
+    let forwarded = request.headers().get_all("x-forwarded-for").filter_map(|value| value.to_str().ok());
+    let forwarded: Vec<&str> = forwarded.collect();
+    Some(app.trusted_proxies.client(peer, forwarded.into_iter()))
+}
+
+/// Reads the body; the error is the answer to one that is too long or does not come.
+async fn read(mut payload: Payload) -> Result<Bytes, HttpResponse> {
+    let read = async {
+        let mut body = BytesMut::new();
+        while let Some(piece) = payload.next().await {
+            let Ok(piece) = piece else { return Err(error_response::bad_request()) };
+            if body.len() + piece.len() > MAX_BODY {
+                return Err(error_response::too_large());
+            }
+            body.extend_from_slice(&piece);
+        }
+        Ok(body.freeze())
     };
-    let answer = Answer { session, viewers: stream.viewers().get(), phase, interval_s: HEARTBEAT_S };
+    tokio::time::timeout(BODY_LIMIT, read).await.unwrap_or_else(|_| Err(error_response::request_timeout()))
+}
+
+/// Waits until the stream's status differs from the one that the player knows, or is known at all.
+async fn hold(app: &App, stream: &LiveStream, known: Option<&str>) {
+    let tag = known.and_then(|state| u64::from_str_radix(state, 16).ok());
+    let (limit, is_news): (_, Box<dyn Fn(&Status) -> bool>) = match tag {
+        Some(tag) => (Duration::from_secs(HEARTBEAT_S), Box::new(move |status| status.tag != tag)),
+        None => (FIRST_HOLD, Box::new(|status| status.known)),
+    };
+    let mut status = stream.watch_status();
+    if is_news(&status.borrow()) {
+        return;
+    }
+    // Without room among those that wait, the answer comes at once and the player asks again after the interval.
+    let Ok(_permit) = app.held_beacons.try_acquire() else { return };
+    tokio::select! {
+        _ = status.wait_for(|status| is_news(status)) => {}
+        () = tokio::time::sleep(limit) => {}
+        () = app.stop.cancelled() => {}
+    }
+}
+
+fn answer(stream: &LiveStream, session: String) -> HttpResponse {
+    let playlists = stream.playlists();
+    let Status { phase, tag, .. } = playlists.status();
+    let answer = Answer {
+        session,
+        viewers: stream.viewers().get(),
+        phase: phase.as_str(),
+        tracks: playlists.tracks().map(|rendition| rendition.as_str()).collect(),
+        state: format!("{tag:016x}"),
+        interval_s: HEARTBEAT_S,
+    };
     let mut response = HttpResponse::Ok().json(answer);
     let out = response.headers_mut();
     headers::cors(out);

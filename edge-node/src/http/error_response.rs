@@ -1,8 +1,8 @@
 //! Answers without content: small, and short-lived in caches.
 
 use actix_web::HttpResponse;
-use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderValue};
+use actix_web::http::{ConnectionType, StatusCode};
 
 use super::headers;
 use crate::catalog::NotServed;
@@ -16,9 +16,27 @@ fn error(status: StatusCode, text: &'static str, cache: HeaderValue) -> HttpResp
     response
 }
 
-/// Answers 404: the resource does not exist at this moment.
+/// Answers 404: the resource does not exist at this moment. No cache keeps the answer: the part that a client asks for too
+/// early exists in the next moment, for everyone.
 pub(super) fn not_found() -> HttpResponse {
-    error(StatusCode::NOT_FOUND, "not found\n", headers::NOT_FOUND)
+    error(StatusCode::NOT_FOUND, "not found\n", headers::NO_STORE)
+}
+
+/// Answers 404 for a playback id that no livestream has.
+fn unknown_stream() -> HttpResponse {
+    error(StatusCode::NOT_FOUND, "not found\n", headers::UNKNOWN_STREAM)
+}
+
+/// Answers 408 and closes the connection: the request's body did not come.
+pub(super) fn request_timeout() -> HttpResponse {
+    let mut response = error(StatusCode::REQUEST_TIMEOUT, "the body did not come\n", headers::NO_STORE);
+    response.head_mut().set_connection_type(ConnectionType::Close);
+    response
+}
+
+/// Answers 413: the body is longer than a heartbeat can be.
+pub(super) fn too_large() -> HttpResponse {
+    error(StatusCode::PAYLOAD_TOO_LARGE, "body too large\n", headers::NO_STORE)
 }
 
 /// Answers 400: a malformed request, or a delivery directive that a client must not send (RFC 8216bis §6.2.5).
@@ -48,7 +66,7 @@ pub(super) fn unavailable() -> HttpResponse {
 /// Answers for a stream that is not served.
 pub(super) fn not_served(reason: NotServed) -> HttpResponse {
     match reason {
-        NotServed::Unknown => not_found(),
+        NotServed::Unknown => unknown_stream(),
         NotServed::Busy => unavailable(),
         NotServed::Forbidden => forbidden(),
     }

@@ -10,8 +10,8 @@ pub(super) const NEWEST: HeaderValue = HeaderValue::from_static("public, max-age
 /// The answer to a blocking reload: its URL names the segment or part it contains, so it may be cached for as long as that
 /// segment stays in any window (six target durations of the default 4 s).
 pub(super) const BLOCKED: HeaderValue = HeaderValue::from_static("public, max-age=24");
-/// A resource that does not exist now may exist in a second.
-pub(super) const NOT_FOUND: HeaderValue = HeaderValue::from_static("public, max-age=1");
+/// A playback id that does not exist now may exist in a second; until then a CDN may answer for it.
+pub(super) const UNKNOWN_STREAM: HeaderValue = HeaderValue::from_static("public, max-age=1");
 /// An answer that no cache may keep.
 pub(super) const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
@@ -22,7 +22,18 @@ pub(super) const TEXT: HeaderValue = HeaderValue::from_static("text/plain; chars
 pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// The response headers that scripts of other origins may read.
-const EXPOSED: HeaderValue = HeaderValue::from_static("content-length, content-range, etag, date, age");
+const EXPOSED: HeaderValue =
+    HeaderValue::from_static("accept-ranges, age, content-length, content-range, date, etag, retry-after");
+
+/// The request headers that scripts of other origins may send: those of players beyond the ones that need no permission.
+/// hls.js, Shaka and dash.js send CMCD (CTA-5004) in the four headers of its name, AVPlayer its session id; frameworks and
+/// debugging tools add the others. `*` allows whatever an application adds, in requests without credentials.
+const ALLOWED: HeaderValue = HeaderValue::from_static(
+    "accept, cache-control, cmcd-object, cmcd-request, cmcd-session, cmcd-status, content-type, if-modified-since, \
+     if-none-match, if-range, origin, pragma, range, x-playback-session-id, x-requested-with, *",
+);
+/// Seconds for which a browser need not ask again; browsers use at most one or two hours of it.
+const PREFLIGHT_AGE: HeaderValue = HeaderValue::from_static("86400");
 
 /// Allows scripts of any origin to read the answer. No identity is in cookies, so no origin gains anything by it.
 pub(super) fn cors(headers: &mut HeaderMap) {
@@ -32,6 +43,8 @@ pub(super) fn cors(headers: &mut HeaderMap) {
         HeaderName::from_static("cross-origin-resource-policy"),
         HeaderValue::from_static("cross-origin"),
     );
+    // Players measure the bandwidth by the browser's resource timing.
+    headers.insert(HeaderName::from_static("timing-allow-origin"), HeaderValue::from_static("*"));
 }
 
 /// Adds the headers that answer a CORS preflight.
@@ -39,9 +52,8 @@ pub(super) fn preflight(headers: &mut HeaderMap) {
     cors(headers);
     let methods = HeaderValue::from_static("GET, HEAD, POST, OPTIONS");
     headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
-    let allowed = HeaderValue::from_static("range, if-none-match, content-type");
-    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, allowed);
-    headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"));
+    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, ALLOWED);
+    headers.insert(header::ACCESS_CONTROL_MAX_AGE, PREFLIGHT_AGE);
 }
 
 /// Makes a header value of bytes that are known to be printable.

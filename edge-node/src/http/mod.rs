@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::http::Method;
-use actix_web::web::{Bytes, Data, ServiceConfig};
+use actix_web::web::{Data, Payload, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, web};
 use millrace_runtime::Metrics;
 use millrace_runtime::http::{Deadlines, HttpHandle, ServerOptions, bind, listen as serve_on, routes};
@@ -63,7 +63,6 @@ fn configure(config: &mut ServiceConfig, app: &Data<App>) {
     }
     config
         .app_data(app.clone())
-        .app_data(web::PayloadConfig::new(beacon::MAX_BODY))
         .service(web::resource("/live/{tail:.*}").route(web::post().to(post)).default_service(web::to(live)))
         .service(web::resource("/watch/{playback}").to(page::watch))
         .service(web::resource("/assets/{name}").to(page::asset))
@@ -102,14 +101,10 @@ async fn get(app: &App, request: &HttpRequest) -> (&'static str, HttpResponse) {
     ("playlist", response)
 }
 
-async fn post(app: Data<App>, request: HttpRequest, body: Bytes) -> HttpResponse {
+async fn post(app: Data<App>, request: HttpRequest, payload: Payload) -> HttpResponse {
     let path = request.path().strip_prefix("/live/").and_then(|path| path.strip_suffix("/beacon"));
     let response = match path.map(str::parse::<PlaybackId>) {
-        Some(Ok(playback)) => {
-            // The TCP peer: behind a proxy or CDN all viewers share its address, and `viewers_per_address` counts them together.
-            let address = request.peer_addr().map(|peer| peer.ip());
-            beacon::serve(&app, playback, address, &body).await
-        }
+        Some(Ok(playback)) => beacon::serve(&app, playback, &request, payload).await,
         Some(Err(_)) => error_response::not_found(),
         None => error_response::method_not_allowed(),
     };

@@ -5,19 +5,17 @@ use std::sync::Arc;
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse};
 use millrace_media::container::cmaf::demux::part_of;
+use millrace_runtime::http::connection;
 use millrace_wire::ids::PartIndex;
 use millrace_wire::object_names::{ObjectKind, ObjectName};
 
 use super::app::App;
-use super::body::ChainBody;
+use super::body::MediaBody;
 use super::{error_response, headers, range};
-use crate::live::playlists::{Phase, PlaylistPosition, StreamPlaylists};
+use crate::live::playlists::{PlaylistPosition, StreamPlaylists};
 use crate::live::stream::LiveStream;
 use crate::objects::cache::Object;
 use crate::objects::fetch::Outcome;
-
-/// Segments below the open one whose bytes may still be on their way to this edge.
-const RECENT: u64 = 4;
 
 /// Answers for the object under `key`, which is the path without its leading slash. A stored object is served without a feed;
 /// one that is neither in memory nor in the store may be on its way to this edge, so its stream is opened.
@@ -78,8 +76,10 @@ async fn stored_part(
             Outcome::Missing | Outcome::Failed => return Outcome::Missing,
         },
     };
-    part_of(&segment.bytes.contiguous(), part.0)
-        .map_or(Outcome::Missing, |bytes| Outcome::Found(Object::new(key, bytes)))
+    let Some(bytes) = part_of(&segment.media.bytes().contiguous(), part.0) else { return Outcome::Missing };
+    let object = Object::new(key, bytes);
+    app.cache.hold(&object);
+    Outcome::Found(object)
 }
 
 /// Waits for an object that the playlist lists or hints and whose bytes have not arrived yet.
@@ -90,10 +90,12 @@ async fn expect(
     stream: &Arc<LiveStream>,
     name: &ObjectName,
 ) -> HttpResponse {
-    if !is_expected(&stream.playlists(), name) {
+    // A feed that was started for this request does not know yet which objects there are.
+    let expected = |playlists: &StreamPlaylists| !playlists.is_known() || playlists.expects(name);
+    if !expected(&stream.playlists()) {
         return error_response::not_found();
     }
-    let ready = |playlists: &StreamPlaylists| app.cache.contains(key) || !is_expected(playlists, name);
+    let ready = |playlists: &StreamPlaylists| app.cache.contains(key) || !expected(playlists);
     // The cache is asked after a timeout too: the object may have arrived this moment.
     let _ = app.wait(stream, app.limits.part_hold, ready).await;
     app.cache.get(key).map_or_else(error_response::not_found, |object| send(app, request, key, &object))
@@ -101,22 +103,6 @@ async fn expect(
 
 fn position(playlists: &StreamPlaylists, name: &ObjectName) -> Option<PlaylistPosition> {
     playlists.rendition(name.rendition.as_str()).map(|playlist| playlist.position)
-}
-
-/// Returns true if the object is listed or hinted near the end of its rendition's playlist.
-fn is_expected(playlists: &StreamPlaylists, name: &ObjectName) -> bool {
-    let Some(position) = position(playlists, name) else { return false };
-    let live = playlists.phase() == Phase::Live;
-    let next = (position.open_msn, position.open_parts);
-    match name.kind {
-        ObjectKind::Init(_) => live,
-        ObjectKind::Segment(msn, _) => msn.0 < position.open_msn && msn.0 + RECENT >= position.open_msn,
-        ObjectKind::Part(msn, _, part) => {
-            let hinted = (msn.0, part.0) == next && live;
-            let listed = msn.0 + RECENT >= position.open_msn && (msn.0, part.0) < next;
-            hinted || listed
-        }
-    }
 }
 
 /// Returns true for init sections, which are `.mp4`; segments and parts are `.m4s`.
@@ -132,7 +118,7 @@ fn send(app: &App, request: &HttpRequest, key: &str, object: &Object) -> HttpRes
         // If-Range with another tag asks for the whole object (RFC 9110 §13.1.5).
         let same = sent.get(header::IF_RANGE).is_none_or(|tag| tag.as_bytes() == &object.etag[..]);
         let wanted = sent.get(header::RANGE).filter(|_| same).and_then(|range| range.to_str().ok());
-        content(app, object, &range::parse(wanted, object.bytes.len()))
+        content(app, request, object, &range::parse(wanted, object.media.len()))
     };
     let out = response.headers_mut();
     headers::cors(out);
@@ -143,19 +129,20 @@ fn send(app: &App, request: &HttpRequest, key: &str, object: &Object) -> HttpRes
     response
 }
 
-fn content(app: &App, object: &Object, wanted: &range::Wanted) -> HttpResponse {
-    let size = object.bytes.len();
+fn content(app: &App, request: &HttpRequest, object: &Object, wanted: &range::Wanted) -> HttpResponse {
+    let size = object.media.len();
+    let body = |range| MediaBody::new(object.media.clone(), range, &app.answers, connection(request));
     match wanted {
         range::Wanted::Whole => {
             app.metrics.sent_bytes.add(size as u64);
-            HttpResponse::Ok().body(ChainBody::new(object.bytes.clone()))
+            HttpResponse::Ok().body(body(None))
         }
         range::Wanted::Part(part) => {
             app.metrics.sent_bytes.add(part.len() as u64);
             let content_range = format!("bytes {}-{}/{size}", part.start, part.end - 1);
             HttpResponse::PartialContent()
                 .insert_header((header::CONTENT_RANGE, content_range))
-                .body(ChainBody::new(Arc::new(object.bytes.slice(part.clone()))))
+                .body(body(Some(part.clone())))
         }
         range::Wanted::Unsatisfiable => HttpResponse::RangeNotSatisfiable()
             .insert_header((header::CONTENT_RANGE, format!("bytes */{size}")))

@@ -70,8 +70,9 @@ async fn newest(
         None => playlists.multivariant(),
         Some(name) => playlists.rendition(name).and_then(RenditionPlaylist::rendered),
     };
+    let lacks = |playlists: &StreamPlaylists| rendition.is_some_and(|name| playlists.lacks(name));
     let ready = |playlists: &StreamPlaylists| {
-        playlists.following != Following::Lagging && playlist(playlists).is_some()
+        lacks(playlists) || (playlists.following != Following::Lagging && playlist(playlists).is_some())
     };
     let mut playlists = stream.playlists();
     if !ready(&playlists) {
@@ -95,8 +96,8 @@ async fn blocking(
     let find = |playlists: &StreamPlaylists| playlists.rendition(rendition).cloned();
     let decide = |playlist: &RenditionPlaylist| playlist.position.decide(msn, part);
     // The first requests of a starting stream are held rather than refused.
-    if find(&stream.playlists()).is_none() {
-        let started = |playlists: &StreamPlaylists| find(playlists).is_some();
+    if find(&stream.playlists()).is_none() && !stream.playlists().lacks(rendition) {
+        let started = |playlists: &StreamPlaylists| find(playlists).is_some() || playlists.lacks(rendition);
         if app.wait(stream, app.limits.start_hold, started).await.is_err() {
             return error_response::unavailable();
         }

@@ -9,18 +9,19 @@ use millrace_bus::BusError;
 use millrace_link::driver::Driver;
 use millrace_link::{Link, LogForm, LogReader, Request};
 use millrace_protocol::Millis;
-use millrace_protocol::reader::{Input, Media, MediaKind, Output, StreamReader};
+use millrace_protocol::reader::{CURRENT_MS, Input, Media, MediaKind, Output, StreamReader};
 use millrace_runtime::actors::Orders;
 use millrace_runtime::{ActorContext, Clock, Order, StatusHandle};
 use millrace_state::SharedState;
-use millrace_wire::fact::{FactMessage, Origin, StreamState};
+use millrace_wire::fact::{FactMessage, StreamState};
 use millrace_wire::message::repair::{RepairRequest, SnapshotRequest};
 use millrace_wire::topics;
 use tokio::sync::mpsc;
 
-use crate::live::checkpoint;
+use crate::live::arrivals::Arrivals;
 use crate::live::lag::{LagReport, LogId};
-use crate::live::playlists::{Following, StreamPlaylists};
+use crate::live::playlists::{Following, Presence, StreamPlaylists};
+use crate::live::snapshots;
 use crate::live::status::FeedStatus;
 use crate::live::stream::LiveStream;
 use crate::metrics::EdgeMetrics;
@@ -35,12 +36,6 @@ const LIVE_CAPACITY: usize = 2_048;
 const ANNOUNCE_CAPACITY: usize = 64;
 /// Fragments taken together before the playlists are replaced.
 const BATCH: usize = 64;
-/// The time in which replies to a snapshot request are gathered (ADR 1, rule 8: the newest state among those that
-/// answer in this time counts).
-const SNAPSHOT_WAIT: Duration = Duration::from_millis(300);
-/// Replies to a snapshot request that are gathered: those of the worker, the session and two followers. This feed may be one of
-/// them once it has folded a log; its own reply changes nothing.
-const MAX_SNAPSHOTS: usize = 4;
 /// Time between two snapshot requests for a stream without a log, after the first few. A new log writer announces itself, so
 /// requests are for one whose announcement was lost, and each costs every follower a reply.
 const SNAPSHOT_BACKOFF: Duration = Duration::from_secs(2);
@@ -80,13 +75,25 @@ struct FeedTask {
     /// True until the reader knows as much as the playlists that an earlier run of this feed has published.
     catching_up: bool,
     log: Option<LogReader>,
-    replies: (mpsc::Sender<Input>, mpsc::Receiver<Input>),
+    replies: (mpsc::Sender<Reply>, mpsc::Receiver<Reply>),
     /// Fragments that the log's subscriptions have dropped so far.
     dropped: u64,
     status: FeedStatus,
     lag: Option<LagReport>,
     /// The number and the last time of snapshot requests sent while there was no log.
     snapshot_backoff: (u32, Millis),
+    /// True once a snapshot request has ended, with or without a reply.
+    has_looked: bool,
+    arrivals: Arrivals,
+    /// False from the publisher's absence until a part comes.
+    is_present: bool,
+}
+
+/// A message of this feed's own tasks.
+enum Reply {
+    Input(Input),
+    /// All replies to a snapshot request have been handed over.
+    Looked,
 }
 
 /// The reason why a feed no longer follows its stream.
@@ -137,7 +144,7 @@ async fn follow(
             epoch = epochs.recv() => feed.step(Input::Epoch(epoch.context(BUS_CLOSED)?)).await?,
             session = sessions.recv() => feed.step(Input::Session(session.context(BUS_CLOSED)?)).await?,
             request = snapshot_requests.recv() => feed.answer_snapshot(&request.context(BUS_CLOSED)?),
-            Some(reply) = feed.replies.1.recv() => feed.step(reply).await?,
+            Some(reply) = feed.replies.1.recv() => feed.take_reply(reply).await?,
             () = feed.reader.wait_timeout() => feed.step(Input::Tick).await?,
             // An order that is not a kick is answered as not supported when it is dropped.
             order = orders.recv() => if matches!(order.order(), Order::Kick { .. }) {
@@ -175,6 +182,9 @@ impl FeedTask {
             status: FeedStatus::new(status, context.clock.clone()),
             lag: None,
             snapshot_backoff: (0, now),
+            has_looked: false,
+            arrivals: Arrivals::new(now),
+            is_present: true,
             context,
             stream,
         }
@@ -192,6 +202,16 @@ impl FeedTask {
         self.execute_outputs().await
     }
 
+    async fn take_reply(&mut self, reply: Reply) -> anyhow::Result<()> {
+        match reply {
+            Reply::Input(input) => self.step(input).await,
+            Reply::Looked => {
+                self.has_looked = true;
+                self.step(Input::Tick).await
+            }
+        }
+    }
+
     async fn execute_outputs(&mut self) -> anyhow::Result<()> {
         let (mut changed, mut has_bytes) = (false, false);
         while let Some(output) = self.reader.poll_output() {
@@ -202,13 +222,17 @@ impl FeedTask {
                     self.request_repair((epoch, generation), request);
                 }
                 Output::Bytes(media) => {
+                    if matches!(media.what, MediaKind::Part(..)) {
+                        self.arrivals.part(self.reader.now());
+                        self.is_present = true;
+                    }
                     self.hold(media);
                     has_bytes = true;
                 }
                 Output::Changed => changed = true,
             }
         }
-        let following = self.report();
+        let (following, presence) = (self.report(), self.presence());
         if (changed || has_bytes)
             && let Some(shown) = self.reader.machine().shown()
         {
@@ -217,13 +241,13 @@ impl FeedTask {
             objects.assemble_complete(shown);
             if changed && !self.catching_up {
                 objects.evict(shown);
-                self.stream.publish(StreamPlaylists::new(shown.clone(), following));
+                self.stream.publish(StreamPlaylists::new(shown.clone(), following, presence));
             } else {
                 self.stream.wake();
             }
         }
         // After the playlists: a request that waits for the end of a lag must not find the ones from before it.
-        self.stream.set_following(following);
+        self.stream.set_following(following, presence);
         Ok(())
     }
 
@@ -245,6 +269,7 @@ impl FeedTask {
         self.log = Some(LogReader::follow(link, stream, log, LogForm::Live, LIVE_CAPACITY).await?);
         self.dropped = 0;
         self.snapshot_backoff.0 = 0;
+        self.arrivals = Arrivals::new(self.reader.now());
         Ok(())
     }
 
@@ -259,23 +284,13 @@ impl FeedTask {
             self.snapshot_backoff = (sent + 1, now);
         }
         let (context, stream, replies) = (self.context.clone(), self.stream.id, self.replies.0.clone());
+        let is_first = !self.has_looked;
         tokio::spawn(async move {
-            let topic = topics::snapshot(stream);
-            let gathered =
-                context.link.gather(&topic, &SnapshotRequest {}, SNAPSHOT_WAIT, MAX_SNAPSHOTS).await;
-            let mut found = gathered.unwrap_or_else(|error| {
-                tracing::debug!(%stream, %error, "snapshot request failed; the checkpoint is read instead");
-                Vec::new()
-            });
-            if found.iter().all(|state| state.slots.is_empty()) {
-                found.extend(checkpoint::read(&context.state, stream).await);
-            } else if found.iter().any(|state| state.origin == Origin::Log) {
-                // The fold of a log (`Origin::Log`) is newer than a checkpoint that a worker has answered with.
-                found.retain(|state| state.origin == Origin::Log);
-            }
+            let found = snapshots::request(&context.link, &context.state, stream, is_first).await;
             for snapshot in found {
-                let _ = replies.send(Input::Snapshot(Box::new(snapshot))).await;
+                let _ = replies.send(Reply::Input(Input::Snapshot(Box::new(snapshot)))).await;
             }
+            let _ = replies.send(Reply::Looked).await;
         });
     }
 
@@ -293,7 +308,7 @@ impl FeedTask {
         let (answered, replies) = (log.ask_repair(request), self.replies.0.clone());
         tokio::spawn(async move {
             if let Some(reply) = answered.await {
-                let _ = replies.send(Input::RepairReply(epoch, generation, reply)).await;
+                let _ = replies.send(Reply::Input(Input::RepairReply(epoch, generation, reply))).await;
             }
         });
     }
@@ -301,8 +316,10 @@ impl FeedTask {
     /// Reports how the log is followed: in metrics, in log lines and in the actor's status.
     fn report(&mut self) -> Following {
         let (following, id) = (self.following(), self.reader.machine().log());
+        let lagging_ms = self.reader.machine().lagging_ms(self.reader.now());
         match (following, id) {
-            (Following::Lagging, Some(log)) => {
+            // A log that was adopted a moment ago is not behind: its first facts are on their way.
+            (Following::Lagging, Some(log)) if lagging_ms >= CURRENT_MS => {
                 let Self { context, stream, lag, .. } = self;
                 // A new log is a new lag: the report names the log that is behind.
                 if lag.as_ref().is_some_and(|report| report.log() != log) {
@@ -322,6 +339,21 @@ impl FeedTask {
             self.status.queue(log.waiting());
         }
         following
+    }
+
+    /// Returns the publisher's presence. Once away, a publisher is present again with its first part.
+    fn presence(&mut self) -> Presence {
+        let reader = self.reader.machine();
+        let is_still = reader.log().is_some() && self.arrivals.is_still(self.reader.now());
+        if reader.is_away() || is_still {
+            self.is_present = false;
+        }
+        match (reader.has_broadcast(), self.has_looked) {
+            (true, _) if self.is_present => Presence::Publishing,
+            (true, _) => Presence::Away,
+            (false, true) => Presence::NoPublisher,
+            (false, false) => Presence::Unknown,
+        }
     }
 
     fn following(&self) -> Following {

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures::FutureExt as _;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt as _, StreamExt as _};
 use millrace_runtime::supervisor::Child;
 use millrace_runtime::{ActorContext, ActorId, Policy, Restart, StatusHandle, Supervisor};
 use millrace_wire::ids::StreamId;
@@ -16,6 +17,9 @@ use crate::live::stream::LiveStream;
 
 /// Time between two checks for streams without viewers and for feeds that have ended.
 const CHECK_EVERY: Duration = Duration::from_millis(250);
+/// Feeds that are being started at once. A start waits for a feed of the same stream that is still stopping; others are not to
+/// wait with it.
+const MAX_STARTING: usize = 64;
 
 struct Running {
     stream: Arc<LiveStream>,
@@ -53,11 +57,13 @@ impl Feeds {
     pub(crate) async fn run(self: Arc<Self>, actor: ActorContext) -> anyhow::Result<()> {
         let mut starts = self.starts.lock().await;
         let mut checks = tokio::time::interval(CHECK_EVERY);
+        let mut starting = FuturesUnordered::new();
         checks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = actor.stop.cancelled() => return Ok(()),
-                Some(stream) = starts.recv() => self.start(stream).await,
+                Some(stream) = starts.recv(), if starting.len() < MAX_STARTING => starting.push(self.start(stream)),
+                Some(()) = starting.next() => {}
                 _ = checks.tick() => {
                     self.close_ended();
                     self.close_idle();

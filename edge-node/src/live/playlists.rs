@@ -1,24 +1,68 @@
 //! The playlists of one moment of a stream, as requests read them. The first request for a playlist renders it, once; a
 //! moment that no request asks for costs nothing.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, OnceLock};
 
 pub use millrace_protocol::playlist::{BlockingDecision, PlaylistPosition};
 use millrace_protocol::playlist::{heads, media_with_reports, multivariant};
-use millrace_wire::fact::StreamState;
+use millrace_wire::fact::{RenditionState, StreamState};
 use millrace_wire::ids::Rendition;
 
 use crate::live::rendered::RenderedPlaylist;
 
 /// The phase of a stream's broadcast, as viewers see it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Phase {
-    /// The stream exists and has nothing playable yet.
+    /// No broadcast has started, or its last one is forgotten.
+    #[default]
     Waiting,
+    /// A publisher is there, and nothing is playable yet.
+    Starting,
     /// The broadcast runs, and the playlists grow.
     Live,
+    /// The publisher is away or stands still, and may come back; the playlists stay.
+    Away,
     /// The playlists end with ENDLIST.
     Ended,
+}
+
+impl Phase {
+    /// Returns the phase as players read it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Starting => "starting",
+            Self::Live => "live",
+            Self::Away => "away",
+            Self::Ended => "ended",
+        }
+    }
+}
+
+/// The publisher's presence, as far as the edge knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Presence {
+    /// The edge has not found out yet.
+    #[default]
+    Unknown,
+    /// No log and no epoch were found.
+    NoPublisher,
+    /// An epoch is open, and media comes or is about to come.
+    Publishing,
+    /// Control has announced that the publisher is away, or its media stands still.
+    Away,
+}
+
+/// What changes seldom of a stream: players hear of a change at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Status {
+    /// The phase of the broadcast.
+    pub phase: Phase,
+    /// False while the edge has not found out what the stream is.
+    pub known: bool,
+    /// A hash of the phase and of the names of the offered renditions.
+    pub tag: u64,
 }
 
 /// The relation between a stream's playlists and its log.
@@ -38,6 +82,8 @@ pub enum Following {
 pub struct StreamPlaylists {
     /// The relation to the log.
     pub following: Following,
+    /// The publisher's presence.
+    pub presence: Presence,
     shown: Option<Arc<Shown>>,
 }
 
@@ -60,15 +106,20 @@ pub struct RenditionPlaylist {
 
 impl StreamPlaylists {
     /// Creates playlists from the state that they are rendered from.
-    pub fn new(state: Arc<StreamState>, following: Following) -> Self {
+    pub fn new(state: Arc<StreamState>, following: Following, presence: Presence) -> Self {
         let shown = Shown { state, multivariant: OnceLock::new(), renditions: OnceLock::new() };
-        Self { following, shown: Some(Arc::new(shown)) }
+        Self { following, presence, shown: Some(Arc::new(shown)) }
     }
 
-    /// Returns the same playlists with another relation to the log.
+    /// Returns the same playlists with another relation to the log and another presence of the publisher.
     #[must_use]
-    pub fn with_following(&self, following: Following) -> Self {
-        Self { following, shown: self.shown.clone() }
+    pub fn with_following(&self, following: Following, presence: Presence) -> Self {
+        Self { following, presence, shown: self.shown.clone() }
+    }
+
+    /// Returns the state that the playlists are rendered from.
+    pub fn state(&self) -> Option<&StreamState> {
+        self.shown.as_deref().map(|shown| &*shown.state)
     }
 
     /// Returns true if the playlists are rendered from this very state.
@@ -126,13 +177,43 @@ impl StreamPlaylists {
         rendered.get_or_init(render).clone()
     }
 
-    /// Returns the phase of the broadcast.
+    /// Returns the phase of the broadcast. Renders nothing.
     pub fn phase(&self) -> Phase {
-        match (&self.shown, self.renditions().is_empty()) {
-            (None, _) | (_, true) => Phase::Waiting,
-            (Some(shown), false) if shown.state.ended => Phase::Ended,
-            (Some(_), false) => Phase::Live,
+        match (self.state().filter(|state| has_had_media(state)), self.presence) {
+            (Some(state), _) if state.ended => Phase::Ended,
+            (Some(_), Presence::Away) => Phase::Away,
+            (Some(_), _) => Phase::Live,
+            (None, Presence::Publishing | Presence::Away) => Phase::Starting,
+            (None, Presence::Unknown | Presence::NoPublisher) => Phase::Waiting,
         }
+    }
+
+    /// Returns true once the edge knows what the stream is: it has media, or the edge has looked for it.
+    pub fn is_known(&self) -> bool {
+        self.presence != Presence::Unknown || self.phase() != Phase::Waiting
+    }
+
+    /// Returns the names of the renditions that the multivariant playlist offers, in their order.
+    pub fn tracks(&self) -> impl Iterator<Item = &Rendition> {
+        self.state().into_iter().flat_map(offered)
+    }
+
+    /// Returns what changes seldom.
+    pub fn status(&self) -> Status {
+        let phase = self.phase();
+        let mut hasher = DefaultHasher::new();
+        phase.hash(&mut hasher);
+        self.tracks().for_each(|name| name.as_str().hash(&mut hasher));
+        Status { phase, known: self.is_known(), tag: hasher.finish() }
+    }
+
+    /// Returns true if the stream's renditions are known and `name` is none of them. A rendition that is not known while the
+    /// playlists lag behind the log may exist.
+    pub fn lacks(&self, name: &str) -> bool {
+        self.following != Following::Lagging
+            && self.state().is_some_and(|state| {
+                has_media(state) && !state.renditions.keys().any(|rendition| rendition.as_str() == name)
+            })
     }
 
     /// Returns TARGETDURATION in seconds, which bounds the wait of a blocking reload; `None` while it is unknown.
@@ -140,6 +221,31 @@ impl StreamPlaylists {
         let seconds = self.shown.as_deref()?.state.target_duration;
         (seconds > 0).then_some(seconds.into())
     }
+}
+
+/// Returns true if any rendition has something to play. The newest segment decides nearly always.
+fn has_media(state: &StreamState) -> bool {
+    state.slots.iter().rev().any(|slot| {
+        slot.tracks.iter().any(|(name, track)| {
+            (track.segment.is_some() || !track.parts.is_empty()) && state.renditions.contains_key(name)
+        })
+    })
+}
+
+/// Returns true if viewers have had something to play, also if the publisher has been away since for longer than the window.
+fn has_had_media(state: &StreamState) -> bool {
+    let has_lost_it = || state.sealed && state.slots.iter().all(|slot| slot.gap.is_some());
+    has_media(state)
+        || (has_lost_it() && state.renditions.values().any(|rendition| rendition.part_target.is_some()))
+}
+
+/// Returns the names of the renditions that the multivariant playlist of `state` offers.
+fn offered(state: &StreamState) -> impl Iterator<Item = &Rendition> {
+    let any_live = state.renditions.values().any(|rendition| rendition.ended.is_none());
+    let is_offered = move |(_, rendition): &(&Rendition, &RenditionState)| {
+        !rendition.inits.is_empty() && (rendition.ended.is_none() || !any_live)
+    };
+    state.renditions.iter().filter(is_offered).map(|(name, _)| name)
 }
 
 impl RenditionPlaylist {

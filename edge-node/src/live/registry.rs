@@ -10,13 +10,13 @@ use millrace_wire::ids::{PlaybackId, StreamId};
 use tokio::sync::mpsc;
 
 use crate::live::checkpoint;
-use crate::live::playlists::{Following, StreamPlaylists};
+use crate::live::playlists::{Following, Presence, StreamPlaylists};
 use crate::live::stream::LiveStream;
 use crate::metrics::EdgeMetrics;
 use crate::objects::single_flight::SingleFlight;
 
-/// Streams waiting for their feed to be started. The actor `registry` starts them one after another and waits for a feed of the
-/// same stream that is still stopping, so one slow stop delays all starts; a full queue means that it is stuck or down.
+/// Streams waiting for their feed to be started, beyond those that the actor `registry` is starting; a full queue means that it
+/// is stuck or down.
 const START_QUEUE: usize = 1_024;
 /// Time between two checks of the checkpoint of an ended broadcast that viewers ask for, in milliseconds: control announces a
 /// stream that goes live again once a second, so a shorter time would not show it sooner.
@@ -90,7 +90,7 @@ impl Registry {
             return Err(RegistryFull);
         }
         if let Some(ended) = ended {
-            stream.publish(StreamPlaylists::new(Arc::new(ended), Following::NoLog));
+            stream.publish(StreamPlaylists::new(Arc::new(ended), Following::NoLog, Presence::NoPublisher));
             stream.set_checkpoint_due(now_ms + CHECKPOINT_CHECK_MS);
         } else {
             self.start_feed(&stream)?;
@@ -112,7 +112,9 @@ impl Registry {
     async fn check_checkpoint(&self, stream: &Arc<LiveStream>) {
         match checkpoint::read_ended(&self.state, stream.id).await {
             Some(ended) if stream.playlists().shows(&ended) => {}
-            Some(ended) => stream.publish(StreamPlaylists::new(Arc::new(ended), Following::NoLog)),
+            Some(ended) => {
+                stream.publish(StreamPlaylists::new(Arc::new(ended), Following::NoLog, Presence::NoPublisher))
+            }
             None => {
                 if self.start_feed(stream).is_err() {
                     tracing::warn!(stream = %stream.id, "feed queue full; the ended broadcast is shown until the next check");

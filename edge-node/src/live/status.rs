@@ -13,7 +13,7 @@ use crate::live::playlists::Following;
 pub(crate) struct FeedStatus {
     handle: StatusHandle,
     clock: Arc<dyn Clock>,
-    shown: Option<(Following, Option<LogId>)>,
+    shown: Option<(Following, Option<LogId>, bool)>,
     /// Milliseconds of the process's monotonic clock.
     waiting_since_ms: Option<u64>,
 }
@@ -26,10 +26,11 @@ impl FeedStatus {
 
     /// Shows the relation to the log.
     pub(crate) fn follows(&mut self, following: Following, log: Option<LogId>, lag: Option<&LagReport>) {
-        if self.shown == Some((following, log)) {
+        let next = Some((following, log, lag.is_some()));
+        if self.shown == next {
             return;
         }
-        self.shown = Some((following, log));
+        self.shown = next;
         self.handle.set_state(match (log, lag) {
             (None, _) => "no log adopted".to_owned(),
             (Some((epoch, generation)), None) => format!("following epoch {epoch} generation {generation}"),

@@ -7,7 +7,7 @@ use millrace_wire::ids::{PlaybackId, StreamId};
 use tokio::sync::watch;
 
 use crate::audience::heartbeat::ViewerCount;
-use crate::live::playlists::{Following, StreamPlaylists};
+use crate::live::playlists::{Following, Presence, Status, StreamPlaylists};
 
 /// A stream in the registry. A feed keeps its playlists current, or they come from the checkpoint of a broadcast that has
 /// ended.
@@ -18,6 +18,8 @@ pub struct LiveStream {
     /// The public id, which names URLs and objects.
     pub playback: PlaybackId,
     playlists: watch::Sender<Arc<StreamPlaylists>>,
+    /// Changes far less often than the playlists: players wait for it with a request of its own.
+    status: watch::Sender<Status>,
     /// Milliseconds of the process's monotonic clock, as every `_ms` here.
     used_ms: AtomicU64,
     viewers: Arc<ViewerCount>,
@@ -32,6 +34,7 @@ impl LiveStream {
             id,
             playback,
             playlists: watch::Sender::default(),
+            status: watch::Sender::default(),
             used_ms: AtomicU64::new(now_ms),
             viewers: Arc::default(),
             has_feed: AtomicBool::new(false),
@@ -49,9 +52,16 @@ impl LiveStream {
         self.playlists.subscribe()
     }
 
+    /// Returns a receiver that is woken by each change of the stream's status.
+    pub fn watch_status(&self) -> watch::Receiver<Status> {
+        self.status.subscribe()
+    }
+
     /// Replaces the playlists and wakes the waiting requests.
     pub fn publish(&self, playlists: StreamPlaylists) {
+        let status = playlists.status();
         self.playlists.send_replace(Arc::new(playlists));
+        self.set_status(status);
     }
 
     /// Wakes the waiting requests without a change of the playlists: a part they wait for may be in memory now.
@@ -59,15 +69,25 @@ impl LiveStream {
         self.playlists.send_modify(|_| {});
     }
 
-    /// Notes the relation of the playlists to the stream's log; a change wakes the waiting requests.
-    pub fn set_following(&self, following: Following) {
+    /// Notes the relation of the playlists to the stream's log and the publisher's presence; a change wakes the waiting
+    /// requests.
+    pub fn set_following(&self, following: Following, presence: Presence) {
+        let mut status = None;
         self.playlists.send_if_modified(|playlists| {
-            let changed = playlists.following != following;
+            let changed = (playlists.following, playlists.presence) != (following, presence);
             if changed {
-                *playlists = Arc::new(playlists.with_following(following));
+                *playlists = Arc::new(playlists.with_following(following, presence));
+                status = Some(playlists.status());
             }
             changed
         });
+        if let Some(status) = status {
+            self.set_status(status);
+        }
+    }
+
+    fn set_status(&self, status: Status) {
+        self.status.send_if_modified(|known| std::mem::replace(known, status) != status);
     }
 
     /// Notes a request, which keeps the stream in the registry.
@@ -87,7 +107,7 @@ impl LiveStream {
 
     /// Returns the number of requests that wait for a change.
     pub fn waiters(&self) -> usize {
-        self.playlists.receiver_count()
+        self.playlists.receiver_count() + self.status.receiver_count()
     }
 
     /// Marks the stream as followed by a feed; false if it was already.

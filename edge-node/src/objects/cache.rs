@@ -10,6 +10,9 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
 use millrace_buf::ByteChain;
+use millrace_runtime::metrics::Gauge;
+
+use crate::objects::media::Media;
 
 /// Independent locks of the map: more than the HTTP workers of a usual edge, one per core, so that insertions by feeds
 /// and look-ups rarely meet.
@@ -19,7 +22,7 @@ const SHARDS: usize = 32;
 #[derive(Debug, Clone)]
 pub struct Object {
     /// The object's bytes; a clone is a pointer to them.
-    pub bytes: Arc<ByteChain>,
+    pub media: Arc<Media>,
     /// The entity tag (RFC 9110 §8.8.3).
     pub etag: Bytes,
 }
@@ -29,7 +32,7 @@ impl Object {
     pub fn new(key: &str, bytes: impl Into<ByteChain>) -> Self {
         let tail = key.rsplitn(3, '/').take(2).collect::<Vec<_>>();
         let etag = format!("\"{}-{}\"", tail.get(1).unwrap_or(&""), tail.first().unwrap_or(&""));
-        Self { bytes: Arc::new(bytes.into()), etag: etag.into() }
+        Self { media: Arc::new(Media::new(bytes)), etag: etag.into() }
     }
 }
 
@@ -51,17 +54,20 @@ pub struct ObjectCache {
     tick: AtomicU64,
     cached_bytes: AtomicUsize,
     limit: usize,
+    held: Gauge,
 }
 
 impl ObjectCache {
-    /// Creates a cache that keeps at most `limit` bytes read from the store; objects of feeds do not count.
-    pub fn new(limit: usize) -> Arc<Self> {
+    /// Creates a cache that keeps at most `limit` bytes read from the store; objects of feeds do not count. `held` counts
+    /// the bytes that are no longer in the cache and that answers still send.
+    pub fn new(limit: usize, held: Gauge) -> Arc<Self> {
         Arc::new(Self {
             shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
             hasher: RandomState::new(),
             tick: AtomicU64::new(0),
             cached_bytes: AtomicUsize::new(0),
             limit,
+            held,
         })
     }
 
@@ -112,14 +118,16 @@ impl ObjectCache {
     /// Inserts an object read from the store, and evicts the least recently used ones beyond the limit. An object larger than
     /// the limit is not kept.
     pub fn insert_cached(&self, key: &str, object: Object) {
-        let size = object.bytes.len();
+        let size = object.media.len();
         if size > self.limit {
+            self.hold(&object);
             return;
         }
         let used = AtomicU64::new(self.tick.fetch_add(1, Ordering::Relaxed));
         {
             let mut map = self.write(key);
             if map.contains_key(key) {
+                self.hold(&object);
                 return;
             }
             map.insert(key.into(), Entry { object, cached: true, used });
@@ -131,10 +139,16 @@ impl ObjectCache {
         }
     }
 
+    /// Counts an object that the cache does not keep as held by the answers that send it.
+    pub fn hold(&self, object: &Object) {
+        object.media.leave_cache(&self.held);
+    }
+
     /// Subtracts a removed entry; the caller holds the lock of its shard.
     fn uncount(&self, entry: &Entry) {
+        self.hold(&entry.object);
         if entry.cached {
-            self.cached_bytes.fetch_sub(entry.object.bytes.len(), Ordering::Relaxed);
+            self.cached_bytes.fetch_sub(entry.object.media.len(), Ordering::Relaxed);
         }
     }
 
@@ -179,7 +193,14 @@ impl ObjectCache {
 
 #[cfg(test)]
 mod tests {
+    use millrace_runtime::Metrics;
+    use millrace_runtime::metrics::Unit;
+
     use super::*;
+
+    fn held() -> Gauge {
+        Metrics::new().gauge("held", Unit::Bytes, "Held")
+    }
 
     fn object(key: &str, size: usize) -> Object {
         Object::new(key, Bytes::from(vec![7; size]))
@@ -187,7 +208,7 @@ mod tests {
 
     #[test]
     fn object_cache_evicts_the_least_recently_used_and_keeps_live_objects() {
-        let cache = ObjectCache::new(1000);
+        let cache = ObjectCache::new(1000, held());
         cache.insert_live("live/p/video/1/0.1.m4s", Bytes::from(vec![1; 5000]));
         for i in 0..10 {
             let key = format!("live/p/video/1/{i}.2.m4s");
@@ -206,7 +227,7 @@ mod tests {
 
     #[test]
     fn object_cache_does_not_keep_an_object_larger_than_its_limit() {
-        let cache = ObjectCache::new(10);
+        let cache = ObjectCache::new(10, held());
         cache.insert_cached("k", object("k", 11));
         assert!(cache.is_empty());
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use millrace_buf::ByteChain;
+use millrace_runtime::LogLimit;
 use millrace_wire::fact::{RenditionSegment, SegmentSlot, StreamState};
 use millrace_wire::ids::{Epoch, Generation, InitVersion, Msn, PartIndex, PlaybackId, Rendition};
 use millrace_wire::object_names::{ObjectKind, ObjectName};
@@ -45,13 +46,17 @@ pub struct LiveObjects {
     inits: HashMap<(Rendition, Epoch, InitVersion), usize>,
     bytes: usize,
     limit: usize,
+    /// The oldest segment that playlists list parts of or that the log has not reported as stored.
+    needed_from: Msn,
+    drops: LogLimit,
 }
 
 impl LiveObjects {
     /// Creates an empty set that holds at most about `limit` bytes, and shows what it holds in `cache`.
     pub fn new(playback: PlaybackId, cache: Arc<ObjectCache>, metrics: EdgeMetrics, limit: usize) -> Self {
         let (segments, inits) = (BTreeMap::new(), HashMap::new());
-        Self { playback, cache, metrics, segments, inits, bytes: 0, limit }
+        let drops = LogLimit::default();
+        Self { playback, cache, metrics, segments, inits, bytes: 0, limit, needed_from: Msn(u64::MAX), drops }
     }
 
     fn key(&self, rendition: &Rendition, epoch: Epoch, kind: ObjectKind) -> String {
@@ -172,6 +177,7 @@ impl LiveObjects {
     /// sections that no playlist names. A request for a dropped segment is answered from the store.
     pub fn evict(&mut self, shown: &StreamState) {
         let oldest = oldest_needed(shown).unwrap_or(shown.first_msn);
+        self.needed_from = oldest;
         while self.segments.first_key_value().is_some_and(|((msn, ..), _)| *msn < oldest) {
             self.drop_oldest();
         }
@@ -190,9 +196,19 @@ impl LiveObjects {
     }
 
     /// Drops the oldest segments while the bound is exceeded, stored or not. One that is not stored yet, which takes an object
-    /// store that is behind by the whole bound, is answered with 404 until its upload has ended; so are its parts.
+    /// store that is behind by the whole bound, is answered with 404 until its upload has ended; so are its parts. Such drops
+    /// are counted and logged.
     fn evict_over_limit(&mut self) {
         while self.bytes > self.limit && self.segments.len() > 1 {
+            if let Some(((msn, rendition, ..), _)) = self.segments.first_key_value()
+                && *msn >= self.needed_from
+            {
+                self.metrics.unstored_dropped.inc();
+                if let Some(suppressed) = self.drops.due() {
+                    let (playback, limit_bytes) = (self.playback, self.limit);
+                    tracing::warn!(%playback, %rendition, %msn, limit_bytes, suppressed, "feed memory full: a segment that the object store does not have yet was dropped; it is answered with 404 until its upload has ended");
+                }
+            }
             self.drop_oldest();
         }
     }

@@ -43,6 +43,18 @@ impl KeepAlive {
         self.send("POST", path, &[], body).await
     }
 
+    pub(crate) async fn post_with(&mut self, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+        self.send("POST", path, headers, body).await
+    }
+
+    /// Sends bytes as they are, and returns the status and everything that comes until the server closes the connection.
+    pub(crate) async fn raw(&mut self, bytes: &[u8]) -> (u16, String) {
+        self.0.write_all(bytes).await.unwrap();
+        let mut answer = String::new();
+        self.0.read_to_string(&mut answer).await.unwrap();
+        (answer.split(' ').nth(1).unwrap().parse().unwrap(), answer)
+    }
+
     pub(crate) async fn get(&mut self, path: &str) -> Answer {
         self.send("GET", path, &[], b"").await
     }

@@ -154,13 +154,23 @@ impl LogWriter {
 
     /// Announces the epoch, as control does every second.
     pub(crate) fn announce_epoch(&self) {
+        self.announce_phase(EpochPhase::Open);
+    }
+
+    /// Announces that the publisher is away.
+    pub(crate) fn announce_away(&self) {
+        let discontinuity_sequence = DiscontinuitySeq(1);
+        self.announce_phase(EpochPhase::Away { gaps_through: None, discontinuity_sequence });
+    }
+
+    fn announce_phase(&self, phase: EpochPhase) {
         let epoch = EpochAnnouncement {
             stream: self.stream,
             playback: self.playback,
             broadcast: self.broadcast,
             epoch: self.epoch,
             session: Some(SessionId::from_u128(5)),
-            phase: EpochPhase::Open,
+            phase,
         };
         let epoch = topic::encode(&epoch).unwrap();
         self.bus.publish(topics::epoch(self.stream).subject(), epoch).unwrap();
@@ -174,11 +184,21 @@ impl LogWriter {
         part_target: MediaDuration,
     ) {
         self.append(Fact::EpochOpen(epoch_open(self.broadcast)), Bytes::new());
-        for (rendition, (info, init)) in [(Rendition::video(), video), (Rendition::audio(), audio)] {
-            let version = InitVersion(0);
-            self.append(Fact::Init { rendition: rendition.clone(), version, info }, init);
-            self.append(Fact::PartTarget { rendition, target: part_target }, Bytes::new());
+        for (rendition, track) in [(Rendition::video(), video), (Rendition::audio(), audio)] {
+            self.add_track(rendition, track, part_target);
         }
+    }
+
+    /// Appends a rendition with its init section.
+    pub(crate) fn add_track(
+        &self,
+        rendition: Rendition,
+        (info, init): (TrackInfo, Bytes),
+        part_target: MediaDuration,
+    ) {
+        let version = InitVersion(0);
+        self.append(Fact::Init { rendition: rendition.clone(), version, info }, init);
+        self.append(Fact::PartTarget { rendition, target: part_target }, Bytes::new());
     }
 
     /// Appends a part: `at` is its media sequence number and index.

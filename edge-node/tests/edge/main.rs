@@ -3,8 +3,11 @@
 
 mod catalog;
 mod client;
+mod cors;
 mod log_writer;
 mod objects;
 mod playlists;
+mod slow_readers;
+mod status;
 mod viewers;
 mod world;

@@ -7,7 +7,7 @@ use millrace_bus::{MemBus, SharedBus};
 use millrace_edge::audience::heartbeat::HEARTBEAT_S;
 use millrace_edge::{Config, Deps, Node, start};
 use millrace_node::Backends;
-use millrace_runtime::{ManualClock, Metrics, Process};
+use millrace_runtime::{ManualClock, Metrics, Process, TrustedProxies};
 use millrace_state::{RedbState, SharedState, StateStore, Tx};
 use millrace_store::{DirStore, SharedStore, SyncPolicy};
 use millrace_wire::ids::{PlaybackId, StreamId};
@@ -49,10 +49,17 @@ impl World {
         }
     }
 
-    async fn edge(&self, viewers_per_address: u32) -> (Node, Metrics) {
+    fn config(&self, viewers_per_address: u32) -> Config {
         let listen = ([127, 0, 0, 1], 0).into();
         let beacon_secret = millrace_runtime::Secret::new("the same on all edges".to_owned());
-        let config = Config { listen, workers: 1, viewers_per_address, beacon_secret, ..Config::default() };
+        Config { listen, workers: 1, viewers_per_address, beacon_secret, ..Config::default() }
+    }
+
+    async fn edge(&self, viewers_per_address: u32) -> (Node, Metrics) {
+        self.edge_of(self.config(viewers_per_address)).await
+    }
+
+    async fn edge_of(&self, config: Config) -> (Node, Metrics) {
         let process = Process::new(Arc::new(self.clock.clone()));
         let metrics = process.metrics.clone();
         let (bus, store, state) = (self.bus.clone(), self.store.clone(), self.state.clone());
@@ -139,16 +146,60 @@ async fn viewers_of_one_address_are_counted_up_to_the_limit() {
         line.unwrap().parse::<u32>().unwrap()
     };
     assert_eq!(uncounted(), 2);
-    // An invented session takes no viewer's place.
+    // The next heartbeats are of the same sessions: waiting gains none a place, and an invented session takes none.
     world.clock.advance_ms(HEARTBEAT_S * 1_000);
     world
         .heartbeat(&node, HERE, &json!({ "session": "00112233445566778899aabbccddeeff.0011223344556677" }))
         .await;
-    for viewer in &here[2..] {
+    for viewer in here {
         world.heartbeat(&node, HERE, viewer).await;
     }
-    world.counted(&node, 6).await;
-    assert_eq!(uncounted(), 2);
+    assert_eq!(uncounted(), 4);
+    // A viewer who leaves makes place for one of them.
+    let leaving = json!({ "session": here[0]["session"], "leaving": true });
+    world.heartbeat(&node, HERE, &leaving).await;
+    world.counted(&node, 3).await;
+    world.heartbeat(&node, HERE, &here[3]).await;
+    world.counted(&node, 4).await;
+    assert_eq!(uncounted(), 4);
+    node.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn viewers_behind_a_trusted_proxy_are_counted_by_their_own_addresses() {
+    let world = World::new().await;
+    let trusted_proxies = TrustedProxies::new(vec!["127.0.0.1".parse().unwrap()]);
+    let (node, metrics) = world.edge_of(Config { trusted_proxies, ..world.config(1) }).await;
+    for (from, viewer) in [("192.0.2.1", 1), ("192.0.2.1", 1), ("192.0.2.2", 2), ("6.6.6.6, 192.0.2.2", 2)] {
+        let session = world.viewer(&node).await.to_string();
+        let headers = [("x-forwarded-for", from)];
+        request(node.addr(), "POST", &world.path, &headers, session.as_bytes()).await;
+        world.counted(&node, viewer).await;
+    }
+    // The header is not believed of another peer: all its viewers have one address.
+    for viewer in [3, 3] {
+        let session = world.viewer(&node).await.to_string();
+        let headers = [("x-forwarded-for", format!("192.0.2.{}", 10 + viewer))];
+        let headers = headers.each_ref().map(|(name, value)| (*name, value.as_str()));
+        KeepAlive::connect_from(ELSEWHERE, node.addr())
+            .await
+            .post_with(&world.path, &headers, session.as_bytes())
+            .await;
+        world.counted(&node, viewer).await;
+    }
+    assert!(metrics.render().contains("millrace_edge_heartbeats_uncounted_total 3\n"));
+    node.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn heartbeat_whose_body_does_not_come_is_answered_408_and_closed() {
+    let world = World::new().await;
+    let (node, _) = world.edge(0).await;
+    let path = &world.path;
+    let head = format!("POST {path} HTTP/1.1\r\nhost: edge\r\ncontent-length: 100\r\n\r\n{{\"session\"");
+    let (status, rest) = KeepAlive::connect(node.addr()).await.raw(head.as_bytes()).await;
+    assert_eq!(status, 408);
+    assert!(rest.contains("access-control-allow-origin: *") && rest.contains("connection: close"), "{rest}");
     node.drain().await;
 }
 

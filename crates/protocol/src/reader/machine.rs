@@ -35,6 +35,8 @@ pub struct StreamReader {
     seed: u64,
     epoch: Option<Epoch>,
     ended_epoch: Option<Epoch>,
+    /// Control has announced that the publisher of the newest epoch is away.
+    away: bool,
     /// The highest number that the newest epoch's log writer may have used for a GAP.
     gaps_through: Option<Msn>,
     /// An announcement of a session whose epoch control has not announced yet.
@@ -104,6 +106,7 @@ impl StreamReader {
             seed,
             epoch: None,
             ended_epoch: None,
+            away: false,
             gaps_through: None,
             pending: None,
             follower: None,
@@ -139,6 +142,21 @@ impl StreamReader {
         self.snapshot().is_some() && self.lag_since.is_none_or(|at| now - at < CURRENT_MS)
     }
 
+    /// Returns for how long facts of the adopted log have been missing, in milliseconds; 0 if none are.
+    pub fn lagging_ms(&self, now: Millis) -> u64 {
+        self.lag_since.map_or(0, |since| now - since)
+    }
+
+    /// True if control has announced that the publisher of the newest epoch is away and may come back.
+    pub fn is_away(&self) -> bool {
+        self.away
+    }
+
+    /// True if an epoch is known whose broadcast has not ended.
+    pub fn has_broadcast(&self) -> bool {
+        self.epoch.is_some() && !self.is_ending()
+    }
+
     /// True if control has announced the end of the newest epoch's broadcast, whether or not the log has ended yet.
     pub fn is_ending(&self) -> bool {
         self.ended_epoch.is_some() && self.ended_epoch == self.epoch
@@ -150,6 +168,7 @@ impl StreamReader {
         }
         self.epoch = Some(announcement.epoch);
         self.ended_epoch = (announcement.phase == EpochPhase::Ended).then_some(announcement.epoch);
+        self.away = matches!(announcement.phase, EpochPhase::Away { .. });
         self.gaps_through = match announcement.phase {
             EpochPhase::Away { gaps_through, .. } => gaps_through,
             EpochPhase::Open | EpochPhase::Ended => None,
