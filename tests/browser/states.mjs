@@ -2,7 +2,7 @@
 // Opens a watch page and waits for one state after another. A line `seen STATE …` is printed for each, so that the caller can
 // make the next one come about. In every state axe must find nothing and the words must be true to it. Exit 0 when all came.
 // A STATE may carry a condition: `playing:sound` (a stream without pictures), `playing:heard` (sound beside pictures),
-// `playing:live` (the LIVE badge, close to the newest part).
+// `playing:silent` (pictures alone), `playing:live` (the LIVE badge, close to the newest part).
 import { readFileSync } from 'node:fs';
 import { launch } from './chromium.mjs';
 
@@ -31,6 +31,7 @@ function look() {
 
 const holds = {
   sound: (seen) => seen.kind === 'sound' && seen.width === 0 && Math.max(...seen.bars) > 0.3,
+  silent: (seen) => seen.width > 0 && !seen.heard,
   heard: (seen) => seen.kind === 'picture' && seen.width > 0 && seen.heard,
   live: (seen) => seen.badge && seen.latency < LIVE_WITHIN_S,
 };

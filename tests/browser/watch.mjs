@@ -5,6 +5,7 @@ import { launch } from './chromium.mjs';
 
 const STALL_SHARE = 0.9; // Of the wall time, media must have advanced at least this much.
 const MIN_SHOWN = 280; // Pixels: a video nobody can see does not play.
+const MOST_RATE_CHANGES = 4; // Of playback: catching up begins and ends; a rate that flips is heard.
 const BLACK_BELOW = 12; // Mean of 0–255 over the picture.
 
 function options(argv) {
@@ -37,7 +38,7 @@ function look() {
   const q = v.getVideoPlaybackQuality();
   return {
     time: v.currentTime, shown: Math.round(v.getBoundingClientRect().width), paused: v.paused, width: v.videoWidth, mean, hash, frames: q.totalVideoFrames,
-    waiting: window.waits ?? 0, state: document.body.dataset.state ?? '', error: v.error?.message ?? null,
+    waiting: window.waits ?? 0, rates: window.rates ?? 0, state: document.body.dataset.state ?? '', error: v.error?.message ?? null,
   };
 }
 
@@ -47,7 +48,9 @@ async function watch(page, o) {
     let playing = false;
     // Media events do not bubble: caught on their way down.
     addEventListener('playing', () => { playing = true; }, true);
-    addEventListener('waiting', () => { if (playing) window.waits += 1; }, true);
+    addEventListener('waiting', (event) => { if (playing && !event.target.seeking) window.waits += 1; }, true);
+    window.rates = 0;
+    addEventListener('ratechange', () => { window.rates += 1; }, true);
   });
   const opened = Date.now();
   await page.goto(o.url);
@@ -74,6 +77,7 @@ function judge(r) {
   const advanced = r.last.time - r.first.time;
   if (advanced < r.wall * STALL_SHARE) wrong.push(`time advanced ${advanced.toFixed(2)} s in ${r.wall.toFixed(2)} s`);
   if (r.last.waiting > 0) wrong.push(`${r.last.waiting} stalls`);
+  if (r.last.rates > MOST_RATE_CHANGES) wrong.push(`${r.last.rates} changes of the playback rate`);
   if (r.last.error) wrong.push(`media error: ${r.last.error}`);
   if (r.last.shown < MIN_SHOWN) wrong.push(`the video is ${r.last.shown} px wide on the page`);
   if (r.last.width > 0) {
@@ -83,7 +87,7 @@ function judge(r) {
     wrong.push('no video');
   }
   const latency = r.latency;
-  return { ok: wrong.length === 0, wrong, startedAfter: r.startedAfter, advanced, wall: r.wall, stalls: r.last.waiting,
+  return { ok: wrong.length === 0, wrong, startedAfter: r.startedAfter, advanced, wall: r.wall, stalls: r.last.waiting, rates: r.last.rates,
     frames: r.last.frames - r.first.frames, brightness: r.last.mean, latency };
 }
 

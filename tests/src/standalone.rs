@@ -15,7 +15,7 @@ use millrace_testkit::wait;
 /// Start-up on a busy two-core machine.
 const READY_LIMIT: Duration = Duration::from_secs(30);
 /// The administrator's token of the tests.
-const TOKEN: &str = "test-admin-token-0123456789abcdef";
+pub const TOKEN: &str = "test-admin-token-0123456789abcdef";
 
 /// The addresses at which a started server listens (`ready.json`).
 #[derive(Debug, Clone, Deserialize)]

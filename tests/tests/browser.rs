@@ -1,31 +1,214 @@
-//! A real Chromium opens the watch page before the stream starts, and plays it when it does.
+//! A real Chromium opens the watch page and the dashboard, in the states that viewers and operators find them in.
 #![forbid(unsafe_code)]
 
 use std::process::Command;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use millrace_testkit::Process;
 use millrace_testkit::programs::{spawn, tail};
+use millrace_testkit::wait;
+use millrace_tests::api::Livestream;
 use millrace_tests::known_clip::{Clip, ClipSpec, seconds};
+use millrace_tests::load::publisher::{Reel, Tally, publish};
 use millrace_tests::publish::push;
-use millrace_tests::standalone::Standalone;
+use millrace_tests::standalone::{Standalone, TOKEN};
+use serde_json::{Value, json};
 
-/// Start of the browser, start of the stream, and the seconds it has to play.
+/// Start of the browser, start of the stream, and the seconds it has to play, on a busy machine.
 const LIMIT: Duration = Duration::from_mins(1);
+/// The time after which a page knows that its publisher is away. Half of it is the browser's: a look takes 50 ms, and axe
+/// may be at work.
+const AWAY_LIMIT: Duration = Duration::from_secs(2);
+
+/// A script of `tests/browser` at work.
+struct Script(Process);
+
+impl Script {
+    fn run(server: &Standalone, script: &str, arguments: &[&str]) -> Result<Self> {
+        let mut command = Command::new("node");
+        command.arg(std::env::current_dir()?.join("browser").join(script)).args(arguments);
+        Ok(Self(spawn(script, server.folder(), command)?))
+    }
+
+    /// Waits for a line that begins with `start`, and returns its rest.
+    async fn says(&mut self, start: &str) -> Result<String> {
+        let process = &mut self.0;
+        let end = tokio::time::Instant::now() + LIMIT;
+        loop {
+            let output = process.output();
+            if let Some(rest) = output.lines().find_map(|line| line.strip_prefix(start)) {
+                return Ok(rest.trim().to_owned());
+            }
+            ensure!(
+                process.is_running() && tokio::time::Instant::now() < end,
+                "no {start:?}\n{}",
+                tail(process)
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Waits until the page has been seen in `state`, and returns the unix time in milliseconds of that moment.
+    async fn sees(&mut self, state: &str) -> Result<u64> {
+        let rest = self.says(&format!("seen {state} at ")).await?;
+        rest.split(' ').next().unwrap_or_default().parse().context("the time of a state")
+    }
+
+    /// Waits for the end of the script, which has found nothing wrong.
+    async fn succeeds(mut self) -> Result<()> {
+        let status = self.0.wait(LIMIT).await?;
+        ensure!(status.success(), "{}", tail(&self.0));
+        Ok(())
+    }
+}
+
+fn page(server: &Standalone, live: &Livestream) -> String {
+    format!("{}/watch/{}", server.ready().edge.trim_end_matches('/'), live.playback_id)
+}
+
+fn small(seconds_long: u32) -> ClipSpec {
+    ClipSpec { width: 640, height: 360, ..seconds(seconds_long) }
+}
+
+fn unix_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn watch_page_starts_by_itself_and_plays_without_a_stall() -> Result<()> {
     let server = Standalone::start().await?;
     let live = server.api().create("browser").await?;
-    let page = format!("{}/watch/{}", server.ready().edge.trim_end_matches('/'), live.playback_id);
-    let mut command = Command::new("node");
-    command.arg(std::env::current_dir()?.join("browser/watch.mjs"));
-    command.arg(&page).args(["--seconds", "10", "--start-within", "25"]);
-    let mut browser = spawn("browser", server.folder(), command)?;
-
-    let clip = Clip::numbered(ClipSpec { width: 640, height: 360, ..seconds(30) }).await?;
+    let arguments = [&page(&server, &live), "--seconds", "10", "--start-within", "25"];
+    let mut browser = Script::run(&server, "watch.mjs", &arguments)?;
+    let clip = Clip::numbered(small(30)).await?;
     let encoder = push(&clip, &live.push_url(), server.folder())?;
-    let status = browser.wait(LIMIT).await?;
-    ensure!(status.success(), "{}\n{}", tail(&browser), tail(&encoder));
+    let status = browser.0.wait(LIMIT).await?;
+    ensure!(status.success(), "{}\n{}", tail(&browser.0), tail(&encoder));
+    Ok(())
+}
+
+/// The least of several openings is judged, because the tests of this file share the processor.
+#[tokio::test(flavor = "multi_thread")]
+async fn watch_page_shows_a_picture_within_its_limit_on_a_cold_and_on_a_warm_edge() -> Result<()> {
+    let server = Standalone::start().await?;
+    let (one, two) = (server.api().create("one").await?, server.api().create("two").await?);
+    let clip = Clip::numbered(small(30)).await?;
+    let _encoders =
+        (push(&clip, &one.push_url(), server.folder())?, push(&clip, &two.push_url(), server.folder())?);
+    for live in [&one, &two] {
+        wait::value("a publisher", LIMIT, || async {
+            (server.api().status(&live.id).await.ok()?["status"] == "live").then_some(())
+        })
+        .await?;
+    }
+    // A stream that has just begun would be joined at its first segment.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let arguments = ["3", &page(&server, &one), &page(&server, &two)];
+    let mut browser = Script::run(&server, "join.mjs", &arguments)?;
+    let line = browser.says("{").await?;
+    let report: Value = serde_json::from_str(&format!("{{{line}"))?;
+    let least =
+        |name: &str| report[name].as_array().and_then(|all| all.iter().filter_map(Value::as_u64).min());
+    ensure!(least("cold").is_some_and(|ms| ms <= 1200), "{report}");
+    ensure!(least("warm").is_some_and(|ms| ms <= 700), "{report}");
+    browser.succeeds().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn watch_page_says_that_its_publisher_is_away_goes_on_by_itself_and_knows_the_end() -> Result<()> {
+    let server = Standalone::start().await?;
+    let live = server.api().create("An evening & more").await?;
+    let states = ["waiting", "playing:live", "away", "playing", "ended"];
+    let mut arguments = vec!["--title", "An evening & more"];
+    let url = page(&server, &live);
+    arguments.splice(0..0, [url.as_str()]);
+    arguments.extend(states);
+    let mut browser = Script::run(&server, "states.mjs", &arguments)?;
+    browser.sees("waiting").await?;
+    let clip = Clip::numbered(small(30)).await?;
+    let mut encoder = push(&clip, &live.push_url(), server.folder())?;
+    browser.sees("playing:live").await?;
+    let left = unix_ms();
+    encoder.kill();
+    let noticed = browser.sees("away").await?;
+    ensure!(noticed - left <= AWAY_LIMIT.as_millis() as u64, "noticed after {} ms", noticed - left);
+    let _encoder = push(&clip, &live.push_url(), server.folder())?;
+    browser.sees("playing").await?;
+    server.api().stop(&live.id).await?;
+    browser.succeeds().await
+}
+
+/// OBS's automatic interval is 250 frames: 8.3 s.
+#[tokio::test(flavor = "multi_thread")]
+async fn watch_page_of_a_long_keyframe_interval_is_close_to_the_newest_part_within_thirty_seconds()
+-> Result<()> {
+    let server = Standalone::start().await?;
+    let live = server.api().create("browser").await?;
+    let clip = Clip::numbered(ClipSpec { gop: 250, ..small(50) }).await?;
+    let _encoder = push(&clip, &live.push_url(), server.folder())?;
+    // Between two keyframes: the last one is most of an interval old.
+    tokio::time::sleep(Duration::from_secs(14)).await;
+    let url = page(&server, &live);
+    Script::run(&server, "states.mjs", &[&url, "--within", "30", "playing:live"])?.succeeds().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn watch_page_of_a_stream_of_sound_shows_its_title_and_its_level() -> Result<()> {
+    let server = Standalone::start().await?;
+    let live = server.api().create("Radio").await?;
+    let _encoder = push(&Clip::tone(40).await?, &live.push_url(), server.folder())?;
+    let url = page(&server, &live);
+    Script::run(&server, "states.mjs", &[&url, "--title", "Radio", "playing:sound"])?.succeeds().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn watch_page_plays_sound_that_begins_late_and_was_not_announced() -> Result<()> {
+    let server = Standalone::start().await?;
+    let live = server.api().create("browser").await?;
+    let clip = Clip::numbered(small(40)).await?;
+    let reel = Arc::new(Reel::open(&clip.path, 40)?.with_late_sound(9_000));
+    let tally = Arc::new(Tally::default());
+    let encoder = tokio::spawn(publish(live.push_url(), reel, Duration::ZERO, tally.clone(), |_| {}));
+    let url = page(&server, &live);
+    let mut browser = Script::run(&server, "states.mjs", &[&url, "playing:silent", "playing:heard"])?;
+    browser.sees("playing:silent").await?;
+    browser.succeeds().await?;
+    tally.stop.store(true, Ordering::Relaxed);
+    encoder.await??;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dashboard_is_usable_by_keyboard_and_its_badge_follows_the_publisher() -> Result<()> {
+    let server = Standalone::start().await?;
+    let mut browser = Script::run(&server, "dashboard.mjs", &[&server.ready().control, TOKEN])?;
+    let key = browser.says("created ").await?;
+    let live: Livestream = serde_json::from_value(json!({
+        "id": "", "playback_id": "", "hls_url": "", "stream_key": key, "rtmp_url": server.ready().rtmp,
+    }))?;
+    let clip = Clip::numbered(small(30)).await?;
+    let mut encoder = push(&clip, &live.push_url(), server.folder())?;
+    browser.says("live").await?;
+    encoder.kill();
+    browser.succeeds().await
+}
+
+#[tokio::test]
+async fn scripts_of_the_watch_page_pass_their_tests() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut command = Command::new("node");
+    let web = std::env::current_dir()?.join("../edge-node/web");
+    // Node 20 takes a folder, later ones a pattern; names work everywhere.
+    let tests =
+        std::fs::read_dir(web.join("test"))?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    ensure!(!tests.is_empty(), "no tests in {}", web.display());
+    command.arg("--test").args(tests).current_dir(web);
+    let mut process = spawn("node-test", folder.path(), command)?;
+    let status = process.wait(LIMIT).await?;
+    ensure!(status.success(), "{}", process.output());
     Ok(())
 }

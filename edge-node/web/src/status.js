@@ -12,6 +12,8 @@ const [NEXT_MS, FAILED_MS] = [250, 2000];
 const OVER_MS = 15_000;
 /// The longest wait for an answer in milliseconds: the edge holds it for up to 10 s, until something changes.
 const ANSWER_MS = 15_000;
+/// An answer without news that comes sooner has not been held.
+const HELD_MS = 1000;
 /// The share by which pauses vary, so that the viewers of a stream do not ask in step.
 const SPREAD = 0.2;
 
@@ -36,10 +38,12 @@ export function pageState({ phase, supported, over, picture, moving, buffered, s
   return { waiting: 'waiting', starting: 'starting', live: 'starting' }[phase] ?? 'connecting';
 }
 
-/// Returns the milliseconds until the next heartbeat.
-export function pause({ phase, state }) {
+/// Returns the milliseconds until the next heartbeat. `held` is false for an answer that came at once without news: the edge has
+/// no room to hold another one.
+export function pause({ phase, state, interval_s }, held = true) {
   if (phase === 'missing' || phase === 'ended') return OVER_MS;
-  return phase === 'unreachable' || !state ? FAILED_MS : NEXT_MS;
+  if (phase === 'unreachable' || !state) return FAILED_MS;
+  return held ? NEXT_MS : (interval_s ?? 10) * 1000;
 }
 
 /// The beacon of one stream: it counts this viewer and tells the phase as soon as it changes.
@@ -68,12 +72,14 @@ export class Beacon {
     clearTimeout(this.#timer);
     const held = this.#held = new AbortController();
     const limit = setTimeout(() => held.abort(), ANSWER_MS);
+    const [asked, known] = [performance.now(), this.reply.state];
     const reply = await this.#ask(held.signal).catch(() => this.#unreachable());
     clearTimeout(limit);
     if (this.#held !== held) return;
+    const wasHeld = !known || reply.state !== known || performance.now() - asked > HELD_MS;
     this.reply = reply;
     this.#changed(reply);
-    this.#timer = setTimeout(() => this.follow(), pause(reply) * (1 - SPREAD / 2 + Math.random() * SPREAD));
+    this.#timer = setTimeout(() => this.follow(), pause(reply, wasHeld) * (1 - SPREAD / 2 + Math.random() * SPREAD));
   }
 
   /// A stream that is over or does not exist stays so while the edge does not answer.

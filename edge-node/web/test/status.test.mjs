@@ -39,6 +39,7 @@ test('page_of_an_ended_stream_plays_what_is_buffered_and_then_promises_nothing',
 
 test('heartbeats_follow_one_another_while_the_edge_holds_them_and_are_rare_for_a_stream_that_is_over', () => {
   assert.equal(pause({ phase: 'live', state: 'a' }), 250);
+  assert.equal(pause({ phase: 'live', state: 'a', interval_s: 7 }, false), 7000, 'an edge without room is left alone');
   assert.equal(pause({ phase: 'live' }), 2000);
   assert.equal(pause({ phase: 'unreachable', state: 'a' }), 2000);
   assert.equal(pause({ phase: 'ended', state: 'a' }), 15_000);
