@@ -15,7 +15,7 @@ use millrace_ingest::{
 use millrace_media::codec::{AudioCodec, VideoCodec};
 use millrace_media::container::flv::file::{Tag, TagKind};
 use millrace_media::container::flv::{FlvAudio, FlvVideo};
-use millrace_media::frame::{AudioConfig, TrackConfig, TrackKind, VideoConfig};
+use millrace_media::frame::{AudioConfig, SyncKind, TrackConfig, TrackKind, VideoConfig};
 use millrace_media::time::Timescale;
 use millrace_testkit::ClipSpec;
 use millrace_wire::close_reason::CloseReason;
@@ -93,16 +93,18 @@ fn events(tags: &[Tag]) -> Vec<SourceEvent> {
         };
         let time = Timescale::MILLIS.convert(i64::from(tag.timestamp_ms), timescale);
         let position = MessagePosition { track, number, time, timescale };
-        let frame =
-            |presentation_time, data| SourceEvent::Frame(SourceFrame { position, presentation_time, data });
+        let frame = |presentation_time, sync, data| {
+            SourceEvent::Frame(SourceFrame { position, presentation_time, sync, data })
+        };
         let config = |config| SourceEvent::Config { position, config };
         events.extend(match track {
             TrackKind::Video => match FlvVideo::parse(tag.body.clone()).unwrap() {
                 Some(FlvVideo::SequenceHeader(avcc)) => {
                     Some(config(TrackConfig::Video(VideoConfig::from_avcc(avcc).unwrap())))
                 }
-                Some(FlvVideo::Nalus { cts_ms, data, .. }) => {
-                    Some(frame(time + i64::from(cts_ms) * 90, data))
+                Some(FlvVideo::Nalus { cts_ms, keyframe, data }) => {
+                    let sync = if keyframe { SyncKind::Idr } else { SyncKind::None };
+                    Some(frame(time + i64::from(cts_ms) * 90, sync, data))
                 }
                 _ => None,
             },
@@ -110,8 +112,8 @@ fn events(tags: &[Tag]) -> Vec<SourceEvent> {
                 Some(FlvAudio::SequenceHeader(asc)) => {
                     Some(config(TrackConfig::Audio(AudioConfig::from_asc(asc).unwrap())))
                 }
-                Some(FlvAudio::Raw(data)) => Some(frame(time, data)),
-                None => None,
+                Some(FlvAudio::Raw(data)) => Some(frame(time, SyncKind::Idr, data)),
+                _ => None,
             },
         });
     }

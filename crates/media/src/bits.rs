@@ -1,5 +1,7 @@
 //! A bounded big-endian bit reader with Exp-Golomb codes (H.264 §9.1).
 
+use bytes::Bytes;
+
 /// Reads bits, most significant first. Every method returns `None` once the input is exhausted.
 pub(crate) struct BitReader<'a> {
     data: &'a [u8],
@@ -26,6 +28,11 @@ impl<'a> BitReader<'a> {
         u32::try_from(value).ok()
     }
 
+    /// Skips the bits up to the next whole byte.
+    pub(crate) const fn align(&mut self) {
+        self.bit = self.bit.next_multiple_of(8);
+    }
+
     /// Reads an unsigned Exp-Golomb code (`ue(v)`), which has at most 31 leading zeros.
     pub(crate) fn ue(&mut self) -> Option<u32> {
         let mut zeros = 0;
@@ -43,6 +50,33 @@ impl<'a> BitReader<'a> {
     pub(crate) fn se(&mut self) -> Option<i64> {
         let code = i64::from(self.ue()?);
         Some(if code % 2 == 1 { (code + 1) / 2 } else { -(code / 2) })
+    }
+}
+
+/// Writes bits, most significant first.
+#[derive(Default)]
+pub(crate) struct BitWriter {
+    bytes: Vec<u8>,
+    bits: u32,
+}
+
+impl BitWriter {
+    /// Appends the lowest `count` bits of a value.
+    pub(crate) fn put(&mut self, count: u32, value: u32) {
+        for shift in (0..count).rev() {
+            if self.bits.is_multiple_of(8) {
+                self.bytes.push(0);
+            }
+            if let Some(last) = self.bytes.last_mut() {
+                *last |= ((value >> shift & 1) as u8) << (7 - self.bits % 8);
+            }
+            self.bits += 1;
+        }
+    }
+
+    /// Returns the bytes; the last one is filled with zero bits.
+    pub(crate) fn finish(self) -> Bytes {
+        self.bytes.into()
     }
 }
 

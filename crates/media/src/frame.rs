@@ -12,6 +12,7 @@ use crate::codec::h264::{self, AvcConfig};
 use crate::codec::hevc::{self, HevcConfig};
 use crate::codec::mp3::Mp3Header;
 use crate::codec::opus::{self, OpusConfig};
+pub use crate::codec::sync::SyncKind;
 use crate::codec::{AudioCodec, CodecError, VideoCodec};
 use crate::time::Timescale;
 
@@ -107,8 +108,8 @@ impl VideoConfig {
 pub struct AudioConfig {
     /// The codec, which decides the form of `record` and of the frames.
     pub codec: AudioCodec,
-    /// The configuration record. AAC: the AudioSpecificConfig as the publisher sent it. Opus: the
-    /// content of a `dOps` box. MP3, which has no record: a frame header of free bit rate.
+    /// The configuration record. AAC: the AudioSpecificConfig as the publisher sent it, but for
+    /// a channel configuration in place of a program config element. Opus: the content of a `dOps` box. MP3, which has no record: a frame header of free bit rate.
     pub record: Bytes,
     /// RFC 6381 codec string for CODECS, such as `mp4a.40.2`.
     pub codecs: String,
@@ -129,6 +130,7 @@ impl AudioConfig {
             AudioCodec::Aac => {
                 let parsed = AudioSpecificConfig::parse(&record)?;
                 let AudioSpecificConfig { rate, channels, .. } = parsed;
+                let record = parsed.without_elements().unwrap_or(record);
                 let (codecs, frame_samples) = (parsed.codecs(), aac::FRAME_SAMPLES);
                 Ok(Self { codec, record, codecs, rate, channels, frame_samples })
             }
@@ -245,34 +247,6 @@ impl TrackConfig {
             Self::Video(_) => Timescale::VIDEO,
             Self::Audio(config) => config.timescale(),
         }
-    }
-}
-
-/// The way in which a decoder can start at a picture.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum SyncKind {
-    /// A decoder cannot start here.
-    #[default]
-    None,
-    /// A gradual refresh begins: a decoder that starts here shows damaged pictures until the refresh
-    /// is complete (H.264: a recovery point whose frame count is not 0).
-    Refresh,
-    /// A decoder can start here, but pictures that follow and are shown before this one may refer to
-    /// pictures before it (H.264: an I picture that is a recovery point; HEVC: CRA).
-    OpenGop,
-    /// A decoder can start here, and no later picture refers to an earlier one (H.264 and HEVC: IDR).
-    Idr,
-}
-
-impl SyncKind {
-    /// True if a decoder that starts at this picture shows it, and all that are shown later, undamaged.
-    pub const fn is_keyframe(self) -> bool {
-        matches!(self, Self::OpenGop | Self::Idr)
-    }
-
-    /// True if a segment is best cut here: a keyframe, or the beginning of a gradual refresh.
-    pub const fn is_join(self) -> bool {
-        !matches!(self, Self::None)
     }
 }
 

@@ -5,12 +5,12 @@
 //! pass through
 //!
 //! ```text
-//! container::flv → timeline → segmenter → packager → hls
-//! message bodies   repaired   segment     CMAF       playlists
-//!                  times      tags        parts
+//! container::flv → intake   → timeline → segmenter → packager → hls
+//! message bodies   usual      repaired   segment     CMAF       playlists
+//!                  framing    times      tags        parts
 //! ```
 //!
-//! [`timeline`] and [`segmenter`] run in the ingest node that the publisher is connected to.
+//! [`intake`], [`timeline`] and [`segmenter`] run in the ingest node that the publisher is connected to.
 //! [`packager`] runs in a transcode node and gives the same bytes in any of them. [`hls`] writes
 //! and reads playlists. [`frame`] is the model they share, and [`codec`] reads what depends on the
 //! codec. Each stage counts what it drops, invents or moves in [`repair::RepairCounts`].
@@ -21,6 +21,7 @@ pub mod codec;
 pub mod container;
 pub mod frame;
 pub mod hls;
+pub mod intake;
 pub mod packager;
 pub mod repair;
 pub mod segmenter;

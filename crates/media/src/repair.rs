@@ -57,6 +57,36 @@ repairs! {
     /// A picture was dropped because the lengths of its NAL units do not add up.
     MalformedPicture = "malformed_picture", Dropped,
         "Pictures cannot be read: the lengths of their NAL units do not add up.";
+    /// An access unit with start codes was given length prefixes.
+    StartCodesReplaced = "start_codes_replaced", Moved,
+        "Pictures have start codes (Annex B) in place of lengths: they are given lengths.";
+    /// Zero bytes or empty NAL units that no length counts were removed from an access unit.
+    StrayBytesRemoved = "stray_bytes_removed", Dropped,
+        "Pictures have stray zero bytes between or behind their NAL units, which are removed.";
+    /// A configuration was made of parameter sets that came with the pictures.
+    ConfigFromPictures = "config_from_pictures", Invented,
+        "The sequence header is missing or differs from the pictures: the parameter sets among the pictures are used.";
+    /// A sequence header without parameter sets, which configures nothing, was left out.
+    EmptyConfig = "empty_config", Dropped,
+        "The sequence header is empty: the parameter sets among the pictures are waited for.";
+    /// NAL units that came in a message without a picture were joined to the next picture.
+    MessageWithoutPicture = "message_without_picture", Moved,
+        "Messages hold parameter sets and no picture: they are joined to the next picture.";
+    /// A picture was dropped because it refers to pictures before the first one of the stream.
+    LeadingPicture = "leading_picture", Dropped,
+        "Pictures that refer to pictures before the start of the stream are left out.";
+    /// The ADTS header in front of an AAC frame was removed.
+    AdtsHeaderRemoved = "adts_header_removed", Dropped,
+        "AAC frames have ADTS headers, which are removed.";
+    /// A message without any media was left out.
+    EmptyMessage = "empty_message", Dropped,
+        "Messages without media are left out.";
+    /// A message of a further track of a multitrack publish was left out.
+    ExtraTrack = "extra_track", Dropped,
+        "The publish has several video or audio tracks: track 0 is used, the others are left out.";
+    /// A message of metadata inside the video or audio, such as of colours or channels, was left out.
+    TrackMetadata = "track_metadata", Dropped,
+        "Metadata inside the video or audio track is not used.";
     /// A picture's decoding time was moved forward, because decoding times must grow.
     DecodingTimeMoved = "decoding_time_moved", Moved,
         "The times of pictures do not grow: they are moved forward by the smallest step.";

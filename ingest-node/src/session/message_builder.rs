@@ -103,12 +103,12 @@ impl MessageBuilder {
 
     /// Takes a coded frame; a frame without a configuration before it is dropped.
     pub(crate) fn frame(&mut self, frame: SourceFrame) {
-        let SourceFrame { position, presentation_time, data } = frame;
+        let SourceFrame { position, presentation_time, sync, data } = frame;
         let pts = position.video_ticks(presentation_time);
         match position.track {
             TrackKind::Video => {
                 let dts = position.video_ticks(position.time);
-                self.timeline.push_video(dts, pts - dts, data);
+                self.timeline.push_picture(dts, pts - dts, sync, data);
             }
             TrackKind::Audio => self.timeline.push_audio(pts, data),
         }
@@ -247,6 +247,7 @@ fn expected_audio(declared: DeclaredAudio) -> Option<AudioConfig> {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use millrace_media::frame::SyncKind;
     use millrace_wire::ids::{BroadcastId, DiscontinuitySeq, Epoch, StreamId};
     use millrace_wire::message::control::StreamSettings;
     use millrace_wire::message::media::FrameUnit;
@@ -275,7 +276,7 @@ mod tests {
         let (track, timescale) = (TrackKind::Audio, Timescale::MILLIS);
         let position = MessagePosition { track, number: 1, time: time_ms, timescale };
         let data = Bytes::copy_from_slice(data).into();
-        SourceFrame { position, presentation_time: time_ms, data }
+        SourceFrame { position, presentation_time: time_ms, sync: SyncKind::Idr, data }
     }
 
     /// Pushes stereo AAC at 48 kHz from `from_ms` on; returns the messages it makes.

@@ -14,7 +14,8 @@ use std::fmt;
 use std::net::IpAddr;
 
 use millrace_buf::ByteChain;
-use millrace_media::frame::{TrackConfig, TrackKind};
+use millrace_media::frame::{SyncKind, TrackConfig, TrackKind};
+use millrace_media::repair::RepairCounts;
 use millrace_media::time::Timescale;
 use millrace_runtime::Secret;
 use millrace_wire::close_reason::CloseReason;
@@ -82,14 +83,16 @@ impl fmt::Display for MessagePosition {
     }
 }
 
-/// One coded frame in its codec's stream format (H.264: NAL units with length prefixes; AAC: a raw data block).
+/// One coded frame in its codec's stream format (H.264: NAL units with 4-byte length prefixes; AAC: a raw data block).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceFrame {
     /// The position of the message that carried the frame; its time is the decoding time.
     pub position: MessagePosition,
     /// Presentation time in ticks of the position's timescale.
     pub presentation_time: i64,
-    /// The coded bytes, byte for byte as published.
+    /// The way in which a decoder can start at the frame.
+    pub sync: SyncKind,
+    /// The coded bytes.
     pub data: ByteChain,
 }
 
@@ -226,6 +229,11 @@ pub trait Source: Send {
 
     /// Returns the next event of what has arrived. An error costs that message alone.
     fn next_event(&mut self) -> Option<Result<SourceEvent, MediaError>>;
+
+    /// Returns the counts of everything that the source has changed or left out since the publish began.
+    fn repairs(&self) -> RepairCounts {
+        RepairCounts::new()
+    }
 
     /// Asks the encoder for a keyframe; returns false if the protocol has no way to.
     fn request_keyframe(&mut self) -> bool {

@@ -7,7 +7,7 @@ use millrace_buf::ByteChain;
 
 use super::nal::{nal_units, unescape};
 use crate::bits::BitReader;
-use crate::frame::SyncKind;
+use crate::codec::sync::SyncKind;
 
 /// Why an HEVC header was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

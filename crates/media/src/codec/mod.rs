@@ -8,11 +8,13 @@
 
 pub mod aac;
 pub mod av1;
+pub mod framing;
 pub mod h264;
 pub mod hevc;
 pub mod mp3;
 pub mod nal;
 pub mod opus;
+pub mod sync;
 
 use std::fmt;
 

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use millrace_media::repair::RepairCounts;
 use millrace_rtmp::{ConnectInfo, Event, PublishRequest, Refusal, Rejection};
 use millrace_wire::close_reason::CloseReason;
 use tracing::Instrument;
@@ -112,7 +113,8 @@ impl<S: Socket> Connection<S> {
             return refused(&self.context, CloseReason::WrongApp);
         }
         let context = self.context.clone();
-        let mut source = RtmpSource { connection: self, request, media: MediaReader::default(), end: None };
+        let mut source =
+            RtmpSource { connection: self, request, media: MediaReader::default(), fault: None, end: None };
         publish(&context, &mut source, permit).await
     }
 
@@ -145,6 +147,8 @@ struct RtmpSource<'a, S> {
     connection: &'a mut Connection<S>,
     request: PublishRequest,
     media: MediaReader,
+    /// The fault of a message whose events come first.
+    fault: Option<MediaError>,
     /// The end that [`Source::receive`] ran into: the next event.
     end: Option<PublishEnd>,
 }
@@ -174,6 +178,12 @@ impl<S: Socket> Source for RtmpSource<'_, S> {
     }
 
     fn next_event(&mut self) -> Option<Result<SourceEvent, MediaError>> {
+        if let Some(event) = self.media.poll() {
+            return Some(Ok(event));
+        }
+        if let Some(fault) = self.fault.take() {
+            return Some(Err(fault));
+        }
         if let Some(end) = self.end.take() {
             return Some(Ok(SourceEvent::End(end)));
         }
@@ -187,16 +197,29 @@ impl<S: Socket> Source for RtmpSource<'_, S> {
                 Event::Video { timestamp, data } => self.media.video(timestamp, data),
                 Event::Audio { timestamp, data } => self.media.audio(timestamp, data),
                 Event::Metadata { properties, .. } => {
-                    Ok(Some(SourceEvent::Metadata(media::metadata(&properties))))
+                    return Some(Ok(SourceEvent::Metadata(media::metadata(&properties))));
                 }
-                Event::Unpublished => Ok(Some(SourceEvent::End(CloseReason::PublisherLeft.into()))),
-                Event::Refused(refusal) => Ok(Some(SourceEvent::End(refusal_reason(refusal).into()))),
-                _ => Ok(None),
+                Event::Unpublished => {
+                    return Some(Ok(SourceEvent::End(CloseReason::PublisherLeft.into())));
+                }
+                Event::Refused(refusal) => {
+                    return Some(Ok(SourceEvent::End(refusal_reason(refusal).into())));
+                }
+                _ => Ok(()),
             };
-            if let Some(read) = read.transpose() {
-                return Some(read);
+            // What came of the message before its fault comes first.
+            if let Some(event) = self.media.poll() {
+                self.fault = read.err();
+                return Some(Ok(event));
+            }
+            if let Err(error) = read {
+                return Some(Err(error));
             }
         }
+    }
+
+    fn repairs(&self) -> RepairCounts {
+        self.media.repairs()
     }
 
     /// The connection sends the status when the session has returned.

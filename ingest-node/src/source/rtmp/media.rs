@@ -1,8 +1,14 @@
 //! RTMP media messages and metadata as source events.
 
+use std::collections::VecDeque;
+
 use millrace_buf::ByteChain;
-use millrace_media::container::flv::{FlvAudio, FlvError, FlvVideo};
-use millrace_media::frame::{AudioConfig, TrackConfig, TrackKind, VideoConfig};
+use millrace_media::codec::CodecError;
+use millrace_media::codec::h264::H264Error;
+use millrace_media::container::flv::{FlvAudio, FlvError, FlvVideo, Unused};
+use millrace_media::frame::{SyncKind, TrackConfig, TrackKind};
+use millrace_media::intake::{AacIntake, AudioStep, H264Intake, VideoStep};
+use millrace_media::repair::{Repair, RepairCounts};
 use millrace_media::time::{RtmpClock, Timescale};
 use millrace_rtmp::StreamInfo;
 
@@ -10,54 +16,120 @@ use crate::session::source::{
     DeclaredAudio, MediaError, MediaFault, MessagePosition, SourceEvent, SourceFrame, SourceMetadata,
 };
 
-/// The media of one publish: unwraps its clock and numbers its messages.
+/// AAC frames that may come without a configuration before the publish ends: five seconds and more of them, so that
+/// silence never replaces audio that arrives.
+const MAX_UNCONFIGURED_AUDIO: u32 = 300;
+
+/// The media of one publish: unwraps its clock, numbers its messages and brings its codecs into the usual form.
 #[derive(Debug, Default)]
 pub(super) struct MediaReader {
     clock: RtmpClock,
     messages: u64,
+    video: H264Intake,
+    audio: AacIntake,
+    unconfigured_audio: u32,
+    unused: RepairCounts,
+    events: VecDeque<SourceEvent>,
 }
 
-/// The event of a message, `None` if it carries no media.
-type Read = Result<Option<SourceEvent>, MediaError>;
-
 impl MediaReader {
+    /// Returns the next event of the messages read so far.
+    pub(super) fn poll(&mut self) -> Option<SourceEvent> {
+        self.events.pop_front()
+    }
+
+    /// Returns the counts of everything that was changed or left out.
+    pub(super) fn repairs(&self) -> RepairCounts {
+        let mut repairs = self.unused;
+        repairs.merge(self.video.repairs());
+        repairs.merge(self.audio.repairs());
+        repairs
+    }
+
     /// Reads a video message: an FLV VIDEODATA body.
-    pub(super) fn video(&mut self, timestamp: u32, body: ByteChain) -> Read {
+    pub(super) fn video(&mut self, timestamp: u32, body: ByteChain) -> Result<(), MediaError> {
         let mut position = self.next_position(TrackKind::Video, timestamp);
         let Some(video) = FlvVideo::parse(body).map_err(|error| at(position, fault(error)))? else {
-            return Ok(None);
+            return Ok(());
         };
         position.time = self.clock.unwrap(timestamp);
-        match video {
-            FlvVideo::SequenceHeader(avcc) => match VideoConfig::from_avcc(avcc) {
-                Ok(config) => Ok(Some(SourceEvent::Config { position, config: TrackConfig::Video(config) })),
-                Err(error) => Err(at(position, MediaFault::malformed(error))),
-            },
-            FlvVideo::Nalus { cts_ms, data, .. } => {
-                let presentation_time = position.time + i64::from(cts_ms);
-                Ok(Some(SourceEvent::Frame(SourceFrame { position, presentation_time, data })))
+        let mut presentation_time = position.time;
+        let taken = match video {
+            FlvVideo::SequenceHeader(record) => self.video.record(record),
+            FlvVideo::Nalus { cts_ms, keyframe, data } => {
+                presentation_time += i64::from(cts_ms);
+                self.video.picture(presentation_time, keyframe, data)
             }
-            FlvVideo::EndOfSequence => Ok(None),
+            FlvVideo::EndOfSequence => Ok(()),
+            FlvVideo::Unused(unused) => {
+                self.unused.add(repair_of(unused), 1);
+                Ok(())
+            }
+        };
+        while let Some(step) = self.video.poll() {
+            self.events.push_back(match step {
+                VideoStep::Config(config) => {
+                    SourceEvent::Config { position, config: TrackConfig::Video(config) }
+                }
+                VideoStep::Picture { sync, data } => {
+                    SourceEvent::Frame(SourceFrame { position, presentation_time, sync, data })
+                }
+            });
         }
+        taken.map_err(|error| {
+            if matches!(error, CodecError::H264(H264Error::Truncated("access unit"))) {
+                self.unused.add(Repair::MalformedPicture, 1);
+            }
+            at(position, MediaFault::malformed(error))
+        })
     }
 
     /// Reads an audio message: an FLV AUDIODATA body.
-    pub(super) fn audio(&mut self, timestamp: u32, body: ByteChain) -> Read {
+    pub(super) fn audio(&mut self, timestamp: u32, body: ByteChain) -> Result<(), MediaError> {
         let mut position = self.next_position(TrackKind::Audio, timestamp);
         let Some(audio) = FlvAudio::parse(body).map_err(|error| at(position, fault(error)))? else {
-            return Ok(None);
+            return Ok(());
         };
         position.time = self.clock.unwrap(timestamp);
-        match audio {
-            FlvAudio::SequenceHeader(asc) => match AudioConfig::from_asc(asc) {
-                Ok(config) => Ok(Some(SourceEvent::Config { position, config: TrackConfig::Audio(config) })),
-                Err(error) => Err(at(position, MediaFault::malformed(error))),
-            },
-            FlvAudio::Raw(data) => {
-                let presentation_time = position.time;
-                Ok(Some(SourceEvent::Frame(SourceFrame { position, presentation_time, data })))
+        let taken = match audio {
+            FlvAudio::SequenceHeader(record) => self.audio.record(record),
+            FlvAudio::Raw(data) => self.audio.frames(data),
+            FlvAudio::EndOfSequence => Ok(()),
+            FlvAudio::Unused(unused) => {
+                self.unused.add(repair_of(unused), 1);
+                Ok(())
             }
+        };
+        // A configuration that cannot be used ends the publish: its frames would be silence for ever.
+        taken.map_err(|error| at(position, MediaFault::CodecNotAccepted(error.to_string())))?;
+        let mut rate = 0;
+        while let Some(step) = self.audio.poll() {
+            self.events.push_back(match step {
+                AudioStep::Config(config) => {
+                    rate = config.rate;
+                    SourceEvent::Config { position, config: TrackConfig::Audio(config) }
+                }
+                AudioStep::Frame { offset, data } => {
+                    rate = if rate == 0 { self.audio.rate() } else { rate };
+                    let offset_ms = i64::from(offset) * 1_000 / i64::from(rate.max(1));
+                    let presentation_time = position.time + offset_ms;
+                    let sync = SyncKind::Idr;
+                    SourceEvent::Frame(SourceFrame { position, presentation_time, sync, data })
+                }
+            });
         }
+        self.check_configured(position)
+    }
+
+    /// Ends the publish if its audio still has no configuration.
+    fn check_configured(&mut self, position: MessagePosition) -> Result<(), MediaError> {
+        let is_configured = self.audio.rate() > 0;
+        self.unconfigured_audio = if is_configured { 0 } else { self.unconfigured_audio + 1 };
+        if self.unconfigured_audio <= MAX_UNCONFIGURED_AUDIO {
+            return Ok(());
+        }
+        let text = "the encoder sends AAC frames without a sequence header (AudioSpecificConfig), so that they cannot be decoded";
+        Err(at(position, MediaFault::CodecNotAccepted(text.to_owned())))
     }
 
     /// Returns the position of the next message. Its time is the message's own until the clock has unwrapped it: an
@@ -70,6 +142,14 @@ impl MediaReader {
             time: i64::from(timestamp),
             timescale: Timescale::MILLIS,
         }
+    }
+}
+
+const fn repair_of(unused: Unused) -> Repair {
+    match unused {
+        Unused::Empty => Repair::EmptyMessage,
+        Unused::OtherTrack => Repair::ExtraTrack,
+        Unused::Metadata => Repair::TrackMetadata,
     }
 }
 
@@ -101,6 +181,7 @@ fn fault(error: FlvError) -> MediaFault {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use millrace_wire::close_reason::CloseReason;
 
     use super::*;
 
@@ -108,18 +189,25 @@ mod tests {
         Bytes::from_static(bytes).into()
     }
 
+    fn events(reader: &mut MediaReader) -> Vec<SourceEvent> {
+        std::iter::from_fn(|| reader.poll()).collect()
+    }
+
     #[test]
     fn reader_yields_configurations_and_frames_with_positions() {
         let mut reader = MediaReader::default();
-        let config = reader.audio(0, body(&[0xaf, 0, 0x11, 0x90])).unwrap().unwrap();
-        assert!(matches!(config, SourceEvent::Config { position, .. } if position.number == 1), "{config:?}");
-        let Some(SourceEvent::Frame(frame)) = reader.video(40, body(&[0x27, 1, 0, 0, 67, 9])).unwrap() else {
-            panic!("no frame");
+        reader.audio(0, body(&[0xaf, 0, 0x11, 0x90])).unwrap();
+        let [SourceEvent::Config { position, .. }] = &events(&mut reader)[..] else {
+            panic!("no configuration")
         };
+        assert_eq!(position.number, 1);
+        reader.video(40, body(&[0x27, 1, 0, 0, 67, 0, 0, 0, 1, 0x41])).unwrap();
+        let [SourceEvent::Frame(frame)] = &events(&mut reader)[..] else { panic!("no frame") };
         let position = frame.position;
         assert_eq!((position.track, position.number, position.time), (TrackKind::Video, 2, 40));
-        assert_eq!((frame.presentation_time, frame.data.len()), (107, 1));
-        assert!(reader.video(41, body(&[])).unwrap().is_none(), "an empty body carries no media");
+        assert_eq!((frame.presentation_time, frame.sync, frame.data.len()), (107, SyncKind::None, 5));
+        reader.video(41, body(&[])).unwrap();
+        assert_eq!(events(&mut reader), [], "an empty body carries no media");
     }
 
     #[test]
@@ -129,20 +217,26 @@ mod tests {
         let error = reader.video(40, body(&[0x17, 0])).unwrap_err();
         assert_eq!(error.to_string(), "video message 2 at 0.040 s: video body is truncated");
         assert_eq!(error.fault.ends_publish(), None);
-        let error = reader.audio(60, body(&[0xaf, 0, 0xff])).unwrap_err();
-        assert!(error.to_string().starts_with("audio message 3 at 0.060 s: "), "{error}");
+        let error = reader.video(60, body(&[0x17, 1, 0, 0, 0, 9, 9])).unwrap_err();
+        assert!(error.to_string().starts_with("video message 3 at 0.060 s: "), "{error}");
+        assert_eq!((error.fault.ends_publish(), reader.repairs().get(Repair::MalformedPicture)), (None, 1));
     }
 
     #[test]
     fn reader_names_the_codec_it_does_not_accept() {
-        use millrace_wire::close_reason::CloseReason;
         let mut reader = MediaReader::default();
         for (track, bytes, name) in [
-            (TrackKind::Video, &b"\x91hvc1...."[..], "HEVC"),
-            (TrackKind::Video, b"\x91av01....", "AV1"),
+            (TrackKind::Video, &b"\x91hvc1...."[..], "HEVC (hvc1)"),
+            (TrackKind::Video, b"\x91av01....", "AV1 (av01)"),
             (TrackKind::Video, &[0x12, 0, 0, 0, 0, 0], "Sorenson H.263"),
+            (TrackKind::Video, &[0x14, 0, 0, 0, 0, 0], "VP6"),
             (TrackKind::Audio, &[0x2f, 1, 2, 3], "MP3"),
+            (TrackKind::Audio, &[0x6f, 1, 2, 3], "Nellymoser"),
+            (TrackKind::Audio, &[0xbf, 1, 2, 3], "Speex"),
             (TrackKind::Audio, b"\x90Opus", "Opus"),
+            (TrackKind::Audio, &[0xaf, 0, 0x09, 0x90], "AAC Main"),
+            (TrackKind::Audio, &[0xaf, 0, 0x11, 0x94], "960 samples"),
+            (TrackKind::Audio, &[0xaf, 0, 0xff], "AudioSpecificConfig is truncated"),
         ] {
             let error = match track {
                 TrackKind::Video => reader.video(0, body(bytes)).unwrap_err(),
@@ -151,5 +245,27 @@ mod tests {
             assert!(error.to_string().contains(name), "{error}");
             assert_eq!(error.fault.ends_publish(), Some(CloseReason::CodecNotAccepted), "{error}");
         }
+    }
+
+    #[test]
+    fn reader_ends_a_publish_whose_audio_has_no_configuration() {
+        let mut reader = MediaReader::default();
+        let read = |reader: &mut MediaReader| reader.audio(0, body(&[0xaf, 1, 0x21]));
+        for _ in 0..MAX_UNCONFIGURED_AUDIO {
+            read(&mut reader).unwrap();
+        }
+        let error = read(&mut reader).unwrap_err();
+        assert_eq!(error.fault.ends_publish(), Some(CloseReason::CodecNotAccepted), "{error}");
+    }
+
+    #[test]
+    fn reader_counts_what_it_leaves_out() {
+        let mut reader = MediaReader::default();
+        reader.video(0, body(b"\x94avc1\x02\0\x09colorInfo")).unwrap();
+        reader.video(0, body(b"\x96\x01avc1\x01\0\0\0....")).unwrap();
+        reader.audio(0, body(&[0xaf, 1])).unwrap();
+        let repairs: Vec<_> = reader.repairs().iter().collect();
+        assert_eq!(repairs, [(Repair::EmptyMessage, 1), (Repair::ExtraTrack, 1), (Repair::TrackMetadata, 1)]);
+        assert_eq!(events(&mut reader), []);
     }
 }

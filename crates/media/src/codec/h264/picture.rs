@@ -1,12 +1,13 @@
 //! The way in which a decoder can start at an access unit of H.264.
 
 use bytes::Buf;
-use millrace_buf::ByteChain;
+use bytes::buf::Take;
+use millrace_buf::{ByteChain, Reader};
 
 use super::{H264Error, NAL_IDR, NAL_SEI, NAL_SLICE, NAL_SLICE_PARTITION};
 use crate::bits::BitReader;
 use crate::codec::nal::{Rbsp, nal_units};
-use crate::frame::SyncKind;
+use crate::codec::sync::SyncKind;
 
 /// SEI payload type of a recovery point (H.264 §D.1.8).
 const SEI_RECOVERY_POINT: u32 = 6;
@@ -44,6 +45,17 @@ pub fn sync_kind(data: &ByteChain, length_size: u8, flagged: bool) -> Result<Syn
         None if flagged && is_intra => SyncKind::OpenGop,
         None => SyncKind::None,
     })
+}
+
+/// Returns the number of the picture parameter set that the first slice of an access unit refers to;
+/// the NAL units have prefixes of `length_size` bytes.
+pub fn active_pps(data: &ByteChain, length_size: u8) -> Option<u32> {
+    let is_slice = |unit: &Take<Reader<'_>>| {
+        let kind = unit.chunk().first().map(|header| header & 0x1f);
+        matches!(kind, Some(NAL_IDR | NAL_SLICE | NAL_SLICE_PARTITION))
+    };
+    let slice = nal_units(data, length_size).filter_map(Result::ok).find(is_slice)?;
+    SliceHead::read(slice).map(|head| head.pps)
 }
 
 /// The kinds of the slices of the first picture of an access unit, which may be two fields.

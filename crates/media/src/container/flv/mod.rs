@@ -1,8 +1,8 @@
 //! Bodies of RTMP audio and video messages, which are FLV tag bodies (Adobe FLV 10.1, §E.4.2 and
 //! §E.4.3).
 //!
-//! H.264 and AAC are read. Any other codec, and any codec in an extended header of Enhanced RTMP,
-//! is an error that names the codec and the setting to change.
+//! H.264 and AAC are read, in FLV's own headers and in the extended ones of Enhanced RTMP. Any other
+//! codec is an error that names the codec and the setting to change.
 
 pub mod enhanced;
 pub mod file;
@@ -12,7 +12,7 @@ use std::fmt;
 use bytes::Bytes;
 use millrace_buf::ByteChain;
 
-use enhanced::{ExHeader, FourCc};
+use enhanced::{ExMessage, ExPacket, FourCc};
 
 /// An error in a tag body, or a codec that is not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -23,14 +23,14 @@ pub enum FlvError {
     /// A video codec other than H.264.
     #[error("{0} is not accepted: choose H.264 in the encoder")]
     VideoCodec(CodecId),
-    /// Video in an extended header of Enhanced RTMP.
-    #[error("{0} over enhanced RTMP is not accepted: {advice}", advice = video_advice(*.0))]
+    /// Video other than H.264 in an extended header of Enhanced RTMP.
+    #[error("{0} over enhanced RTMP is not accepted: choose H.264 in the encoder")]
     EnhancedVideo(FourCc),
     /// An audio codec other than AAC.
     #[error("{0} is not accepted: choose AAC in the encoder")]
     AudioCodec(SoundFormat),
-    /// Audio in an extended header of Enhanced RTMP.
-    #[error("{0} over enhanced RTMP is not accepted: {advice}", advice = audio_advice(*.0))]
+    /// Audio other than AAC in an extended header of Enhanced RTMP.
+    #[error("{0} over enhanced RTMP is not accepted: choose AAC in the encoder")]
     EnhancedAudio(FourCc),
     /// A packet type that FLV reserves.
     #[error("reserved {0} packet type {1}")]
@@ -48,20 +48,6 @@ impl FlvError {
             self,
             Self::VideoCodec(_) | Self::EnhancedVideo(_) | Self::AudioCodec(_) | Self::EnhancedAudio(_)
         )
-    }
-}
-
-const fn video_advice(codec: FourCc) -> &'static str {
-    match &codec.0 {
-        b"avc1" => "turn enhanced RTMP off in the encoder",
-        _ => "choose H.264 in the encoder",
-    }
-}
-
-const fn audio_advice(codec: FourCc) -> &'static str {
-    match &codec.0 {
-        b"mp4a" => "turn enhanced RTMP off in the encoder",
-        _ => "choose AAC in the encoder",
     }
 }
 
@@ -122,6 +108,19 @@ pub enum FlvVideo {
     },
     /// The end of the video sequence.
     EndOfSequence,
+    /// A message that is not used.
+    Unused(Unused),
+}
+
+/// The content of a message that is not used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unused {
+    /// A header without media behind it.
+    Empty,
+    /// Tracks of a multitrack publish other than track 0.
+    OtherTrack,
+    /// Metadata of the track, such as the colours of a picture or the order of channels.
+    Metadata,
 }
 
 /// The content of an audio message.
@@ -131,6 +130,10 @@ pub enum FlvAudio {
     SequenceHeader(Bytes),
     /// An AAC access unit; shares the message's memory.
     Raw(ByteChain),
+    /// The end of the audio sequence.
+    EndOfSequence,
+    /// A message that is not used.
+    Unused(Unused),
 }
 
 const CODEC_AVC: u8 = 7;
@@ -146,9 +149,10 @@ impl FlvVideo {
         let mut body = body.into();
         let Some([first]) = body.first_chunk() else { return Ok(None) };
         if first & 0x80 != 0 {
-            return match ExHeader::parse_video(&body).ok_or(FlvError::Truncated("video"))? {
-                ExHeader::Codec { four_cc, .. } => Err(FlvError::EnhancedVideo(four_cc)),
-                ExHeader::Command => Ok(None),
+            return match ExMessage::parse_video(body).ok_or(FlvError::Truncated("video"))? {
+                ExMessage::Packet(packet) => Self::of_packet(packet).map(Some),
+                ExMessage::OtherTrack => Ok(Some(Self::Unused(Unused::OtherTrack))),
+                ExMessage::Command => Ok(None),
             };
         }
         let (frame_type, codec) = (first >> 4, first & 0x0f);
@@ -162,16 +166,49 @@ impl FlvVideo {
             return Err(FlvError::Truncated("video"));
         };
         let [high, middle, low] = cts;
-        let cts_ms = i32::from_be_bytes([high, middle, low, 0]) >> 8; // SI24
+        let cts_ms = signed_24([high, middle, low]);
         body.skip(5);
         match packet_type {
             0 => Ok(Some(Self::SequenceHeader(body.contiguous()))),
-            1 if body.is_empty() => Ok(None),
+            1 if body.is_empty() => Ok(Some(Self::Unused(Unused::Empty))),
             1 => Ok(Some(Self::Nalus { cts_ms, keyframe: frame_type == FRAME_KEY, data: body })),
             2 => Ok(Some(Self::EndOfSequence)),
             other => Err(FlvError::PacketType("video", other)),
         }
     }
+
+    /// Reads a packet behind an extended header.
+    fn of_packet(packet: ExPacket) -> Result<Self, FlvError> {
+        let ExPacket { packet_type, four_cc, is_keyframe: keyframe, mut body, .. } = packet;
+        // The colours that precede the first configuration tell nothing of the codec.
+        if packet_type == enhanced::METADATA {
+            return Ok(Self::Unused(Unused::Metadata));
+        }
+        if four_cc != FourCc(*b"avc1") {
+            return Err(FlvError::EnhancedVideo(four_cc));
+        }
+        let mut cts_ms = 0;
+        if packet_type == enhanced::CODED_FRAMES {
+            cts_ms = signed_24(body.first_chunk().ok_or(FlvError::Truncated("video"))?);
+            body.skip(3);
+        }
+        match packet_type {
+            enhanced::SEQUENCE_START => Ok(Self::SequenceHeader(body.contiguous())),
+            enhanced::CODED_FRAMES | enhanced::CODED_FRAMES_X if body.is_empty() => {
+                Ok(Self::Unused(Unused::Empty))
+            }
+            enhanced::CODED_FRAMES | enhanced::CODED_FRAMES_X => {
+                Ok(Self::Nalus { cts_ms, keyframe, data: body })
+            }
+            enhanced::SEQUENCE_END => Ok(Self::EndOfSequence),
+            other => Err(FlvError::PacketType("video", other)),
+        }
+    }
+}
+
+/// Returns a signed number of 24 bits (SI24).
+const fn signed_24([high, middle, low]: [u8; 3]) -> i32 {
+    i32::from_be_bytes([high, middle, low, 0]) >> 8
 }
 
 impl FlvAudio {
@@ -181,9 +218,10 @@ impl FlvAudio {
         let Some([first]) = body.first_chunk() else { return Ok(None) };
         let format = first >> 4;
         if format == SOUND_EX_HEADER {
-            return match ExHeader::parse_audio(&body).ok_or(FlvError::Truncated("audio"))? {
-                ExHeader::Codec { four_cc, .. } => Err(FlvError::EnhancedAudio(four_cc)),
-                ExHeader::Command => Ok(None),
+            return match ExMessage::parse_audio(body).ok_or(FlvError::Truncated("audio"))? {
+                ExMessage::Packet(packet) => Self::of_packet(packet).map(Some),
+                ExMessage::OtherTrack => Ok(Some(Self::Unused(Unused::OtherTrack))),
+                ExMessage::Command => Ok(None),
             };
         }
         if format != SOUND_AAC {
@@ -193,8 +231,26 @@ impl FlvAudio {
         body.skip(2);
         match packet_type {
             0 => Ok(Some(Self::SequenceHeader(body.contiguous()))),
-            1 if body.is_empty() => Ok(None),
+            1 if body.is_empty() => Ok(Some(Self::Unused(Unused::Empty))),
             1 => Ok(Some(Self::Raw(body))),
+            other => Err(FlvError::PacketType("audio", other)),
+        }
+    }
+
+    /// Reads a packet behind an extended header.
+    fn of_packet(packet: ExPacket) -> Result<Self, FlvError> {
+        let ExPacket { packet_type, four_cc, body, .. } = packet;
+        if packet_type == enhanced::METADATA {
+            return Ok(Self::Unused(Unused::Metadata));
+        }
+        if four_cc != FourCc(*b"mp4a") {
+            return Err(FlvError::EnhancedAudio(four_cc));
+        }
+        match packet_type {
+            enhanced::SEQUENCE_START => Ok(Self::SequenceHeader(body.contiguous())),
+            enhanced::CODED_FRAMES if body.is_empty() => Ok(Self::Unused(Unused::Empty)),
+            enhanced::CODED_FRAMES => Ok(Self::Raw(body)),
+            enhanced::SEQUENCE_END => Ok(Self::EndOfSequence),
             other => Err(FlvError::PacketType("audio", other)),
         }
     }
@@ -226,6 +282,7 @@ mod tests {
         assert_eq!(parse(b"\x91hv"), Err(FlvError::Truncated("video")));
         assert_eq!(parse(&[0x17, 1, 0]), Err(FlvError::Truncated("video")));
         assert_eq!(parse(&[0x17, 3, 0, 0, 0]), Err(FlvError::PacketType("video", 3)));
+        assert_eq!(parse(&[0x27, 1, 0, 0, 0]), Ok(Some(FlvVideo::Unused(Unused::Empty))));
     }
 
     #[test]
@@ -236,10 +293,38 @@ mod tests {
             Ok(Some(FlvAudio::SequenceHeader(Bytes::from_static(&[0x11, 0x90]))))
         );
         assert_eq!(parse(&[0xaf, 1, 7]), Ok(Some(FlvAudio::Raw(Bytes::from_static(&[7]).into()))));
-        assert_eq!(parse(&[0xaf, 1]), Ok(None));
+        assert_eq!(parse(&[0xaf, 1]), Ok(Some(FlvAudio::Unused(Unused::Empty))));
         assert_eq!(parse(&[]), Ok(None));
         assert_eq!(parse(&[0x2f, 1]), Err(FlvError::AudioCodec(SoundFormat(2))));
         assert_eq!(parse(&[0xaf]), Err(FlvError::Truncated("audio")));
+    }
+
+    #[test]
+    fn h264_and_aac_are_read_behind_extended_headers() {
+        let video = |body: &'static [u8]| FlvVideo::parse(Bytes::from_static(body));
+        let data = || ByteChain::from(Bytes::from_static(&[9]));
+        let nalus = |cts_ms, keyframe| Ok(Some(FlvVideo::Nalus { cts_ms, keyframe, data: data() }));
+        let header = FlvVideo::SequenceHeader(Bytes::from_static(&[1, 2]));
+        assert_eq!(video(b"\x90avc1\x01\x02"), Ok(Some(header)));
+        assert_eq!(video(b"\x91avc1\0\0\x43\x09"), nalus(67, true));
+        assert_eq!(video(b"\xa1avc1\xff\xff\xfe\x09"), nalus(-2, false));
+        assert_eq!(video(b"\xa3avc1\x09"), nalus(0, false), "without a composition offset");
+        assert_eq!(video(b"\x96\x01avc1\0\0\0\x43\x09"), nalus(67, true), "one track");
+        assert_eq!(video(b"\x92avc1"), Ok(Some(FlvVideo::EndOfSequence)));
+        assert_eq!(video(b"\x94avc1\x02\0"), Ok(Some(FlvVideo::Unused(Unused::Metadata))));
+        assert_eq!(video(b"\x94hvc1\x02\0"), Ok(Some(FlvVideo::Unused(Unused::Metadata))));
+        assert_eq!(video(b"\x96\x01hvc1\x01x"), Ok(Some(FlvVideo::Unused(Unused::OtherTrack))));
+        assert_eq!(video(b"\x91avc1\0\0\0"), Ok(Some(FlvVideo::Unused(Unused::Empty))));
+        assert_eq!(video(b"\x91avc1\0"), Err(FlvError::Truncated("video")));
+        assert_eq!(video(b"\x95avc1"), Err(FlvError::PacketType("video", 5)));
+        let audio = |body: &'static [u8]| FlvAudio::parse(Bytes::from_static(body)).map(Option::unwrap);
+        let header = FlvAudio::SequenceHeader(Bytes::from_static(&[0x11, 0x90]));
+        assert_eq!(audio(b"\x90mp4a\x11\x90"), Ok(header));
+        assert_eq!(audio(b"\x91mp4a\x09"), Ok(FlvAudio::Raw(data())));
+        assert_eq!(audio(b"\x95\x01mp4a\0\x09"), Ok(FlvAudio::Raw(data())), "one track");
+        assert_eq!(audio(b"\x92mp4a"), Ok(FlvAudio::EndOfSequence));
+        assert_eq!(audio(b"\x94mp4a\x01\x02"), Ok(FlvAudio::Unused(Unused::Metadata)));
+        assert_eq!(audio(b"\x91mp4a"), Ok(FlvAudio::Unused(Unused::Empty)));
     }
 
     #[test]
@@ -254,10 +339,6 @@ mod tests {
             (
                 video(b"\x90av01"),
                 "AV1 (av01) over enhanced RTMP is not accepted: choose H.264 in the encoder",
-            ),
-            (
-                video(b"\x90avc1"),
-                "H.264 (avc1) over enhanced RTMP is not accepted: turn enhanced RTMP off in the encoder",
             ),
             (video(&[0x1c, 0]), "HEVC (FLV codec 12) is not accepted: choose H.264 in the encoder"),
             (audio(b"\x90Opus"), "Opus (Opus) over enhanced RTMP is not accepted: choose AAC in the encoder"),
