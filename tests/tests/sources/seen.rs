@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
+use millrace_media::container::cmaf::demux::parse_init;
 use millrace_media::hls::checker::Checker;
 use millrace_testkit::http;
 use millrace_tests::standalone::Standalone;
@@ -97,8 +98,7 @@ pub(crate) async fn run(case: &Case, server: &Standalone, folder: &Path) -> Resu
 }
 
 async fn evaluate(seen: &mut Seen, watched: Watched, case: &Case, folder: &Path) -> Result<()> {
-    let no_pictures = case.tape.pictures().next().is_none();
-    let (video, audio) = if no_pictures {
+    let (video, audio) = if is_sound(&watched.video)? {
         // The only variant of sound alone is the sound.
         (Track::default(), watched.video.clone())
     } else {
@@ -125,18 +125,20 @@ async fn evaluate(seen: &mut Seen, watched: Watched, case: &Case, folder: &Path)
     Ok(())
 }
 
+fn is_sound(track: &Track) -> Result<bool> {
+    let init = track.inits.values().next().map(parse_init).transpose()?;
+    Ok(init.is_some_and(|init| init.handler == *b"soun"))
+}
+
 /// The widest distance between the media times at the ends of both playlists, looked at whenever one is new.
 fn playlists_apart(video: &[Served], audio: &[Served]) -> f64 {
-    let mut widest = 0.0_f64;
-    for one in video {
-        let other = audio.iter().rev().find(|other| other.at <= one.at);
-        widest = widest.max(other.map_or(0.0, |other| (other.end - one.end).abs()));
-    }
-    for one in audio {
-        let other = video.iter().rev().find(|other| other.at <= one.at);
-        widest = widest.max(other.map_or(0.0, |other| (other.end - one.end).abs()));
-    }
-    widest
+    let behind = |(leading, other): (&[Served], &[Served])| {
+        // The end closes both at once, but they are not asked for at once.
+        let live = leading.iter().filter(|one| !one.ended);
+        let last = |one: &Served| other.iter().rev().find(|other| other.at <= one.at).map(|other| other.end);
+        live.filter_map(|one| last(one).map(|end| one.end - end)).fold(0.0, f64::max)
+    };
+    [(video, audio), (audio, video)].into_iter().map(behind).fold(0.0, f64::max)
 }
 
 impl fmt::Display for Seen {
