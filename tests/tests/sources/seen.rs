@@ -111,7 +111,8 @@ async fn evaluate(seen: &mut Seen, watched: Watched, case: &Case, folder: &Path)
     for track in [&video, &audio] {
         let mut checker = Checker::new();
         for served in &track.served {
-            for fault in checker.check(&served.text).iter().map(ToString::to_string) {
+            let broken = checker.check(&served.text);
+            for fault in broken.iter().map(ToString::to_string).chain(uneven_sums(&served.text)) {
                 if !seen.playlist_faults.contains(&fault) {
                     seen.playlist_faults.push(fault);
                 }
@@ -124,6 +125,29 @@ async fn evaluate(seen: &mut Seen, watched: Watched, case: &Case, folder: &Path)
     seen.watched = Some(Watched { video, audio, ..watched });
     Ok(())
 }
+
+/// Segments whose parts, GAPs among them, do not add up to their EXTINF.
+fn uneven_sums(text: &str) -> Vec<String> {
+    let (mut parts, mut faults) = (Vec::new(), Vec::new());
+    for line in text.lines() {
+        if let Some((_, rest)) =
+            line.strip_prefix("#EXT-X-PART:").and_then(|list| list.split_once("DURATION="))
+        {
+            parts.extend(rest.split(',').next().and_then(|value| value.parse::<f64>().ok()));
+        } else if let Some(value) = line.strip_prefix("#EXTINF:") {
+            let duration: f64 =
+                value.split(',').next().and_then(|value| value.parse().ok()).unwrap_or_default();
+            let sum: f64 = parts.drain(..).sum();
+            if sum > 0.0 && (sum - duration).abs() > SUM_TOLERANCE_S {
+                faults.push(format!("parts of {sum:.3} s under an EXTINF of {duration:.3}"));
+            }
+        }
+    }
+    faults
+}
+
+/// Durations are written to the microsecond, a dozen parts to a segment.
+const SUM_TOLERANCE_S: f64 = 0.001;
 
 fn is_sound(track: &Track) -> Result<bool> {
     let init = track.inits.values().next().map(parse_init).transpose()?;

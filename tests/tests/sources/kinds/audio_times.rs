@@ -16,7 +16,8 @@ pub(crate) async fn cases() -> Result<Vec<Case>> {
         number += usize::from(tag.is_sound());
         !tag.is_sound() || !(200..212).contains(&number)
     });
-    let slower = format!("-f lavfi -i anoisesrc=r=44100:a=0.2:seed=3:duration={} -c:a aac -b:a 96k", seconds());
+    let slower =
+        format!("-f lavfi -i anoisesrc=r=44100:a=0.2:seed=3:duration={} -c:a aac -b:a 96k", seconds());
     let slower = Tape::made(&format!("audio-times-{}", seconds()), &slower).await?;
     let slower = clip.clone().with_sound_of(slower);
     Ok(vec![

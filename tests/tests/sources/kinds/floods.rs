@@ -54,7 +54,11 @@ pub(crate) async fn cases() -> Result<Vec<Case>> {
     let too_many = || Want::ends(CloseReason::MessageRateExceeded, "messages per second");
     Ok(vec![
         Case::new("pictures_without_a_keyframe", sparse(&clip, 4_000, 1), no_keyframe()),
-        Case::new("keyframes_never_come", Tape::numbered(LONG_S, 0).await?.keep(|tag| !tag.is_keyframe()), no_keyframe()),
+        Case::new(
+            "keyframes_never_come",
+            Tape::numbered(LONG_S, 0).await?.keep(|tag| !tag.is_keyframe()),
+            no_keyframe(),
+        ),
         Case::new("empty_pictures", empty(&clip, TagKind::Video, &[0x57], 40), too_many()),
         Case::new("empty_sounds", empty(&clip, TagKind::Audio, &[0xaf, 1], 40), too_many()),
         // A neighbour of all of them loses nothing and is on time.

@@ -30,7 +30,9 @@ pub(crate) async fn cases() -> Result<Vec<Case>> {
     let clip = Tape::numbered(length, 0).await?;
     let mut cases = Vec::new();
     // A muted camera: the pictures stop, the sound goes on, and the pictures come back, with a keyframe or in the middle.
-    for (name, from, until) in [("pause_of_5_s", 4.0, 9.0), ("pause_of_1_s", 4.0, 5.0), ("pause_in_a_gop", 4.5, 8.0)] {
+    for (name, from, until) in
+        [("pause_of_5_s", 4.0, 9.0), ("pause_of_1_s", 4.0, 5.0), ("pause_in_a_gop", 4.5, 8.0)]
+    {
         let choose = format!("not(gte(t,{from})*lt(t,{until}))");
         let tape = Tape::selected(&name.replace('_', "-"), length, &choose).await?;
         cases.push(Case::new(name, tape, lasting((until - from) * 1_000.0 + 40.0)).in_chromium());
