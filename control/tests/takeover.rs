@@ -118,6 +118,7 @@ impl Worker {
             program_date_time: UnixMillis(self.start + n * 2_000),
             init_version: InitVersion(0),
             gap: false,
+            last: false,
         };
         self.announce(&Fact::Part(part), Bytes::from_static(b"part"));
     }

@@ -51,10 +51,12 @@ pub fn frame_unit(tagged: TaggedFrame, discontinuity_sequence: DiscontinuitySeq)
         init_version: InitVersion(tag.init_version),
         dts,
         cts,
+        duration: tag.duration,
         keyframe: sync.is_join(),
         boundary: tag.boundary,
         independent: tag.independent,
         discontinuity: tag.discontinuity,
+        may_be_last: tag.may_be_last,
         data,
     })
 }
@@ -90,6 +92,8 @@ pub fn media_event(unit: MediaUnit) -> Result<MediaEvent, BadConfig> {
                 boundary: unit.boundary,
                 independent: unit.independent,
                 init_version: unit.init_version.0,
+                duration: unit.duration,
+                may_be_last: unit.may_be_last,
             };
             Ok(MediaEvent::Frame(TaggedFrame { tag, frame: media_frame(unit) }))
         }
@@ -163,8 +167,15 @@ mod tests {
 
     #[test]
     fn frames_come_back_as_they_went() {
-        let tag =
-            SegmentTag { msn: 7, discontinuity: true, boundary: true, independent: true, init_version: 3 };
+        let tag = SegmentTag {
+            msn: 7,
+            discontinuity: true,
+            boundary: true,
+            independent: true,
+            init_version: 3,
+            duration: 3_000,
+            may_be_last: true,
+        };
         let data = Bytes::from_static(b"frame");
         let picture =
             |sync| MediaFrame::Video(AccessUnit { dts: 90, cts: -3, sync, data: data.clone().into() });

@@ -74,6 +74,8 @@ fn frame(number: u64) -> MediaUnit {
         boundary: number == 0,
         independent: true,
         discontinuity: false,
+        duration: 0,
+        may_be_last: false,
         data: Bytes::from(number.to_be_bytes().to_vec()).into(),
     })
 }

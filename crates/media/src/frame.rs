@@ -335,6 +335,12 @@ pub struct SegmentTag {
     pub independent: bool,
     /// Version of the init segment that the frame needs.
     pub init_version: u32,
+    /// Decoding time from this picture to the next one, in 90 kHz ticks; 0 for audio, whose frames
+    /// know their duration. The next picture's decoding time follows from it.
+    pub duration: u32,
+    /// True if the next frame of the track may begin another segment. The part that this frame fills
+    /// then waits for it, so that no player is told of a part that never comes.
+    pub may_be_last: bool,
 }
 
 /// A frame with its segment tag.

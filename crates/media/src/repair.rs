@@ -90,6 +90,9 @@ repairs! {
     /// A picture's decoding time was moved forward, because decoding times must grow.
     DecodingTimeMoved = "decoding_time_moved", Moved,
         "The times of pictures do not grow: they are moved forward by the smallest step.";
+    /// The pictures paused for so long that a hole is left in their decoding times.
+    PictureHole = "picture_hole", Moved,
+        "The pictures pause for longer than the last one can stand: the encoder sends no pictures.";
     /// A composition offset beyond the limit was replaced by zero or by the limit.
     CompositionOffsetReset = "composition_offset_reset", Moved,
         "A picture's composition offset is beyond 8 s: it is not used.";

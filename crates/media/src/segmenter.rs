@@ -13,9 +13,16 @@
 //!   [`VIDEO_STALL`], audio starts the segments, so that they keep coming.
 //! - A new configuration is a new init version, a boundary and a discontinuity. The numbering goes
 //!   on.
+//! - Decoding times of pictures are contiguous ([`decode_clock`]); composition offsets keep presentation
+//!   times exact. Each frame says whether the next one of its track may begin another segment
+//!   ([`SegmentTag::may_be_last`]): its part waits for that one, because a player is told the name of
+//!   the part that follows.
 //! - An audio frame belongs to the segment in whose time it starts, but to none more than one
 //!   behind the pictures: the packager may close an audio segment as soon as the pictures are two
 //!   further.
+
+mod decode_clock;
+mod keyframes;
 
 use std::collections::VecDeque;
 
@@ -25,6 +32,9 @@ use crate::frame::{
 use crate::repair::{Repair, RepairCounts};
 use crate::time::Timescale;
 use crate::timeline::TimelineEvent;
+
+use decode_clock::DecodeClock;
+use keyframes::Keyframes;
 
 /// Aimed segment duration in 90 kHz ticks (2 s).
 pub const SEGMENT_AIM: i64 = 180_000;
@@ -43,8 +53,11 @@ pub const KEYFRAME_WAIT: i64 = 900_000;
 const WAITING_AUDIO: i64 = 45_000;
 /// Shortest segment that a discontinuity of timestamps may end. 90 kHz ticks (500 ms).
 const MIN_DISCONTINUITY_SEGMENT: i64 = 45_000;
-/// Longest step between pictures that is taken for a frame time. 90 kHz ticks (500 ms).
-const MAX_FRAME: i64 = 45_000;
+/// Longest audio frame that is allowed for when the end of a segment is foretold. 90 kHz ticks (256 ms).
+const MAX_AUDIO_FRAME: i64 = 23_040;
+/// EXTINF is rounded to the nearest second before it is compared with the target duration (RFC
+/// 8216bis §4.4.3.1), so a segment may be longer than that by less than this. 90 kHz ticks (500 ms).
+const EXTINF_ROUNDING: i64 = 45_000;
 
 /// The settings of one epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,11 +102,9 @@ pub struct Segmenter {
     /// Audio that waits for the first segment, and the time at which the wait began.
     waiting_audio: VecDeque<AudioFrame>,
     waiting_since: Option<i64>,
+    clock: DecodeClock,
     last_dts: Option<i64>,
-    last_keyframe: Option<i64>,
-    /// The latest frame time and the latest distance between keyframes, in 90 kHz ticks.
-    frame_ticks: i64,
-    keyframe_distance: i64,
+    keyframes: Keyframes,
     /// The segment of the latest audio frame.
     audio_msn: u64,
     /// True if the next boundary follows a discontinuity.
@@ -124,10 +135,9 @@ impl Segmenter {
             audio: Track::default(),
             waiting_audio: VecDeque::new(),
             waiting_since: None,
+            clock: DecodeClock::default(),
             last_dts: None,
-            last_keyframe: None,
-            frame_ticks: 3_000,
-            keyframe_distance: 0,
+            keyframes: Keyframes::default(),
             audio_msn: config.first_msn,
             discontinuity_pending: config.discontinuity,
             events: VecDeque::new(),
@@ -192,6 +202,9 @@ impl Segmenter {
             None => {}
         }
         track.config = Some(config.clone());
+        if let TrackConfig::Video(video) = &config {
+            self.clock.declare(video.frame_rate);
+        }
         if matches!(config, TrackConfig::Audio(_)) {
             // The waiting frames need the old configuration, and their times may count another
             // rate.
@@ -210,17 +223,15 @@ impl Segmenter {
             self.repairs.add(Repair::PictureBeforeKeyframe, 1);
             return;
         }
-        if let Some(last) = self.last_dts {
-            let step = picture.dts - last;
-            self.frame_ticks = if (1..=MAX_FRAME).contains(&step) { step } else { self.frame_ticks };
-        }
+        let placed = self.clock.place(picture.dts, picture.sync.is_keyframe());
+        self.repairs.add(Repair::PictureHole, u64::from(placed.follows_hole));
+        let picture = AccessUnit { cts: (picture.pts() - placed.dts) as i32, dts: placed.dts, ..picture };
         if picture.sync.is_join() {
-            self.keyframe_distance = self.last_keyframe.map_or(0, |last| picture.dts - last);
-            self.stats.longest_gop = self.stats.longest_gop.max(self.keyframe_distance);
-            self.last_keyframe = Some(picture.dts);
+            let distance = self.keyframes.observe(picture.dts);
+            self.stats.longest_gop = self.stats.longest_gop.max(distance);
         }
-        self.last_dts = Some(picture.dts);
-        let boundary = self.video_boundary(&picture);
+        let step = self.last_dts.replace(picture.dts).map_or(0, |last| picture.dts - last);
+        let boundary = self.video_boundary(&picture, step.max(i64::from(placed.duration)));
         // Pictures that join running audio change the tracks of the segments; so does a new
         // configuration.
         self.discontinuity_pending |= self.open.is_some() && (!self.video.started || self.video.changed);
@@ -231,7 +242,16 @@ impl Segmenter {
         self.repairs.add(Repair::SegmentWithoutKeyframe, u64::from(boundary && !is_join));
         self.repairs.add(Repair::SegmentOnRefresh, u64::from(boundary && is_join && !independent));
         let waiting = self.waiting_audio.len();
-        self.emit(MediaFrame::Video(picture), boundary, discontinuity, independent);
+        let may_be_last = self.may_cut_at(placed.dts + i64::from(placed.duration));
+        let tag = SegmentTag {
+            discontinuity,
+            boundary,
+            independent,
+            duration: placed.duration,
+            may_be_last,
+            ..NO_TAG
+        };
+        self.emit(MediaFrame::Video(picture), tag);
         for _ in 0..waiting {
             if let Some(frame) = self.waiting_audio.pop_front() {
                 self.audio(frame);
@@ -239,19 +259,56 @@ impl Segmenter {
         }
     }
 
-    /// True if this picture starts a segment.
-    fn video_boundary(&self, picture: &AccessUnit) -> bool {
+    /// True if this picture, which may last `duration`, starts a segment.
+    fn video_boundary(&self, picture: &AccessUnit, duration: i64) -> bool {
         let Some(open) = self.open else { return true };
         let elapsed = picture.dts - open.start;
         if !picture.sync.is_join() {
-            return picture.dts - open.earliest + self.frame_ticks > self.target;
+            return self.is_too_long_at(&open, picture.dts, duration);
         }
         !self.video.started
             || self.video.changed
             || (!open.independent && picture.sync.is_keyframe())
             || (self.discontinuity_pending && elapsed >= MIN_DISCONTINUITY_SEGMENT)
             || elapsed >= SEGMENT_AIM - BOUNDARY_SLACK
-            || picture.dts - open.earliest + self.keyframe_distance > self.target
+            || picture.dts - open.earliest + self.keyframes.distance() > self.longest_segment()
+    }
+
+    /// True if a segment with another picture at `dts` of this duration would exceed the target duration.
+    fn is_too_long_at(&self, open: &OpenSegment, dts: i64, duration: i64) -> bool {
+        dts - open.earliest + duration.max(self.clock.frame_ticks()) > self.longest_segment()
+    }
+
+    /// Returns the longest duration of a segment between pictures: audio may last a frame longer at
+    /// either end.
+    fn longest_segment(&self) -> i64 {
+        let audio = match &self.audio.config {
+            Some(TrackConfig::Audio(config)) => i64::from(config.frame_ticks()),
+            _ => 0,
+        };
+        self.target + (EXTINF_ROUNDING - 2 * audio - 2 * self.clock.frame_ticks()).max(0)
+    }
+
+    /// True if a picture or audio frame at `time` may start a segment, as far as that can be foretold.
+    fn may_cut_at(&self, time: i64) -> bool {
+        let Some(open) = self.open else { return false };
+        let elapsed = time - open.start;
+        if !self.video.started {
+            return elapsed >= SEGMENT_AIM;
+        }
+        let keyframe_cuts = self.video.changed
+            || !open.independent
+            || self.discontinuity_pending
+            || elapsed >= SEGMENT_AIM - BOUNDARY_SLACK
+            || time - open.earliest + self.keyframes.distance() > self.longest_segment();
+        (keyframe_cuts && self.keyframes.is_expected_at(time))
+            || self.is_too_long_at(&open, time, 0)
+            || self.is_stalled_at(time) && elapsed >= self.target - MAX_AUDIO_FRAME
+    }
+
+    /// True if pictures are so far behind audio at `time` that audio starts the segments.
+    fn is_stalled_at(&self, time: i64) -> bool {
+        self.last_dts.is_none_or(|dts| time - dts > VIDEO_STALL)
     }
 
     /// Tags an audio frame, which may start a segment if there are no pictures.
@@ -264,7 +321,7 @@ impl Segmenter {
             return;
         };
         let elapsed = time - open.start;
-        let stalled = self.last_dts.is_none_or(|dts| time - dts > VIDEO_STALL);
+        let stalled = self.is_stalled_at(time);
         let limit = if self.video.started { self.target - length } else { SEGMENT_AIM };
         let boundary = self.audio.changed
             || (stalled && elapsed >= limit.min(self.target - length - (open.start - open.earliest)));
@@ -276,7 +333,7 @@ impl Segmenter {
             self.repairs.add(Repair::SegmentWithoutKeyframe, u64::from(!alone));
         } else {
             // A segment that would grow beyond the target duration takes no more late audio.
-            let fits = time + length - open.previous <= self.target;
+            let fits = time + length - open.previous <= self.longest_segment();
             let behind = time < open.start && open.msn > self.audio_msn && fits;
             self.audio_msn = self.audio_msn.max(if behind { open.msn - 1 } else { open.msn });
             if !behind {
@@ -285,7 +342,19 @@ impl Segmenter {
         }
         self.audio.started = true;
         let independent = !boundary || !self.video.started;
-        self.emit(MediaFrame::Audio(frame), boundary, discontinuity, independent);
+        let may_be_last = self.may_be_last_audio(time + length);
+        self.emit(
+            MediaFrame::Audio(frame),
+            SegmentTag { discontinuity, boundary, independent, may_be_last, ..NO_TAG },
+        );
+    }
+
+    /// True if an audio frame that ends at `end` may be the last one of its segment.
+    fn may_be_last_audio(&self, end: i64) -> bool {
+        let is_behind = self.open.is_some_and(|open| self.audio_msn < open.msn);
+        // No segment starts before the picture that is to come next.
+        let is_ahead = !self.video.started || self.clock.end().is_none_or(|next| end >= next);
+        is_behind || is_ahead && self.may_cut_at(end)
     }
 
     /// Keeps audio until the first keyframe, or until it is clear that none comes: then audio
@@ -304,7 +373,11 @@ impl Segmenter {
         let mut boundary = true;
         self.audio.started = true;
         while let Some(frame) = self.waiting_audio.pop_front() {
-            self.emit(MediaFrame::Audio(frame), boundary, boundary && discontinuity, true);
+            let discontinuity = boundary && discontinuity;
+            self.emit(
+                MediaFrame::Audio(frame),
+                SegmentTag { discontinuity, boundary, independent: true, ..NO_TAG },
+            );
             boundary = false;
         }
     }
@@ -337,18 +410,29 @@ impl Segmenter {
         std::mem::take(&mut self.discontinuity_pending)
     }
 
-    /// Emits a frame with its tag.
-    fn emit(&mut self, frame: MediaFrame, boundary: bool, discontinuity: bool, independent: bool) {
+    /// Emits a frame with its tag, of which the segment and the init version are filled in.
+    fn emit(&mut self, frame: MediaFrame, tag: SegmentTag) {
         let Some(open) = self.open else { return };
         let (msn, init_version) = match frame {
             MediaFrame::Video(_) => (open.msn, self.video.version),
-            MediaFrame::Audio(_) if boundary => {
+            MediaFrame::Audio(_) if tag.boundary => {
                 self.audio_msn = open.msn;
                 (open.msn, self.audio.version)
             }
             MediaFrame::Audio(_) => (self.audio_msn, self.audio.version),
         };
-        let tag = SegmentTag { msn, discontinuity, boundary, independent, init_version };
+        let tag = SegmentTag { msn, init_version, ..tag };
         self.events.push_back(MediaEvent::Frame(TaggedFrame { tag, frame }));
     }
 }
+
+/// A tag before anything is known of its frame.
+const NO_TAG: SegmentTag = SegmentTag {
+    msn: 0,
+    discontinuity: false,
+    boundary: false,
+    independent: false,
+    init_version: 0,
+    duration: 0,
+    may_be_last: false,
+};

@@ -61,6 +61,8 @@ fn boundary(seq: u64, msn: u64) -> MediaMessage {
         boundary: true,
         independent: true,
         discontinuity: false,
+        duration: 0,
+        may_be_last: false,
         data: bytes::Bytes::from_static(b"unit").into(),
     });
     MediaMessage { epoch: EPOCH, seq: MediaSeq(seq), end: false, units: vec![unit] }
@@ -78,6 +80,7 @@ fn part(rendition: &Rendition, msn: u64) -> Part {
         program_date_time: UnixMillis(1_700_000_000_000),
         init_version: InitVersion(0),
         gap: false,
+        last: false,
     }
 }
 

@@ -192,6 +192,9 @@ pub struct Part {
     /// True for GAP=YES: the part's bytes do not exist.
     #[serde(default)]
     pub gap: bool,
+    /// True if its segment ends with it: the part that follows is the first one of the next segment.
+    #[serde(default)]
+    pub last: bool,
 }
 
 /// A complete segment of one rendition.
@@ -372,6 +375,9 @@ pub struct PartEntry {
     pub bytes: u64,
     /// True for GAP=YES: the bytes do not exist.
     pub gap: bool,
+    /// True if its segment ends with it.
+    #[serde(default)]
+    pub last: bool,
 }
 
 /// A complete segment in the window.

@@ -67,6 +67,7 @@ fn facts() -> Vec<Fact> {
             program_date_time: UnixMillis(3),
             init_version: InitVersion(1),
             gap: false,
+            last: false,
         }),
         Fact::Segment(Segment {
             rendition: rendition.clone(),

@@ -2,4 +2,4 @@
 
 /// Version of every message and record this crate encodes. A message of another version is refused
 /// ([`crate::WireError::Version`]).
-pub const WIRE_VERSION: u8 = 2;
+pub const WIRE_VERSION: u8 = 3;

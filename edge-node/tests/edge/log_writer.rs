@@ -245,6 +245,7 @@ impl LogWriter {
             program_date_time: date(at.0),
             init_version: InitVersion(0),
             gap: false,
+            last: false,
         };
         self.append_fact(Fact::Part(part), bytes, published);
     }

@@ -177,6 +177,7 @@ impl FactBuilder {
             program_date_time: self.wall_clock(&segment),
             init_version: InitVersion(segment.init_version),
             gap: false,
+            last: part.last,
         };
         self.ready.push_back(Packaged::Part(fact, part.body));
     }

@@ -45,6 +45,8 @@ pub(crate) fn frame(pts: i64, data: Bytes) -> FrameUnit {
         boundary: segment_of(pts - FRAME) < segment_of(pts),
         independent: true,
         discontinuity: false,
+        duration: 0,
+        may_be_last: false,
         data: data.into(),
     }
 }

@@ -7,14 +7,12 @@
 //! never from earlier segments. So a replacement that is given the timing and starts at any
 //! boundary goes on byte for byte.
 //!
-//! - A video part spans [`PartTiming::part_ticks`]: `frames` pictures of `frame_ticks`. It closes
-//!   as soon as its last picture is in; the duration of that picture is predicted. The next
-//!   decoding time is snapped to the prediction if it is within half a frame of it, and the
-//!   composition offset keeps the presentation time exact. Otherwise a hole stays between the
-//!   parts, which `tfdt` shows. No part is longer than `part_target`, even if the frame rate
-//!   varies.
-//! - A segment starts at the exact time of its first frame, so that errors of predictions do not
-//!   add up.
+//! - Ingest has decided the decoding time and the duration of each picture
+//!   ([`SegmentTag::duration`]), so that decoding times are contiguous over parts and segments.
+//! - A video part spans [`PartTiming::part_ticks`]: `frames` pictures of `frame_ticks`. It closes as
+//!   soon as its last picture is in, unless that may be the last one of its segment
+//!   ([`SegmentTag::may_be_last`]): then it closes when the next one shows. No part is longer than
+//!   `part_target`, even if the frame rate varies.
 //! - An audio part ends at the first frame boundary at or after the end of the video part beside
 //!   it, counted from the segment's boundary.
 //! - The timing is measured on the first part ([`Output::Timing`]). If later video has another init
@@ -129,7 +127,7 @@ impl Packager {
         }
     }
 
-    /// Ends the stream: closes the open parts and segments with predicted durations.
+    /// Ends the stream: closes the open parts and segments.
     pub fn finish(&mut self) {
         // More than once if the configuration changed during the measurement.
         while !self.measuring.is_empty() {
@@ -263,6 +261,11 @@ impl Packager {
         };
         self.boundaries.push_back(Boundary { msn, start, discontinuity });
         let Self { video, audio, boundaries, out, .. } = self;
+        if let (Some(video), Some(before)) = (video.as_mut(), msn.checked_sub(1)) {
+            // No picture lies behind the boundary, so a part that waits for one is the last.
+            video.begin_at(boundaries[0].msn);
+            video.close_through(before, boundaries, None, out);
+        }
         for track in [video, audio].into_iter().flatten() {
             track.begin_at(boundaries[0].msn);
             // Ingest keeps each track at most one segment behind.

@@ -12,7 +12,7 @@ pub(super) struct OpenPart {
     start: i64,
     /// Decoding time of the last sample.
     last: i64,
-    /// The predicted end of the last sample.
+    /// The end of the last sample.
     end: i64,
     /// True if a decoder can start at the first sample and shows what follows undamaged.
     independent: bool,
@@ -59,7 +59,7 @@ impl OpenPart {
         self.last
     }
 
-    /// Returns the predicted end of the last sample.
+    /// Returns the end of the last sample.
     pub(super) const fn end(&self) -> i64 {
         self.end
     }
@@ -81,19 +81,11 @@ impl OpenPart {
         self.data.extend(sample.data);
     }
 
-    /// Lets the last sample last until `end`.
+    /// Lets the last sample last until `end`, the start of the next one.
     pub(super) fn end_last_at(&mut self, end: i64) {
         let Some(last) = self.samples.last_mut() else { return };
         self.end = end.max(self.last + 1);
         last.duration = (self.end - self.last) as u32;
-    }
-
-    /// Lets the last sample last until `next` if that is within `slack` of the prediction, but the
-    /// part no longer than `limit`. If `next` is later, a hole stays between the parts.
-    pub(super) fn snap_last_to(&mut self, next: i64, slack: i64, limit: i64) {
-        if !self.samples.is_empty() && next > self.last && next - self.end <= slack {
-            self.end_last_at(next.min(self.start + limit));
-        }
     }
 
     /// Takes the part out as a fragment with this sequence number; `None` without samples.

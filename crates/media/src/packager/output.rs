@@ -70,6 +70,8 @@ pub struct Part {
     pub part: u32,
     /// True if a decoder can start at its first sample.
     pub independent: bool,
+    /// True if the segment is known to end with it.
+    pub last: bool,
     /// Decoding time of its first sample (`tfdt`) in ticks of `timescale`.
     pub start: i64,
     /// Sum of the samples' durations in ticks of `timescale`.

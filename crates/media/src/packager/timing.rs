@@ -184,7 +184,7 @@ fn mean_step(pictures: &[i64]) -> Option<f64> {
     let mut steps: Vec<i64> = pictures.windows(2).map(|pair| pair[1] - pair[0]).collect();
     steps.sort_unstable();
     let median = *steps.get(steps.len() / 2)?;
-    let near: Vec<i64> = steps.into_iter().filter(|step| (step - median).abs() * 2 <= median).collect();
+    let near: Vec<i64> = steps.into_iter().filter(|step| (step - median).abs() * 4 <= median).collect();
     Some(near.iter().sum::<i64>() as f64 / near.len().max(1) as f64)
 }
 

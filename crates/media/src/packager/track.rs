@@ -118,33 +118,31 @@ impl Track {
             return false;
         }
         let timescale = self.timescale_of(tag.init_version);
-        let mut sample = self.sample(tag.init_version, frame, timing);
+        let limit = limit(timescale, timing);
+        let mut sample = self.sample(tag, frame, limit);
         if self.open.as_ref().is_none_or(|open| open.head.msn != tag.msn) {
-            if self.kind == TrackKind::Video {
-                let slack = i64::from(timing.frame_ticks / 2).max(1);
-                self.part.snap_last_to(sample.dts, slack, limit(timescale, timing));
-            }
             let Some(before) = tag.msn.checked_sub(1) else { return false };
             self.close_through(before, boundaries, None, out);
             self.start_segment(tag, &sample, timescale, boundaries, out);
         }
-        self.snap_to_grid(&mut sample, timing);
-        self.make_room(&sample, limit(timescale, timing), out);
+        if self.kind == TrackKind::Audio {
+            self.keep_order(&mut sample);
+        }
+        self.make_room(&sample, limit, timing, boundaries, out);
         self.part.add(sample);
-        if self.part_is_full(timing, boundaries) {
-            self.close_part(out);
+        if !tag.may_be_last && self.part_is_full(timing, boundaries) {
+            self.close_part(false, out);
         }
         true
     }
 
-    /// Returns the frame as a sample. The duration of a picture is predicted, that of audio is
-    /// known.
-    fn sample(&self, init_version: u32, frame: MediaFrame, timing: &PartTiming) -> IncomingSample {
+    /// Returns the frame as a sample, which lasts `limit` at most: PART-TARGET.
+    fn sample(&self, tag: SegmentTag, frame: MediaFrame, limit: i64) -> IncomingSample {
         match frame {
             MediaFrame::Video(picture) => IncomingSample {
                 dts: picture.dts,
                 pts: picture.pts(),
-                duration: timing.frame_ticks.min(timing.part_target),
+                duration: i64::from(tag.duration).clamp(1, limit.max(1)) as u32,
                 sync: picture.sync.is_join(),
                 independent: picture.sync.is_keyframe(),
                 data: picture.data,
@@ -152,7 +150,7 @@ impl Track {
             MediaFrame::Audio(frame) => IncomingSample {
                 dts: frame.pts,
                 pts: frame.pts,
-                duration: match self.config(init_version) {
+                duration: match self.config(tag.init_version) {
                     Some(TrackConfig::Audio(audio)) => audio.samples_of(&frame.data),
                     _ => 1,
                 },
@@ -187,38 +185,32 @@ impl Track {
         out.push_back(Output::SegmentStart(head));
     }
 
-    /// Moves a sample's decoding time to the predicted one if it is within half a frame of it.
-    fn snap_to_grid(&self, sample: &mut IncomingSample, timing: &PartTiming) {
-        let Some(open) = self.open.as_ref().filter(|open| open.parts > 0 || !self.part.is_empty()) else {
-            return; // the first sample of a segment is exact
+    /// Lets no audio frame start before the one before it has ended: codecs differ in the length of
+    /// frames.
+    fn keep_order(&self, sample: &mut IncomingSample) {
+        let earliest = match &self.open {
+            _ if !self.part.is_empty() => self.part.last() + 1,
+            Some(open) if open.parts > 0 => open.end,
+            _ => return,
         };
-        let (predicted, earliest) =
-            if self.part.is_empty() { (open.end, open.end) } else { (self.part.end(), self.part.last() + 1) };
-        let slack = match self.kind {
-            TrackKind::Video => i64::from(timing.frame_ticks) / 2,
-            TrackKind::Audio => 0,
-        };
-        let error = sample.dts - predicted;
-        let exact = sample.dts;
-        sample.dts = if error.abs() <= slack { predicted } else { exact.max(earliest) };
-        let lead = sample.dts - exact;
-        if lead > slack {
-            // Pictures come faster than predicted. Without a shorter duration the segment would run
-            // ahead further and further.
-            sample.duration = u32::try_from(i64::from(sample.duration) - lead).unwrap_or(0).max(1);
-        }
+        sample.dts = sample.dts.max(earliest);
     }
 
-    /// Closes the part if the sample would make it longer than PART-TARGET.
-    fn make_room(&mut self, sample: &IncomingSample, limit: i64, out: &mut VecDeque<Output>) {
+    /// Closes the part if it waited for this sample, or would be longer than PART-TARGET with it.
+    fn make_room(
+        &mut self,
+        sample: &IncomingSample,
+        limit: i64,
+        timing: &PartTiming,
+        boundaries: &VecDeque<Boundary>,
+        out: &mut VecDeque<Output>,
+    ) {
         if self.part.is_empty() {
             return;
         }
-        if sample.dts + i64::from(sample.duration) - self.part.start() > limit {
-            if self.kind == TrackKind::Video {
-                self.part.snap_last_to(sample.dts, i64::MAX, limit);
-            }
-            self.close_part(out);
+        let is_too_long = sample.dts + i64::from(sample.duration) - self.part.start() > limit;
+        if is_too_long || self.part_is_full(timing, boundaries) {
+            self.close_part(false, out);
         } else {
             self.part.end_last_at(sample.dts);
         }
@@ -246,7 +238,8 @@ impl Track {
         }
     }
 
-    fn close_part(&mut self, out: &mut VecDeque<Output>) {
+    /// Closes the open part, which may be known to be the last one of its segment.
+    fn close_part(&mut self, last: bool, out: &mut VecDeque<Output>) {
         let Some(open) = &mut self.open else { return };
         let Some(part) = self.part.finish(sequence(open.head.msn, open.parts)) else { return };
         let part = Part {
@@ -254,6 +247,7 @@ impl Track {
             msn: open.head.msn,
             part: open.parts,
             independent: part.independent,
+            last,
             start: part.start,
             duration: (part.end - part.start) as u32,
             timescale: open.head.timescale,
@@ -276,7 +270,7 @@ impl Track {
         out: &mut VecDeque<Output>,
     ) {
         while let Some(next) = self.next.filter(|next| *next <= msn) {
-            self.close_part(out);
+            self.close_part(true, out);
             if let Some(open) = self.open.take() {
                 out.push_back(Output::SegmentEnd(SegmentEnd {
                     head: open.head,

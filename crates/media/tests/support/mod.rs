@@ -133,6 +133,12 @@ impl Ingest {
     }
 
     pub fn push(&mut self, message: Message) -> Vec<MediaEvent> {
+        self.feed(message);
+        self.drain()
+    }
+
+    /// Hands a message to the timeline.
+    pub fn feed(&mut self, message: Message) {
         let (Message::Video(ms, _) | Message::Audio(ms, _)) = message;
         let time = self.clock.unwrap(ms) * 90;
         match message {
@@ -149,7 +155,6 @@ impl Ingest {
             }
             Message::Audio(_, FlvAudio::Raw(data)) => self.timeline.push_audio(time, data),
         }
-        self.drain()
     }
 
     /// Passes the timeline's events on; returns those of the segmenter.

@@ -61,6 +61,7 @@ fn render(
         open: None,
         independent: true,
         previous_parts: 0,
+        open_is_full: false,
         last: state.slots.iter().rev().find(goes_on).map(|slot| slot.msn),
         target: target_duration(state.target_duration),
     };
@@ -92,6 +93,8 @@ struct Renderer<'a> {
     independent: bool,
     /// Number of parts of the newest complete segment.
     previous_parts: u32,
+    /// True if the open segment ends with its newest part.
+    open_is_full: bool,
     /// The newest segment that the rendition has media of, or lists as GAP.
     last: Option<Msn>,
     /// TARGETDURATION, for a segment without a duration of its own.
@@ -130,7 +133,8 @@ impl Renderer<'_> {
                 self.gap(slot, rounded(slot_duration(slot).unwrap_or(self.target)), parts)
             }
             (None, None) => {
-                if track.is_some() {
+                if let Some(track) = track {
+                    self.open_is_full = track.parts.last().is_some_and(|part| part.last);
                     self.open = Some(OpenSegment { discontinuity, map, program_date_time, parts });
                 }
                 return false;
@@ -141,14 +145,15 @@ impl Renderer<'_> {
     }
 
     /// Returns a segment that the rendition does not have. Parts that were listed of it stay. Without any it is listed with
-    /// missing parts: hls.js starts a window whose only media are parts of the open segment when a segment with parts
+    /// missing parts, which add up to its duration: hls.js starts a window whose only media are parts of the open segment when a segment with parts
     /// stands below it (ADR 0002).
     fn gap(&mut self, slot: &SegmentSlot, duration: Duration, listed: Vec<Part>) -> Segment {
         let target = self.part_target.filter(|target| !target.is_zero());
-        let count = target.map_or(0, |target| (duration.as_micros() / target.as_micros()) as usize);
-        let missing = |part| Part {
-            uri: self.names.part(slot, NO_WRITER, part),
-            duration: target.unwrap_or_default(),
+        let count = target.map_or(0, |target| duration.as_micros().div_ceil(target.as_micros()) as u32);
+        let target = target.unwrap_or_default();
+        let missing = |part: u32| Part {
+            uri: self.names.part(slot, NO_WRITER, part as usize),
+            duration: target.min(duration.saturating_sub(target.saturating_mul(part))),
             independent: false,
             gap: true,
         };
@@ -191,7 +196,9 @@ impl Renderer<'_> {
         };
         let (open_msn, open_parts) = playlist.position();
         if low_latency && !ended {
-            playlist.preload_hint = Some(PreloadHint::Part(next_part(state, open_msn, open_parts)));
+            // A player asks for the hinted part at once, so it must be one that comes.
+            let (msn, part) = if self.open_is_full { (open_msn + 1, 0) } else { (open_msn, open_parts) };
+            playlist.preload_hint = Some(PreloadHint::Part(next_part(state, msn, part)));
         }
         playlist.drop_old_parts();
         playlist.start = join_point(&playlist);

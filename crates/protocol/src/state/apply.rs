@@ -201,8 +201,8 @@ fn add_part(state: &mut StreamState, seq: FactSeq, part: &Part) {
     if track.segment.is_some() || part.part.0 as usize != track.parts.len() {
         return;
     }
-    let Part { duration, independent, bytes, gap, .. } = *part;
-    track.parts.push(PartEntry { generation, seq, duration, independent, bytes, gap });
+    let Part { duration, independent, bytes, gap, last, .. } = *part;
+    track.parts.push(PartEntry { generation, seq, duration, independent, bytes, gap, last });
 }
 
 fn track_mut<'a>(

@@ -221,6 +221,7 @@ mod tests {
             independent: true,
             bytes: 1,
             gap: false,
+            last: false,
         };
         let mut state = state(&[[STORED, STORED], [WAITS, OPEN]]);
         for (slot, generation) in state.slots.iter_mut().map(Arc::make_mut).zip([1, 1]) {

@@ -49,6 +49,8 @@ pub fn unit(
         boundary,
         independent: true,
         discontinuity: false,
+        duration: 0,
+        may_be_last: false,
         data: Bytes::copy_from_slice(&number.to_le_bytes()).into(),
     })
 }
@@ -205,6 +207,7 @@ fn push_part(rendition: &Rendition, open: &mut OpenSegment, made: &mut Vec<Packa
         program_date_time: UnixMillis(open.started),
         init_version: InitVersion(0),
         gap: false,
+        last: false,
     };
     open.part += 1;
     made.push(Packaged::Part(part, bytes.freeze().into()));

@@ -1,8 +1,8 @@
 //! Media messages: one video access unit with the audio since the last one, or 40 ms of audio alone.
 //!
-//! The body of a message is: flags u8, unit count u16, then per unit a 39-byte record, then the data of all units:
+//! The body of a message is: flags u8, unit count u16, then per unit a 43-byte record, then the data of all units:
 //! ```text
-//! code u8 · flags u8 · msn u64 · discontinuity sequence u64 · init version u32 · dts i64 · cts i32 · length u32
+//! code u8 · flags u8 · msn u64 · discontinuity sequence u64 · init version u32 · dts i64 · cts i32 · duration u32 · length u32
 //! ```
 //! The code of a frame is its track (0 video, 1 audio); the code of a configuration is its [`Codec`]. Configurations travel
 //! as units too, again in the first message of every segment, so that a worker can start at any segment. A configuration
@@ -24,7 +24,7 @@ pub const MAX_CTS: i32 = 1 << 23;
 /// A track declared with more bits per second than this is refused: 1 Gb/s, twenty times any publisher's limit.
 pub const MAX_BANDWIDTH: u64 = 1_000_000_000;
 /// Bytes of a unit's record.
-const RECORD: usize = 1 + 1 + 8 + 8 + 4 + 8 + 4 + 4;
+const RECORD: usize = 1 + 1 + 8 + 8 + 4 + 8 + 4 + 4 + 4;
 /// Bit of the record's flags that marks a configuration.
 const IS_CONFIG: u8 = 1 << 0;
 
@@ -112,6 +112,8 @@ pub struct FrameUnit {
     pub dts: i64,
     /// Composition offset in the track's timescale, within [`MAX_CTS`]; 0 for audio.
     pub cts: i32,
+    /// Decoding time to the next picture in the track's timescale; 0 for audio.
+    pub duration: u32,
     /// True for a random access point; one that is not `independent` begins a gradual refresh.
     pub keyframe: bool,
     /// True for the first frame of its segment, over both tracks.
@@ -120,6 +122,8 @@ pub struct FrameUnit {
     pub independent: bool,
     /// True if the segment is the first after a discontinuity.
     pub discontinuity: bool,
+    /// True if the next frame of the track may begin another segment.
+    pub may_be_last: bool,
     /// The coded bytes: length-prefixed NAL units, or one raw audio frame.
     pub data: ByteChain,
 }
@@ -256,14 +260,15 @@ impl MediaMessage {
 impl MediaUnit {
     fn put_record(&self, out: &mut BytesMut) -> Result<(), FragmentError> {
         let len = u32::try_from(self.data().len()).map_err(|_| FragmentError::Body("too long"))?;
-        let (code, flags, init_version, time, cts) = match self {
+        let (code, flags, init_version, time, cts, duration) = match self {
             Self::Config(config) => {
                 let bit_rate = config.bit_rate.min(MAX_BANDWIDTH) as i64;
-                (config.codec.code(), IS_CONFIG, config.init_version, bit_rate, 0)
+                (config.codec.code(), IS_CONFIG, config.init_version, bit_rate, 0, 0)
             }
             Self::Frame(frame) => {
                 check_times(frame.dts, frame.cts)?;
-                (track_code(frame.track), frame.flags(), frame.init_version, frame.dts, frame.cts)
+                let FrameUnit { init_version, dts, cts, duration, .. } = *frame;
+                (track_code(frame.track), frame.flags(), init_version, dts, cts, duration)
             }
         };
         out.put_u8(code);
@@ -273,23 +278,25 @@ impl MediaUnit {
         out.put_u32_le(init_version.0);
         out.put_i64_le(time);
         out.put_i32_le(cts);
+        out.put_u32_le(duration);
         out.put_u32_le(len);
         Ok(())
     }
 
     fn get(records: &mut Bytes, data: &mut Bytes) -> Result<Self, FragmentError> {
         let (code, flags) = (records.get_u8(), records.get_u8());
-        if flags >= 1 << 5 {
+        if flags >= 1 << 6 {
             return Err(FragmentError::Body("unknown unit flags"));
         }
         let is_set = |bit: u8| flags & 1 << bit != 0;
         let msn = Msn(records.get_u64_le());
         let discontinuity_sequence = DiscontinuitySeq(records.get_u64_le());
         let init_version = InitVersion(records.get_u32_le());
-        let (time, cts, len) = (records.get_i64_le(), records.get_i32_le(), records.get_u32_le() as usize);
+        let (time, cts) = (records.get_i64_le(), records.get_i32_le());
+        let (duration, len) = (records.get_u32_le(), records.get_u32_le() as usize);
         if flags & IS_CONFIG != 0 {
             let codec = Codec::from_code(code).ok_or(FragmentError::Body("unknown codec"))?;
-            if flags != IS_CONFIG || cts != 0 {
+            if flags != IS_CONFIG || cts != 0 || duration != 0 {
                 return Err(FragmentError::Body("a configuration with the fields of a frame"));
             }
             let bit_rate = u64::try_from(time).ok().filter(|bits| *bits <= MAX_BANDWIDTH);
@@ -319,10 +326,12 @@ impl MediaUnit {
             init_version,
             dts: time,
             cts,
+            duration,
             keyframe: is_set(1),
             boundary: is_set(2),
             independent: is_set(3),
             discontinuity: is_set(4),
+            may_be_last: is_set(5),
             data: data.split_to(len).into(),
         }))
     }
@@ -334,6 +343,7 @@ impl FrameUnit {
             | u8::from(self.boundary) << 2
             | u8::from(self.independent) << 3
             | u8::from(self.discontinuity) << 4
+            | u8::from(self.may_be_last) << 5
     }
 }
 
@@ -371,12 +381,13 @@ mod tests {
 
     prop_compose! {
         fn frame()(flags: u8, msn: u64, disc: u64, init: u32, dts in -MAX_TIME..=MAX_TIME, cts in -MAX_CTS..=MAX_CTS,
+                   duration: u32, may_be_last: bool,
                    data in proptest::collection::vec(any::<u8>(), 0..3000)) -> FrameUnit {
             FrameUnit {
                 track: if flags & 64 == 0 { Track::Video } else { Track::Audio },
                 msn: Msn(msn), discontinuity_sequence: DiscontinuitySeq(disc), init_version: InitVersion(init),
                 dts, cts, keyframe: flags & 2 != 0, boundary: flags & 4 != 0, independent: flags & 8 != 0,
-                discontinuity: flags & 16 != 0, data: Bytes::from(data).into(),
+                discontinuity: flags & 16 != 0, duration, may_be_last, data: Bytes::from(data).into(),
             }
         }
     }

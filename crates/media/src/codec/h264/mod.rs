@@ -2,11 +2,14 @@
 
 mod picture;
 mod record;
+mod repeat;
 mod sets;
+mod skip_slice;
 mod sps;
 
 pub use picture::{active_pps, sync_kind};
 pub use record::AvcConfig;
+pub use repeat::PictureRepeater;
 pub use sets::ParameterSets;
 pub use sps::Sps;
 

@@ -59,15 +59,15 @@ impl Sps {
     }
 }
 
-struct Format {
-    chroma: u32,
-    separate_planes: bool,
+pub(super) struct Format {
+    pub(super) chroma: u32,
+    pub(super) separate_planes: bool,
     luma_bits: u32,
     chroma_bits: u32,
 }
 
 impl Format {
-    fn parse(bits: &mut BitReader<'_>, profile: u32) -> Result<Self, H264Error> {
+    pub(super) fn parse(bits: &mut BitReader<'_>, profile: u32) -> Result<Self, H264Error> {
         let mut format = Self { chroma: 1, separate_planes: false, luma_bits: 8, chroma_bits: 8 };
         if matches!(profile, 100 | 110 | 122 | 244 | 44 | 83 | 86 | 118 | 128 | 138 | 139 | 134 | 135) {
             format.high(bits).ok_or(H264Error::Truncated("SPS"))?;
