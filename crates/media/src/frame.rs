@@ -55,6 +55,8 @@ pub struct VideoConfig {
     pub width: u32,
     /// Luma height after cropping, in pixels.
     pub height: u32,
+    /// Width and height of a pixel as a fraction: 1:1 is a square (HEVC and AV1 always).
+    pub pixel_aspect: (u32, u32),
     /// Frames per second as a fraction, if the record states them.
     pub frame_rate: Option<(u32, u32)>,
     /// Size of a NAL unit's length prefix in the access units in bytes: 1, 2 or 4; 0 for AV1, which
@@ -69,17 +71,19 @@ impl VideoConfig {
             VideoCodec::H264 => {
                 let parsed = AvcConfig::parse(&record)?;
                 let (codecs, nal_length_size) = (parsed.codecs(), parsed.nal_length_size);
-                let h264::Sps { width, height, frame_rate, .. } = parsed.sps;
-                Ok(Self { codec, record, codecs, width, height, frame_rate, nal_length_size })
+                let h264::Sps { width, height, pixel_aspect, frame_rate, .. } = parsed.sps;
+                Ok(Self { codec, record, codecs, width, height, pixel_aspect, frame_rate, nal_length_size })
             }
             VideoCodec::Hevc => {
                 let HevcConfig { codecs, nal_length_size, width, height, frame_rate } =
                     HevcConfig::parse(&record)?;
-                Ok(Self { codec, record, codecs, width, height, frame_rate, nal_length_size })
+                let pixel_aspect = (1, 1);
+                Ok(Self { codec, record, codecs, width, height, pixel_aspect, frame_rate, nal_length_size })
             }
             VideoCodec::Av1 => {
                 let Av1Config { codecs, width, height, frame_rate } = Av1Config::parse(&record)?;
-                Ok(Self { codec, record, codecs, width, height, frame_rate, nal_length_size: 0 })
+                let (pixel_aspect, nal_length_size) = ((1, 1), 0);
+                Ok(Self { codec, record, codecs, width, height, pixel_aspect, frame_rate, nal_length_size })
             }
         }
     }
@@ -87,6 +91,21 @@ impl VideoConfig {
     /// Reads an AVCDecoderConfigurationRecord (H.264; ISO/IEC 14496-15 §5.3.3.1).
     pub fn from_avcc(record: Bytes) -> Result<Self, CodecError> {
         Self::parse(VideoCodec::H264, record)
+    }
+
+    /// Returns the width and height that the pictures are shown in, in square pixels. Pixels that are not
+    /// square make the pictures wider or higher, as browsers show them.
+    pub fn display_size(&self) -> (u32, u32) {
+        let (across, down) = self.pixel_aspect;
+        let stretch = |side: u32, by: u32, from: u32| {
+            let (side, by, from) = (u64::from(side), u64::from(by), u64::from(from.max(1)));
+            u32::try_from((side * by + from / 2) / from).unwrap_or(u32::MAX)
+        };
+        if across >= down {
+            (stretch(self.width, across, down), self.height)
+        } else {
+            (self.width, stretch(self.height, down, across))
+        }
     }
 
     /// Returns how a decoder can start at this access unit. It is read from the coded bytes, because

@@ -149,6 +149,7 @@ mod tests {
             record: bytes::Bytes::new(),
             width: 1280,
             height: 720,
+            pixel_aspect: (1, 1),
             frame_rate: Some((30, 1)),
             codecs: String::new(),
             nal_length_size: 4,

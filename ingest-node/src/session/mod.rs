@@ -8,6 +8,7 @@ mod actor;
 mod bandwidth;
 mod bitrate;
 mod claim;
+mod config_changes;
 mod disconnect;
 mod discontinuities;
 mod media;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use millrace_wire::close_reason::CloseReason;
 
 use super::bitrate::BitrateMeter;
+use super::config_changes::ConfigChanges;
 use super::disconnect::Disconnected;
 use super::publisher::Publisher;
 use super::source::{MediaError, PublishEnd, Source, SourceEvent};
@@ -46,6 +47,7 @@ pub(crate) struct Relay<'a> {
     publisher: Publisher,
     disconnected: Disconnected,
     meter: BitrateMeter,
+    configs: ConfigChanges,
     started: Duration,
     received_bytes: u64,
     bad_media: u32,
@@ -62,6 +64,7 @@ impl<'a> Relay<'a> {
             disconnected: publisher.disconnect().fired(),
             publisher,
             meter: BitrateMeter::new(limit),
+            configs: ConfigChanges::default(),
             started: context.now(),
             received_bytes: 0,
             bad_media: 0,
@@ -155,6 +158,9 @@ impl<'a> Relay<'a> {
                     .push(SourceEvent::Metadata(metadata))
                     .or_else(|error| self.on_bad_media(&error))
             }
+            Ok(SourceEvent::Config { ref config, .. }) if !self.configs.add(self.context.now(), config) => {
+                Err(too_many_configs())
+            }
             Ok(event) => match self.publisher.push(event) {
                 Ok(()) => {
                     self.bad_media = 0;
@@ -212,4 +218,14 @@ impl<'a> Relay<'a> {
         }
         Ok(())
     }
+}
+
+/// Returns the end of a publish whose codec configuration changes too often.
+fn too_many_configs() -> PublishEnd {
+    let (limit, window) = (limits::MAX_CONFIG_CHANGES, limits::CONFIG_CHANGE_WINDOW.as_secs());
+    let text = format!(
+        "the codec configuration changed more than {limit} times within {window} s: keep picture size and codec settings as \
+         they are while the encoder is live"
+    );
+    PublishEnd { reason: CloseReason::UnsupportedCodec, text }
 }

@@ -228,9 +228,11 @@ fn track_info(config: &TrackConfig, bandwidth: u64) -> TrackInfo {
     let (media, timescale) = match config {
         TrackConfig::Video(video) => {
             let rate = video.frame_rate.map(|(ticks, per)| f64::from(ticks) / f64::from(per.max(1)));
+            // RESOLUTION is the size in which pictures are shown.
+            let (width, height) = video.display_size();
             let media = TrackMedia::Video {
-                width: video.width,
-                height: video.height,
+                width,
+                height,
                 frame_rate_milli: rate.map(|rate| (rate * 1000.0).round() as u32),
             };
             (media, Timescale::VIDEO)

@@ -16,6 +16,9 @@ const SERVER_VERSION: &str = "FMS/3,0,1,123";
 /// The description of the status that refuses a player.
 const PLAY_REFUSED: &str = "This port takes publishers; viewers use HLS.";
 
+/// Answered as `fourCcList` of Enhanced RTMP: H.264 and AAC.
+const FOUR_CCS: [&str; 2] = ["avc1", "mp4a"];
+
 /// A decoded command (RTMP 7.2).
 struct Command {
     name: String,
@@ -85,6 +88,8 @@ impl ServerSession {
             ("fmsVer".to_owned(), SERVER_VERSION.into()),
             ("capabilities".to_owned(), 31.0.into()),
             ("mode".to_owned(), 1.0.into()),
+            // Enhanced RTMP: the codecs that are taken behind extended headers.
+            ("fourCcList".to_owned(), Value::StrictArray(FOUR_CCS.map(Value::from).to_vec())),
         ]);
         let mut info = status("status", "NetConnection.Connect.Success", "connected");
         if let Value::Object(fields) = &mut info {

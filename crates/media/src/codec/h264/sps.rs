@@ -16,6 +16,8 @@ pub struct Sps {
     pub width: u32,
     /// Height after cropping, in luma samples.
     pub height: u32,
+    /// Width and height of a pixel as a reduced fraction; 1:1 if the SPS does not state them.
+    pub pixel_aspect: (u32, u32),
     /// Frames per second as a reduced fraction, when timing information is present and sane.
     pub frame_rate: Option<(u32, u32)>,
     /// The chroma format: 0 is monochrome, 1 is 4:2:0, 2 is 4:2:2, 3 is 4:4:4
@@ -47,10 +49,11 @@ impl Sps {
         skip_order(&mut bits)?;
         let (width, height) = size(&mut bits, &format)?;
         // A VUI that does not read to its timing is no reason to refuse the stream.
-        let frame_rate = frame_rate(&mut bits);
+        let Vui { pixel_aspect, frame_rate } = Vui::read(&mut bits);
         Ok(Self {
             width,
             height,
+            pixel_aspect,
             frame_rate,
             chroma_format: format.chroma,
             luma_bits: format.luma_bits,
@@ -170,15 +173,68 @@ fn size(bits: &mut BitReader<'_>, format: &Format) -> Result<(u32, u32), H264Err
     Ok((width as u32, height as u32))
 }
 
-/// Reads the frame rate of the VUI, `time_scale / (2 * num_units_in_tick)` (§E.2.1), as a reduced
-/// fraction.
+/// Sample aspect ratios by `aspect_ratio_idc` (H.264 table E-1).
+const ASPECT_RATIOS: [(u32, u32); 16] = [
+    (1, 1),
+    (12, 11),
+    (10, 11),
+    (16, 11),
+    (40, 33),
+    (24, 11),
+    (20, 11),
+    (32, 11),
+    (80, 33),
+    (18, 11),
+    (15, 11),
+    (64, 33),
+    (160, 99),
+    (4, 3),
+    (3, 2),
+    (2, 1),
+];
+/// `aspect_ratio_idc` of a ratio that is written out.
+const EXTENDED_ASPECT_RATIO: u32 = 255;
+/// Largest distortion of pixels that is believed, in either direction.
+const MAX_ASPECT: u64 = 8;
+
+/// The fields of the VUI (H.264 §E.1.1) that matter here.
+struct Vui {
+    pixel_aspect: (u32, u32),
+    frame_rate: Option<(u32, u32)>,
+}
+
+impl Vui {
+    /// Reads the VUI, if there is one. What cannot be read is as if it were absent.
+    fn read(bits: &mut BitReader<'_>) -> Self {
+        let mut vui = Self { pixel_aspect: (1, 1), frame_rate: None };
+        if bits.flag() == Some(true) && vui.read_aspect(bits).is_some() {
+            vui.frame_rate = frame_rate(bits);
+        }
+        vui
+    }
+
+    fn read_aspect(&mut self, bits: &mut BitReader<'_>) -> Option<()> {
+        if !bits.flag()? {
+            return Some(());
+        }
+        let ratio = match bits.bits(8)? {
+            EXTENDED_ASPECT_RATIO => (bits.bits(16)?, bits.bits(16)?),
+            0 => (0, 0), // unspecified
+            index => ASPECT_RATIOS.get(index as usize - 1).copied().unwrap_or_default(),
+        };
+        let (width, height) = (u64::from(ratio.0), u64::from(ratio.1));
+        let is_sane = width > 0 && width <= height * MAX_ASPECT && height <= width * MAX_ASPECT;
+        if is_sane {
+            let divisor = gcd(width, height);
+            self.pixel_aspect = ((width / divisor) as u32, (height / divisor) as u32);
+        }
+        Some(())
+    }
+}
+
+/// Reads the frame rate of the VUI behind its aspect ratio, `time_scale / (2 * num_units_in_tick)`
+/// (§E.2.1), as a reduced fraction.
 fn frame_rate(bits: &mut BitReader<'_>) -> Option<(u32, u32)> {
-    if !bits.flag()? {
-        return None;
-    }
-    if bits.flag()? && bits.bits(8)? == 255 {
-        bits.bits(32)?; // extended sample aspect ratio
-    }
     if bits.flag()? {
         bits.flag()?; // overscan_appropriate
     }

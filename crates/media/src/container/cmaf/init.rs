@@ -8,6 +8,8 @@ use crate::frame::TrackConfig;
 
 /// Unity matrix (ISO/IEC 14496-12 §6.2.2).
 const MATRIX: [u32; 9] = [0x0001_0000, 0, 0, 0, 0x0001_0000, 0, 0, 0, 0x4000_0000];
+/// Largest side that a track header can state, in pixels.
+const MAX_SIDE: u32 = 0xffff;
 /// The ISO 639-2 code `und`, packed as `mdhd` requires.
 const LANGUAGE_UND: u16 = 0x55c4;
 
@@ -80,7 +82,10 @@ fn trak(out: &mut BytesMut, config: &TrackConfig) {
 
 fn tkhd(out: &mut BytesMut, config: &TrackConfig) {
     let (volume, width, height) = match config {
-        TrackConfig::Video(video) => (0, video.width, video.height),
+        TrackConfig::Video(video) => {
+            let (width, height) = video.display_size();
+            (0, width.min(MAX_SIDE), height.min(MAX_SIDE))
+        }
         TrackConfig::Audio(_) => (0x0100, 0, 0),
     };
     // Enabled, in movie, in preview.

@@ -36,6 +36,13 @@ pub(super) fn put_video(out: &mut BytesMut, video: &VideoConfig) {
         out.put_u16(24); // depth
         out.put_i16(-1);
         boxed(out, record, |out| out.put_slice(&video.record));
+        if video.pixel_aspect != (1, 1) {
+            // ISO/IEC 14496-12 §12.1.4
+            boxed(out, *b"pasp", |out| {
+                out.put_u32(video.pixel_aspect.0);
+                out.put_u32(video.pixel_aspect.1);
+            });
+        }
     });
 }
 
