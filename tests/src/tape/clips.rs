@@ -22,6 +22,18 @@ impl Tape {
         Self::made(name, &format!("-i {} {arguments}", clip.path.display())).await
     }
 
+    /// Numbered pictures of which the encoder got only those that ffmpeg's expression `choose` selects, by their number
+    /// `n` or time `t`: their times tell the rest. A keyframe comes every 2 s.
+    pub async fn selected(name: &str, seconds: u32, choose: &str) -> Result<Self> {
+        let spec = ClipSpec { frames: 30 * seconds, gop: 1, b_frames: 0, ..ClipSpec::default() };
+        let choose = choose.replace(',', "\\,");
+        let arguments = format!(
+            "-vf select={choose} -fps_mode passthrough -c:a copy -c:v libx264 -preset veryfast -crf 26 -bf 0 -g 600 \
+             -sc_threshold 0 -force_key_frames expr:gte(t,n_forced*2)"
+        );
+        Self::encoded(&format!("selected-{name}-{seconds}"), spec, &arguments).await
+    }
+
     /// A clip from ffmpeg's own arguments, as on its command line, without the output's name.
     pub async fn made(name: &str, arguments: &str) -> Result<Self> {
         let folder = std::env::temp_dir().join("millrace-clips");

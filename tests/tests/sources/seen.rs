@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
+use millrace_media::container::cmaf::demux::parse_init;
 use millrace_media::hls::checker::Checker;
 use millrace_testkit::http;
 use millrace_tests::standalone::Standalone;
@@ -97,8 +98,7 @@ pub(crate) async fn run(case: &Case, server: &Standalone, folder: &Path) -> Resu
 }
 
 async fn evaluate(seen: &mut Seen, watched: Watched, case: &Case, folder: &Path) -> Result<()> {
-    let no_pictures = case.tape.pictures().next().is_none();
-    let (video, audio) = if no_pictures {
+    let (video, audio) = if is_sound(&watched.video)? {
         // The only variant of sound alone is the sound.
         (Track::default(), watched.video.clone())
     } else {
@@ -111,7 +111,8 @@ async fn evaluate(seen: &mut Seen, watched: Watched, case: &Case, folder: &Path)
     for track in [&video, &audio] {
         let mut checker = Checker::new();
         for served in &track.served {
-            for fault in checker.check(&served.text).iter().map(ToString::to_string) {
+            let broken = checker.check(&served.text);
+            for fault in broken.iter().map(ToString::to_string).chain(uneven_sums(&served.text)) {
                 if !seen.playlist_faults.contains(&fault) {
                     seen.playlist_faults.push(fault);
                 }
@@ -125,18 +126,43 @@ async fn evaluate(seen: &mut Seen, watched: Watched, case: &Case, folder: &Path)
     Ok(())
 }
 
+/// Segments whose parts, GAPs among them, do not add up to their EXTINF.
+fn uneven_sums(text: &str) -> Vec<String> {
+    let (mut parts, mut faults) = (Vec::new(), Vec::new());
+    for line in text.lines() {
+        if let Some((_, rest)) =
+            line.strip_prefix("#EXT-X-PART:").and_then(|list| list.split_once("DURATION="))
+        {
+            parts.extend(rest.split(',').next().and_then(|value| value.parse::<f64>().ok()));
+        } else if let Some(value) = line.strip_prefix("#EXTINF:") {
+            let duration: f64 =
+                value.split(',').next().and_then(|value| value.parse().ok()).unwrap_or_default();
+            let sum: f64 = parts.drain(..).sum();
+            if sum > 0.0 && (sum - duration).abs() > SUM_TOLERANCE_S {
+                faults.push(format!("parts of {sum:.3} s under an EXTINF of {duration:.3}"));
+            }
+        }
+    }
+    faults
+}
+
+/// Durations are written to the microsecond, a dozen parts to a segment.
+const SUM_TOLERANCE_S: f64 = 0.001;
+
+fn is_sound(track: &Track) -> Result<bool> {
+    let init = track.inits.values().next().map(parse_init).transpose()?;
+    Ok(init.is_some_and(|init| init.handler == *b"soun"))
+}
+
 /// The widest distance between the media times at the ends of both playlists, looked at whenever one is new.
 fn playlists_apart(video: &[Served], audio: &[Served]) -> f64 {
-    let mut widest = 0.0_f64;
-    for one in video {
-        let other = audio.iter().rev().find(|other| other.at <= one.at);
-        widest = widest.max(other.map_or(0.0, |other| (other.end - one.end).abs()));
-    }
-    for one in audio {
-        let other = video.iter().rev().find(|other| other.at <= one.at);
-        widest = widest.max(other.map_or(0.0, |other| (other.end - one.end).abs()));
-    }
-    widest
+    let behind = |(leading, other): (&[Served], &[Served])| {
+        // The end closes both at once, but they are not asked for at once.
+        let live = leading.iter().filter(|one| !one.ended);
+        let last = |one: &Served| other.iter().rev().find(|other| other.at <= one.at).map(|other| other.end);
+        live.filter_map(|one| last(one).map(|end| one.end - end)).fold(0.0, f64::max)
+    };
+    [(video, audio), (audio, video)].into_iter().map(behind).fold(0.0, f64::max)
 }
 
 impl fmt::Display for Seen {

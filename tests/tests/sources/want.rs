@@ -41,6 +41,8 @@ pub(crate) struct Want {
     pub(crate) multivariant_at_end: Vec<&'static str>,
     /// A viewer of the first multivariant playlist is not owed the tracks that came later.
     pub(crate) first_tracks_only: bool,
+    /// Every picture can be decoded: those that it refers to were sent.
+    pub(crate) decodes: bool,
     /// The clip's pictures carry their number.
     pub(crate) numbered: bool,
 }
@@ -59,7 +61,7 @@ impl Want {
             longest_ms: 42.0,
             strayed_ms: 20.0,
             apart_ms: 25.0,
-            playlists_apart_s: 1.5,
+            playlists_apart_s: 1.0,
             playable_within_s: 4.0,
             independent: true,
             health: Vec::new(),
@@ -67,6 +69,7 @@ impl Want {
             multivariant: Vec::new(),
             multivariant_at_end: Vec::new(),
             first_tracks_only: false,
+            decodes: true,
             numbered: true,
         }
     }
@@ -178,6 +181,9 @@ impl Want {
         }
         faults.0.extend(seen.playlist_faults.iter().take(5).cloned());
         faults.0.extend(seen.decoded.complaints.iter().cloned());
+        if !self.decodes {
+            return;
+        }
         let decoded = seen.decoded.pictures.len();
         faults.hold(decoded == seen.video.units.len(), || {
             format!("{decoded} pictures decoded of {} served", seen.video.units.len())

@@ -29,6 +29,7 @@ pub(crate) struct Served {
     pub(crate) text: String,
     /// Media time at the end of the playlist in seconds, counted from the first segment ever listed.
     pub(crate) end: f64,
+    pub(crate) ended: bool,
 }
 
 /// The answer to a preload hint.
@@ -141,13 +142,14 @@ async fn follow(url: String, began: Instant) -> Result<Track> {
         };
         if track.served.last().is_none_or(|served| served.text != text) {
             changed = Instant::now();
+            let at = began.elapsed();
             let list = Media::parse(&text)?;
             if let Some(earlier) = &last {
                 track.violations.extend(list.violations_after(earlier));
             }
             fetch_new(&mut track, &list).await?;
             let end = end_of(&track, &list, &text);
-            track.served.push(Served { at: began.elapsed(), text: text.clone(), end });
+            track.served.push(Served { at, text: text.clone(), end, ended: list.ended });
             if list.ended {
                 break;
             }

@@ -17,7 +17,7 @@ async fn sizes(frames: u32, gop: u32) -> Result<[Tape; 2]> {
 
 /// Alternates the clips `count` times, each with its own header.
 async fn alternating(frames: u32, count: usize) -> Result<Tape> {
-    let clips = sizes(frames, frames).await?;
+    let clips = sizes(frames, frames.min(30)).await?;
     let length_ms = i64::from(frames) * 1_000 / 30;
     let mut tape = Tape::default();
     for number in 0..count {

@@ -9,6 +9,9 @@ use super::seconds;
 use crate::seen::Case;
 use crate::want::Want;
 
+/// Longer than the 30 s for which a publish without a keyframe is borne.
+const LONG_S: u32 = 36;
+
 /// Both headers of the clip.
 fn headers(clip: &Tape) -> Tape {
     clip.clone().keep(Tag::is_header)
@@ -51,7 +54,11 @@ pub(crate) async fn cases() -> Result<Vec<Case>> {
     let too_many = || Want::ends(CloseReason::MessageRateExceeded, "messages per second");
     Ok(vec![
         Case::new("pictures_without_a_keyframe", sparse(&clip, 4_000, 1), no_keyframe()),
-        Case::new("keyframes_never_come", clip.clone().keep(|tag| !tag.is_keyframe()), no_keyframe()),
+        Case::new(
+            "keyframes_never_come",
+            Tape::numbered(LONG_S, 0).await?.keep(|tag| !tag.is_keyframe()),
+            no_keyframe(),
+        ),
         Case::new("empty_pictures", empty(&clip, TagKind::Video, &[0x57], 40), too_many()),
         Case::new("empty_sounds", empty(&clip, TagKind::Audio, &[0xaf, 1], 40), too_many()),
         // A neighbour of all of them loses nothing and is on time.

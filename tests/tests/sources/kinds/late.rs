@@ -27,7 +27,11 @@ pub(crate) async fn cases() -> Result<Vec<Case>> {
         first_tracks_only: true,
         ..Want::whole()
     };
-    let pictures = Want { multivariant_at_end: vec!["RESOLUTION=320x180", "avc1."], ..sound.clone() };
+    let pictures = Want {
+        multivariant_at_end: vec!["RESOLUTION=320x180", "avc1."],
+        discontinuities: 0..=1,
+        ..sound.clone()
+    };
     let page = Case::new("sound_from_5_s", late(TagKind::Audio, 5_000).await?, sound.clone());
     Ok(vec![
         Case { page_within: Some(9.0), ..page.in_chromium() },

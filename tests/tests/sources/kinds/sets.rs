@@ -9,6 +9,9 @@ use super::seconds;
 use crate::seen::Case;
 use crate::want::Want;
 
+/// Longer than the 30 s for which a publish without a keyframe is borne.
+const LONG_S: u32 = 36;
+
 pub(crate) async fn cases() -> Result<Vec<Case>> {
     let clip = Tape::numbered(seconds(), 2).await?;
     let in_band = clip.clone().sets_in_keyframes();
@@ -29,7 +32,7 @@ pub(crate) async fn cases() -> Result<Vec<Case>> {
         cases.push(Case::new(name, clip.clone().bytes_behind_pictures(&stray), Want::whole()));
     }
     // Nothing to decode with: the publish ends with words.
-    let nothing = clip.clone().without_headers(TagKind::Video);
+    let nothing = Tape::numbered(LONG_S, 2).await?.without_headers(TagKind::Video);
     cases.push(Case::new("no_sets_at_all", nothing, Want::ends(CloseReason::UnsupportedCodec, "")));
     let wide = ClipSpec { frames: 150, gop: 60, width: 480, height: 270, ..ClipSpec::default() };
     let wide = Tape::of(wide).await?.sets_in_keyframes().without_headers(TagKind::Video).without_metadata();
