@@ -1,12 +1,16 @@
-//! Real encoders: OBS and GStreamer push, and what comes out decodes without an error.
+//! Real encoders and players: OBS and GStreamer push, and what comes out decodes without an error; ffmpeg joins a stream in
+//! its first seconds, and plays.
 #![forbid(unsafe_code)]
 
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use millrace_media::hls::MediaPlaylist;
+use millrace_testkit::Process;
 use millrace_testkit::ffmpeg::decode_cleanly;
 use millrace_testkit::programs::{spawn, tail};
+use millrace_tests::api::Livestream;
 use millrace_tests::standalone::Standalone;
 use millrace_tests::viewer::Viewer;
 
@@ -54,6 +58,75 @@ async fn gstreamer_publishes_and_its_stream_plays() -> Result<()> {
             .args("audiotestsrc is-live=true num-buffers=470 ! audio/x-raw,rate=48000,channels=2".split(' '));
         command.args("! avenc_aac ! aacparse ! queue ! mux. flvmux name=mux streamable=true".split(' '));
         command.arg("!").arg("rtmp2sink").arg(format!("location={server}/{key}"));
+        command
+    })
+    .await
+}
+
+/// Publishes a test picture with sound until it is dropped.
+fn push_test_picture(server: &Standalone, live: &Livestream) -> Result<Process> {
+    let mut command = Command::new("ffmpeg");
+    command.args("-nostdin -loglevel error -re -f lavfi -i testsrc2=s=640x360:r=30".split(' '));
+    command.args(
+        "-f lavfi -i sine=440:r=48000 -c:v libx264 -preset ultrafast -tune zerolatency -g 60".split(' '),
+    );
+    command.args("-b:v 800k -c:a aac -f flv".split(' '));
+    command.arg(live.push_url());
+    Ok(spawn("ffmpeg-push", server.folder(), command)?)
+}
+
+/// Waits until the video playlist lists at least `wanted` of media.
+async fn until_listed(live: &Livestream, wanted: Duration) -> Result<()> {
+    let video = live.hls_url.replace("index.m3u8", "video/index.m3u8");
+    let deadline = tokio::time::Instant::now() + Duration::from_mins(1);
+    loop {
+        if let Ok(answer) = reqwest::get(&video).await?.error_for_status() {
+            let playlist = MediaPlaylist::parse(&answer.text().await?)?;
+            let open = playlist.open.iter().flat_map(|open| &open.parts).map(|part| part.duration);
+            let complete =
+                playlist.segments.iter().filter(|segment| !segment.gap).map(|segment| segment.duration);
+            if open.chain(complete).sum::<Duration>() >= wanted {
+                return Ok(());
+            }
+        }
+        ensure!(tokio::time::Instant::now() < deadline, "the stream does not come to {wanted:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Returns the number of requests that the edge has answered.
+async fn requests(server: &Standalone) -> Result<u64> {
+    let metrics = reqwest::get(format!("{}/metrics", server.ready().edge)).await?.text().await?;
+    let counted = metrics.lines().filter(|line| line.starts_with("millrace_edge_http_requests_total{"));
+    Ok(counted.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum())
+}
+
+/// Joins a stream that has shown four seconds with `player`, which logs a line with `mark` for each frame it shows. It shows
+/// three seconds of frames, and asks no more than a player that reloads ten times a second after its first requests.
+async fn join_early(name: &str, mark: &str, player: impl FnOnce(&str) -> Command) -> Result<()> {
+    let server = Standalone::start().await?;
+    let live = server.api().create(name).await?;
+    let mut pushing = push_test_picture(&server, &live)?;
+    until_listed(&live, Duration::from_secs(4)).await.with_context(|| tail(&pushing))?;
+    let (before, started) = (requests(&server).await?, tokio::time::Instant::now());
+    let mut playing = spawn(name, server.folder(), player(&live.hls_url))?;
+    let shown = || playing.output().matches(mark).count();
+    while shown() < 90 {
+        ensure!(started.elapsed() < Duration::from_secs(40), "{} frames\n{}", shown(), tail(&playing));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let (asked, took) = (requests(&server).await? - before, started.elapsed());
+    playing.kill();
+    pushing.kill();
+    ensure!(asked < 30 + 10 * took.as_secs(), "{asked} requests in {took:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ffmpeg_joins_in_the_first_seconds_and_plays_without_a_storm_of_requests() -> Result<()> {
+    join_early("ffmpeg-join", "pts_time:", |url| {
+        let mut command = Command::new("ffmpeg");
+        command.args(["-nostdin", "-hide_banner", "-i", url, "-an", "-vf", "showinfo", "-f", "null", "-"]);
         command
     })
     .await

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse};
 use millrace_media::container::cmaf::demux::part_of;
+use millrace_media::container::cmaf::fragment_header;
 use millrace_runtime::http::connection;
 use millrace_wire::ids::PartIndex;
 use millrace_wire::object_names::{ObjectKind, ObjectName};
@@ -92,13 +93,28 @@ async fn expect(
 ) -> HttpResponse {
     // A feed that was started for this request does not know yet which objects there are.
     let expected = |playlists: &StreamPlaylists| !playlists.is_known() || playlists.expects(name);
+    if stream.playlists().is_gap(name) {
+        return send(app, request, key, &gap(key));
+    }
     if !expected(&stream.playlists()) {
         return error_response::not_found();
     }
-    let ready = |playlists: &StreamPlaylists| app.cache.contains(key) || !expected(playlists);
+    let ready = |playlists: &StreamPlaylists| {
+        app.cache.contains(key) || playlists.is_gap(name) || !expected(playlists)
+    };
     // The cache is asked after a timeout too: the object may have arrived this moment.
     let _ = app.wait(stream, app.limits.part_hold, ready).await;
-    app.cache.get(key).map_or_else(error_response::not_found, |object| send(app, request, key, &object))
+    match app.cache.get(key) {
+        Some(object) => send(app, request, key, &object),
+        None if stream.playlists().is_gap(name) => send(app, request, key, &gap(key)),
+        None => error_response::not_found(),
+    }
+}
+
+/// Returns the object of a GAP: a fragment without samples. Clients that know no EXT-X-GAP ask for the URI, and ask again
+/// without a pause while it is 404 (GStreamer 1.22, older ffmpeg); after this fragment they go on with what follows.
+fn gap(key: &str) -> Object {
+    Object::new(key, fragment_header(0, 0, &[]))
 }
 
 fn position(playlists: &StreamPlaylists, name: &ObjectName) -> Option<PlaylistPosition> {

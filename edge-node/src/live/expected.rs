@@ -11,8 +11,29 @@ use crate::live::playlists::{Following, Phase, PlaylistPosition, StreamPlaylists
 const RECENT: u64 = 4;
 /// Parts of the open segment, and of the one after it, that another edge may list or hint before this one.
 const AHEAD: u32 = 2;
+/// The generation in the names of GAPs, which no writer has made: grants begin at 1.
+const NO_WRITER: Generation = Generation(0);
 
 impl StreamPlaylists {
+    /// Returns true if the name is that of a GAP in the window, or of a part of one.
+    pub fn is_gap(&self, name: &ObjectName) -> bool {
+        let (ObjectKind::Segment(msn, NO_WRITER) | ObjectKind::Part(msn, NO_WRITER, _)) = name.kind else {
+            return false;
+        };
+        let Some(state) = self.state().filter(|state| state.renditions.contains_key(&name.rendition)) else {
+            return false;
+        };
+        let slot = state.slots.iter().find(|slot| slot.msn == msn && slot.epoch == name.epoch);
+        slot.is_some_and(|slot| match slot.tracks.get(&name.rendition) {
+            Some(track) => {
+                let is_declared = slot.gap.is_some() || slot.rendition_gaps.contains_key(&name.rendition);
+                is_declared && track.segment.is_none()
+            }
+            // The other renditions have media here, or none has.
+            None => true,
+        })
+    }
+
     /// Returns true if the object is listed or hinted near the end of its rendition's playlist.
     pub fn expects(&self, name: &ObjectName) -> bool {
         let Some(state) = self.state() else { return false };

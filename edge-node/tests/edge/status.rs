@@ -176,8 +176,10 @@ async fn object_that_is_neither_listed_nor_hinted_is_not_found_at_once_and_in_no
         format!("{FIRST}.1.{PARTS}.m4s"),
         format!("{FIRST}.2.0.m4s"),
         format!("{FIRST}.2.m4s"),
-        format!("{}.0.m4s", FIRST + 1),
-        format!("{}.0.0.m4s", FIRST + 1),
+        format!("{FIRST}.0.m4s"),
+        format!("{}.1.m4s", FIRST + 1),
+        format!("{}.1.0.m4s", FIRST + 1),
+        format!("{}.0.m4s", FIRST - 2),
         format!("{open}.1.m4s"),
         format!("{open}.1.5.m4s"),
         format!("{open}.0.1.m4s"),
@@ -187,6 +189,17 @@ async fn object_that_is_neither_listed_nor_hinted_is_not_found_at_once_and_in_no
     ] {
         let answer = get(&node, &uri(&world, &writer, "video", &file)).await;
         assert_eq!((answer.status, answer.header("cache-control")), (404, Some("no-store")), "{file}");
+    }
+    // A GAP answers: clients that do not know the tag ask for it.
+    let empty = millrace_media::container::cmaf::fragment_header(0, 0, &[]);
+    for (rendition, file) in [
+        ("video", format!("{}.0.m4s", FIRST - 1)),
+        ("video", format!("{}.0.m4s", FIRST + 1)),
+        ("audio", format!("{}.0.3.m4s", FIRST + 1)),
+    ] {
+        let answer = get(&node, &uri(&world, &writer, rendition, &file)).await;
+        assert_eq!((answer.status, &answer.body), (200, &empty), "{rendition} {file}");
+        assert!(answer.header("cache-control").unwrap().contains("immutable"));
     }
     assert_eq!(waits(&node).await, before, "no request was held");
 
