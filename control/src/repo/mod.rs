@@ -31,6 +31,8 @@ const DELETE_BATCH: usize = 200;
 
 /// The version of a record that carries none.
 const UNVERSIONED: u64 = 1;
+/// The version of records from before media messages carried durations; control's are the same.
+const MEDIA_WITHOUT_DURATIONS: u64 = 2;
 
 /// Repeats a read-decide-commit while its commit conflicts with another writer's. It is a macro, since an async
 /// closure's future is not known to be `Send`.
@@ -312,11 +314,11 @@ impl Repo {
     }
 }
 
-/// Parses the value of the record under `key`. A record without version is read as well: builds before version 2 of the
-/// wire format wrote control's records in the same form, and livestreams outlive an upgrade.
+/// Parses the value of the record under `key`. A record of version 2, or without a version, is read as well: builds before
+/// version 3 of the wire format wrote control's records in the same form, and livestreams outlive an upgrade.
 pub(crate) fn read<T: DeserializeOwned>(key: &str, value: &[u8]) -> Result<T, RepoError> {
     let parsed = match versioned::decode(value) {
-        Err(WireError::Version { found: UNVERSIONED }) => {
+        Err(WireError::Version { found: UNVERSIONED | MEDIA_WITHOUT_DURATIONS }) => {
             serde_json::from_slice(value).map_err(WireError::from)
         }
         parsed => parsed,
@@ -334,13 +336,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn read_accepts_a_record_without_version_and_refuses_a_newer_one() {
+    fn read_accepts_records_of_earlier_versions_and_refuses_a_newer_one() {
         let record = KeyRecord { stream: StreamId::from_u128(7), revoked: true };
         let bare = serde_json::to_vec(&record).unwrap();
         assert_eq!(read::<KeyRecord>("key", &bare).unwrap(), record);
         assert_eq!(read::<KeyRecord>("key", &json(&record)).unwrap(), record);
-        let newer = String::from_utf8(bare).unwrap().replacen('{', "{\"v\":3,", 1);
-        let refused = read::<KeyRecord>("key", newer.as_bytes());
-        assert!(matches!(refused, Err(RepoError::Corrupt { error: WireError::Version { found: 3 }, .. })));
+        let of_version = |version: u8| {
+            String::from_utf8(bare.clone()).unwrap().replacen('{', &format!("{{\"v\":{version},"), 1)
+        };
+        assert_eq!(read::<KeyRecord>("key", of_version(2).as_bytes()).unwrap(), record);
+        let refused = read::<KeyRecord>("key", of_version(4).as_bytes());
+        assert!(matches!(refused, Err(RepoError::Corrupt { error: WireError::Version { found: 4 }, .. })));
     }
 }

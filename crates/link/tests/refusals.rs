@@ -189,12 +189,12 @@ async fn malformed_and_invalid_messages_are_counted_apart_from_other_versions() 
     let world = World::new();
     let topic: Topic<Bid> = topics::bid(session());
     let mut bids = world.link.subscribe(&topic, 8).await.unwrap();
-    world.bus.publish(topic.subject(), Bytes::from_static(b"{\"v\":2,\"round\":\"x\"}")).unwrap();
+    world.bus.publish(topic.subject(), Bytes::from_static(b"{\"v\":3,\"round\":\"x\"}")).unwrap();
     assert!(futures::poll!(std::pin::pin!(bids.recv())).is_pending());
     assert!(world.refused("jobs.bid", "malformed"), "{}", world.metrics.render());
     let topic = topics::ring_media(stream(), EPOCH);
     let mut requests = world.link.respond(&topic, 8).await.unwrap();
-    world.bus.publish(topic.subject(), Bytes::from_static(b"{\"v\":2,\"ranges\":[[5,3]]}")).unwrap();
+    world.bus.publish(topic.subject(), Bytes::from_static(b"{\"v\":3,\"ranges\":[[5,3]]}")).unwrap();
     assert!(futures::poll!(std::pin::pin!(requests.recv())).is_pending());
     assert!(world.refused("ring.media", "invalid"), "{}", world.metrics.render());
 }

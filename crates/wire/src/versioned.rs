@@ -1,5 +1,5 @@
 //! The form of every JSON message and of every record that nodes exchange: one object whose first member is the version
-//! of the wire format, `{"v":2,…}`.
+//! of the wire format, `{"v":3,…}`.
 //!
 //! A node refuses another version by name ([`WireError::Version`]) instead of reading half of it: in a rolling upgrade the
 //! two halves of a cluster must not act on numbers that mean something else to the other half (ADR 5). Builds before
@@ -14,7 +14,7 @@ use crate::version::WIRE_VERSION;
 
 /// The first bytes of every encoded object. The version is written out because `concat!` takes literals only; a test holds
 /// it to [`WIRE_VERSION`].
-const PREFIX: &[u8] = b"{\"v\":2";
+const PREFIX: &[u8] = b"{\"v\":3";
 
 /// The version that an object without a version has, and an empty message.
 const UNVERSIONED: u64 = 1;
@@ -134,8 +134,8 @@ mod tests {
     fn encode_puts_the_version_first() {
         assert_eq!(encode(&Empty {}).unwrap(), format!("{{\"v\":{WIRE_VERSION}}}").into_bytes());
         let tagged = Tagged::Struct { text: "}".into() };
-        assert_eq!(encode(&tagged).unwrap(), br#"{"v":2,"kind":"struct","text":"}"}"#);
-        assert_eq!(encode(&Tagged::Unit).unwrap(), br#"{"v":2,"kind":"unit"}"#);
+        assert_eq!(encode(&tagged).unwrap(), br#"{"v":3,"kind":"struct","text":"}"}"#);
+        assert_eq!(encode(&Tagged::Unit).unwrap(), br#"{"v":3,"kind":"unit"}"#);
     }
 
     #[test]
@@ -155,13 +155,14 @@ mod tests {
         assert_eq!(found(b"{}"), 1);
         assert_eq!(found(br#"{"v":1,"stream":"x"}"#), 1);
         assert_eq!(found(br#"{"stream":"x"}"#), 1);
-        assert_eq!(found(br#"{"v":3}"#), 3);
-        assert_eq!(found(br#"{"v":20,"stream":"x"}"#), 20);
+        assert_eq!(found(br#"{"v":2}"#), 2);
+        assert_eq!(found(br#"{"v":4}"#), 4);
+        assert_eq!(found(br#"{"v":30,"stream":"x"}"#), 30);
     }
 
     #[test]
     fn decode_accepts_the_version_in_another_place_or_spacing() {
-        assert_eq!(decode::<Tagged>(br#" { "kind": "unit", "v": 2 }"#).unwrap(), Tagged::Unit);
+        assert_eq!(decode::<Tagged>(br#" { "kind": "unit", "v": 3 }"#).unwrap(), Tagged::Unit);
     }
 
     proptest! {

@@ -294,11 +294,11 @@ mod tests {
     #[test]
     fn messages_carry_a_version_and_round_trip() {
         let bytes = encode(&claim()).unwrap();
-        assert!(String::from_utf8_lossy(&bytes).starts_with("{\"v\":2"));
+        assert!(String::from_utf8_lossy(&bytes).starts_with("{\"v\":3"));
         assert_eq!(decode::<ClaimRequest>(&bytes).unwrap(), claim());
-        let newer = String::from_utf8(bytes.into()).unwrap().replacen("\"v\":2", "\"v\":3", 1);
+        let newer = String::from_utf8(bytes.into()).unwrap().replacen("\"v\":3", "\"v\":4", 1);
         let refused = decode::<ClaimRequest>(newer.as_bytes());
-        assert!(matches!(refused, Err(WireError::Version { found: 3 })), "{refused:?}");
+        assert!(matches!(refused, Err(WireError::Version { found: 4 })), "{refused:?}");
         let refused = ClaimReply::Refused { reason: CloseReason::UnknownKey };
         assert_eq!(decode::<ClaimReply>(&encode(&refused).unwrap()).unwrap(), refused);
         let granted = ClaimReply::Granted(Box::new(ClaimGrant {
