@@ -148,8 +148,8 @@ impl Ingest {
             Message::Video(_, FlvVideo::Nalus { cts_ms, data, .. }) => {
                 self.timeline.push_video(time, i64::from(cts_ms) * 90, data);
             }
-            Message::Video(_, FlvVideo::EndOfSequence | FlvVideo::Unused(_)) => {}
-            Message::Audio(_, FlvAudio::EndOfSequence | FlvAudio::Unused(_)) => {}
+            Message::Video(_, FlvVideo::EndOfSequence | FlvVideo::Unused(_))
+            | Message::Audio(_, FlvAudio::EndOfSequence | FlvAudio::Unused(_)) => {}
             Message::Audio(_, FlvAudio::SequenceHeader(asc)) => {
                 self.timeline.audio_config(AudioConfig::from_asc(asc).unwrap());
             }

@@ -33,7 +33,7 @@ impl AdtsHeader {
         let frame_bytes = usize::from(channels & 3) << 11 | usize::from(high) << 3 | usize::from(low >> 5);
         let header_bytes = FIXED_BYTES + if layer & 1 == 0 { CHECK_SUM_BYTES } else { 0 };
         // Several raw data blocks in one frame cannot be told apart without decoding them.
-        (frame_bytes >= header_bytes && blocks & 3 == 0).then_some(Self {
+        (frame_bytes >= header_bytes && blocks.trailing_zeros() >= 2).then_some(Self {
             header_bytes,
             frame_bytes,
             object_type: u32::from(profile >> 6) + 1,

@@ -6,6 +6,19 @@ use crate::bits::BitReader;
 /// The elements of one side of the listener, in order: true for a pair of channels.
 type Elements = Vec<bool>;
 
+/// The elements in front, around and of low frequencies of the channel configurations 1 to 7, and of 7.1 with the
+/// fourth pair around.
+const USUAL_ORDERS: [(&[bool], &[bool], u32); 8] = [
+    (&[false], &[], 0),
+    (&[true], &[], 0),
+    (&[false, true], &[], 0),
+    (&[false, true], &[false], 0),
+    (&[false, true], &[true], 0),
+    (&[false, true], &[true], 1),
+    (&[false, true, true], &[true], 1),
+    (&[false, true], &[true, true], 1),
+];
+
 /// Reads a program config element, which must hold the elements of a channel configuration in its
 /// order (ISO/IEC 14496-3 table 1.19); returns the number of channels, whose configuration is the number
 /// itself, but 7 for 8 channels.
@@ -16,13 +29,8 @@ pub(super) fn channels_of_elements(bits: &mut BitReader<'_>) -> Result<u8, AacEr
     let elements = Program::read(bits).ok_or(AacError::Truncated)?;
     let channels = elements.channels();
     let surround: Elements = elements.side.iter().chain(&elements.back).copied().collect();
-    let known = match (&elements.front[..], &surround[..], elements.lfe) {
-        ([false] | [true] | [false, true], [], 0) => true,
-        ([false, true], [false] | [true], 0) => true,
-        ([false, true], [true] | [true, true], 1) | ([false, true, true], [true], 1) => true,
-        _ => false,
-    };
-    if known { Ok(channels) } else { Err(AacError::Layout(channels)) }
+    let order = (&elements.front[..], &surround[..], elements.lfe);
+    if USUAL_ORDERS.contains(&order) { Ok(channels) } else { Err(AacError::Layout(channels)) }
 }
 
 struct Program {

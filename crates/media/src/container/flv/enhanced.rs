@@ -205,33 +205,32 @@ mod tests {
         ExMessage::parse_video(Bytes::from_static(body).into())
     }
 
-    fn packet(
-        packet_type: u8,
-        four_cc: [u8; 4],
-        is_keyframe: bool,
-        body: &'static [u8],
-    ) -> Option<ExMessage> {
+    fn packet(packet_type: u8, four_cc: [u8; 4], is_keyframe: bool, body: &'static [u8]) -> ExMessage {
         let body = Bytes::from_static(body).into();
         let four_cc = FourCc(four_cc);
         let has_other_tracks = false;
-        Some(ExMessage::Packet(ExPacket { packet_type, four_cc, is_keyframe, has_other_tracks, body }))
+        ExMessage::Packet(ExPacket { packet_type, four_cc, is_keyframe, has_other_tracks, body })
     }
 
     #[test]
     fn extended_header_gives_packet_type_codec_and_body() {
-        assert_eq!(video(b"\x90hvc1...."), packet(0, *b"hvc1", true, b"...."));
-        assert_eq!(video(b"\xa1av01...."), packet(1, *b"av01", false, b"...."));
-        assert_eq!(video(b"\x97\x02abc\x01avc1x"), packet(1, *b"avc1", true, b"x"), "a modifier");
+        assert_eq!(video(b"\x90hvc1...."), Some(packet(0, *b"hvc1", true, b"....")));
+        assert_eq!(video(b"\xa1av01...."), Some(packet(1, *b"av01", false, b"....")));
+        assert_eq!(video(b"\x97\x02abc\x01avc1x"), Some(packet(1, *b"avc1", true, b"x")), "a modifier");
         assert_eq!(video(b"\xd1\x00"), Some(ExMessage::Command));
-        assert_eq!(video(b"\xd4avc1\x02"), packet(4, *b"avc1", false, b"\x02"), "metadata of a command");
+        assert_eq!(
+            video(b"\xd4avc1\x02"),
+            Some(packet(4, *b"avc1", false, b"\x02")),
+            "metadata of a command"
+        );
         assert_eq!(video(b"\x91hv"), None);
         let audio = ExMessage::parse_audio(Bytes::from_static(b"\x90Opus...").into());
-        assert_eq!(audio, packet(0, *b"Opus", false, b"..."));
+        assert_eq!(audio, Some(packet(0, *b"Opus", false, b"...")));
     }
 
     #[test]
     fn track_0_is_taken_of_several_tracks() {
-        assert_eq!(video(b"\x96\x01avc1\x00abc"), packet(1, *b"avc1", true, b"abc"), "one track");
+        assert_eq!(video(b"\x96\x01avc1\x00abc"), Some(packet(1, *b"avc1", true, b"abc")), "one track");
         assert_eq!(video(b"\x96\x01avc1\x01abc"), Some(ExMessage::OtherTrack));
         let many = [
             &b"\x96\x11avc1\x01\0\0\x02xx\x00\0\0\x03abc"[..],
