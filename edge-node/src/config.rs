@@ -31,6 +31,8 @@ pub struct Config {
     pub max_waiters: usize,
     /// Seconds for which a playlist request is held while its stream is starting or lags behind its log.
     pub start_hold_s: u64,
+    /// Open connections from one address (one /64 for IPv6); 0 stands for any number.
+    pub max_connections_per_address: usize,
     /// Viewers that are counted for one address (one /64 for IPv6); 0 stands for any number.
     pub viewers_per_address: u32,
     /// The proxies and CDNs whose `X-Forwarded-For` names the viewer's address. Without them all viewers behind a proxy share
@@ -55,6 +57,8 @@ impl Default for Config {
             feed_idle_s: 300,
             max_waiters: 50_000,
             start_hold_s: 5,
+            // Two connections of each of those viewers.
+            max_connections_per_address: 2_000,
             // The viewers behind the gateway of a campus or a mobile network.
             viewers_per_address: 1_000,
             trusted_proxies: TrustedProxies::default(),

@@ -8,7 +8,7 @@ use anyhow::Context;
 use millrace_link::Link;
 use millrace_node::{Backends, start_report};
 use millrace_runtime::http::{self as observe, HttpHandle};
-use millrace_runtime::{ActorId, Policy, Supervisor};
+use millrace_runtime::{ActorId, Policy, PortOptions, Supervisor};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -27,6 +27,9 @@ use crate::metrics::EdgeMetrics;
 use crate::objects::answers::Answers;
 use crate::objects::cache::ObjectCache;
 use crate::objects::fetch::Fetcher;
+
+/// The weight of the viewers' share of the process's descriptors; each RTMP port has as much, the API a quarter of it.
+const PORT_WEIGHT: usize = 4;
 
 /// The time a request for a hinted part is held. The part follows within the duration of a part, which is 200 ms by default and
 /// 1 s at most.
@@ -151,7 +154,14 @@ pub async fn start(config: Config, deps: Deps) -> anyhow::Result<Node> {
     });
     // From here on the node is listed by `GET /api/v1/nodes`.
     start_report(&supervisor, &link, &process, identity).await?;
-    let http = http::serve(config.listen, config.workers, app, &process.metrics).context("edge: HTTP")?;
+    let proxies = config.trusted_proxies.clone();
+    let port = PortOptions {
+        exempt: Arc::new(move |address| proxies.trusts(address)),
+        ..PortOptions::new("edge", PORT_WEIGHT, config.max_connections_per_address)
+    };
+    let port = process.connections.port(port);
+    let http =
+        http::serve(config.listen, config.workers, app, &process.metrics, port).context("edge: HTTP")?;
     info!(addr = %http.addr(), "edge serves viewers");
     Ok(Node { http, operations, supervisor, catalog, registry, cache, answers, stop })
 }

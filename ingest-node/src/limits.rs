@@ -11,6 +11,9 @@ pub const MAX_CONNECTIONS_PER_ADDRESS: usize = 256;
 /// Connections that have not begun to publish. A whole event's encoders reconnecting at once stay below it; each
 /// connection that sends nothing costs one 4 KB buffer.
 pub const MAX_PENDING: usize = 1_024;
+/// Weight of the share of the process's descriptors that each RTMP port is guaranteed; viewers' has as much, the API's a
+/// quarter of it.
+pub const PORT_WEIGHT: usize = 4;
 /// Bits per second of one publisher: 2160p60 H.264 for distribution stays below 50 Mb/s.
 pub const MAX_BITRATE: u64 = 60_000_000;
 /// Time over which the bitrate is averaged: an encoder that catches up after a stalled link rightly sends several

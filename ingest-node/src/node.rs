@@ -10,7 +10,7 @@ use millrace_link::Link;
 use millrace_link::publisher_session::SessionMetrics;
 use millrace_node::start_report;
 use millrace_runtime::supervisor::Policy;
-use millrace_runtime::{ActorId, Process, Restart, Secret, Supervisor};
+use millrace_runtime::{ActorId, Connections, Process, Restart, Secret, Supervisor};
 use millrace_wire::close_reason::CloseReason;
 use millrace_wire::ids::NodeId;
 use tokio_util::sync::CancellationToken;
@@ -53,7 +53,7 @@ pub async fn start(config: Config, deps: Deps) -> Result<Node> {
     // A node that spends a budget of restarts ends its process; a drain of the node alone does not.
     let process_drain = deps.process.drain.clone();
     let process = Process { drain: process_drain.child(), ..deps.process };
-    let Process { metrics, readiness, clock, drain, actors } = process.clone();
+    let Process { metrics, readiness, clock, drain, actors, connections } = process.clone();
     let key_secret = key_secret(&config, stored)?;
     let limiter = ConnectionLimiter::new(ConnectionLimits {
         total: config.max_connections,
@@ -75,12 +75,12 @@ pub async fn start(config: Config, deps: Deps) -> Result<Node> {
         supervisor: Supervisor::start("ingest", &metrics, &process_drain, &actors)?,
     });
     start_report(&context.supervisor, &context.link, &process, identity).await?;
-    let rtmp = listen(&context, context.config.rtmp, None).await?;
+    let rtmp = listen(&context, &connections, context.config.rtmp, None).await?;
     let rtmps = match (context.config.rtmps, &context.config.tls_cert, &context.config.tls_key) {
         (Some(addr), Some(cert), Some(key)) => {
             let certificate = Arc::new(Certificate::load(cert, key)?);
             watch_certificate(&context, &certificate).await?;
-            Some(listen(&context, addr, Some(certificate)).await?)
+            Some(listen(&context, &connections, addr, Some(certificate)).await?)
         }
         _ => None,
     };
@@ -103,10 +103,11 @@ fn key_secret(config: &Config, stored: Option<Secret<Vec<u8>>>) -> Result<Secret
 /// Binds a listener and starts it as an actor; returns the bound address.
 async fn listen(
     context: &Arc<Context>,
+    connections: &Connections,
     addr: SocketAddr,
     certificate: Option<Arc<Certificate>>,
 ) -> Result<SocketAddr> {
-    let listener = Arc::new(Listener::bind(addr, certificate)?);
+    let listener = Arc::new(Listener::bind(addr, certificate, connections)?);
     let (addr, id) = (listener.addr(), ActorId::new("listener", listener.protocol()));
     let task_context = context.clone();
     let accept = move |actor| listener.clone().run(task_context.clone(), actor);

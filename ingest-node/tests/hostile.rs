@@ -10,10 +10,15 @@ use bytes::{Bytes, BytesMut};
 use millrace_media::container::flv::file::{Tag, TagKind};
 use millrace_rtmp::chunk::ChunkWriter;
 use millrace_rtmp::{Message, MessageType, Value, amf};
+use millrace_runtime::actors::ActorFilter;
+use millrace_testkit::ClipSpec;
 use millrace_wire::close_reason::CloseReason;
-use support::{LIMIT, Pusher, World, eventually};
+use millrace_wire::message::control::Kick;
+use millrace_wire::message::media::Track;
+use millrace_wire::{topic, topics};
+use support::{Consumer, LIMIT, Pusher, World, eventually, frames, pushed, tags};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 /// The longest time from a session's last answer to the connection's end, with room for a busy machine.
 const CLOSED_WITHIN: Duration = Duration::from_secs(4);
@@ -113,4 +118,56 @@ async fn a_publisher_beyond_the_message_rate_is_closed_with_its_reason() {
     assert_eq!(status, "NetStream.Publish.Denied");
     assert!(text.contains("more than 2000 messages per second"), "{text}");
     assert_eq!(world.control.released(stream).await.reason, CloseReason::MessageRateExceeded);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn peer_that_does_not_read_its_answers_is_closed() {
+    let world = World::start().await;
+    // A small window: answers wait in the server's socket, and then in its memory.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(1_024).unwrap();
+    let mut socket = socket.connect(world.node.rtmp_addr()).await.unwrap();
+    let mut bytes = BytesMut::from(&[3_u8][..]);
+    bytes.resize(1 + 2 * 1536, 0);
+    let ping = Message {
+        chunk_stream: 2,
+        kind: MessageType::USER_CONTROL,
+        stream: 0,
+        timestamp: 0,
+        payload: Bytes::from_static(&[0, 6, 0, 0, 0, 1]).into(),
+    };
+    let mut writer = ChunkWriter::default();
+    (0..30_000).for_each(|_| writer.write(&ping, &mut bytes).unwrap());
+    let _ = socket.write_all(&bytes).await;
+    eventually("its end", async || (world.metric("millrace_ingest_connections") == 0).then_some(())).await;
+    let closed = |reason: &str| world.metric(&format!("millrace_ingest_closed_total{{reason=\"{reason}\"}}"));
+    // Whichever bound is reached first: its answers wait too long, are too many, or it has sent too much.
+    assert_eq!(closed("timeout") + closed("protocol_error") + closed("message_rate_exceeded"), 1);
+    drop(socket);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn media_that_wait_in_the_socket_are_published_before_a_kick_ends_the_publish() {
+    let world = World::start().await;
+    let (_clip, tags) = tags(ClipSpec { frames: 150, ..ClipSpec::default() }).await;
+    for _ in 0..20 {
+        let (stream, key) = world.control.stream();
+        let mut consumer = Consumer::of(&world.bus, stream).await;
+        let mut pusher = Pusher::publish(&world.url(&key), 60_000).await.unwrap();
+        eventually("its actor", async || {
+            let filter = ActorFilter { kind: Some("publisher"), ..ActorFilter::default() };
+            let actors = world.actors.list(filter, 100).actors;
+            actors.iter().any(|actor| actor.id.starts_with(&stream.to_string())).then_some(())
+        })
+        .await;
+        let session = world.control.seen.lock().unwrap().holders[&stream];
+        // The kick comes over another path than the media, and may overtake them.
+        pusher.push(&tags).await.unwrap();
+        let kick = topic::encode(&Kick { session, reason: CloseReason::Stopped }).unwrap();
+        world.bus.publish(topics::kick(session).subject(), kick).unwrap();
+        let messages = consumer.read_to_end().await;
+        for track in [Track::Video, Track::Audio] {
+            assert_eq!(frames(messages, track).len(), pushed(&tags, track).len(), "{track:?}");
+        }
+    }
 }

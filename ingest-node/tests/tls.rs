@@ -43,3 +43,22 @@ async fn ffmpeg_publishes_over_tls() {
     let closed = tokio::time::timeout(LIMIT, plain.read_to_end(&mut answer)).await;
     assert!(closed.is_ok(), "still open");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_tls_handshake_is_closed_at_its_deadline() {
+    let data = Path::new("tests/data");
+    let config = Config {
+        rtmps: Some(([127, 0, 0, 1], 0).into()),
+        tls_cert: Some(data.join("localhost.crt")),
+        tls_key: Some(data.join("localhost.key")),
+        handshake_timeout_s: 1,
+        ..config()
+    };
+    let world = World::with(config, Arc::new(MemBus::new())).await;
+    let mut silent = tokio::net::TcpStream::connect(world.node.rtmps_addr().unwrap()).await.unwrap();
+    // The head of a record of 16 KB that never comes.
+    silent.write_all(&[22, 3, 1, 0x40, 0]).await.unwrap();
+    let mut answer = Vec::new();
+    let closed = tokio::time::timeout(LIMIT, silent.read_to_end(&mut answer)).await;
+    assert!(closed.is_ok() && answer.is_empty(), "{closed:?}: {answer:?}");
+}

@@ -1,6 +1,7 @@
 //! `millrace standalone` as a process of its own, on free ports.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -45,6 +46,23 @@ impl Standalone {
         Ok(Self { folder, process, ready })
     }
 
+    /// Starts one as [`Standalone::start`] does, that may open `limit` files.
+    pub async fn start_with_open_files(limit: u32) -> Result<Self> {
+        let folder = TempDir::with_prefix("millrace-e2e-").context("a folder for the server")?;
+        let free = "127.0.0.1:0".to_owned();
+        let program = millrace_command()?;
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("ulimit -n {limit} && exec \"$0\" \"$@\"")]).arg(program.get_program());
+        for (name, value) in program.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        let (process, ready) = start_as(command, folder.path(), &[free.clone(), free.clone(), free]).await?;
+        Ok(Self { folder, process, ready })
+    }
+
     /// The addresses it listens at.
     pub fn ready(&self) -> &Ready {
         &self.ready
@@ -81,12 +99,19 @@ pub fn address(url: &str) -> Result<String> {
     Ok(rest.split('/').next().unwrap_or(rest).to_owned())
 }
 
-async fn start_in(folder: &Path, [rtmp, edge, control]: &[String; 3]) -> Result<(Process, Ready)> {
+async fn start_in(folder: &Path, addresses: &[String; 3]) -> Result<(Process, Ready)> {
+    start_as(millrace_command()?, folder, addresses).await
+}
+
+async fn start_as(
+    mut command: Command,
+    folder: &Path,
+    [rtmp, edge, control]: &[String; 3],
+) -> Result<(Process, Ready)> {
     let data = folder.join("data");
     std::fs::create_dir_all(&data).context("the data folder")?;
     let ready_file = data.join("ready.json");
     let _ = std::fs::remove_file(&ready_file);
-    let mut command = millrace_command()?;
     command.args([
         "standalone",
         "--rtmp",

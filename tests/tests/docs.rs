@@ -296,3 +296,109 @@ fn glossary_names_items_that_exist_and_fits_two_pages() {
         }
     }
 }
+
+/// Every Rust file below these folders, joined.
+fn sources_below(folders: &[&str]) -> String {
+    let mut text = String::new();
+    let mut folders: Vec<_> = folders.iter().map(|folder| Path::new("..").join(folder)).collect();
+    while let Some(folder) = folders.pop() {
+        let entries = std::fs::read_dir(&folder).into_iter().flatten().flatten();
+        for path in entries.map(|entry| entry.path()) {
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                text.push_str(&std::fs::read_to_string(&path).expect("a source is UTF-8"));
+            }
+        }
+    }
+    text
+}
+
+/// The number that a constant's expression stands for, times in milliseconds; `None` for other expressions.
+fn value_of(expression: &str) -> Option<u64> {
+    let scales =
+        [("Duration::from_millis(", 1), ("Duration::from_secs(", 1_000), ("Duration::from_mins(", 60_000)];
+    for (call, scale) in scales {
+        if let Some(rest) = expression.strip_prefix(call) {
+            return Some(value_of(rest.strip_suffix(')')?)? * scale);
+        }
+    }
+    if let Some((left, right)) = expression.split_once("<<") {
+        return Some(value_of(left.trim())? << value_of(right.trim())?);
+    }
+    expression.split('*').map(|factor| factor.trim().replace('_', "").parse::<u64>().ok()).product()
+}
+
+/// The constants that a page quotes as ``5 s (`NAME`)``: the name and its value, times in milliseconds.
+fn quoted_values(page: &str) -> Vec<(&str, u64)> {
+    let is_constant = |name: &str| name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
+    let mut values = Vec::new();
+    for (at, _) in page.match_indices("(`") {
+        let Some((name, _)) = page[at + 2..].split_once("`)") else { continue };
+        if !is_constant(name) {
+            continue;
+        }
+        let mut words = page[..at].trim_end().rsplit(' ').peekable();
+        let units = [("ms", 1), ("s", 1_000), ("KiB", 1 << 10), ("MiB", 1 << 20)];
+        let unit = words.peek().and_then(|word| units.iter().find(|(unit, _)| unit == word));
+        let scale = unit.map_or(1, |(_, scale)| *scale);
+        let numbers = words.skip(usize::from(unit.is_some()));
+        let is_number = |word: &&str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit());
+        let mut digits: Vec<&str> = numbers.take_while(is_number).collect();
+        digits.reverse();
+        let number: u64 = digits.concat().parse().unwrap_or_else(|_| panic!("{name} has no value before it"));
+        values.push((name, number * scale));
+    }
+    values
+}
+
+#[test]
+fn every_limit_of_connections_has_the_value_of_its_constant() {
+    let page = read("docs/limits.md");
+    let sources = all_sources();
+    let quoted = quoted_values(&page);
+    assert!(quoted.len() > 30, "{quoted:?}");
+    for (name, value) in quoted {
+        let declaration = format!("const {name}: ");
+        let declared = sources.match_indices(&declaration).filter_map(|(at, _)| {
+            let (_, expression) = sources[at..].split_once(" = ")?;
+            value_of(expression.split_once(';')?.0)
+        });
+        let declared: Vec<u64> = declared.collect();
+        assert!(declared.contains(&value), "docs/limits.md has {value} for {name}, the code {declared:?}");
+    }
+    for file in [
+        "crates/rtmp/src/limits.rs",
+        "crates/runtime/src/http/server.rs",
+        "crates/runtime/src/http/progress.rs",
+    ] {
+        for item in read(file).split("const ").skip(1) {
+            let name = item.split(':').next().unwrap_or_default();
+            let is_deadline = ["_DEADLINE", "_TIMEOUT"].iter().any(|end| name.ends_with(end));
+            assert!(!is_deadline || page.contains(name), "{file}: {name} is not in docs/limits.md");
+        }
+    }
+}
+
+#[test]
+fn every_limit_of_connections_names_settings_and_tests_that_exist() {
+    let page = read("docs/limits.md");
+    let settings = read("docs/configuration.md");
+    let tests = sources_below(&["crates", "ingest-node", "edge-node", "control", "tests/tests"]);
+    let rows = rows(&page);
+    assert!(rows.len() > 15, "docs/limits.md has {} rows", rows.len());
+    for row in &rows {
+        let shown = row.last().map_or("", String::as_str).trim_end_matches('|');
+        assert!(quoted(shown).next().is_some(), "no test shows {row:?}");
+        for test in quoted(shown) {
+            assert!(tests.contains(&format!("fn {test}(")), "docs/limits.md names {test}, which is no test");
+        }
+    }
+    for text in quoted(&page) {
+        let section =
+            ["ingest", "edge", "control"].iter().find_map(|name| text.strip_prefix(name)?.strip_prefix('.'));
+        if let Some(key) = section {
+            assert!(settings.contains(&format!("| `{key}`")), "{text} is not in docs/configuration.md");
+        }
+    }
+}

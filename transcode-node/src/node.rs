@@ -70,7 +70,7 @@ pub async fn start_with_rungs(config: Config, deps: Deps, rungs: Arc<dyn RungFac
     // A node that spends a budget of restarts ends its process; a drain of the node alone does not.
     let process_drain = deps.process.drain.clone();
     let process = Process { drain: process_drain.child(), ..deps.process };
-    let Process { metrics: registry, readiness, clock, drain, actors } = process.clone();
+    let Process { metrics: registry, readiness, clock, drain, actors, .. } = process.clone();
     let supervisor = Supervisor::start("transcode", &registry, &process_drain, &actors)?;
     let uploader = Arc::new(Uploader::start(&store, config.uploads()));
     let metrics = Arc::new(Metrics::new(&registry));

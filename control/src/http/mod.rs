@@ -19,8 +19,9 @@ use actix_web::http::{Method, header};
 use actix_web::middleware::{Next, from_fn};
 use actix_web::web::{self, Data, JsonConfig, QueryConfig, ServiceConfig};
 use actix_web::{App, HttpRequest, HttpResponse};
+use millrace_runtime::PortOptions;
 use millrace_runtime::http::{
-    Deadlines, HttpHandle, Observability, ServerOptions, actors, bind, listen as serve_on,
+    Deadlines, HttpHandle, Observability, ServerOptions, actors, admission, bind, listen as serve_on,
     routes as observability_routes,
 };
 
@@ -47,6 +48,12 @@ const SHUTDOWN: Duration = Duration::from_secs(10);
 /// Connections at once: the API serves the tools of operators, not viewers.
 const MAX_CONNECTIONS: usize = 1_024;
 
+/// Connections from one address: an operator's dashboards and tools, all of them behind one proxy.
+const MAX_CONNECTIONS_PER_ADDRESS: usize = 512;
+
+/// The weight of the port's share of the process's descriptors.
+const PORT_WEIGHT: usize = 1;
+
 /// Worker threads: requests wait for the state store and compute little.
 const WORKERS: usize = 1;
 
@@ -67,13 +74,16 @@ pub(crate) fn serve(
     let (token, urls) = (Token::new(&config.admin_token), Urls::new(config));
     let services = livestreams.services();
     let nodes = Arc::new(NodeDirectory::new(services.link.clone(), services.clock.clone()));
+    let metrics = observability.metrics.scope("control");
+    let port = PortOptions::new("control", PORT_WEIGHT, MAX_CONNECTIONS_PER_ADDRESS);
+    let port = observability.connections.port(port);
     let options = ServerOptions {
         workers: WORKERS,
-        max_connections: MAX_CONNECTIONS,
+        max_connections: port.per_worker(WORKERS, MAX_CONNECTIONS),
         keep_alive: KEEP_ALIVE,
         shutdown: SHUTDOWN,
-        metrics: observability.metrics.scope("control"),
-        admit: None,
+        admit: Some(admission(port, &metrics)),
+        metrics,
         deadlines: Deadlines::default(),
     };
     serve_on(listener, options, move || {

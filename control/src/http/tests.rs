@@ -42,3 +42,19 @@ fn openapi_references_only_schemas_that_it_defines() {
         assert!(description.pointer(pointer).is_some(), "{reference} is not defined");
     }
 }
+
+#[actix_web::test]
+async fn slow_request_is_answered_503() {
+    tokio::time::pause();
+    let slow = || async {
+        tokio::time::sleep(REQUEST_TIMEOUT * 2).await;
+        HttpResponse::Ok()
+    };
+    let app = App::new().wrap(from_fn(limit_time)).route("/", web::get().to(slow));
+    let app = actix_web::test::init_service(app).await;
+    let request = actix_web::test::TestRequest::get().uri("/").to_request();
+    let answer = actix_web::test::try_call_service(&app, request).await;
+    let status =
+        answer.map_or_else(|error| error.as_response_error().status_code(), |answer| answer.status());
+    assert_eq!(status, 503);
+}

@@ -36,7 +36,7 @@ const LEADER_TTL: Duration = Duration::from_secs(5);
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
 /// A new leader gives sessions the time of two leases to renew before it lets a lease lapse: all controls may have been
-/// down, with every session still publishing.
+/// down, with every session still publishing. So does a leader whose process was stopped and goes on.
 const GRACE_MS: u64 = 2 * LEASE_MS as u64;
 
 /// The leader republishes a lifecycle event whose age is in this range: the control that wrote it may have died before the
@@ -105,8 +105,7 @@ impl Reconciler {
         }
         self.ticks += 1;
         let announce = self.ticks.is_multiple_of(TICKS_PER_ANNOUNCEMENT);
-        let settled =
-            self.leading_since.is_some_and(|since| self.services.clock.now_ms() - since >= GRACE_MS);
+        let settled = self.leading_since.is_some_and(|since| self.is_settled(since));
         let claims = self.services.repo.claims(MAX_CLAIMS).await?;
         self.republish_recent_events(&claims);
         for claim in claims {
@@ -118,6 +117,15 @@ impl Reconciler {
             }
         }
         Ok(())
+    }
+
+    /// True if sessions have had the time to renew since this control leads and its process runs.
+    fn is_settled(&self, leading_since: u64) -> bool {
+        let clock = &self.services.clock;
+        let now = clock.now_ms();
+        // Read after the time, whose reading finds the pause.
+        let since = leading_since.max(clock.resumed_ms().unwrap_or_default());
+        now.saturating_sub(since) >= GRACE_MS
     }
 
     fn republish_recent_events(&mut self, claims: &[Versioned<Claim>]) {

@@ -3,27 +3,40 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::running_time::running_time;
 
 /// A source of time. The sans-IO machines are handed [`Clock::now_ms`] with each input.
 pub trait Clock: Debug + Send + Sync + 'static {
-    /// Returns monotonic milliseconds since an arbitrary start; never goes back.
+    /// Returns monotonic milliseconds since an arbitrary start; never goes back. Time for which the whole process was
+    /// stopped does not count, so no deadline passes in it.
     fn now_ms(&self) -> u64;
 
     /// Returns wall-clock milliseconds since 1970-01-01T00:00:00Z, which may jump with the system's time.
     fn unix_ms(&self) -> u64;
+
+    /// Returns the milliseconds for which the process has been stopped since its start.
+    fn paused_ms(&self) -> u64 {
+        0
+    }
+
+    /// Returns the time of this clock at which the process last went on after a stop.
+    fn resumed_ms(&self) -> Option<u64> {
+        None
+    }
 }
 
-/// The clocks of the operating system.
+/// The clocks of the operating system. Its monotonic time stands still while the process is stopped; see [`Clock::now_ms`].
 #[derive(Debug, Clone)]
 pub struct SystemClock {
-    start: Instant,
+    start_ms: u64,
 }
 
 impl SystemClock {
     /// Makes a clock whose monotonic time starts at 0 now.
     pub fn new() -> Self {
-        Self { start: Instant::now() }
+        Self { start_ms: running_time().now_ms }
     }
 
     /// Makes a clock in the form that nodes are started with.
@@ -40,13 +53,20 @@ impl Default for SystemClock {
 
 impl Clock for SystemClock {
     fn now_ms(&self) -> u64 {
-        // A u64 of milliseconds lasts 584 million years.
-        self.start.elapsed().as_millis() as u64
+        running_time().now_ms - self.start_ms
     }
 
     fn unix_ms(&self) -> u64 {
         // A clock set before 1970 reads as 0 rather than failing: epochs then go on from the last one.
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+    }
+
+    fn paused_ms(&self) -> u64 {
+        running_time().paused_ms
+    }
+
+    fn resumed_ms(&self) -> Option<u64> {
+        running_time().resumed_ms.map(|at| at.saturating_sub(self.start_ms))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::http::Observability;
-use crate::{ActorRegistry, Clock, Drain, Metrics, Readiness, SystemClock};
+use crate::{ActorRegistry, Clock, Connections, Drain, Metrics, Readiness, SystemClock};
 
 /// Metrics, readiness, time, drain and actors of a process. A process runs one node, or all four in `standalone`. Cheap
 /// to clone.
@@ -19,6 +19,8 @@ pub struct Process {
     pub drain: Drain,
     /// Every actor of the process.
     pub actors: ActorRegistry,
+    /// The connections that the ports of the process hold.
+    pub connections: Connections,
 }
 
 impl Process {
@@ -26,7 +28,8 @@ impl Process {
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         let metrics = Metrics::new();
         let actors = ActorRegistry::new(&metrics);
-        Self { metrics, readiness: Readiness::new(), clock, drain: Drain::new(), actors }
+        let connections = Connections::of_process();
+        Self { metrics, readiness: Readiness::new(), clock, drain: Drain::new(), actors, connections }
     }
 
     /// Returns what the operations routes show of the process.
@@ -36,6 +39,7 @@ impl Process {
             readiness: self.readiness.clone(),
             drain: self.drain.clone(),
             actors: self.actors.clone(),
+            connections: self.connections.clone(),
         }
     }
 }

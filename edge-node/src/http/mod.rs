@@ -18,8 +18,10 @@ use std::time::Duration;
 use actix_web::http::Method;
 use actix_web::web::{Data, Payload, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, web};
-use millrace_runtime::Metrics;
-use millrace_runtime::http::{Deadlines, HttpHandle, ServerOptions, bind, listen as serve_on, routes};
+use millrace_runtime::http::{
+    Deadlines, HttpHandle, ServerOptions, admission, bind, listen as serve_on, routes,
+};
+use millrace_runtime::{Metrics, Port};
 use millrace_wire::ids::PlaybackId;
 
 use self::app::App;
@@ -39,15 +41,17 @@ pub(crate) fn serve(
     workers: usize,
     app: Arc<App>,
     metrics: &Metrics,
+    port: Port,
 ) -> io::Result<HttpHandle> {
     let (listener, _) = bind(listen)?;
+    let metrics = metrics.scope("edge");
     let options = ServerOptions {
         workers,
-        max_connections: CONNECTIONS_PER_WORKER,
+        max_connections: port.per_worker(workers, CONNECTIONS_PER_WORKER),
         keep_alive: KEEP_ALIVE,
         shutdown: SHUTDOWN,
-        metrics: metrics.scope("edge"),
-        admit: None,
+        admit: Some(admission(port, &metrics)),
+        metrics,
         deadlines: Deadlines::default(),
     };
     let app = Data::from(app);

@@ -10,21 +10,35 @@ const SLOTS: usize = BITRATE_WINDOW.as_secs() as usize;
 /// Counts received bytes and compares their average over the window with a limit.
 #[derive(Debug)]
 pub(crate) struct BitrateMeter {
-    limit_bytes: u64,
-    slots: [u64; SLOTS],
+    limit_bytes: i64,
+    slots: [i64; SLOTS],
     second: u64,
-    sum: u64,
+    sum: i64,
 }
 
 impl BitrateMeter {
     /// Creates a meter that allows `bits` per second on average.
     pub(crate) fn new(bits: u64) -> Self {
-        let limit_bytes = (bits / 8).saturating_mul(SLOTS as u64);
+        let limit_bytes = i64::try_from((bits / 8).saturating_mul(SLOTS as u64)).unwrap_or(i64::MAX);
         Self { limit_bytes, slots: [0; SLOTS], second: 0, sum: 0 }
     }
 
     /// Counts `bytes` received at `now`; returns false if they exceed the limit.
     pub(crate) fn add(&mut self, now: Duration, bytes: usize) -> bool {
+        self.count(now, bytes as i64);
+        self.sum <= self.limit_bytes
+    }
+
+    /// Allows, for as long as the window, the bytes of a `pause` in which this process read nothing: what its publisher
+    /// has sent meanwhile arrives at once.
+    pub(crate) fn allow_pause(&mut self, now: Duration, pause: Duration) {
+        let bytes =
+            i128::from(self.limit_bytes) * pause.as_millis() as i128 / BITRATE_WINDOW.as_millis() as i128;
+        // Some tens of minutes at any bitrate.
+        self.count(now, -(bytes.min(i128::from(i64::MAX / 4)) as i64));
+    }
+
+    fn count(&mut self, now: Duration, bytes: i64) {
         let second = now.as_secs();
         let passed = second.saturating_sub(self.second).min(SLOTS as u64);
         for n in 0..passed {
@@ -32,14 +46,13 @@ impl BitrateMeter {
             self.sum -= std::mem::take(&mut self.slots[slot]);
         }
         self.second = self.second.max(second);
-        self.slots[(self.second % SLOTS as u64) as usize] += bytes as u64;
-        self.sum += bytes as u64;
-        self.sum <= self.limit_bytes
+        self.slots[(self.second % SLOTS as u64) as usize] += bytes;
+        self.sum += bytes;
     }
 
     /// Returns the average over the window in bits per second.
     pub(crate) fn bits_per_second(&self) -> u64 {
-        self.sum * 8 / SLOTS as u64
+        self.sum.max(0) as u64 * 8 / SLOTS as u64
     }
 }
 
@@ -58,6 +71,16 @@ mod tests {
         assert_eq!(meter.bits_per_second(), 2_500 * 8 / 10);
         assert!(meter.add(Duration::from_secs(1_000), 10_000));
         assert_eq!(meter.bits_per_second(), 8_000);
+    }
+
+    #[test]
+    fn meter_allows_the_bytes_of_a_pause_for_one_window() {
+        let mut meter = BitrateMeter::new(8_000);
+        meter.allow_pause(Duration::from_secs(100), Duration::from_secs(20));
+        assert!(meter.add(Duration::from_secs(101), 30_000));
+        assert!(!meter.add(Duration::from_secs(101), 1));
+        assert!(meter.add(Duration::from_secs(120), 10_000));
+        assert!(!meter.add(Duration::from_secs(120), 1));
     }
 
     #[test]

@@ -53,6 +53,8 @@ pub(crate) struct Relay<'a> {
     bad_media: u32,
     keyframe_requested: bool,
     turn: Turn,
+    /// The pauses of the process that the meter has allowed for, in milliseconds.
+    paused_ms: u64,
 }
 
 impl<'a> Relay<'a> {
@@ -70,6 +72,7 @@ impl<'a> Relay<'a> {
             bad_media: 0,
             keyframe_requested: false,
             turn: Turn::default(),
+            paused_ms: context.clock.paused_ms(),
         }
     }
 
@@ -178,6 +181,12 @@ impl<'a> Relay<'a> {
         }
         self.context.metrics.received.add(bytes as u64);
         self.received_bytes += bytes as u64;
+        let paused_ms = self.context.clock.paused_ms();
+        if paused_ms > self.paused_ms {
+            let pause = Duration::from_millis(paused_ms - self.paused_ms);
+            self.paused_ms = paused_ms;
+            self.meter.allow_pause(self.context.now(), pause);
+        }
         if self.meter.add(self.context.now(), bytes) {
             return Ok(());
         }

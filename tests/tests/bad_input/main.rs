@@ -4,6 +4,9 @@
 #![allow(clippy::expect_used)]
 
 mod bytes;
+mod descriptors;
+mod flood;
+mod pause;
 mod peer;
 
 use std::time::{Duration, Instant};

@@ -74,6 +74,18 @@ impl Peer {
         Ok(self.session.push_video(0, Bytes::from_static(body))?)
     }
 
+    /// Sends video messages with this body, as fast as the socket takes them, until the server has closed.
+    pub(crate) async fn flood(&mut self, body: &[u8; 1]) -> Result<()> {
+        const MESSAGES: usize = 100_000;
+        // RTMP 5.3.1.2: one message with a full header on chunk stream 6, then type 3 headers that repeat it.
+        let mut first = vec![6, 0, 0, 0, 0, 0, 1, 9, 1, 0, 0, 0];
+        first.extend_from_slice(body);
+        self.socket.write_all(&first).await.context("the first message")?;
+        let many = [0xc6, body[0]].repeat(MESSAGES);
+        let flooded = async { while self.socket.write_all(&many).await.is_ok() {} };
+        tokio::time::timeout(CLOSE_LIMIT, flooded).await.context("the flood was never ended")
+    }
+
     /// Writes, reads once and records the answers; `false` when the server has closed.
     async fn turn(&mut self) -> Result<bool> {
         while let Some(bytes) = self.session.poll_transmit() {

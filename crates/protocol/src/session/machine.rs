@@ -29,6 +29,9 @@ pub const ANNOUNCE_MS: u64 = 1000;
 /// A session stays this long after it first named a primary: a lost announcement is repeated, to readers and to the
 /// primary, and after the session none repeats it.
 pub const NAMED_MS: u64 = 3 * ANNOUNCE_MS;
+/// The media of a publisher that control has ended are taken for this long at most: the node reads what waits in the
+/// socket, for a fraction of it, and then ends them.
+pub(super) const LAST_MEDIA_MS: u64 = 500;
 /// A session waits this long after its publisher left for its media to be stored.
 pub const LINGER_MS: u64 = 120_000;
 
@@ -52,6 +55,8 @@ pub struct Session {
     pub(super) degraded: Option<Degraded>,
     announce_at: Millis,
     named_at: Option<Millis>,
+    /// The time at which a publisher that control has ended counts as gone, and the reason.
+    closing: Option<(Millis, CloseReason)>,
     pub(super) detector: FailureDetector,
     done: bool,
     pub(super) out: VecDeque<Output>,
@@ -79,12 +84,14 @@ impl Machine for Session {
             Input::Lease(LeaseReply::Ok) => self.lease.on_ok(),
             Input::Lease(LeaseReply::Superseded { reason }) | Input::Kick(reason) => {
                 self.lease.on_ended_by_control();
-                if self.lease.gone_since().is_none() {
-                    self.out.push_back(Output::Close(reason));
-                }
-                self.on_publisher_gone(now, reason)?;
+                self.on_ended_by_control(now, reason)?;
             }
             Input::Tick => {}
+        }
+        if let Some((at, reason)) = self.closing
+            && now >= at
+        {
+            self.on_publisher_gone(now, reason)?;
         }
         self.drive(now);
         Ok(())
@@ -104,6 +111,7 @@ impl Machine for Session {
             self.lease.next_timeout(),
             self.bidding.next_timeout(),
             self.successor.as_ref().map(|successor| successor.grant_at),
+            self.closing.map(|(at, _)| at).filter(|_| self.lease.gone_since().is_none()),
             self.assignments.next_timeout(),
             self.initial_state.next_timeout(),
             self.retransmitter.next_timeout(),
@@ -137,6 +145,7 @@ impl Session {
             degraded: None,
             announce_at: now,
             named_at: None,
+            closing: None,
             detector: FailureDetector::new(now),
             done: false,
             out: VecDeque::new(),
@@ -187,6 +196,19 @@ impl Session {
             self.degraded = Some(Degraded::MediaLost);
         }
         self.out.push_back(Output::Media(fragments));
+        Ok(())
+    }
+
+    /// Closes the publisher. Its media end when it has left: what it had sent before is still on its way in. One that
+    /// another has taken over from ends at once.
+    fn on_ended_by_control(&mut self, now: Millis, reason: CloseReason) -> Result<(), FragmentError> {
+        if self.lease.gone_since().is_none() && self.closing.is_none() {
+            self.out.push_back(Output::Close(reason));
+        }
+        if reason == CloseReason::TakenOver {
+            return self.on_publisher_gone(now, reason);
+        }
+        self.closing.get_or_insert((now + LAST_MEDIA_MS, reason));
         Ok(())
     }
 

@@ -6,12 +6,14 @@
 //! wraps the socket and ends connections, `progress` decides which, `exchange` tells them when a handler runs and answers
 //! 408 for a body that does not come.
 
+mod admission;
 mod connection;
 mod exchange;
 mod operations;
 mod progress;
 mod server;
 
+pub use self::admission::admission;
 pub use self::connection::{Connection, Cut};
 pub use self::exchange::BODY_DEADLINE;
 pub use self::operations::{ActorsQuery, MAX_LISTED_ACTORS, Observability, actors, routes, serve};

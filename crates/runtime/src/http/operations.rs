@@ -11,9 +11,10 @@ use actix_web::{App, HttpResponse};
 use serde::Deserialize;
 use serde_json::json;
 
+use super::admission::admission;
 use super::progress::Deadlines;
 use super::server::{HttpHandle, ServerOptions, bind, listen as serve_on};
-use crate::{ActorFilter, ActorRegistry, Drain, Metrics, Readiness};
+use crate::{ActorFilter, ActorRegistry, Connections, Drain, Metrics, PortOptions, Readiness};
 
 /// The media type of the exposition format (OpenMetrics 1.0).
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -24,6 +25,10 @@ const SHUTDOWN: Duration = Duration::from_secs(5);
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// Connections of the operations routes: an operator's scrapers, probes and hands.
 const MAX_CONNECTIONS: usize = 256;
+/// Connections from one address; a scraper holds one or two.
+const MAX_CONNECTIONS_PER_ADDRESS: usize = 64;
+/// The weight of the port's share of the process's descriptors.
+const PORT_WEIGHT: usize = 1;
 
 /// Actors in one answer of `/actors` at most: some 300 kB of JSON. `total` is their number; `?kind=` narrows the list.
 pub const MAX_LISTED_ACTORS: usize = 1_000;
@@ -39,6 +44,8 @@ pub struct Observability {
     pub drain: Drain,
     /// Every actor of this process.
     pub actors: ActorRegistry,
+    /// The connections that the ports of the process hold.
+    pub connections: Connections,
 }
 
 /// Adds `/metrics`, `/healthz` and `/readyz` to an actix-web application. `/actors` is left out: it names streams and
@@ -88,13 +95,16 @@ async fn metrics(observability: Data<Observability>) -> HttpResponse {
 /// Serves the operations routes alone: for nodes without an HTTP server of their own.
 pub fn serve(listen: SocketAddr, observability: Observability) -> io::Result<HttpHandle> {
     let (listener, _) = bind(listen)?;
+    let metrics = observability.metrics.scope("operations");
+    let port = PortOptions::new("operations", PORT_WEIGHT, MAX_CONNECTIONS_PER_ADDRESS);
+    let port = observability.connections.port(port);
     let options = ServerOptions {
         workers: 1,
-        max_connections: MAX_CONNECTIONS,
+        max_connections: port.per_worker(1, MAX_CONNECTIONS),
         keep_alive: KEEP_ALIVE,
         shutdown: SHUTDOWN,
-        metrics: observability.metrics.scope("operations"),
-        admit: None,
+        admit: Some(admission(port, &metrics)),
+        metrics,
         deadlines: Deadlines::default(),
     };
     serve_on(listener, options, move || {

@@ -10,6 +10,7 @@ use futures::FutureExt;
 use millrace_runtime::actors::{ActorContext, Order};
 use millrace_runtime::metrics::Counter;
 use millrace_runtime::supervisor::panic_message;
+use millrace_runtime::{Connections, Port, PortOptions};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
@@ -25,6 +26,7 @@ pub(crate) struct Listener {
     socket: TcpListener,
     addr: SocketAddr,
     certificate: Option<Arc<Certificate>>,
+    port: Port,
 }
 
 /// Time without traffic after which the kernel probes the peer's host. A lost publisher is noticed earlier, by the idle
@@ -33,10 +35,17 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 
 impl Listener {
     /// Binds `addr`, for RTMPS if there is a certificate. An error names the address.
-    pub(crate) fn bind(addr: SocketAddr, certificate: Option<Arc<Certificate>>) -> Result<Self> {
+    pub(crate) fn bind(
+        addr: SocketAddr,
+        certificate: Option<Arc<Certificate>>,
+        connections: &Connections,
+    ) -> Result<Self> {
         let socket = listen(addr).with_context(|| format!("cannot listen on {addr}"))?;
         let socket = TcpListener::from_std(socket)?;
-        Ok(Self { addr: socket.local_addr()?, socket, certificate })
+        // The limit per address is the limiter's, which counts both protocols together.
+        let name = if certificate.is_some() { "rtmps" } else { "rtmp" };
+        let port = connections.port(PortOptions::new(name, limits::PORT_WEIGHT, 0));
+        Ok(Self { addr: socket.local_addr()?, socket, certificate, port })
     }
 
     /// Returns the address, with the port the system chose for port 0.
@@ -87,6 +96,13 @@ impl Listener {
                 return;
             }
         };
+        let place = match self.port.admit(peer.ip()) {
+            Ok(place) => place,
+            Err(limit) => {
+                context.metrics.turned_away.with(&[limit.as_str()]).inc();
+                return;
+            }
+        };
         let options = socket.set_nodelay(true).and_then(|()| {
             SockRef::from(&socket).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))
         });
@@ -96,7 +112,11 @@ impl Listener {
         let tls = self.certificate.as_ref().map(|certificate| certificate.acceptor());
         let work = serve(socket, peer, tls, permit, context.clone());
         let work = connection::spanned(work, peer, self.protocol());
-        tokio::spawn(contain_panic(work, peer, context.metrics.panics.clone()));
+        let work = contain_panic(work, peer, context.metrics.panics.clone());
+        tokio::spawn(async move {
+            work.await;
+            drop(place);
+        });
     }
 }
 
@@ -119,7 +139,7 @@ async fn serve(
         return connection::serve(socket, peer, "rtmp", permit, context).await;
     };
     let limit = context.config.rtmp_limits().handshake;
-    match tokio::time::timeout(limit, tls.accept(socket)).await {
+    match millrace_runtime::timeout(limit, tls.accept(socket)).await {
         Ok(Ok(socket)) => connection::serve(socket, peer, "rtmps", permit, context).await,
         Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed; connection closed"),
         Err(_) => tracing::debug!(?limit, "TLS handshake timed out; connection closed"),
@@ -154,8 +174,9 @@ mod tests {
 
     #[tokio::test]
     async fn listener_names_the_address_it_cannot_bind() {
-        let first = Listener::bind(([127, 0, 0, 1], 0).into(), None).unwrap();
-        let error = Listener::bind(first.addr(), None).err().map(|error| format!("{error:#}"));
+        let connections = Connections::of_process();
+        let first = Listener::bind(([127, 0, 0, 1], 0).into(), None, &connections).unwrap();
+        let error = Listener::bind(first.addr(), None, &connections).err().map(|error| format!("{error:#}"));
         assert!(error.is_some_and(|error| error.contains(&first.addr().to_string())));
     }
 }
