@@ -156,6 +156,18 @@ async fn watch_page_of_a_long_keyframe_interval_is_close_to_the_newest_part_with
     Script::run(&server, "states.mjs", &[&url, "--within", "30", "playing:live"])?.succeeds().await
 }
 
+/// Chromium's decoder fails at pictures that refer to the GOP before the one it starts in.
+#[tokio::test(flavor = "multi_thread")]
+async fn watch_page_joins_an_open_gop_at_a_keyframe_that_is_no_idr_picture() -> Result<()> {
+    let server = Standalone::start().await?;
+    let live = server.api().create("browser").await?;
+    let _encoder = push(&Clip::open_gop(40).await?, &live.push_url(), server.folder())?;
+    // The only IDR picture is out of reach of a player that joins near the newest part.
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    let url = page(&server, &live);
+    Script::run(&server, "states.mjs", &[&url, "--within", "10", "playing:live"])?.succeeds().await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn watch_page_of_a_stream_of_sound_shows_its_title_and_its_level() -> Result<()> {
     let server = Standalone::start().await?;

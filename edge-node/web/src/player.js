@@ -2,6 +2,7 @@
 // to the newest part by the latency controller, goes on behind GAPs, and starts anew when hls.js cannot.
 import Hls from 'hls.js';
 import { begin, step, target } from './latency.js';
+import { Leading } from './leading.js';
 import { EARLY_SHARE, afterGap, endsInGap, joinAt, keyframes, newest, unknownReports } from './playlist.js';
 import { silentFrom } from './status.js';
 
@@ -21,6 +22,8 @@ const DRY_S = 0.1;
 const HOP_WITHIN_S = 2;
 const HOP_MOST_S = 2.5;
 const HOP_LEAST_S = 0.5;
+/// Seconds behind the target from which going live is worth joining anew.
+const GO_LIVE_LEAST_S = 1;
 /// Seconds that a seek goes behind the start of a buffered range: starts are rounded.
 const INSIDE_S = 0.01;
 
@@ -33,6 +36,21 @@ const joining = (Controller, where) => class extends Controller {
     if (this.startPosition !== -1 || !details.live) return;
     const at = where(details);
     if (at !== null) this.startPosition = this.nextLoadPosition = this.lastCurrentTime = at;
+  }
+};
+
+/// A loader of fragments that hands those of the main track to `trim` before hls.js sees them.
+const trimming = (Loader, trim) => class extends Loader {
+  load(context, config, callbacks) {
+    const { frag } = context;
+    const isMedia = frag?.type === 'main' && frag.sn !== 'initSegment';
+    super.load(context, config, !isMedia ? callbacks : {
+      ...callbacks,
+      onSuccess: (response, ...rest) => {
+        if (response.data instanceof ArrayBuffer) response.data = trim(response.data);
+        callbacks.onSuccess(response, ...rest);
+      },
+    });
   }
 };
 
@@ -51,6 +69,7 @@ export class Player {
   #media = { key: -1, at: 0 };
   #resumed = -1;
   #hopBefore = 0;
+  #leading = new Leading();
   /// True until what this run of the player has loaded plays.
   #fresh = true;
   #reloadedFor = new Set();
@@ -82,6 +101,7 @@ export class Player {
 
   get isRunning() { return this.#hls !== null || Boolean(this.#video.src); }
   get details() { return this.#hls?.latestLevelDetails ?? null; }
+  get #isAvc() { return this.#hls?.levels?.[0]?.videoCodec?.startsWith('avc') ?? false; }
   get part() { return this.details?.partTarget ?? 0; }
   /// Seconds since the newest media was listed.
   get silent() { return this.picture && this.#media.at > 0 ? seconds() - this.#media.at : 0; }
@@ -126,6 +146,8 @@ export class Player {
 
   #startHls() {
     const where = (details) => this.#where(details);
+    this.#leading = new Leading();
+    const trim = (data) => (this.#isAvc ? this.#leading.trim(data) : data);
     const hls = this.#hls = new Hls({
       lowLatencyMode: true,
       backBufferLength: 30,
@@ -134,6 +156,7 @@ export class Player {
       liveSyncOnStallIncrease: 0,
       // The measure of bandwidth by a first segment of the lowest rung costs a second at the start.
       testBandwidth: false,
+      fLoader: trimming(Hls.DefaultConfig.loader, trim),
       streamController: joining(Hls.DefaultConfig.streamController, where),
       audioStreamController: joining(Hls.DefaultConfig.audioStreamController, where),
       manifestLoadPolicy: { default: { maxTimeToFirstByteMs: 12000, maxLoadTimeMs: 15000, timeoutRetry: null, errorRetry: null } },
@@ -186,9 +209,9 @@ export class Player {
     if (grown && this.picture && !this.#hls) this.#reload();
   }
 
-  /// Reads the multivariant playlist anew and goes on where it was.
-  #reload() {
-    this.#place = this.#hls?.playingDate?.getTime() ?? null;
+  /// Reads the multivariant playlist anew and goes on where it was, or joins anew.
+  #reload(keepsPlace = true) {
+    this.#place = keepsPlace ? this.#hls?.playingDate?.getTime() ?? null : null;
     this.#halt();
     this.start();
   }
@@ -208,7 +231,7 @@ export class Player {
   #hop() {
     const video = this.#video;
     const excess = this.latency - this.target;
-    if (seconds() > this.#hopBefore || video.seeking || video.paused || !(excess < HOP_MOST_S)) return;
+    if (seconds() > this.#hopBefore || this.#leading.isOpen || video.seeking || video.paused || !(excess < HOP_MOST_S)) return;
     if (excess > this.ahead - DRY_S) return;
     this.#hopBefore = 0;
     if (excess > HOP_LEAST_S) video.currentTime += excess;
@@ -259,7 +282,9 @@ export class Player {
 
   goLive() {
     const at = this.#edge - this.target;
-    if (Number.isFinite(at) && at > this.#video.currentTime) this.#video.currentTime = at;
+    const by = at - this.#video.currentTime;
+    if (by > 0 && this.#leading.isOpen && by < GO_LIVE_LEAST_S) { this.play(); return; }
+    if (by > 0) this.#skip(by);
     this.play();
   }
 
@@ -303,7 +328,13 @@ export class Player {
     if (this.moving) this.#stalled = false;
     this.#video.preservesPitch = true;
     if (this.#video.playbackRate !== told.rate) this.#video.playbackRate = told.rate;
-    if (told.skip > 0) this.#video.currentTime += told.skip;
+    if (told.skip > 0) this.#skip(told.skip);
+  }
+
+  /// Goes forward: inside the buffer, or by joining anew where decoding can begin at the first keyframe of a run only.
+  #skip(by) {
+    if (this.#leading.isOpen) this.#reload(false);
+    else this.#video.currentTime += by;
   }
 
   /// Recovers from stalls that hls.js does not recover from by itself.
