@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use millrace_bus::MemBus;
 use millrace_ingest::Config;
-use millrace_media::container::flv::file::Tag;
+use millrace_media::container::flv::file::{Tag, TagKind};
 use millrace_rtmp::{ClientConfig, ClientSession};
 use millrace_testkit::ClipSpec;
 use millrace_wire::close_reason::CloseReason;
@@ -113,6 +113,24 @@ async fn a_publisher_without_keyframes_is_closed_after_the_longest_interval() {
     pusher.push(&until(10_000)).await.unwrap();
     pusher.unpublish().await;
     assert_eq!(world.control.released(stream).await.reason, CloseReason::PublisherLeft);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publisher_that_never_sends_a_keyframe_is_closed_after_the_longest_interval() {
+    let world = world(Config { max_keyframe_interval_s: 10, ..config() }).await;
+    let (_clip, mut tags) =
+        tags(ClipSpec { frames: 360, gop: 360, audio: true, ..ClipSpec::default() }).await;
+    // FLV VIDEODATA: frame type 1 is a keyframe, AVCPacketType 1 is coded pictures.
+    let first = tags.iter().position(|tag| {
+        let body = &tag.body;
+        tag.kind == TagKind::Video && body.first() == Some(&0x17) && body.get(1) == Some(&1)
+    });
+    tags.remove(first.unwrap());
+    let (stream, key) = world.control.stream();
+    let mut pusher = Pusher::publish(&world.url(&key), 60_000).await.unwrap();
+    let _ = pusher.push(&tags).await;
+    assert_eq!(pusher.refusal().await.as_deref(), DENIED);
+    assert_eq!(world.control.released(stream).await.reason, CloseReason::UnsupportedCodec);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -120,6 +120,12 @@ impl VideoConfig {
             VideoCodec::Av1 => SyncKind::None,
         })
     }
+
+    /// True if the access unit has B slices, which may be shown before a picture sent earlier. Only those of
+    /// H.264 are recognised.
+    pub fn is_bidirectional(&self, data: &ByteChain) -> bool {
+        self.codec == VideoCodec::H264 && h264::is_bidirectional(data, self.nal_length_size)
+    }
 }
 
 /// The configuration that an audio decoder needs before the first frame.

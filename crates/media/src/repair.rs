@@ -93,15 +93,30 @@ repairs! {
     /// The pictures paused for so long that a hole is left in their decoding times.
     PictureHole = "picture_hole", Moved,
         "The pictures pause for longer than the last one can stand: the encoder sends no pictures.";
+    /// A picture was put on the grid of a steady rate that the times of pictures jitter around.
+    PictureTimeSteadied = "picture_time_steadied", Moved,
+        "The times of pictures jitter around a steady rate: pictures are put on its grid.";
+    /// A picture's decoding time was recovered: the encoder sends presentation times.
+    DecodingTimeRecovered = "decoding_time_recovered", Moved,
+        "The encoder sends presentation times as decoding times: decoding times are made from their order.";
+    /// A picture was timed by its arrival, because the encoder's clock stands still.
+    ClockStandsStill = "clock_stands_still", Moved,
+        "The encoder's clock stands still: pictures are timed by their arrival.";
     /// A composition offset beyond the limit was replaced by zero or by the limit.
     CompositionOffsetReset = "composition_offset_reset", Moved,
         "A picture's composition offset is beyond 8 s: it is not used.";
     /// A picture or audio frame does not continue its track's clock: a discontinuity.
     ClockJump = "clock_jump", Moved,
         "The encoder's clock jumps: playback goes on behind a discontinuity.";
-    /// An audio frame was dropped because it lies before audio that was sent already.
+    /// An audio frame was dropped because there are more samples than time passes.
     AudioOverlap = "audio_overlap", Dropped,
-        "Audio frames lie before audio that was sent already: the encoder's audio times stray or step back.";
+        "Audio has more samples than time passes: single frames are left out, to stay with the pictures.";
+    /// An audio frame was dropped because silence was sent for its time.
+    AudioBehindSilence = "audio_behind_silence", Dropped,
+        "Audio comes so late that silence was sent for its time: it is left out until it has caught up.";
+    /// The offset of audio times was corrected, because the count of samples is right.
+    AudioTimesStray = "audio_times_stray", Moved,
+        "The encoder's audio times stray from the samples it sends: audio is timed by its samples.";
     /// The audio has a hole, which is filled with silence or left.
     AudioHole = "audio_hole", Moved,
         "The audio has holes: the encoder leaves audio frames out, or its audio times stray.";
@@ -111,6 +126,9 @@ repairs! {
     /// A silent frame was added because announced audio stays away.
     SilenceForAbsentAudio = "silence_for_absent_audio", Invented,
         "Audio is replaced by silence: the encoder announced audio and sends none.";
+    /// Silence was left out of a hole, because a sender may only have so much of it made up.
+    SilenceLimit = "silence_limit", Moved,
+        "Audio has holes beyond the limit of silence: they stay holes.";
     /// A picture was dropped because no keyframe came since the newest configuration.
     PictureBeforeKeyframe = "picture_before_keyframe", Dropped,
         "Pictures cannot be decoded: no keyframe has come since the encoder's newest configuration.";

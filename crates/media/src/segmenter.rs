@@ -21,6 +21,7 @@
 //!   behind the pictures: the packager may close an audio segment as soon as the pictures are two
 //!   further.
 
+mod audio_span;
 mod decode_clock;
 mod keyframes;
 
@@ -33,6 +34,7 @@ use crate::repair::{Repair, RepairCounts};
 use crate::time::Timescale;
 use crate::timeline::TimelineEvent;
 
+use audio_span::AudioSpan;
 use decode_clock::DecodeClock;
 use keyframes::Keyframes;
 
@@ -107,6 +109,8 @@ pub struct Segmenter {
     keyframes: Keyframes,
     /// The segment of the latest audio frame.
     audio_msn: u64,
+    /// The audio of the segment that audio was added to last.
+    audio_segment: AudioSpan,
     /// True if the next boundary follows a discontinuity.
     discontinuity_pending: bool,
     events: VecDeque<MediaEvent>,
@@ -139,6 +143,7 @@ impl Segmenter {
             last_dts: None,
             keyframes: Keyframes::default(),
             audio_msn: config.first_msn,
+            audio_segment: AudioSpan::default(),
             discontinuity_pending: config.discontinuity,
             events: VecDeque::new(),
             stats: SegmenterStats::default(),
@@ -232,6 +237,10 @@ impl Segmenter {
         }
         let step = self.last_dts.replace(picture.dts).map_or(0, |last| picture.dts - last);
         let boundary = self.video_boundary(&picture, step.max(i64::from(placed.duration)));
+        if let Some(open) = self.open.as_mut().filter(|_| !boundary) {
+            // Audio that runs ahead may have begun the segment.
+            open.earliest = open.earliest.min(picture.dts);
+        }
         // Pictures that join running audio change the tracks of the segments; so does a new
         // configuration.
         self.discontinuity_pending |= self.open.is_some() && (!self.video.started || self.video.changed);
@@ -303,6 +312,7 @@ impl Segmenter {
             || time - open.earliest + self.keyframes.distance() > self.longest_segment();
         (keyframe_cuts && self.keyframes.is_expected_at(time))
             || self.is_too_long_at(&open, time, 0)
+            || self.audio_is_full_at(self.audio_segment.end() + MAX_AUDIO_FRAME)
             || self.is_stalled_at(time) && elapsed >= self.target - MAX_AUDIO_FRAME
     }
 
@@ -324,6 +334,7 @@ impl Segmenter {
         let stalled = self.is_stalled_at(time);
         let limit = if self.video.started { self.target - length } else { SEGMENT_AIM };
         let boundary = self.audio.changed
+            || self.audio_is_full_at(time + length)
             || (stalled && elapsed >= limit.min(self.target - length - (open.start - open.earliest)));
         let mut discontinuity = false;
         if boundary {
@@ -341,12 +352,20 @@ impl Segmenter {
             }
         }
         self.audio.started = true;
+        let msn = if boundary { self.open.map_or(open.msn, |open| open.msn) } else { self.audio_msn };
+        self.audio_segment.add(msn, time, time + length);
         let independent = !boundary || !self.video.started;
         let may_be_last = self.may_be_last_audio(time + length);
         self.emit(
             MediaFrame::Audio(frame),
             SegmentTag { discontinuity, boundary, independent, may_be_last, ..NO_TAG },
         );
+    }
+
+    /// True if the open segment's audio would exceed the target duration with a frame that ends at `end`.
+    fn audio_is_full_at(&self, end: i64) -> bool {
+        let limit = self.target + EXTINF_ROUNDING;
+        self.open.is_some_and(|open| self.audio_segment.length_to(end, open.msn) >= limit)
     }
 
     /// True if an audio frame that ends at `end` may be the last one of its segment.

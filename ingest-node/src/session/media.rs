@@ -1,8 +1,12 @@
 //! The media path of a session: source events go through the message builder and the session's machine onto the bus,
 //! without waiting.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use millrace_link::publisher_session::PublisherSession;
 use millrace_media::frame::TrackKind;
+use millrace_runtime::Clock;
 use millrace_wire::close_reason::CloseReason;
 use millrace_wire::message::control::ClaimGrant;
 
@@ -16,6 +20,7 @@ pub(crate) struct MediaPath {
     builder: MessageBuilder,
     session: PublisherSession,
     metrics: IngestMetrics,
+    clock: Arc<dyn Clock>,
     ended: bool,
     synthetic_boundaries: u64,
     _publishing: GaugeGuard,
@@ -28,6 +33,7 @@ impl MediaPath {
             builder: MessageBuilder::new(grant, grant.limits.max_bitrate.min(context.config.max_bitrate)),
             session,
             metrics: context.metrics.clone(),
+            clock: context.clock.clone(),
             ended: false,
             synthetic_boundaries: 0,
             _publishing: GaugeGuard::new(&context.metrics.publishers),
@@ -39,7 +45,8 @@ impl MediaPath {
         self.builder.frames()
     }
 
-    /// Returns the seconds of video since the last keyframe; `None` without video.
+    /// Returns the seconds of video since the last keyframe, or since the first picture if none came; `None` without
+    /// video.
     pub(crate) fn since_keyframe_s(&self) -> Option<i64> {
         self.builder.since_keyframe_s()
     }
@@ -50,7 +57,7 @@ impl MediaPath {
             SourceEvent::Frame(frame) => {
                 let before = self.builder.frames();
                 let track = frame.position.track;
-                self.builder.frame(frame);
+                self.builder.frame(frame, Duration::from_millis(self.clock.now_ms()));
                 let after = self.builder.frames();
                 // Repair may drop a frame, or add silence.
                 match track {

@@ -4,6 +4,7 @@
 //! first message begins with the codec configurations, so that a worker can start at any segment.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use millrace_link::media_convert::{self, ConfigPlace};
 use millrace_media::frame::{AudioConfig, MediaEvent, MediaFrame, TaggedFrame, TrackConfig, TrackKind};
@@ -37,8 +38,6 @@ pub(crate) struct MessageBuilder {
     audio_rate: i64,
     discontinuities: Discontinuities,
     open_msn: Option<Msn>,
-    last_keyframe: Option<i64>,
-    last_dts: Option<i64>,
     frames: FrameCounts,
     out: VecDeque<Vec<MediaUnit>>,
 }
@@ -71,8 +70,6 @@ impl MessageBuilder {
             audio_rate: 1,
             discontinuities: Discontinuities::new(grant.first_msn, first),
             open_msn: None,
-            last_keyframe: None,
-            last_dts: None,
             frames: FrameCounts::default(),
             out: VecDeque::new(),
         }
@@ -101,8 +98,9 @@ impl MessageBuilder {
         Ok(())
     }
 
-    /// Takes a coded frame; a frame without a configuration before it is dropped.
-    pub(crate) fn frame(&mut self, frame: SourceFrame) {
+    /// Takes a coded frame that arrived at `now`, of any origin; a frame without a configuration before it is dropped.
+    pub(crate) fn frame(&mut self, frame: SourceFrame, now: Duration) {
+        self.timeline.arrive(now);
         let SourceFrame { position, presentation_time, sync, data } = frame;
         let pts = position.video_ticks(presentation_time);
         match position.track {
@@ -137,9 +135,10 @@ impl MessageBuilder {
         self.segmenter.repairs().get(Repair::SegmentWithoutKeyframe)
     }
 
-    /// Returns the seconds of video since the last keyframe; `None` without video.
+    /// Returns the seconds of video since the last keyframe, or since the first picture if none came; `None` without
+    /// video.
     pub(crate) fn since_keyframe_s(&self) -> Option<i64> {
-        Some((self.last_dts? - self.last_keyframe?) / 90_000)
+        Some(self.timeline.since_keyframe()? / 90_000)
     }
 
     fn advance(&mut self) {
@@ -166,19 +165,14 @@ impl MessageBuilder {
             self.begin_segment(tag.msn, tag.discontinuity);
         }
         self.bandwidth.count(frame.track(), frame.data().len());
-        let (time, keyframe) = match &frame {
-            MediaFrame::Video(picture) => (picture.dts, picture.sync.is_join()),
-            MediaFrame::Audio(frame) => (frame.pts, false),
+        let (track, time) = match &frame {
+            MediaFrame::Video(picture) => (TrackKind::Video, picture.dts),
+            MediaFrame::Audio(frame) => (TrackKind::Audio, frame.pts),
         };
-        let track = frame.track();
         let discontinuity_sequence = self.discontinuities.sequence_of(Msn(tag.msn));
         self.pending.push(media_convert::frame_unit(TaggedFrame { tag, frame }, discontinuity_sequence));
         match track {
             TrackKind::Video => {
-                self.last_dts = Some(time);
-                if keyframe {
-                    self.last_keyframe = Some(time);
-                }
                 self.frames.video += 1;
                 self.flush();
             }
@@ -284,7 +278,7 @@ mod tests {
         builder.config(TrackConfig::Audio(AudioConfig::aac_lc(48_000, 2).unwrap())).unwrap();
         for n in 0..frames {
             let time_ms = from_ms + (f64::from(n) * 1024.0 / 48.0).round() as i64;
-            builder.frame(frame(time_ms, &[n as u8, 1]));
+            builder.frame(frame(time_ms, &[n as u8, 1]), Duration::from_millis(time_ms as u64));
         }
         std::iter::from_fn(|| builder.poll()).collect()
     }

@@ -120,7 +120,8 @@ impl Publisher {
         self.media.frames()
     }
 
-    /// Returns the seconds of video since the last keyframe; `None` without video.
+    /// Returns the seconds of video since the last keyframe, or since the first picture if none came; `None` without
+    /// video.
     pub(crate) fn since_keyframe_s(&self) -> Option<i64> {
         self.media.since_keyframe_s()
     }

@@ -1,6 +1,8 @@
 //! A synthetic encoder with known bytes, and the steps from its messages to packaged output.
 #![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
+pub mod encoder;
+
 use bytes::Bytes;
 use millrace_media::codec::h264::AvcConfig;
 use millrace_media::container::flv::{FlvAudio, FlvVideo};

@@ -50,12 +50,21 @@ pub fn sync_kind(data: &ByteChain, length_size: u8, flagged: bool) -> Result<Syn
 /// Returns the number of the picture parameter set that the first slice of an access unit refers to;
 /// the NAL units have prefixes of `length_size` bytes.
 pub fn active_pps(data: &ByteChain, length_size: u8) -> Option<u32> {
+    first_slice(data, length_size).map(|head| head.pps)
+}
+
+/// True if the first slice of the access unit is a B slice.
+pub fn is_bidirectional(data: &ByteChain, length_size: u8) -> bool {
+    first_slice(data, length_size).is_some_and(SliceHead::is_bidirectional)
+}
+
+/// Returns the head of the first slice of an access unit.
+fn first_slice(data: &ByteChain, length_size: u8) -> Option<SliceHead> {
     let is_slice = |unit: &Take<Reader<'_>>| {
         let kind = unit.chunk().first().map(|header| header & 0x1f);
         matches!(kind, Some(NAL_IDR | NAL_SLICE | NAL_SLICE_PARTITION))
     };
-    let slice = nal_units(data, length_size).filter_map(Result::ok).find(is_slice)?;
-    SliceHead::read(slice).map(|head| head.pps)
+    SliceHead::read(nal_units(data, length_size).filter_map(Result::ok).find(is_slice)?)
 }
 
 /// The kinds of the slices of the first picture of an access unit, which may be two fields.
@@ -99,6 +108,11 @@ impl SliceHead {
         }
         let mut bits = BitReader::new(&head[..length]);
         Some(Self { first_macroblock: bits.ue()?, kind: bits.ue()?, pps: bits.ue()? })
+    }
+
+    /// True for B slices, which may refer to pictures that are shown later.
+    const fn is_bidirectional(self) -> bool {
+        self.kind % 5 == 1 && self.kind < 10
     }
 
     /// True for I and SI slices, which refer to no other picture.
@@ -199,6 +213,16 @@ mod tests {
         assert_eq!(kind(&[&recovery(0), &[0x65, 0x88, 0x80]]), SyncKind::Idr);
         assert_eq!(kind(&[I]), SyncKind::None, "an I picture alone is no place to start");
         assert_eq!(kind(&[&[0x06, 5, 200, 1, 2, 0x80], I]), SyncKind::None, "an SEI that is cut short");
+    }
+
+    #[test]
+    fn b_slices_are_recognised_in_the_first_slice() {
+        // B (6): first macroblock 0, ue(6) is 00111.
+        let bidirectional = |nals: &[&[u8]]| is_bidirectional(&unit(nals), 4);
+        assert!(bidirectional(&[&[0x06, 5, 1, 0, 0x80], &[0x01, 0x9e, 0x80]]));
+        for other in [I, P, &[0x65, 0x88, 0x80], &[0x01]] {
+            assert!(!bidirectional(&[other]), "{other:?}");
+        }
     }
 
     #[test]
