@@ -72,6 +72,8 @@ export class Player {
   #leading = new Leading();
   /// True until what this run of the player has loaded plays.
   #fresh = true;
+  /// True while the viewer has not paused: a new start then plays at once.
+  #plays = true;
   #reloadedFor = new Set();
   #offered = [];
   /// The program date in milliseconds at which the next start joins; `null` for the newest keyframe.
@@ -140,7 +142,7 @@ export class Player {
     if (Hls.isSupported()) this.#startHls();
     else {
       this.#video.src = this.#source;
-      this.play();
+      if (this.#plays) this.play();
     }
   }
 
@@ -167,7 +169,7 @@ export class Player {
       if (error.type === Hls.ErrorTypes.MEDIA_ERROR && recovered++ < RECOVERIES) hls.recoverMediaError();
       else this.#again();
     });
-    hls.on(Hls.Events.MANIFEST_PARSED, () => this.play());
+    hls.on(Hls.Events.MANIFEST_PARSED, () => { if (this.#plays) this.play(); });
     hls.on(Hls.Events.BUFFER_APPENDED, () => this.#hop());
     hls.on(Hls.Events.LEVEL_UPDATED, (_, { details }) => this.#listed(details));
     hls.loadSource(this.#source);
@@ -240,7 +242,8 @@ export class Player {
   /// Stops the player. The last picture stays on the page.
   #halt() {
     clearTimeout(this.#timer);
-    const { videoWidth, videoHeight } = this.#video;
+    const { videoWidth, videoHeight, paused } = this.#video;
+    if (!this.#fresh) this.#plays = !paused;
     if (videoWidth > 0 && this.picture) {
       Object.assign(this.#still, { width: videoWidth, height: videoHeight, hidden: false });
       this.#still.getContext('2d').drawImage(this.#video, 0, 0, videoWidth, videoHeight);
@@ -270,6 +273,7 @@ export class Player {
   }
 
   async play() {
+    this.#plays = true;
     try {
       await this.#video.play();
     } catch (error) {
@@ -295,6 +299,8 @@ export class Player {
     const moved = video.currentTime !== this.#progress.time;
     if (moved || video.paused || this.isSilent) this.#progress = { time: video.currentTime, at: now, jumped: false };
     this.moving = moved && this.picture && !video.paused;
+    // The browser's own player tells nothing of its playlists; media that plays has come.
+    if (moved && !this.#hls) this.#media.at = now;
     // The network is not to blame for what the publisher does not send.
     if (this.isSilent) this.#stalled = false;
     const { details } = this;
