@@ -1,5 +1,5 @@
-//! Real encoders and players: OBS and GStreamer push, and what comes out decodes without an error; ffmpeg joins a stream in
-//! its first seconds, and plays.
+//! Real encoders and players: OBS and GStreamer push, and what comes out decodes without an error; GStreamer and ffmpeg join a
+//! stream in its first seconds, and play.
 #![forbid(unsafe_code)]
 
 use std::process::Command;
@@ -120,6 +120,17 @@ async fn join_early(name: &str, mark: &str, player: impl FnOnce(&str) -> Command
     pushing.kill();
     ensure!(asked < 30 + 10 * took.as_secs(), "{asked} requests in {took:?}");
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gstreamer_joins_in_the_first_seconds_and_plays_without_a_storm_of_requests() -> Result<()> {
+    join_early("gstreamer-join", "last-message = chain", |url| {
+        let mut command = Command::new("gst-launch-1.0");
+        command.args(["-v", "playbin3", &format!("uri={url}")]);
+        command.args(["video-sink=fakesink silent=false sync=true", "audio-sink=fakesink"]);
+        command
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -111,10 +111,13 @@ async fn expect(
     }
 }
 
-/// Returns the object of a GAP: a fragment without samples. Clients that know no EXT-X-GAP ask for the URI, and ask again
-/// without a pause while it is 404 (GStreamer 1.22, older ffmpeg); after this fragment they go on with what follows.
+/// Returns the object of a GAP: a movie fragment without samples and without media data. Clients that know no EXT-X-GAP ask
+/// for the URI, and ask again without a pause while it is 404 (GStreamer 1.22, older ffmpeg); after this fragment they go on
+/// with what follows. An empty `mdat` behind it would make GStreamer's demuxer refuse the next segment.
 fn gap(key: &str) -> Object {
-    Object::new(key, fragment_header(0, 0, &[]))
+    let fragment = fragment_header(0, 0, &[]);
+    let moof = fragment.first_chunk().map_or(0, |size: &[u8; 4]| u32::from_be_bytes(*size) as usize);
+    Object::new(key, fragment.slice(..moof.min(fragment.len())))
 }
 
 fn position(playlists: &StreamPlaylists, name: &ObjectName) -> Option<PlaylistPosition> {
