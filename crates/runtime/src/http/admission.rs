@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::server::{Admit, Permit};
+use super::connection::Permit;
+use super::server::Admit;
 use crate::metrics::{Metrics, Unit};
 use crate::{ConnectionLimit, Port};
 

@@ -1,6 +1,7 @@
 //! A server's connection: the socket, which ends itself when the client makes no progress, and the handle by which others
 //! end it.
 
+use std::any::Any;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,45 +14,15 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
+use super::cut::Cut;
 use super::progress::{Deadlines, Handling, Progress};
-use super::server::Permit;
 
 /// The time between a deadline and the end of the connection. After the process was stopped for a while (a paused virtual
 /// machine), timers run out before the sockets are found readable; within this time they are.
 const SECOND_LOOK: Duration = Duration::from_millis(50);
 
-/// The reason why a server ended a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Cut {
-    /// The head of a request was not finished in time.
-    SlowHead = 1,
-    /// The client took its answer at less than the minimum rate.
-    SlowReader = 2,
-    /// Nothing came and nothing went for longer than connections are kept open.
-    Idle = 3,
-    /// Unfinished answers held more memory than they may, and this was the oldest of them.
-    Memory = 4,
-}
-
-impl Cut {
-    /// All reasons.
-    pub const ALL: [Self; 4] = [Self::SlowHead, Self::SlowReader, Self::Idle, Self::Memory];
-
-    /// Returns the reason as metrics name it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::SlowHead => "slow_head",
-            Self::SlowReader => "slow_reader",
-            Self::Idle => "idle",
-            Self::Memory => "memory",
-        }
-    }
-
-    fn from_u8(number: u8) -> Option<Self> {
-        Self::ALL.into_iter().find(|cut| *cut as u8 == number)
-    }
-}
+/// The right of a client to be connected; it is held until the connection has ended.
+pub type Permit = Box<dyn Any + Send>;
 
 /// The handle of one connection, which the connection's requests carry; see [`super::connection`].
 #[derive(Debug, Default)]

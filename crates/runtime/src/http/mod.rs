@@ -8,17 +8,19 @@
 
 mod admission;
 mod connection;
+mod cut;
 mod exchange;
 mod operations;
 mod progress;
 mod server;
 
 pub use self::admission::admission;
-pub use self::connection::{Connection, Cut};
+pub use self::connection::{Connection, Permit};
+pub use self::cut::Cut;
 pub use self::exchange::BODY_DEADLINE;
 pub use self::operations::{ActorsQuery, MAX_LISTED_ACTORS, Observability, actors, routes, serve};
 pub use self::progress::Deadlines;
-pub use self::server::{Admit, HttpHandle, Permit, ServerOptions, bind, connection, listen};
+pub use self::server::{Admit, HttpHandle, ServerOptions, bind, connection, listen};
 
 #[cfg(test)]
 mod tests;

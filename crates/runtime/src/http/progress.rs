@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::connection::Cut;
+use super::cut::Cut;
 
 /// The deadlines of a connection beyond its first request head.
 #[derive(Debug, Clone, Copy)]

@@ -1,6 +1,5 @@
 //! The HTTP server of a node: listener, deadlines of every state of a connection, and a graceful end.
 
-use std::any::Any;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
@@ -19,7 +18,8 @@ use actix_web::dev::AppConfig;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
-use super::connection::{Connection, Cut, Stream};
+use super::connection::{Connection, Permit, Stream};
+use super::cut::Cut;
 use super::exchange::ExchangeFactory;
 use super::progress::Deadlines;
 use crate::LogLimit;
@@ -30,8 +30,6 @@ const FIRST_HEAD_DEADLINE: Duration = Duration::from_secs(5);
 /// The time in which a client must close a connection after the server has ended it.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
 
-/// The right of a client to be connected; it is held until the connection has ended.
-pub type Permit = Box<dyn Any + Send>;
 /// Decides whether an address may connect; `None` closes its connection unread.
 pub type Admit = Arc<dyn Fn(IpAddr) -> Option<Permit> + Send + Sync>;
 
