@@ -2,6 +2,7 @@
 //! metrics, and the drain on a signal. Each node crate is a [`Role`], run by its own program or by `millrace`.
 #![forbid(unsafe_code)]
 
+mod allocator;
 mod backends;
 mod cli;
 mod key_secret;

@@ -6,6 +6,7 @@
 mod bytes;
 mod descriptors;
 mod flood;
+mod memory;
 mod pause;
 mod peer;
 

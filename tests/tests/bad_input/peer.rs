@@ -86,6 +86,24 @@ impl Peer {
         tokio::time::timeout(CLOSE_LIMIT, flooded).await.context("the flood was never ended")
     }
 
+    /// Sends the beginnings of two video messages of 8 MB, `bytes` together.
+    pub(crate) async fn begin_messages(&mut self, bytes: usize) -> Result<()> {
+        const CHUNK: usize = 1_000;
+        // RTMP 5.4.1: Set Chunk Size, in a chunk of the first size.
+        let mut sent = vec![2, 0, 0, 0, 0, 0, 4, 1, 0, 0, 0, 0];
+        sent.extend_from_slice(&(CHUNK as u32).to_be_bytes());
+        for chunk_stream in [6, 7] {
+            sent.extend_from_slice(&[chunk_stream, 0, 0, 0, 0x7a, 0x12, 0, 9, 1, 0, 0, 0]);
+            for chunk in 0..bytes / 2 / CHUNK {
+                if chunk > 0 {
+                    sent.push(0xc0 | chunk_stream);
+                }
+                sent.extend_from_slice(&[0; CHUNK]);
+            }
+        }
+        self.socket.write_all(&sent).await.context("unfinished messages")
+    }
+
     /// Writes, reads once and records the answers; `false` when the server has closed.
     async fn turn(&mut self) -> Result<bool> {
         while let Some(bytes) = self.session.poll_transmit() {

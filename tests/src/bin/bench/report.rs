@@ -93,7 +93,8 @@ fn measured(line: &str) -> Option<impl Iterator<Item = &str>> {
     Some(line.strip_prefix("Measured ")?.strip_suffix('.')?.split("; "))
 }
 
-/// Renders every report of `folder` into `page`. The rows of scenarios without a report stay as they are.
+/// Renders every report of `folder` into `page`. The rows of scenarios without a report stay as they are, and so do the
+/// sections after the table.
 pub(crate) fn render(folder: &Path, page: &Path) -> Result<()> {
     let before = std::fs::read_to_string(page).unwrap_or_default();
     let mut text = HEAD.to_owned();
@@ -120,5 +121,6 @@ pub(crate) fn render(folder: &Path, page: &Path) -> Result<()> {
         notes.insert(format!("{} on {}", report.date, report.machine));
     }
     writeln!(text, "\nMeasured {}.", notes.into_iter().collect::<Vec<_>>().join("; "))?;
+    text.push_str(before.find("\n## ").map_or("", |at| &before[at..]));
     std::fs::write(page, text).with_context(|| page.display().to_string())
 }
