@@ -92,8 +92,8 @@ pub async fn start(config: Config, deps: Deps) -> anyhow::Result<Node> {
 
 async fn spawn_bus_services(supervisor: &Supervisor, commands: &Arc<Livestreams>) -> anyhow::Result<()> {
     let id = |topic: &str| ActorId::new("bus_service", topic);
-    let (claims, renewals, releases, seals) =
-        (commands.clone(), commands.clone(), commands.clone(), commands.clone());
+    let (claims, renewals, releases, refusals, seals) =
+        (commands.clone(), commands.clone(), commands.clone(), commands.clone(), commands.clone());
     let policy = Policy::vital();
     supervisor
         .spawn_ready(id("claim"), policy.clone(), move |actor| bus::serve_claims(claims.clone(), actor))
@@ -103,6 +103,9 @@ async fn spawn_bus_services(supervisor: &Supervisor, commands: &Arc<Livestreams>
         .await?;
     supervisor
         .spawn_ready(id("release"), policy.clone(), move |actor| bus::serve_releases(releases.clone(), actor))
+        .await?;
+    supervisor
+        .spawn_ready(id("refused"), policy.clone(), move |actor| bus::serve_refusals(refusals.clone(), actor))
         .await?;
     supervisor.spawn_ready(id("sealed"), policy, move |actor| bus::serve_seals(seals.clone(), actor)).await?;
     Ok(())

@@ -142,6 +142,7 @@ async fn claim_of_a_second_publisher_supersedes_and_kicks_the_first() {
         open_msn: None,
         discontinuity_sequence: first.discontinuity_sequence,
         degraded: None,
+        notes: Vec::new(),
     };
     let reply = control.ask(topics::renew(), &renew).await;
     assert_eq!(reply, LeaseReply::Superseded { reason: CloseReason::TakenOver });
@@ -180,6 +181,7 @@ async fn renewal_of_a_sealed_epoch_is_superseded() {
         open_msn: Some(grant.first_msn.next()),
         discontinuity_sequence: grant.discontinuity_sequence,
         degraded: None,
+        notes: Vec::new(),
     };
     let reply = control.ask(topics::renew(), &renew).await;
     assert_eq!(reply, LeaseReply::Superseded { reason: CloseReason::ConnectionLost });

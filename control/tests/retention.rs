@@ -190,6 +190,7 @@ fn keep_lease(link: &Link, grant: &ClaimGrant, session: u128) -> tokio::task::Jo
         open_msn: None,
         discontinuity_sequence: grant.discontinuity_sequence,
         degraded: None,
+        notes: Vec::new(),
     };
     let link = link.clone();
     tokio::spawn(async move {

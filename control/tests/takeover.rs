@@ -314,6 +314,7 @@ async fn publisher_is_away(backends: &Backends) {
         open_msn: Some(open),
         discontinuity_sequence: DiscontinuitySeq(0),
         reason: CloseReason::PublisherLeft,
+        text: String::new(),
     };
     assert_eq!(control.ask(topics::release(), &release).await, LeaseReply::Ok);
 

@@ -7,6 +7,7 @@ use millrace_link::Link;
 use millrace_link::publisher_session::SessionMetrics;
 use millrace_runtime::{Clock, Drain, Secret, Supervisor};
 use millrace_wire::ids::NodeId;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::ConnectionLimiter;
@@ -29,6 +30,8 @@ pub(crate) struct Context {
     pub(crate) cutoff: CancellationToken,
     pub(crate) limiter: ConnectionLimiter,
     pub(crate) supervisor: Supervisor,
+    /// Bounds the reports of refusals that are on their way to control.
+    pub(crate) refusal_reports: Arc<Semaphore>,
 }
 
 impl Context {

@@ -72,6 +72,8 @@ pub const SECOND_LOOK: Duration = Duration::from_millis(50);
 pub const TURN_BYTES: usize = 256 * 1024;
 /// See [`TURN_BYTES`].
 pub const TURN_EVENTS: u32 = 256;
+/// Reports of refused publishers that are on their way to control at once: a burst of encoders that meet a draining node.
+pub const MAX_REFUSAL_REPORTS: usize = 64;
 /// Unusable media messages that a publisher may send in a row before it is closed.
 pub const MAX_BAD_MEDIA: u32 = 256;
 /// Pause after a failed accept (out of file descriptors): accepting again at once would spin.

@@ -19,6 +19,7 @@ pub(crate) struct IngestMetrics {
     pub(crate) audio_frames: Counter,
     pub(crate) bad_media: Counter,
     pub(crate) synthetic_boundaries: Counter,
+    pub(crate) repairs: Counters,
     pub(crate) claim: Histogram,
 }
 
@@ -47,6 +48,7 @@ impl IngestMetrics {
             audio_frames: frames.with(&["audio"]),
             bad_media: count("bad_media", "Media messages dropped because they could not be used"),
             synthetic_boundaries: count("synthetic_boundaries", "Segments begun without a keyframe"),
+            repairs: label("repairs", "Frames moved, dropped or made up, by reason", &["reason"]),
             claim: metrics.histogram(
                 "claim",
                 Unit::Seconds,

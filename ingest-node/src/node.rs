@@ -13,11 +13,13 @@ use millrace_runtime::supervisor::Policy;
 use millrace_runtime::{ActorId, Connections, Process, Restart, Secret, Supervisor};
 use millrace_wire::close_reason::CloseReason;
 use millrace_wire::ids::NodeId;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::{ConnectionLimiter, ConnectionLimits};
 use crate::config::Config;
 use crate::context::Context;
+use crate::limits;
 use crate::metrics::IngestMetrics;
 use crate::session::publish;
 use crate::session::source::{PublishEnd, Source};
@@ -73,6 +75,7 @@ pub async fn start(config: Config, deps: Deps) -> Result<Node> {
         cutoff: CancellationToken::new(),
         limiter,
         supervisor: Supervisor::start("ingest", &metrics, &process_drain, &actors)?,
+        refusal_reports: Arc::new(Semaphore::new(limits::MAX_REFUSAL_REPORTS)),
     });
     start_report(&context.supervisor, &context.link, &process, identity).await?;
     let rtmp = listen(&context, &connections, context.config.rtmp, None).await?;

@@ -106,7 +106,7 @@ async fn a_publisher_without_keyframes_is_closed_after_the_longest_interval() {
     let mut pusher = Pusher::publish(&world.url(&key), 60_000).await.unwrap();
     let _ = pusher.push(&tags).await;
     assert_eq!(pusher.refusal().await.as_deref(), DENIED);
-    assert_eq!(world.control.released(stream).await.reason, CloseReason::UnsupportedCodec);
+    assert_eq!(world.control.released(stream).await.reason, CloseReason::KeyframeInterval);
     // Ten seconds are allowed: this publisher leaves in order.
     let (stream, key) = world.control.stream();
     let mut pusher = Pusher::publish(&world.url(&key), 60_000).await.unwrap();

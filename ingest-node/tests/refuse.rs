@@ -151,7 +151,7 @@ async fn a_picture_beyond_the_size_limit_ends_the_publish() {
     let mut pusher = Pusher::publish(&world.url(&key), 0).await.unwrap();
     let _ = pusher.push(&tags[..4]).await;
     assert!(pusher.refusal().await.is_some());
-    assert_eq!(world.control.released(stream).await.reason, CloseReason::UnsupportedCodec);
+    assert_eq!(world.control.released(stream).await.reason, CloseReason::PictureTooLarge);
 }
 
 #[tokio::test(flavor = "multi_thread")]

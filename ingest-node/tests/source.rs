@@ -195,7 +195,7 @@ async fn session_requests_a_keyframe_before_it_ends_a_source_without() {
     let (_, key) = world.control.stream();
     let mut source = Synthetic::new(&key, events(&tags));
     let end = world.node.publish(&mut source).await;
-    assert_eq!(end.reason, CloseReason::UnsupportedCodec);
+    assert_eq!(end.reason, CloseReason::KeyframeInterval);
     assert!(end.text.contains("no keyframe for 10 s"), "{}", end.text);
     assert_eq!(source.keyframe_requests, 1);
 }
@@ -247,7 +247,7 @@ async fn session_ends_a_source_after_256_bad_messages_in_a_row() {
     };
     let mut source = Synthetic { script: (1..=300).map(bad).collect(), ..Synthetic::new(&key, []) };
     let end = world.node.publish(&mut source).await;
-    assert_eq!(end.reason, CloseReason::UnsupportedCodec);
+    assert_eq!(end.reason, CloseReason::UnreadableMedia);
     assert_eq!(end.text, "audio message 257 at 0.257 s: broken");
     assert_eq!(world.metric("millrace_ingest_bad_media_total"), 257);
 }

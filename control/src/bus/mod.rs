@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use millrace_runtime::ActorContext;
 use millrace_wire::message::control::{
-    ClaimReply, ClaimRequest, LeaseReply, ReleaseRequest, RenewRequest, SealReport,
+    ClaimReply, ClaimRequest, LeaseReply, RefusalReport, ReleaseRequest, RenewRequest, SealReport,
 };
 use millrace_wire::topic::{Message, RequestTopic};
 use millrace_wire::topics;
@@ -36,6 +36,11 @@ pub(crate) async fn serve_releases(commands: Arc<Livestreams>, actor: ActorConte
     serve(&commands, &topics::release(), actor, release).await
 }
 
+/// Takes the reports of refused publishers until the actor is stopped.
+pub(crate) async fn serve_refusals(commands: Arc<Livestreams>, actor: ActorContext) -> anyhow::Result<()> {
+    serve(&commands, &topics::refused(), actor, refused).await
+}
+
 /// Answers the seal reports of log writers until the actor is stopped.
 pub(crate) async fn serve_seals(commands: Arc<Livestreams>, actor: ActorContext) -> anyhow::Result<()> {
     serve(&commands, &topics::sealed(), actor, sealed).await
@@ -54,6 +59,11 @@ async fn renew(commands: Arc<Livestreams>, request: RenewRequest) -> Result<Leas
 async fn release(commands: Arc<Livestreams>, request: ReleaseRequest) -> Result<LeaseReply, CommandError> {
     let caller = Caller::internal(Principal::Session(request.session));
     commands.release(&caller, &request).await
+}
+
+async fn refused(commands: Arc<Livestreams>, report: RefusalReport) -> Result<LeaseReply, CommandError> {
+    let caller = Caller { who: Principal::Refuser(report.node.clone()), from: report.addr };
+    commands.refused(&caller, &report).await
 }
 
 async fn sealed(commands: Arc<Livestreams>, report: SealReport) -> Result<LeaseReply, CommandError> {

@@ -1,6 +1,7 @@
 //! The rules of livestreams and claims, and the records control keeps: no I/O and no clock.
 
 pub mod claim;
+pub mod disconnect;
 pub mod purge;
 pub mod retention;
 pub mod stream;

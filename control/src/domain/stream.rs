@@ -4,11 +4,13 @@ use millrace_wire::ids::{BroadcastId, KeyHash, PlaybackId, StreamId, UnixMillis}
 use millrace_wire::message::control::StreamSettings;
 use serde::{Deserialize, Serialize};
 
+use super::disconnect::Disconnect;
+
 /// The status of a livestream: `scheduled → live → ended → archived`, or `cancelled` before it began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
-    /// The broadcast has not begun; its key is accepted, and the first publisher makes it live.
+    /// The broadcast has not begun; its key is accepted, and the first usable media make it live.
     Scheduled,
     /// The broadcast is on, also while its publisher is away within the reconnect window.
     Live,
@@ -36,7 +38,7 @@ impl Status {
 /// A change of the status, by an operator or by the reconciler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transition {
-    /// `scheduled → live`: by the operator or by the first publisher.
+    /// `scheduled → live`: by the operator or by the first usable media.
     Start,
     /// `live → ended`: by the operator or because the reconnect window passed.
     Stop,
@@ -98,6 +100,9 @@ pub struct Stream {
     pub started_at: Option<UnixMillis>,
     /// The time it ended or was cancelled.
     pub ended_at: Option<UnixMillis>,
+    /// The last refusal or end of a publish with its key.
+    #[serde(default)]
+    pub last_disconnect: Option<Disconnect>,
 }
 
 impl Stream {
@@ -123,6 +128,15 @@ impl Stream {
         }
         Ok(())
     }
+
+    /// Begins the broadcast whose first media came; a livestream that an operator started is live already.
+    pub fn begin(&mut self, broadcast: BroadcastId, now: UnixMillis) -> Result<(), InvalidTransition> {
+        if self.status != Status::Live {
+            self.apply(Transition::Start, now)?;
+        }
+        self.broadcast = Some(broadcast);
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -143,6 +157,7 @@ pub(crate) mod tests {
             created_at: UnixMillis(1),
             started_at: None,
             ended_at: None,
+            last_disconnect: None,
         }
     }
 

@@ -1,12 +1,11 @@
 //! The JSON that the API returns for livestreams.
 
 use jiff::Timestamp;
-use millrace_wire::ids::{BroadcastId, Epoch, NodeId, PlaybackId, StreamId, StreamKey, UnixMillis};
+use millrace_wire::ids::{PlaybackId, StreamId, StreamKey, UnixMillis};
 use millrace_wire::message::control::{AwayPolicy, Ladder, Takeover};
 use serde::Serialize;
 
 use crate::Config;
-use crate::domain::claim::{Claim, Presence};
 use crate::domain::stream::{Status, Stream};
 
 /// The URLs for publishers and viewers: configured, or made from the host of the API request.
@@ -111,74 +110,6 @@ pub(crate) struct Page {
     pub(crate) livestreams: Vec<StreamView>,
     /// The value of `cursor` for the next page; null on the last one.
     pub(crate) next_cursor: Option<StreamId>,
-}
-
-#[derive(Debug, Serialize)]
-pub(crate) struct StatusView {
-    id: StreamId,
-    status: Status,
-    viewer_count: u64,
-    started_at: Option<Timestamp>,
-    ended_at: Option<Timestamp>,
-    health: Health,
-}
-
-#[derive(Debug, Serialize)]
-struct Health {
-    /// One of `idle`, `waiting_for_publisher`, `reconnecting`, `degraded` and `ok`.
-    state: &'static str,
-    /// The state in words for operators, e.g. `degraded: no capacity`.
-    message: String,
-    publisher: Option<Publisher>,
-}
-
-#[derive(Debug, Serialize)]
-struct Publisher {
-    connected: bool,
-    protocol: String,
-    addr: Option<std::net::IpAddr>,
-    node: NodeId,
-    broadcast: BroadcastId,
-    epoch: Epoch,
-    connected_at: Option<Timestamp>,
-}
-
-impl StatusView {
-    pub(crate) fn new(stream: &Stream, claim: Option<&Claim>, viewer_count: u64, now: UnixMillis) -> Self {
-        Self {
-            id: stream.id,
-            status: stream.status,
-            viewer_count,
-            started_at: stream.started_at.and_then(timestamp),
-            ended_at: stream.ended_at.and_then(timestamp),
-            health: Health::new(stream, claim.filter(|_| stream.status == Status::Live), now),
-        }
-    }
-}
-
-impl Health {
-    fn new(stream: &Stream, claim: Option<&Claim>, now: UnixMillis) -> Self {
-        let (state, message) = match (stream.status, claim) {
-            (Status::Live, Some(claim)) => match (claim.presence, claim.degraded) {
-                (Presence::Publishing, Some(degraded)) => ("degraded", degraded.text()),
-                (Presence::Publishing, None) => ("ok", "on the air"),
-                _ => ("reconnecting", "the publisher is away and may come back"),
-            },
-            (Status::Live, None) => ("waiting_for_publisher", "no publisher has connected yet"),
-            (Status::Scheduled, _) => ("waiting_for_publisher", "not started"),
-            _ => ("idle", "over"),
-        };
-        let publisher = claim.map(|claim| Publisher {
-            connected: claim.is_held(now),
-            protocol: claim.protocol.clone(),
-            addr: claim.addr,
-            node: claim.node.clone(),
-            broadcast: claim.broadcast,
-            epoch: claim.epoch,
-            connected_at: timestamp(claim.granted_at),
-        });
-        Self { state, message: message.to_owned(), publisher }
-    }
 }
 
 pub(super) fn timestamp(at: UnixMillis) -> Option<Timestamp> {

@@ -5,6 +5,7 @@ mod dto;
 mod nodes;
 mod problem;
 mod resource;
+mod status;
 mod streams;
 #[cfg(test)]
 mod tests;

@@ -7,9 +7,10 @@ use millrace_wire::close_reason::CloseReason;
 use millrace_wire::ids::StreamId;
 use serde::Deserialize;
 
-use super::dto::{Page, StatusView, StreamView, Urls};
+use super::dto::{Page, StreamView, Urls};
 use super::problem::Problem;
 use super::resource::Resource;
+use super::status::StatusView;
 use crate::domain::stream::{Status, Stream};
 use crate::domain::validate::Create;
 use crate::livestreams::{Caller, Livestreams, Principal};

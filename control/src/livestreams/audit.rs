@@ -28,6 +28,8 @@ pub(crate) enum Principal {
     Admin,
     /// An ingest node, for a publisher that presents a stream key.
     Ingest(NodeId, SessionId),
+    /// An ingest node that refused a publisher on its own.
+    Refuser(NodeId),
     /// A publisher session that holds or held a claim.
     Session(SessionId),
     /// The writer of a stream's log.
@@ -41,6 +43,7 @@ impl fmt::Display for Principal {
         match self {
             Self::Admin => f.write_str("admin"),
             Self::Ingest(node, session) => write!(f, "ingest {node} session {session}"),
+            Self::Refuser(node) => write!(f, "ingest {node}"),
             Self::Session(session) => write!(f, "session {session}"),
             Self::LogWriter(epoch, generation) => write!(f, "log writer {epoch}.{generation}"),
             Self::Reconciler(node) => write!(f, "reconciler {node}"),
@@ -61,6 +64,7 @@ pub(crate) enum Command {
     Claim,
     Renew,
     Release,
+    Refused,
     Sealed,
 }
 
@@ -78,6 +82,7 @@ impl Command {
             Self::Claim => "claim",
             Self::Renew => "renew",
             Self::Release => "release",
+            Self::Refused => "refused",
             Self::Sealed => "sealed",
         }
     }
@@ -120,8 +125,8 @@ impl Audit for LogAudit {
         let from = caller.from.map(tracing::field::display);
         let stream = stream.map(tracing::field::display);
         match outcome {
-            // Every session renews each second: a line for each would bury the others.
-            AuditOutcome::Done if entry.command == Command::Renew => {
+            // Every session renews each second, and refused encoders come again: a line for each would bury the others.
+            AuditOutcome::Done if matches!(entry.command, Command::Renew | Command::Refused) => {
                 debug!(%who, from, command, stream, "command carried out");
             }
             AuditOutcome::Done => info!(%who, from, command, stream, "command carried out"),

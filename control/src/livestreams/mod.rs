@@ -110,6 +110,7 @@ impl Livestreams {
                     created_at: now,
                     started_at: None,
                     ended_at: None,
+                    last_disconnect: None,
                 };
                 (stream, key)
             };
@@ -127,7 +128,11 @@ impl Livestreams {
 
     /// Cancels a livestream that is still scheduled.
     pub(crate) async fn cancel(&self, caller: &Caller, id: StreamId) -> Result<Changed, CommandError> {
-        let cancel = self.transition(id, Transition::Cancel);
+        let cancel = async {
+            let changed = self.transition(id, Transition::Cancel).await?;
+            self.kick(&changed, CloseReason::StreamEnded);
+            Ok(changed)
+        };
         self.audited(caller, Command::Cancel, Some(id), cancel).await
     }
 
@@ -165,11 +170,9 @@ impl Livestreams {
     ) -> Result<(Changed, StreamKey), CommandError> {
         let rotate = async {
             let key = StreamKey::generate(&mut rand::rng());
-            let changed = self.services.repo.rotate(id, self.services.repo.hash(&key)).await?;
             let now = self.services.wall_clock();
-            if let Some(claim) = changed.claim.as_ref().filter(|claim| claim.is_held(now)) {
-                self.services.announcer.kick(claim.session, CloseReason::KeyRotated);
-            }
+            let changed = self.services.repo.rotate(id, self.services.repo.hash(&key), now).await?;
+            self.kick(&changed, CloseReason::KeyRotated);
             Ok((changed, key))
         };
         self.audited(caller, Command::RotateKey, Some(id), rotate).await
@@ -178,11 +181,20 @@ impl Livestreams {
     /// Deletes a livestream that is not live; its objects are deleted in the background.
     pub(crate) async fn delete(&self, caller: &Caller, id: StreamId) -> Result<Changed, CommandError> {
         let delete = async {
-            let stream = self.services.repo.delete(id, self.services.wall_clock()).await?;
+            let changed = self.services.repo.delete(id, self.services.wall_clock()).await?;
+            self.kick(&changed, CloseReason::RevokedKey);
             self.services.deleted.notify_one();
-            Ok(Changed { stream, claim: None })
+            Ok(changed)
         };
         self.audited(caller, Command::Delete, Some(id), delete).await
+    }
+
+    /// Kicks the session that holds the claim, if one does.
+    fn kick(&self, changed: &Changed, reason: CloseReason) {
+        let now = self.services.wall_clock();
+        if let Some(claim) = changed.claim.as_ref().filter(|claim| claim.is_held(now)) {
+            self.services.announcer.kick(claim.session, reason);
+        }
     }
 
     async fn transition(&self, id: StreamId, transition: Transition) -> Result<Changed, CommandError> {

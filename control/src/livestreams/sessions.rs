@@ -1,15 +1,18 @@
 //! The commands of publisher sessions and log writers: claim, renew, release, sealed.
 
+use std::net::IpAddr;
+
 use millrace_wire::close_reason::CloseReason;
 use millrace_wire::ids::{BroadcastId, StreamId};
 use millrace_wire::message::control::{
-    ClaimReply, ClaimRequest, LeaseReply, ReleaseRequest, RenewRequest, SealReport,
+    ClaimReply, ClaimRequest, LeaseReply, RefusalReport, ReleaseRequest, RenewRequest, SealReport,
 };
 use millrace_wire::state_keys;
 use tracing::info;
 
 use super::{Audited, Caller, Command, CommandError, Livestreams};
 use crate::domain::claim::{self, Claim, Lease, Presence};
+use crate::domain::disconnect::Disconnect;
 use crate::domain::stream::Status;
 use crate::repo::{KeyRecord, RepoError, Versioned, retry};
 
@@ -38,17 +41,24 @@ impl Audited for LeaseReply {
     }
 }
 
-/// The result of a release or a seal report. Both are answered with [`LeaseReply::Ok`] in any case, so that the caller
+/// The result of a release, a refusal or a seal report. All are answered with [`LeaseReply::Ok`] in any case, so that the caller
 /// stops repeating them.
 enum Report {
-    Recorded,
+    Recorded(StreamId),
     ChangesNothing,
 }
 
 impl Audited for Report {
+    fn stream(&self) -> Option<StreamId> {
+        match self {
+            Self::Recorded(stream) => Some(*stream),
+            Self::ChangesNothing => None,
+        }
+    }
+
     fn refusal(&self) -> Option<&'static str> {
         match self {
-            Self::Recorded => None,
+            Self::Recorded(_) => None,
             Self::ChangesNothing => Some("repeated, or not about the current claim"),
         }
     }
@@ -75,12 +85,14 @@ impl Livestreams {
 
     async fn try_claim(&self, request: &ClaimRequest) -> Result<ClaimReply, RepoError> {
         let refused = |reason| Ok(ClaimReply::Refused { reason });
+        let peer = (request.protocol.as_str(), request.addr);
         let services = &self.services;
         let key_record = state_keys::key_hash(&request.key_hash);
         let Some(key) = services.repo.load::<KeyRecord>(&key_record).await? else {
             return refused(CloseReason::UnknownKey);
         };
         if key.value.revoked {
+            self.note_refusal(key.value.stream, (CloseReason::RevokedKey, ""), peer).await?;
             return refused(CloseReason::RevokedKey);
         }
         let Versioned { value: stream, version } = match services.repo.stream(key.value.stream).await {
@@ -96,11 +108,14 @@ impl Livestreams {
         let held = current.as_ref().map(|current| &current.value);
         let decision = match claim::decide(now, &stream, held, request, fresh) {
             Ok(decision) => decision,
-            Err(reason) => return refused(reason),
+            Err(reason) => {
+                self.note_refusal(stream.id, (reason, ""), peer).await?;
+                return refused(reason);
+            }
         };
         if !decision.repeated {
             let claim_version = current.as_ref().map(|current| current.version);
-            services.repo.put_grant((&decision.stream, version), (&decision.claim, claim_version)).await?;
+            services.repo.put_both((&decision.stream, version), (&decision.claim, claim_version)).await?;
             if let Some(session) = decision.kick {
                 services.announcer.kick(session, CloseReason::TakenOver);
             }
@@ -130,9 +145,11 @@ impl Livestreams {
             };
             match claim::renew(services.wall_clock(), &current.value, request) {
                 Lease::Kept(Some(claim)) => {
+                    if !self.put_changed(&current, &claim, None).await? {
+                        return Ok(LeaseReply::Superseded { reason: CloseReason::StreamEnded });
+                    }
                     let back = current.value.presence != Presence::Publishing;
-                    services.repo.put_claim(&claim, current.version).await?;
-                    if back {
+                    if back || claim.event != current.value.event {
                         services.announcer.event(&claim);
                         services.announcer.epoch(&claim);
                     }
@@ -142,6 +159,82 @@ impl Livestreams {
                 Lease::Lost(reason) => Ok(LeaseReply::Superseded { reason }),
             }
         })
+    }
+
+    /// Writes a changed claim. The first media of a broadcast begin it, and an end of the publish is kept in the stream's
+    /// record: then both records are written. Returns false if the stream's status does not let the broadcast begin.
+    async fn put_changed(
+        &self,
+        current: &Versioned<Claim>,
+        claim: &Claim,
+        disconnect: Option<Disconnect>,
+    ) -> Result<bool, RepoError> {
+        let services = &self.services;
+        let begins = claim.begun && !current.value.begun;
+        if !begins && disconnect.is_none() {
+            services.repo.put_claim(claim, current.version).await?;
+            return Ok(true);
+        }
+        let Versioned { value: mut stream, version } = services.repo.stream(claim.stream).await?;
+        if begins && stream.begin(claim.broadcast, services.wall_clock()).is_err() {
+            return Ok(false);
+        }
+        stream.last_disconnect = disconnect.or(stream.last_disconnect);
+        services.repo.put_both((&stream, version), (claim, Some(current.version))).await?;
+        Ok(true)
+    }
+
+    /// Records that a session's lease has lapsed: its publisher counts as away.
+    pub(crate) async fn lapsed(&self, current: &Versioned<Claim>, away: &Claim) -> Result<(), RepoError> {
+        let text = "The publisher's ingest node has stopped renewing its lease: the node or the link to it is gone.";
+        let disconnect =
+            current.value.disconnect(self.services.wall_clock(), CloseReason::ConnectionLost, text);
+        self.put_changed(current, away, Some(disconnect)).await.map(drop)
+    }
+
+    /// Deletes the claim of a publisher that vanished before any media came.
+    pub(crate) async fn withdraw(&self, current: &Versioned<Claim>) -> Result<(), RepoError> {
+        let Versioned { value: stream, version } = self.services.repo.stream(current.value.stream).await?;
+        self.services.repo.withdraw_claim((&stream, version), current.version).await
+    }
+
+    /// Keeps the refusal of a publisher in the record of its livestream, if there is one.
+    async fn note_refusal(
+        &self,
+        stream: StreamId,
+        reason: (CloseReason, &str),
+        peer: (&str, Option<IpAddr>),
+    ) -> Result<(), RepoError> {
+        let repo = &self.services.repo;
+        retry!({
+            let Versioned { value: mut stream, version } = match repo.stream(stream).await {
+                Err(RepoError::NotFound) => return Ok(()),
+                found => found?,
+            };
+            let refusal = Disconnect::new(self.services.wall_clock(), reason, peer, true);
+            if stream.last_disconnect.as_ref().is_some_and(|last| refusal.repeats(last)) {
+                return Ok(());
+            }
+            stream.last_disconnect = Some(refusal);
+            repo.put_stream(&stream, version).await
+        })
+    }
+
+    /// Keeps a refusal that an ingest node decided on its own.
+    pub(crate) async fn refused(
+        &self,
+        caller: &Caller,
+        report: &RefusalReport,
+    ) -> Result<LeaseReply, CommandError> {
+        let refused = async {
+            let key = self.services.repo.load::<KeyRecord>(&state_keys::key_hash(&report.key_hash)).await?;
+            let Some(key) = key else { return Ok(Report::ChangesNothing) };
+            let peer = (report.protocol.as_str(), report.addr);
+            self.note_refusal(key.value.stream, (report.reason, &report.text), peer).await?;
+            Ok(Report::Recorded(key.value.stream))
+        };
+        self.audited(caller, Command::Refused, None, refused).await?;
+        Ok(LeaseReply::Ok)
     }
 
     /// Answers a session of a stream without claim. The session is over if the stream is; lost state alone stops no
@@ -156,23 +249,46 @@ impl Livestreams {
         }
     }
 
-    /// Records that the session's publisher is away; the reconnect window begins.
+    /// Records that the session's publisher is away: the reconnect window begins, or the claim is withdrawn if no media came.
     pub(crate) async fn release(
         &self,
         caller: &Caller,
         request: &ReleaseRequest,
     ) -> Result<LeaseReply, CommandError> {
-        let announcer = &self.services.announcer;
-        let change = |claim: &Claim| claim.released(self.services.wall_clock(), request);
-        let after = |claim: &Claim| {
-            info!(stream = %claim.stream, session = %claim.session, epoch = %claim.epoch,
-                reason = request.reason.code(), window_s = claim.settings.reconnect_window,
-                "publisher away; reconnect window began");
-            announcer.event(claim);
-        };
-        let release = self.change_claim(request.stream, change, after);
+        let release = async { Ok(self.try_release(request).await?) };
         self.audited(caller, Command::Release, Some(request.stream), release).await?;
         Ok(LeaseReply::Ok)
+    }
+
+    async fn try_release(&self, request: &ReleaseRequest) -> Result<Report, RepoError> {
+        let services = &self.services;
+        retry!({
+            let Some(current) = services.repo.claim(request.stream).await? else {
+                return Ok(Report::ChangesNothing);
+            };
+            let now = services.wall_clock();
+            let disconnect = current.value.disconnect(now, request.reason, &request.text);
+            let code = request.reason.code();
+            if current.value.is_withdrawn_by(request) {
+                let Versioned { value: mut stream, version } = services.repo.stream(request.stream).await?;
+                stream.last_disconnect = Some(disconnect);
+                services.repo.withdraw_claim((&stream, version), current.version).await?;
+                info!(stream = %stream.id, session = %request.session, reason = code,
+                    "publisher left before usable media came; the livestream stays as it was");
+                return Ok(Report::Recorded(request.stream));
+            }
+            let Some(claim) = current.value.released(now, request) else {
+                return Ok(Report::ChangesNothing);
+            };
+            if !self.put_changed(&current, &claim, Some(disconnect)).await? {
+                return Ok(Report::ChangesNothing);
+            }
+            info!(stream = %claim.stream, session = %claim.session, epoch = %claim.epoch, reason = code,
+                window_s = claim.settings.reconnect_window, "publisher away; reconnect window began");
+            services.announcer.event(&claim);
+            services.announcer.epoch(&claim);
+            Ok(Report::Recorded(request.stream))
+        })
     }
 
     /// Records a log writer's report that it sealed or ended an epoch.
@@ -202,10 +318,12 @@ impl Livestreams {
                 return Ok(Report::ChangesNothing);
             };
             let Some(claim) = change(&current.value) else { return Ok(Report::ChangesNothing) };
-            self.services.repo.put_claim(&claim, current.version).await?;
+            if !self.put_changed(&current, &claim, None).await? {
+                return Ok(Report::ChangesNothing);
+            }
             after(&claim);
             self.services.announcer.epoch(&claim);
-            Ok(Report::Recorded)
+            Ok(Report::Recorded(stream))
         });
         Ok(report?)
     }

@@ -12,7 +12,7 @@ use millrace_state::RedbState;
 use millrace_store::{DirStore, SyncPolicy};
 use millrace_wire::ids::{DiscontinuitySeq, Epoch, Generation, KeyHash, Msn, SessionId, UnixMillis};
 use millrace_wire::message::control::{
-    ClaimReply, ClaimRequest, LeaseReply, LifecycleEvent, ReleaseRequest, RenewRequest, SealReport,
+    ClaimReply, ClaimRequest, LeaseReply, LifecycleEvent, RefusalReport, ReleaseRequest, RenewRequest, SealReport,
 };
 use millrace_wire::topic::{Message, RequestTopic};
 use millrace_wire::{state_keys, topics};
@@ -86,8 +86,8 @@ impl World {
         let livestreams = Arc::new(Livestreams::new(services, audit.clone()));
         let Process { metrics, drain, actors, .. } = &deps.process;
         let supervisor = Supervisor::start("test", metrics, drain, actors).unwrap();
-        let (claims, renewals, releases, seals) =
-            (livestreams.clone(), livestreams.clone(), livestreams.clone(), livestreams.clone());
+        let (claims, renewals, releases) = (livestreams.clone(), livestreams.clone(), livestreams.clone());
+        let (refusals, seals) = (livestreams.clone(), livestreams.clone());
         let (id, vital) = (|topic: &str| ActorId::new("bus_service", topic), Policy::vital);
         let spawned = supervisor
             .spawn_ready(id("claim"), vital(), move |actor| bus::serve_claims(claims.clone(), actor))
@@ -103,6 +103,13 @@ impl World {
                 supervisor
                     .spawn_ready(id("release"), vital(), move |actor| {
                         bus::serve_releases(releases.clone(), actor)
+                    })
+                    .await,
+            )
+            .and(
+                supervisor
+                    .spawn_ready(id("refused"), vital(), move |actor| {
+                        bus::serve_refusals(refusals.clone(), actor)
                     })
                     .await,
             )
@@ -212,6 +219,8 @@ impl Fixture {
                 let reply = commands.claim(&CALLER, &fixture.claim()).await.unwrap();
                 let ClaimReply::Granted(grant) = reply else { panic!("granted") };
                 fixture.epoch = grant.epoch;
+                let first = RenewRequest { open_msn: Some(grant.first_msn), ..fixture.renewal() };
+                commands.renew(&CALLER, &first).await.unwrap();
             }
         }
         world.audit.take();
@@ -236,6 +245,7 @@ impl Fixture {
             open_msn: Some(Msn(1_700_000_009)),
             discontinuity_sequence: DiscontinuitySeq(0),
             degraded: None,
+            notes: Vec::new(),
         }
     }
 
@@ -247,6 +257,18 @@ impl Fixture {
             open_msn: None,
             discontinuity_sequence: DiscontinuitySeq(0),
             reason: CloseReason::PublisherLeft,
+            text: String::new(),
+        }
+    }
+
+    fn refusal(&self) -> RefusalReport {
+        RefusalReport {
+            key_hash: self.hash,
+            node: "ingest-1".parse().unwrap(),
+            addr: None,
+            protocol: "rtmp".to_owned(),
+            reason: CloseReason::Draining,
+            text: String::new(),
         }
     }
 
@@ -279,6 +301,7 @@ impl Fixture {
             Command::Claim => return commands.claim(&CALLER, &self.claim()).await.ok().map(|_| id),
             Command::Renew => return commands.renew(&CALLER, &self.renewal()).await.ok().map(|_| id),
             Command::Release => return commands.release(&CALLER, &self.release()).await.ok().map(|_| id),
+            Command::Refused => return commands.refused(&CALLER, &self.refusal()).await.ok().map(|_| id),
             Command::Sealed => return commands.sealed(&CALLER, &self.seal()).await.ok().map(|_| id),
         };
         changed.ok().map(|changed| changed.stream.id)
@@ -308,6 +331,10 @@ impl Fixture {
                 let reply: LeaseReply = world.request(topics::release(), &self.release()).await;
                 return (reply == LeaseReply::Ok).then_some(self.id);
             }
+            Command::Refused => {
+                let reply: LeaseReply = world.request(topics::refused(), &self.refusal()).await;
+                return (reply == LeaseReply::Ok).then_some(self.id);
+            }
             Command::Sealed => {
                 let reply: LeaseReply = world.request(topics::sealed(), &self.seal()).await;
                 return (reply == LeaseReply::Ok).then_some(self.id);
@@ -334,6 +361,7 @@ const ALLOWED: &[(Command, Before, &str)] = &[
     (Command::Claim, Before::Live, "ingest ingest-1 session 00000000000000000000000007"),
     (Command::Renew, Before::Claimed, "session 00000000000000000000000007"),
     (Command::Release, Before::Claimed, "session 00000000000000000000000007"),
+    (Command::Refused, Before::Scheduled, "ingest ingest-1"),
     (Command::Sealed, Before::Claimed, "log writer 1700000000000.1"),
 ];
 
@@ -358,7 +386,14 @@ async fn every_command_sent_to_the_api_or_the_bus_leaves_the_records_and_events_
         assert_eq!(world.audit.take(), [entry]);
     }
     let covered: BTreeSet<&str> = ALLOWED.iter().map(|(command, ..)| command.as_str()).collect();
-    assert_eq!(covered.len(), 11, "every command has a row");
+    assert_eq!(covered.len(), 12, "every command has a row");
+}
+
+/// The records of a livestream without the note of its last refusal.
+async fn records_but_refusal(world: &World, id: StreamId) -> Value {
+    let mut records = world.result(id).await["records"].clone();
+    records[0].as_object_mut().unwrap().remove("last_disconnect");
+    records
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -376,12 +411,12 @@ async fn every_refused_command_changes_nothing_and_its_audit_entry_has_the_reaso
         (Command::Sealed, Before::Live, "repeated, or not about the current claim"),
     ] {
         let fixture = Fixture::new(&world, before).await;
-        let records = world.result(fixture.id).await["records"].clone();
+        let records = records_but_refusal(&world, fixture.id).await;
         fixture.send(&world, command).await;
         let entries = world.audit.take();
         assert_eq!(entries.len(), 1, "{command:?}: {entries:?}");
         assert_eq!(entries[0].outcome, AuditOutcome::Refused(reason.to_owned()), "{command:?}");
-        assert_eq!(world.result(fixture.id).await["records"], records, "{command:?}");
+        assert_eq!(records_but_refusal(&world, fixture.id).await, records, "{command:?}");
     }
     let (status, _) = world.post("", Some(json!({ "title": " " }))).await;
     assert_eq!(status, 422);

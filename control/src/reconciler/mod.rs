@@ -146,14 +146,17 @@ impl Reconciler {
     }
 
     /// Makes the change that is due for a claim, if any.
-    async fn apply_due(
-        &self,
-        Versioned { value: claim, version }: Versioned<Claim>,
-    ) -> Result<(), RepoError> {
+    async fn apply_due(&self, current: Versioned<Claim>) -> Result<(), RepoError> {
         let services = &self.services;
-        let done = match due(services.wall_clock(), &claim) {
-            Due::Nothing => Ok(()),
-            Due::Lapsed(away) => services.repo.put_claim(&away, version).await.map(|()| {
+        let due = due(services.wall_clock(), &current.value);
+        if due == Due::Close {
+            self.takeovers.spawn_takeover(current).await;
+            return Ok(());
+        }
+        let (claim, version) = (&current.value, current.version);
+        let done = match due {
+            Due::Nothing | Due::Close => Ok(()),
+            Due::Lapsed(away) => self.livestreams.lapsed(&current, &away).await.map(|()| {
                 info!(stream = %away.stream, session = %away.session, epoch = %away.epoch,
                     window_s = away.settings.reconnect_window, "lease lapsed; publisher away, reconnect window began");
                 services.announcer.event(&away);
@@ -169,12 +172,12 @@ impl Reconciler {
                     Err(CommandError::Repo(error)) => Err(error),
                 }
             }
-            Due::Close => {
-                self.takeovers.spawn_takeover(Versioned { value: claim, version }).await;
-                return Ok(());
-            }
+            Due::Withdraw => self.livestreams.withdraw(&current).await.map(|()| {
+                info!(stream = %claim.stream, session = %claim.session,
+                    "publisher vanished before usable media came; the livestream stays as it was");
+            }),
             Due::Forget => {
-                services.announcer.event(&claim);
+                services.announcer.event(claim);
                 services.repo.forget_claim(claim.stream, version).await
             }
         };

@@ -10,6 +10,7 @@ use millrace_node::key_secret;
 use millrace_runtime::Secret;
 use millrace_state::{Record, SharedState, StateError, StateStore, Tx, Version, scan_all};
 use millrace_wire::catalog::PlaybackRecord;
+use millrace_wire::close_reason::CloseReason;
 use millrace_wire::ids::{KeyHash, StreamId, StreamKey, UnixMillis};
 use millrace_wire::{WireError, state_keys, versioned};
 use serde::de::DeserializeOwned;
@@ -171,7 +172,8 @@ impl Repo {
         records.into_iter().map(load).collect()
     }
 
-    /// Makes a transition of a livestream; a stop also ends its claim, in the same transaction.
+    /// Makes a transition of a livestream; a stop also ends its claim, and a cancellation deletes the claim of a publisher
+    /// whose media have not come, in the same transaction.
     pub(crate) async fn apply(
         &self,
         id: StreamId,
@@ -183,16 +185,25 @@ impl Repo {
             let Versioned { value: mut stream, version } = self.stream(id).await?;
             let claim = self.claim(id).await?;
             stream.apply(transition, now)?;
+            let publishing = claim.as_ref().filter(|claim| claim.value.is_held(now));
+            if let (Transition::Stop, Some(claim)) = (transition, publishing) {
+                stream.last_disconnect = Some(claim.value.disconnect(now, CloseReason::Stopped, ""));
+            }
             let mut tx = Tx::new()
                 .check(state_keys::stream(id), Some(version))
                 .put(state_keys::stream(id), json(&stream));
             let mut changed = None;
-            if let (Transition::Stop, Some(claim)) = (transition, claim) {
+            if let (Transition::Stop, Some(claim)) = (transition, &claim) {
                 let ended = claim.value.ended(now);
                 tx = tx
                     .check(state_keys::claim(id), Some(claim.version))
                     .put(state_keys::claim(id), json(&ended));
                 changed = Some(ended);
+            }
+            if let (Transition::Cancel, Some(claim)) = (transition, claim) {
+                // Its broadcast has not begun.
+                tx = tx.check(state_keys::claim(id), Some(claim.version)).delete(state_keys::claim(id));
+                changed = Some(claim.value);
             }
             self.state.commit(tx).await?;
             Ok(Changed { stream, claim: changed })
@@ -200,9 +211,18 @@ impl Repo {
     }
 
     /// Gives a livestream a new key and revokes the old one.
-    pub(crate) async fn rotate(&self, id: StreamId, hash: KeyHash) -> Result<Changed, RepoError> {
+    pub(crate) async fn rotate(
+        &self,
+        id: StreamId,
+        hash: KeyHash,
+        now: UnixMillis,
+    ) -> Result<Changed, RepoError> {
         retry!({
             let Versioned { value: mut stream, version } = self.stream(id).await?;
+            let claim = self.claim(id).await?.map(|claim| claim.value);
+            if let Some(claim) = claim.as_ref().filter(|claim| claim.is_held(now)) {
+                stream.last_disconnect = Some(claim.disconnect(now, CloseReason::KeyRotated, ""));
+            }
             let old = std::mem::replace(&mut stream.key_hash, hash);
             let tx = Tx::new()
                 .check(state_keys::stream(id), Some(version))
@@ -215,15 +235,16 @@ impl Repo {
                     REVOKED_KEY_TTL,
                 );
             self.state.commit(tx).await?;
-            Ok(Changed { stream, claim: self.claim(id).await?.map(|claim| claim.value) })
+            Ok(Changed { stream, claim })
         })
     }
 
     /// Deletes a livestream, the records that lead to it and its segment index; leaves a purge record, by which its
     /// objects are deleted.
-    pub(crate) async fn delete(&self, id: StreamId, now: UnixMillis) -> Result<Stream, RepoError> {
-        let stream: Stream = retry!({
+    pub(crate) async fn delete(&self, id: StreamId, now: UnixMillis) -> Result<Changed, RepoError> {
+        let changed: Changed = retry!({
             let Versioned { value: mut stream, version } = self.stream(id).await?;
+            let claim = self.claim(id).await?.map(|claim| claim.value);
             stream.apply(Transition::Delete, now)?;
             let purge = Purge { stream: id, playback: stream.playback_id, since: now };
             let revoked = json(&KeyRecord { stream: id, revoked: true });
@@ -237,12 +258,12 @@ impl Repo {
                 .delete(state_keys::snapshot(id))
                 .put_ttl(state_keys::key_hash(&stream.key_hash), revoked, REVOKED_KEY_TTL);
             self.state.commit(tx).await?;
-            Ok(stream)
+            Ok(Changed { stream, claim })
         })?;
         for prefix in [state_keys::all_segments(id), state_keys::broadcasts(id)] {
             self.delete_prefix(&prefix).await?;
         }
-        Ok(stream)
+        Ok(changed)
     }
 
     /// Deletes the purge record of a livestream, and records that a late worker wrote after the livestream was deleted.
@@ -261,9 +282,31 @@ impl Repo {
         Ok(())
     }
 
-    /// Writes a granted claim and its stream over the versions they were decided on. A stream that is not recorded also
-    /// gets a retention record, by which its segments past the window are deleted.
-    pub(crate) async fn put_grant(
+    /// Writes a stream over the version it was made from.
+    pub(crate) async fn put_stream(&self, stream: &Stream, over: Version) -> Result<(), RepoError> {
+        let key = state_keys::stream(stream.id);
+        self.state.commit(Tx::new().check(key.clone(), Some(over)).put(key, json(stream))).await?;
+        Ok(())
+    }
+
+    /// Writes a stream and deletes its claim, of which no media came, over the versions they were read at.
+    pub(crate) async fn withdraw_claim(
+        &self,
+        (stream, stream_version): (&Stream, Version),
+        claim_version: Version,
+    ) -> Result<(), RepoError> {
+        let tx = Tx::new()
+            .check(state_keys::stream(stream.id), Some(stream_version))
+            .check(state_keys::claim(stream.id), Some(claim_version))
+            .put(state_keys::stream(stream.id), json(stream))
+            .delete(state_keys::claim(stream.id));
+        self.state.commit(tx).await?;
+        Ok(())
+    }
+
+    /// Writes a claim and its stream over the versions they were decided on. A stream that is not recorded also gets a
+    /// retention record once its broadcast begins, by which its segments past the window are deleted.
+    pub(crate) async fn put_both(
         &self,
         (stream, stream_version): (&Stream, Version),
         (claim, claim_version): (&Claim, Option<Version>),
@@ -273,7 +316,7 @@ impl Repo {
             .check(state_keys::claim(stream.id), claim_version)
             .put(state_keys::stream(stream.id), json(stream))
             .put(state_keys::claim(stream.id), json(claim));
-        if !stream.settings.record {
+        if claim.begun && !stream.settings.record {
             let retention = Retention { stream: stream.id };
             tx = tx.put(state_keys::retention(stream.id), json(&retention));
         }

@@ -1,5 +1,5 @@
 //! A control node on the embedded backends or on NATS and Redis, and a client of its API and its requests.
-#![allow(clippy::unwrap_used, clippy::large_enum_variant, reason = "test helpers")]
+#![allow(dead_code, clippy::unwrap_used, clippy::large_enum_variant, reason = "test helpers, of which each test file uses its part")]
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use millrace_state::{RedbState, RedisConfig, RedisState, SharedState};
 use millrace_store::{DirStore, SharedStore, SyncPolicy};
 use millrace_testkit::servers::{NatsServer, RedisServer};
 use millrace_wire::ids::{KeyHash, SessionId};
-use millrace_wire::message::control::{ClaimReply, ClaimRequest};
+use millrace_wire::message::control::{ClaimReply, ClaimRequest, LeaseReply, RenewRequest};
 use millrace_wire::topic::{Message, RequestTopic};
 use millrace_wire::topics;
 use reqwest::{Client, Method, Response, StatusCode};
@@ -141,8 +141,31 @@ impl Control {
         self.link.request(&topic, request, Duration::from_secs(20)).await.unwrap()
     }
 
-    /// Sends a claim request as an ingest node does.
+    /// Returns the secret of the key hashes.
+    pub(crate) fn secret(&self) -> &[u8] {
+        &self.secret
+    }
+
+    /// Claims a key as an ingest node does, and reports the first media.
     pub(crate) async fn claim(&self, key: &str, session: u128) -> ClaimReply {
+        let reply = self.claim_without_media(key, session).await;
+        if let ClaimReply::Granted(grant) = &reply {
+            let renewal = RenewRequest {
+                stream: grant.stream,
+                session: SessionId::from_u128(session),
+                epoch: grant.epoch,
+                open_msn: Some(grant.first_msn),
+                discontinuity_sequence: grant.discontinuity_sequence,
+                degraded: None,
+                notes: Vec::new(),
+            };
+            let _: LeaseReply = self.ask(topics::renew(), &renewal).await;
+        }
+        reply
+    }
+
+    /// Sends a claim request as an ingest node does.
+    pub(crate) async fn claim_without_media(&self, key: &str, session: u128) -> ClaimReply {
         let request = ClaimRequest {
             key_hash: KeyHash::of(&self.secret, &key.parse().unwrap()),
             session: SessionId::from_u128(session),

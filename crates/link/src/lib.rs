@@ -5,7 +5,7 @@
 //!
 //! * [`Link`] publishes, requests and subscribes by [`Topic`](millrace_wire::topic::Topic): a subject, the type of its
 //!   messages and the version of the wire format in one value. A message of another wire version, or a malformed one, is
-//!   refused here, in one place: it is counted in the metric `link_refused_messages` and logged once in 30 s a topic, and the
+//!   refused here, in one place: it is counted in the metric `link_refused_messages` and logged once a minute and topic, and the
 //!   code above never sees it. A refused request gets no answer, so its sender runs into its own time limit. A
 //!   [`LinkError`] means that the bus is closed, that a message could not be encoded, or that an answer did not come or
 //!   could not be read.

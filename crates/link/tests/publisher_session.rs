@@ -233,7 +233,7 @@ async fn publisher_session_publishes_repairs_and_ends_once_everything_is_stored(
     // The state is there for readers, the publisher leaves, and the session waits for its worker.
     let states = world.link.gather(&topics::snapshot(stream()), &SnapshotRequest {}, LIMIT, 1).await.unwrap();
     assert_eq!(states.len(), 1);
-    world.session.end(CloseReason::PublisherLeft);
+    world.session.end(CloseReason::PublisherLeft, "");
     assert!(receive(&mut media, 1).await[0].end);
     assert!(!world.running.is_finished());
     let log = seal(&world.link, &grant).await;

@@ -4,6 +4,9 @@
 //! [`Segmenter`](crate::segmenter::Segmenter), [`Packager`](crate::packager::Packager), and the source before them)
 //! holds one [`RepairCounts`] and adds to it whenever it changes what the encoder sent. The node that runs the stage
 //! turns the counts into its metrics, log lines and the stream's health; the words for all three stand here.
+//!
+//! The text of a kind is one sentence: the condition, a colon, and the cause, which also stands alone ([`Repair::cause`]).
+//! The code of a kind that concerns the audio track holds the word `audio`.
 
 /// What happens to the media by a repair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -50,10 +53,10 @@ repairs! {
         "A new codec configuration is ignored: the encoder changes it too often.";
     /// A picture was dropped because no video configuration came before it.
     UnconfiguredPicture = "unconfigured_picture", Dropped,
-        "Pictures cannot be used: the encoder sends no sequence header for them.";
+        "Pictures cannot be used: the encoder sends no sequence header.";
     /// An audio frame was dropped because no audio configuration came before it.
     UnconfiguredAudio = "unconfigured_audio", Dropped,
-        "Audio cannot be used: the encoder sends no sequence header for it.";
+        "Audio cannot be used: the encoder sends no sequence header for audio.";
     /// A picture was dropped because the lengths of its NAL units do not add up.
     MalformedPicture = "malformed_picture", Dropped,
         "Pictures cannot be read: the lengths of their NAL units do not add up.";
@@ -141,9 +144,30 @@ repairs! {
     /// A segment was begun with the first picture of a gradual refresh, in place of a keyframe.
     SegmentOnRefresh = "segment_on_refresh", Invented,
         "Segments begin with a gradual refresh in place of a keyframe, and viewers who join see damaged pictures at first: turn intra refresh off in the encoder.";
+    /// A media message was dropped because it breaks the format of its container or codec.
+    UnreadableMessage = "unreadable_message", Dropped,
+        "Media messages cannot be read: the encoder's output is damaged, or of an unknown form.";
     /// A frame was left out because its segment was closed already, or no boundary came before it.
     LateFrame = "late_frame", Dropped,
         "Frames come after their segment was closed, and are left out.";
+}
+
+impl Repair {
+    /// Returns the likely cause alone, without its full stop: the text behind the colon.
+    pub fn cause(self) -> &'static str {
+        let text = self.text();
+        text.split_once(": ").map_or(text, |(_, cause)| cause).trim_end_matches('.')
+    }
+
+    /// True if the repair concerns the audio track.
+    pub fn is_audio(self) -> bool {
+        self.code().contains("audio")
+    }
+
+    /// True if the repair is part of any publish, however good its encoder, and no condition to tell an operator of.
+    pub const fn is_routine(self) -> bool {
+        matches!(self, Self::EarlyAudio)
+    }
 }
 
 /// The number of repairs by kind since a stage began.

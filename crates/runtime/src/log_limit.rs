@@ -12,7 +12,7 @@ pub struct LogLimit(Mutex<Option<(Instant, u64)>>);
 
 impl LogLimit {
     /// Shortest time between two lines about the same thing.
-    pub const INTERVAL: Duration = Duration::from_secs(30);
+    pub const INTERVAL: Duration = Duration::from_mins(1);
 
     /// Returns the number of lines left out since the last one if a line is due now.
     pub fn due(&self) -> Option<u64> {

@@ -70,8 +70,17 @@ reasons! {
     ProtocolError = "protocol_error", Some("NetStream.Publish.Denied"), "The client broke the protocol.";
     /// A codec that this service does not carry: only H.264 video and AAC audio are accepted.
     CodecNotAccepted = "codec_not_accepted", Some("NetStream.Publish.Denied"), "The codec is not accepted: send H.264 video and AAC audio.";
-    /// Media that cannot be served: pictures too large, keyframes too far apart, too many unreadable messages.
-    UnsupportedCodec = "unsupported_codec", Some("NetStream.Publish.Denied"), "The codec is not supported.";
+    /// A picture larger than the livestream allows.
+    PictureTooLarge = "picture_too_large", Some("NetStream.Publish.Denied"), "The picture is larger than the livestream allows: choose a smaller output resolution.";
+    /// No keyframe within the longest interval.
+    KeyframeInterval = "keyframe_interval", Some("NetStream.Publish.Denied"), "Keyframes are too far apart: set the encoder's keyframe interval to 2 s.";
+    /// Too many media messages in a row that break the container's or the codec's format. The alias is the code under which other versions of an ingest node send it.
+    #[serde(alias = "unsupported_codec")]
+    UnreadableMedia = "unreadable_media", Some("NetStream.Publish.Denied"), "The media cannot be read: the encoder's output is damaged.";
+    /// Media arrived for the longest time allowed, and no frame of them could be used.
+    NoUsableMedia = "no_usable_media", Some("NetStream.Publish.Denied"), "No usable media arrived in time.";
+    /// The codec configuration changes more often than a player can follow.
+    ConfigurationChanges = "configuration_changes", Some("NetStream.Publish.Denied"), "The encoder changes its codec configuration too often.";
     /// More bits per second than allowed.
     BitrateExceeded = "bitrate_exceeded", Some("NetStream.Publish.Denied"), "The bitrate limit is exceeded.";
     /// More messages per second than allowed.

@@ -5,7 +5,8 @@ use crate::fact::{FactMessage, StreamState};
 use crate::ids::{Epoch, Generation, NodeId, SessionId, StreamId};
 use crate::message::announce::{EpochAnnouncement, IndexFact, SessionAnnouncement};
 use crate::message::control::{
-    ClaimReply, ClaimRequest, Kick, LeaseReply, LifecycleEvent, ReleaseRequest, RenewRequest, SealReport,
+    ClaimReply, ClaimRequest, Kick, LeaseReply, LifecycleEvent, RefusalReport, ReleaseRequest, RenewRequest,
+    SealReport,
 };
 use crate::message::job::{Bid, GrantOrder, Heartbeat, Offer, WorkerFree};
 use crate::message::media::MediaMessage;
@@ -123,6 +124,11 @@ pub fn release() -> RequestTopic<ReleaseRequest, LeaseReply> {
     RequestTopic::fixed("control.release")
 }
 
+/// Reports of ingest nodes that they refused a publisher before it claimed its key.
+pub fn refused() -> RequestTopic<RefusalReport, LeaseReply> {
+    RequestTopic::fixed("control.refused")
+}
+
 /// Reports of log writers that an epoch is sealed.
 pub fn sealed() -> RequestTopic<SealReport, LeaseReply> {
     RequestTopic::fixed("control.sealed")
@@ -204,6 +210,7 @@ mod tests {
             claim(),
             renew(),
             release(),
+            refused(),
             sealed(),
             nodes(),
             kick(x),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use millrace_link::media_convert::{self, ConfigPlace};
 use millrace_media::frame::{AudioConfig, MediaEvent, MediaFrame, TaggedFrame, TrackConfig, TrackKind};
-use millrace_media::repair::Repair;
+use millrace_media::repair::{Repair, RepairCounts};
 use millrace_media::segmenter::{Segmenter, SegmenterConfig};
 use millrace_media::time::Timescale;
 use millrace_media::timeline::Timeline;
@@ -38,6 +38,9 @@ pub(crate) struct MessageBuilder {
     audio_rate: i64,
     discontinuities: Discontinuities,
     open_msn: Option<Msn>,
+    /// The decoding time of the newest keyframe, and its distance from the one before, in 90 kHz ticks.
+    last_keyframe: Option<i64>,
+    keyframe_distance: Option<i64>,
     frames: FrameCounts,
     out: VecDeque<Vec<MediaUnit>>,
 }
@@ -49,6 +52,23 @@ pub(crate) struct FrameCounts {
     pub(crate) video: u64,
     /// Frames of the audio track, with silence.
     pub(crate) audio: u64,
+}
+
+impl FrameCounts {
+    /// Counts one more frame of `track`.
+    pub(crate) fn count(&mut self, track: TrackKind) {
+        match track {
+            TrackKind::Video => self.video += 1,
+            TrackKind::Audio => self.audio += 1,
+        }
+    }
+
+    /// Returns the frames that came after `earlier`.
+    pub(crate) fn since(self, earlier: Self) -> Self {
+        let (video, audio) =
+            (self.video.saturating_sub(earlier.video), self.audio.saturating_sub(earlier.audio));
+        Self { video, audio }
+    }
 }
 
 impl MessageBuilder {
@@ -70,6 +90,8 @@ impl MessageBuilder {
             audio_rate: 1,
             discontinuities: Discontinuities::new(grant.first_msn, first),
             open_msn: None,
+            last_keyframe: None,
+            keyframe_distance: None,
             frames: FrameCounts::default(),
             out: VecDeque::new(),
         }
@@ -120,7 +142,8 @@ impl MessageBuilder {
 
     /// Completes the last message: no picture will follow the audio that waits for one.
     pub(crate) fn finish(&mut self) {
-        if !self.pending.is_empty() {
+        // Configurations alone are no media: a publish without a usable frame leaves none behind.
+        if self.pending.iter().any(|unit| unit.frame().is_some()) {
             self.flush();
         }
     }
@@ -128,6 +151,18 @@ impl MessageBuilder {
     /// Returns the frames sent so far.
     pub(crate) fn frames(&self) -> FrameCounts {
         self.frames
+    }
+
+    /// Returns the repairs of the timeline and the segmenter.
+    pub(crate) fn repairs(&self) -> RepairCounts {
+        let mut repairs = *self.timeline.repairs();
+        repairs.merge(self.segmenter.repairs());
+        repairs
+    }
+
+    /// Returns the distance of the two newest keyframes in 90 kHz ticks.
+    pub(crate) fn keyframe_distance(&self) -> Option<i64> {
+        self.keyframe_distance
     }
 
     /// Returns the number of segments begun without a keyframe.
@@ -169,6 +204,10 @@ impl MessageBuilder {
             MediaFrame::Video(picture) => (TrackKind::Video, picture.dts),
             MediaFrame::Audio(frame) => (TrackKind::Audio, frame.pts),
         };
+        if matches!(&frame, MediaFrame::Video(picture) if picture.sync.is_join()) {
+            self.keyframe_distance = self.last_keyframe.map(|last| time - last);
+            self.last_keyframe = Some(time);
+        }
         let discontinuity_sequence = self.discontinuities.sequence_of(Msn(tag.msn));
         self.pending.push(media_convert::frame_unit(TaggedFrame { tag, frame }, discontinuity_sequence));
         match track {

@@ -11,10 +11,13 @@ mod claim;
 mod config_changes;
 mod disconnect;
 mod discontinuities;
+mod health;
 mod media;
 mod message_builder;
 mod publisher;
+mod refusal;
 mod relay;
+mod repairs;
 pub(crate) mod source;
 
 use std::sync::Arc;
@@ -24,6 +27,7 @@ use millrace_wire::close_reason::CloseReason;
 use crate::admission::ConnectionPermit;
 use crate::context::Context;
 use publisher::Publisher;
+pub(crate) use refusal::refused;
 use relay::Relay;
 use source::{PublishEnd, Source};
 
@@ -57,16 +61,11 @@ pub(crate) async fn publish<S: Source>(
             if reason.is_guess() {
                 tokio::time::sleep(permit.refusal_delay(context.now())).await;
             }
-            refused(context, reason)
+            let end = refused(context, reason);
+            refusal::report(context, &identity, &end);
+            end
         }
     };
     source.close(&end).await;
     end
-}
-
-/// Counts and logs a publisher that is refused for `reason`.
-pub(crate) fn refused(context: &Context, reason: CloseReason) -> PublishEnd {
-    context.metrics.refused.with(&[reason.code()]).inc();
-    tracing::info!(reason = reason.code(), "publisher refused");
-    reason.into()
 }

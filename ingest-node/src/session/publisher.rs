@@ -6,6 +6,8 @@ use std::time::Duration;
 use millrace_bus::BusError;
 use millrace_link::TypedSubscription;
 use millrace_link::publisher_session::{PublisherSession, SessionSetup, subscribe_kicks};
+use millrace_media::frame::TrackKind;
+use millrace_media::repair::RepairCounts;
 use millrace_protocol::log::replay_buffer::ReplayLimits;
 use millrace_runtime::ActorId;
 use millrace_runtime::actors::ActorContext;
@@ -131,12 +133,28 @@ impl Publisher {
         self.media.push(event)
     }
 
+    /// Counts a message of the source that could not be read.
+    pub(crate) fn count_unreadable(&mut self, track: TrackKind) {
+        self.media.count_unreadable(track);
+    }
+
+    /// True if the media are to be judged now.
+    pub(crate) fn is_observation_due(&self, now: Duration) -> bool {
+        self.media.is_observation_due(now)
+    }
+
+    /// Judges the media up to `now`, with the repairs that the source has made. An error ends the publish.
+    pub(crate) fn observe(&mut self, now: Duration, source: RepairCounts) -> Result<(), PublishEnd> {
+        let Self { media, span, .. } = self;
+        span.in_scope(|| media.observe(now, source))
+    }
+
     /// Ends the media of the epoch.
     pub(crate) fn end(mut self, end: &PublishEnd) {
         let span = self.span.clone();
         let _entered = span.enter();
         self.disconnect.close(end.clone());
-        self.media.end(end.reason);
+        self.media.end(end);
     }
 }
 

@@ -1,6 +1,7 @@
 //! The loop between a source and its session, and the limits that hold for every protocol: bitrate, unusable
 //! messages in a row, distance of keyframes.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use millrace_wire::close_reason::CloseReason;
@@ -78,13 +79,17 @@ impl<'a> Relay<'a> {
 
     /// Relays until the source, a limit or the session ends the publish.
     pub(crate) async fn run<S: Source>(&mut self, source: &mut S) -> PublishEnd {
-        if let Err(end) = source.accept() {
-            return end;
+        match self.relay(source).await {
+            Ok(never) => match never {},
+            Err(end) => end,
         }
+    }
+
+    async fn relay<S: Source>(&mut self, source: &mut S) -> Result<Infallible, PublishEnd> {
+        source.accept()?;
         loop {
-            if let Err(end) = self.relay_arrived(source).await {
-                return end;
-            }
+            self.relay_arrived(source).await?;
+            self.check_health(source)?;
             let received = tokio::select! {
                 // The signal is polled only when no data is waiting.
                 biased;
@@ -92,12 +97,10 @@ impl<'a> Relay<'a> {
                 () = &mut self.disconnected => {
                     let end = self.publisher.disconnect().end();
                     self.relay_waiting(source, &end).await;
-                    return end;
+                    return Err(end);
                 }
             };
-            if let Err(end) = self.on_received(received) {
-                return end;
-            }
+            self.on_received(received)?;
             self.turn.received(received).await;
         }
     }
@@ -201,11 +204,18 @@ impl<'a> Relay<'a> {
         self.context.metrics.bad_media.inc();
         self.bad_media += 1;
         tracing::debug!(%error, "media message dropped");
-        let too_many = (self.bad_media > limits::MAX_BAD_MEDIA).then_some(CloseReason::UnsupportedCodec);
-        match error.fault.ends_publish().or(too_many) {
-            Some(reason) => Err(PublishEnd { reason, text: error.to_string() }),
-            None => Ok(()),
+        let too_many = (self.bad_media > limits::MAX_BAD_MEDIA).then_some(CloseReason::UnreadableMedia);
+        if let Some(reason) = error.fault.ends_publish().or(too_many) {
+            return Err(PublishEnd { reason, text: error.to_string() });
         }
+        self.publisher.count_unreadable(error.position.track);
+        Ok(())
+    }
+
+    /// Judges the media once a second.
+    fn check_health<S: Source>(&mut self, source: &S) -> Result<(), PublishEnd> {
+        let now = self.context.now();
+        if self.publisher.is_observation_due(now) { self.publisher.observe(now, source.repairs()) } else { Ok(()) }
     }
 
     /// Asks for a keyframe after half the longest distance, and ends the publish after the whole one.
@@ -214,7 +224,7 @@ impl<'a> Relay<'a> {
         let since = self.publisher.since_keyframe_s().unwrap_or_default();
         if since > i64::from(limit) {
             let text = format!("no keyframe for {limit} s: set the encoder's keyframe interval to 2 s");
-            return Err(PublishEnd { reason: CloseReason::UnsupportedCodec, text });
+            return Err(PublishEnd { reason: CloseReason::KeyframeInterval, text });
         }
         if since < i64::from(limit / 2) {
             self.keyframe_requested = false;

@@ -205,7 +205,7 @@ impl MediaFault {
     pub(crate) fn ends_publish(&self) -> Option<CloseReason> {
         match self {
             Self::CodecNotAccepted(_) => Some(CloseReason::CodecNotAccepted),
-            Self::PictureTooLarge { .. } => Some(CloseReason::UnsupportedCodec),
+            Self::PictureTooLarge { .. } => Some(CloseReason::PictureTooLarge),
             Self::Malformed(_) => None,
         }
     }

@@ -28,6 +28,9 @@ pub enum Due {
     Lapsed(Box<Claim>),
     /// The log writer may use more numbers for GAP segments.
     Gaps(Box<Claim>),
+    /// The publisher vanished before any media came, and no log writer has seen any: the claim is deleted, and the livestream
+    /// stays as it was.
+    Withdraw,
     /// The reconnect window passed: the broadcast is over.
     Over,
     /// The publisher is away or the broadcast is over, and the log may have no live writer, or control writes it: a takeover
@@ -41,7 +44,12 @@ pub enum Due {
 pub fn due(now: UnixMillis, claim: &Claim) -> Due {
     match claim.presence {
         Presence::Publishing if claim.is_held(now) => Due::Nothing,
-        Presence::Publishing => Due::Lapsed(Box::new(claim.away(now))),
+        Presence::Publishing => Due::Lapsed(Box::new(claim.away(now, false))),
+        Presence::Away { since } if !claim.begun => {
+            // Media may have reached a worker though control did not hear of them: its report would begin the broadcast.
+            let is_settled = now.0.saturating_sub(since.0) >= END_REPORTED_MS;
+            if is_settled { Due::Withdraw } else { Due::Nothing }
+        }
         Presence::Away { since } => {
             if now.0.saturating_sub(since.0) >= u64::from(claim.settings.reconnect_window) * 1_000 {
                 return Due::Over;

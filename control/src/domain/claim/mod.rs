@@ -11,12 +11,13 @@ use millrace_wire::ids::{
 };
 use millrace_wire::message::announce::{Degraded, EpochAnnouncement, EpochPhase};
 use millrace_wire::message::control::{
-    ClaimGrant, ClaimRequest, LifecycleEvent, LifecycleKind, PublishLimits, ReleaseRequest, RenewRequest,
-    SealReport, StreamSettings, Takeover,
+    ClaimGrant, ClaimRequest, HealthNote, LifecycleEvent, LifecycleKind, PublishLimits, ReleaseRequest,
+    RenewRequest, SealReport, StreamSettings, Takeover,
 };
 use serde::{Deserialize, Serialize};
 
-use super::stream::{Status, Stream, Transition};
+use super::disconnect::Disconnect;
+use super::stream::{Status, Stream};
 pub use due::{Due, due};
 
 /// Duration of a lease. A session renews it every second; three missed renewals are more than a pause of a busy machine.
@@ -108,8 +109,18 @@ pub struct Claim {
     pub renewed_at: UnixMillis,
     /// The presence of the publisher.
     pub presence: Presence,
+    /// True once the broadcast has begun: media of it were published. A claim that ends before leaves no trace.
+    #[serde(default = "begun")]
+    pub begun: bool,
+    /// The time since which the publisher had been away when this epoch was granted, until media of the epoch come: a publish
+    /// without usable media does not lengthen the reconnect window.
+    #[serde(default)]
+    pub away_since: Option<UnixMillis>,
     /// The reason the session reports for running degraded.
     pub degraded: Option<Degraded>,
+    /// The conditions of the media that last, as the session reports them.
+    #[serde(default)]
+    pub notes: Vec<HealthNote>,
     /// True if control writes the epoch's log itself: the publisher left or the broadcast ended, and no log writer was alive.
     #[serde(default)]
     pub by_control: bool,
@@ -119,10 +130,15 @@ pub struct Claim {
     pub event: Option<LifecycleEvent>,
 }
 
+/// The claims of a control that did not know the field had all begun.
+const fn begun() -> bool {
+    true
+}
+
 /// The changes that a granted request makes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
-    /// The record of the livestream, which is live now.
+    /// The record of the livestream. Its status changes only once media come.
     pub stream: Stream,
     /// The claim of the new session.
     pub claim: Claim,
@@ -151,12 +167,11 @@ pub fn decide(
         return Err(CloseReason::AlreadyLive);
     }
     let mut stream = stream.clone();
-    if stream.status == Status::Scheduled {
-        // `Start` is legal in `Scheduled`.
-        let _ = stream.apply(Transition::Start, now);
-    }
-    let broadcast = *stream.broadcast.get_or_insert(fresh);
+    let broadcast = stream.broadcast.unwrap_or(fresh);
     let claim = Claim::grant(now, &stream, broadcast, current, request);
+    if let Some(older) = current.filter(|claim| claim.is_held(now)) {
+        stream.last_disconnect = Some(older.disconnect(now, CloseReason::TakenOver, ""));
+    }
     // A session whose lease lapsed may still run behind a broken link: it is kicked too.
     let kick = current.filter(|claim| claim.sealed_msn.is_none()).map(|claim| claim.session);
     Ok(Decision { stream, claim, kick, repeated: false })
@@ -194,10 +209,18 @@ pub fn renew(now: UnixMillis, claim: &Claim, request: &RenewRequest) -> Lease {
         // No worker packages media of a sealed epoch; the publisher may connect again for a new one.
         return Lease::Lost(CloseReason::ConnectionLost);
     }
-    let back =
-        (claim.presence != Presence::Publishing).then(|| event(now, claim.stream, LifecycleKind::Resumed));
+    let has_media = request.open_msn.is_some();
+    let event = match claim.presence {
+        _ if has_media && !claim.begun => Some(LifecycleKind::Started { broadcast: claim.broadcast }),
+        _ if has_media && claim.away_since.is_some() => Some(LifecycleKind::Resumed),
+        Presence::Publishing => None,
+        _ => (claim.begun && claim.away_since.is_none()).then_some(LifecycleKind::Resumed),
+    };
     let renewed = Claim {
-        event: back.or(claim.event.clone()),
+        event: event.map(|kind| self::event(now, claim.stream, kind)).or(claim.event.clone()),
+        begun: claim.begun || has_media,
+        away_since: claim.away_since.filter(|_| !has_media),
+        notes: request.notes.iter().take(HealthNote::MAX).cloned().collect(),
         open_msn: request.open_msn.map_or(claim.open_msn, |open| open.max(claim.open_msn)),
         discontinuity: claim.discontinuity.max(request.discontinuity_sequence),
         degraded: request.degraded,
@@ -246,13 +269,15 @@ impl Claim {
             granted_at: now,
             renewed_at: now,
             presence: Presence::Publishing,
+            begun: continues,
+            away_since: last.filter(|_| continues).and_then(Self::away_since),
             degraded: None,
+            notes: Vec::new(),
             by_control: false,
-            event: Some(event(
-                now,
-                stream.id,
-                if continues { LifecycleKind::Resumed } else { LifecycleKind::Started { broadcast } },
-            )),
+            event: last.filter(|_| continues).and_then(|last| match last.away_since() {
+                Some(_) => last.event.clone(),
+                None => Some(event(now, stream.id, LifecycleKind::Resumed)),
+            }),
         }
     }
 
@@ -320,11 +345,27 @@ impl Claim {
             return None;
         }
         Some(Self {
+            begun: self.begun || request.open_msn.is_some(),
+            away_since: self.away_since.filter(|_| request.open_msn.is_none()),
             open_msn: request.open_msn.map_or(self.open_msn, |open| open.max(self.open_msn)),
             discontinuity: self.discontinuity.max(request.discontinuity_sequence),
             released: true,
-            ..self.away(now)
+            ..self.away(now, request.open_msn.is_some())
         })
+    }
+
+    /// True if the request releases this claim before any media of its broadcast came: then no trace of it stays.
+    pub fn is_withdrawn_by(&self, request: &ReleaseRequest) -> bool {
+        !self.begun
+            && request.open_msn.is_none()
+            && self.session == request.session
+            && self.epoch == request.epoch
+            && !matches!(self.presence, Presence::Ended { .. })
+    }
+
+    /// Returns the record of this claim's publish that ended for `reason`.
+    pub fn disconnect(&self, now: UnixMillis, reason: CloseReason, text: &str) -> Disconnect {
+        Disconnect::new(now, (reason, text), (&self.protocol, self.addr), false)
     }
 
     /// Returns the claim after the report of its log writer; `None` if the report changes nothing.
@@ -337,6 +378,7 @@ impl Claim {
         let last = report.last.unwrap_or(Msn(self.first_msn.0.saturating_sub(1)));
         claim.sealed_msn = Some(claim.sealed_msn.map_or(last, |sealed| sealed.max(last)));
         claim.discontinuity = claim.discontinuity.max(report.discontinuity_sequence);
+        claim.begun |= report.last.is_some();
         if let Presence::Ended { since, .. } = claim.presence {
             claim.presence = Presence::Ended { since, confirmed: report.ended };
         }
@@ -348,13 +390,27 @@ impl Claim {
     pub fn ended(&self, now: UnixMillis) -> Self {
         let presence = Presence::Ended { since: now, confirmed: false };
         let event = event(now, self.stream, LifecycleKind::Ended { broadcast: self.broadcast });
-        Self { presence, degraded: None, event: Some(event), ..self.clone() }
+        Self { presence, degraded: None, notes: Vec::new(), event: Some(event), ..self.clone() }
     }
 
-    /// Returns the claim after its publisher went away.
-    fn away(&self, now: UnixMillis) -> Self {
-        let event = event(now, self.stream, LifecycleKind::Interrupted);
-        Self { presence: Presence::Away { since: now }, degraded: None, event: Some(event), ..self.clone() }
+    /// Returns the claim after its publisher went away. If no media of the epoch came, the publisher counts as away since
+    /// before the epoch.
+    fn away(&self, now: UnixMillis, has_media: bool) -> Self {
+        let before = self.away_since.filter(|_| !has_media);
+        let event = match before {
+            None if self.begun || has_media => Some(event(now, self.stream, LifecycleKind::Interrupted)),
+            _ => self.event.clone(),
+        };
+        let presence = Presence::Away { since: before.unwrap_or(now) };
+        Self { presence, degraded: None, notes: Vec::new(), event, ..self.clone() }
+    }
+
+    /// Returns the time since which the publisher is away, or was before this epoch if the epoch has no media.
+    fn away_since(&self) -> Option<UnixMillis> {
+        match self.presence {
+            Presence::Away { since } => Some(since),
+            Presence::Publishing | Presence::Ended { .. } => self.away_since,
+        }
     }
 
     /// Returns the claim with a new epoch, whose log control writes itself in place of a dead writer: to append ENDLIST, or to

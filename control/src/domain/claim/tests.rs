@@ -28,7 +28,23 @@ fn grant(
     claim: Option<&Claim>,
     session: u128,
 ) -> Result<Decision, CloseReason> {
-    decide(now, stream, claim, &request(session), BroadcastId::from_u128(session))
+    let mut decision = decide(now, stream, claim, &request(session), BroadcastId::from_u128(session))?;
+    // The first media come at once.
+    let first = decision.claim.first_msn.0;
+    if let (false, Lease::Kept(Some(claim))) =
+        (decision.repeated, renew(now, &decision.claim, &renewal(&decision.claim, Some(first))))
+    {
+        if !decision.claim.begun {
+            decision.stream.begin(claim.broadcast, now).unwrap();
+        }
+        decision.claim = *claim;
+    }
+    Ok(decision)
+}
+
+/// Decides on the claim of a publisher whose media have not come yet.
+fn grant_without_media(now: UnixMillis, stream: &Stream, claim: Option<&Claim>, session: u128) -> Decision {
+    decide(now, stream, claim, &request(session), BroadcastId::from_u128(session)).unwrap()
 }
 
 fn renewal(claim: &Claim, open: Option<u64>) -> RenewRequest {
@@ -39,6 +55,7 @@ fn renewal(claim: &Claim, open: Option<u64>) -> RenewRequest {
         open_msn: open.map(Msn),
         discontinuity_sequence: claim.discontinuity,
         degraded: None,
+        notes: Vec::new(),
     }
 }
 
@@ -50,6 +67,7 @@ fn release(claim: &Claim, open: Option<u64>) -> ReleaseRequest {
         open_msn: open.map(Msn),
         discontinuity_sequence: claim.discontinuity,
         reason: CloseReason::ConnectionLost,
+        text: String::new(),
     }
 }
 
@@ -65,11 +83,73 @@ fn seal(claim: &Claim, last: Option<u64>, ended: bool) -> SealReport {
 }
 
 #[test]
-fn decide_makes_the_stream_live_for_the_first_publisher() {
+fn renew_with_the_first_media_begins_the_broadcast_and_a_grant_alone_changes_no_stream() {
+    let grant = grant_without_media(T0, &sample(), None, 1);
+    assert_eq!((&grant.stream, grant.claim.begun, &grant.claim.event), (&sample(), false, &None));
+    let waiting = renew(at(1_000), &grant.claim, &renewal(&grant.claim, None));
+    assert_eq!(waiting, Lease::Kept(None));
+    let first = renewal(&grant.claim, Some(1_700_000_000));
+    let Lease::Kept(Some(claim)) = renew(at(1_100), &grant.claim, &first) else { panic!("begins") };
+    let broadcast = BroadcastId::from_u128(1);
+    assert!(claim.begun);
+    assert_eq!(claim.event.unwrap().kind, LifecycleKind::Started { broadcast });
+    let mut stream = grant.stream;
+    stream.begin(broadcast, at(1_100)).unwrap();
+    assert_eq!((stream.status, stream.started_at), (Status::Live, Some(at(1_100))));
+    assert_eq!(stream.broadcast, Some(broadcast));
+    for status in [Status::Ended, Status::Archived, Status::Cancelled] {
+        assert!(Stream { status, ..sample() }.begin(broadcast, T0).is_err());
+    }
+}
+
+#[test]
+fn claim_without_media_is_withdrawn_by_its_release_alone() {
+    let claim = grant_without_media(T0, &sample(), None, 1).claim;
+    assert!(claim.is_withdrawn_by(&release(&claim, None)));
+    assert!(!claim.is_withdrawn_by(&release(&claim, Some(1_700_000_000))), "media came");
+    let other = ReleaseRequest { session: SessionId::from_u128(2), ..release(&claim, None) };
+    assert!(!claim.is_withdrawn_by(&other));
+    let begun = grant(T0, &sample(), None, 1).unwrap().claim;
+    assert!(!begun.is_withdrawn_by(&release(&begun, None)));
+    // The renewal that would have begun the broadcast was lost.
+    let away = claim.released(at(100), &release(&claim, Some(1_700_000_000))).unwrap();
+    assert!(away.begun && away.is_away());
+}
+
+#[test]
+fn claim_of_a_publisher_that_vanishes_without_media_is_withdrawn_unless_a_log_writer_saw_media() {
+    let claim = grant_without_media(T0, &sample(), None, 1).claim;
+    let Due::Lapsed(away) = due(at(LEASE), &claim) else { panic!("lapsed") };
+    assert_eq!((away.event.clone(), due(at(LEASE + END_REPORTED_MS - 1), &away)), (None, Due::Nothing));
+    assert_eq!(due(at(LEASE + END_REPORTED_MS), &away), Due::Withdraw);
+    assert!(!away.sealed(&seal(&away, None, false)).unwrap().begun);
+    let seen = away.sealed(&seal(&away, Some(1_700_000_001), false)).unwrap();
+    assert!(seen.begun && matches!(due(at(LEASE + END_REPORTED_MS), &seen), Due::Gaps(_) | Due::Close));
+}
+
+#[test]
+fn publish_without_media_does_not_lengthen_the_reconnect_window() {
+    let first = grant(T0, &sample(), None, 1).unwrap();
+    let away = first.claim.released(at(1_000), &release(&first.claim, Some(1_700_000_000))).unwrap();
+    let refused = grant_without_media(at(50_000), &first.stream, Some(&away), 2);
+    assert!(refused.claim.continues && refused.claim.begun);
+    assert_eq!(refused.claim.event, away.event, "it is not back before media come");
+    let left = refused.claim.released(at(50_100), &release(&refused.claim, None)).unwrap();
+    assert_eq!((left.presence, &left.event), (away.presence, &away.event));
+    assert_eq!(due(at(61_000), &left), Due::Over);
+    let again = grant_without_media(at(55_000), &first.stream, Some(&left), 3).claim;
+    let Due::Lapsed(lapsed) = due(at(55_000 + LEASE), &again) else { panic!("lapsed") };
+    assert_eq!(lapsed.presence, away.presence);
+    // With media it is back, and the next absence counts anew.
+    let back = grant(at(55_000), &first.stream, Some(&left), 3).unwrap().claim;
+    assert_eq!(back.event.as_ref().unwrap().kind, LifecycleKind::Resumed);
+    let gone = back.released(at(58_000), &release(&back, Some(back.first_msn.0))).unwrap();
+    assert_eq!(gone.presence, Presence::Away { since: at(58_000) });
+}
+
+#[test]
+fn decide_begins_a_broadcast_at_the_time_in_seconds() {
     let grant = grant(T0, &sample(), None, 1).unwrap();
-    assert_eq!(grant.stream.status, Status::Live);
-    assert_eq!(grant.stream.started_at, Some(T0));
-    assert_eq!(grant.stream.broadcast, Some(BroadcastId::from_u128(1)));
     assert_eq!(grant.claim.epoch, Epoch(T0.0));
     assert_eq!(grant.claim.first_msn, Msn(1_700_000_000));
     assert_eq!(grant.claim.discontinuity, DiscontinuitySeq(0));
@@ -233,6 +313,11 @@ fn renew_writes_an_unchanged_lease_at_its_interval() {
     let degraded = RenewRequest { degraded: Some(Degraded::NoCapacity), ..same };
     let Lease::Kept(Some(claim)) = renew(at(2_100), &claim, &degraded) else { panic!("changed") };
     assert_eq!(claim.degraded, Some(Degraded::NoCapacity));
+    let notes = vec![HealthNote::new("audio_hole", "The audio has holes."); HealthNote::MAX + 1];
+    let noted = RenewRequest { notes, ..degraded };
+    let Lease::Kept(Some(claim)) = renew(at(2_200), &claim, &noted) else { panic!("changed") };
+    assert_eq!(claim.notes.len(), HealthNote::MAX);
+    assert_eq!(claim.ended(at(2_300)).notes, [], "the notes end with the publish");
 }
 
 #[test]

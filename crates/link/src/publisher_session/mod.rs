@@ -23,7 +23,7 @@ use millrace_bus::BusError;
 use millrace_protocol::session::Input;
 use millrace_wire::close_reason::CloseReason;
 use millrace_wire::ids::SessionId;
-use millrace_wire::message::control::Kick;
+use millrace_wire::message::control::{HealthNote, Kick, bounded_text};
 use millrace_wire::message::media::MediaUnit;
 use millrace_wire::topics;
 
@@ -76,8 +76,13 @@ impl PublisherSession {
         self.driver.handle(Input::Media(units));
     }
 
-    /// Ends the epoch's media: the publisher has left, for `reason`. Later calls do nothing.
-    pub fn end(&self, reason: CloseReason) {
-        self.driver.handle(Input::PublisherGone(reason));
+    /// Reports the conditions of the media that last now to control, with the renewals of the lease.
+    pub fn health(&self, notes: Vec<HealthNote>) {
+        self.driver.handle(Input::Health(notes));
+    }
+
+    /// Ends the epoch's media: the publisher has left, for `reason`, which `text` says in words. Later calls do nothing.
+    pub fn end(&self, reason: CloseReason, text: &str) {
+        self.driver.handle(Input::PublisherGone(reason, bounded_text(text)));
     }
 }

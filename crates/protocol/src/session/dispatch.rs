@@ -26,10 +26,11 @@ impl Session {
         }
     }
 
-    /// Offers the job while it needs a worker, and grants it to the winner.
+    /// Offers the job while it needs a worker, and grants it to the winner. Without media there is no job: a publish that
+    /// never sends any leaves nothing behind.
     pub(super) fn dispatch(&mut self, now: Millis) {
         let finished = self.lease.gone_since().is_some() && self.is_stored();
-        if finished || !self.assignments.needs_standby(now, &self.detector) {
+        if finished || self.lease.open_msn().is_none() || !self.assignments.needs_standby(now, &self.detector) {
             self.bidding.close();
             self.successor = None;
             return;

@@ -5,7 +5,7 @@ use millrace_wire::close_reason::CloseReason;
 use millrace_wire::fact::{FactMessage, StreamState};
 use millrace_wire::ids::{Epoch, Generation, NodeId, SessionId, UnixMillis};
 use millrace_wire::message::announce::SessionAnnouncement;
-use millrace_wire::message::control::{ClaimGrant, LeaseReply, ReleaseRequest, RenewRequest};
+use millrace_wire::message::control::{ClaimGrant, HealthNote, LeaseReply, ReleaseRequest, RenewRequest};
 use millrace_wire::message::job::{Bid, GrantOrder, Heartbeat, Offer};
 use millrace_wire::message::media::MediaUnit;
 use millrace_wire::message::repair::{RepairReply, RepairRequest};
@@ -41,8 +41,10 @@ pub struct SessionConfig {
 pub enum Input {
     /// Tagged media units, to be published as one message.
     Media(Vec<MediaUnit>),
-    /// The publisher has left, for this reason.
-    PublisherGone(CloseReason),
+    /// The publisher has left, for this reason; the text is the reason in words, empty for the reason's own.
+    PublisherGone(CloseReason, String),
+    /// The conditions of the media that last now; they replace the ones before.
+    Health(Vec<HealthNote>),
     /// A worker's bid, from `jobs.bid.{session}`.
     Bid(Bid),
     /// A worker's heartbeat, from the heartbeat subject.

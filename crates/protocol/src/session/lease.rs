@@ -4,7 +4,7 @@
 use millrace_wire::close_reason::CloseReason;
 use millrace_wire::ids::{DiscontinuitySeq, Msn};
 use millrace_wire::message::announce::Degraded;
-use millrace_wire::message::control::{ClaimGrant, ReleaseRequest, RenewRequest};
+use millrace_wire::message::control::{ClaimGrant, HealthNote, ReleaseRequest, RenewRequest};
 use millrace_wire::message::media::MediaUnit;
 
 use super::io::{Output, SessionConfig};
@@ -13,12 +13,21 @@ use crate::time::Millis;
 /// A lease is renewed this many times before it runs out, so that two lost renewals do not cost it.
 const RENEWALS_PER_LEASE: u64 = 3;
 
+/// The end of the publish: its time, its reason, and the reason in words.
+#[derive(Debug)]
+struct Gone {
+    at: Millis,
+    reason: CloseReason,
+    text: String,
+}
+
 /// The lease, and the numbers that its requests report.
 #[derive(Debug)]
 pub(super) struct Lease {
     open_msn: Option<Msn>,
     discontinuity: DiscontinuitySeq,
-    gone: Option<(Millis, CloseReason)>,
+    gone: Option<Gone>,
+    notes: Vec<HealthNote>,
     released: bool,
     interval: u64,
     renew_at: Millis,
@@ -32,6 +41,7 @@ impl Lease {
             open_msn: None,
             discontinuity: claim.discontinuity_sequence,
             gone: None,
+            notes: Vec::new(),
             released: false,
             interval,
             renew_at: now + interval,
@@ -45,7 +55,7 @@ impl Lease {
 
     /// Returns when the publisher left; `None` while it is connected.
     pub(super) fn gone_since(&self) -> Option<Millis> {
-        self.gone.map(|(at, _)| at)
+        self.gone.as_ref().map(|gone| gone.at)
     }
 
     /// True if control knows that the session is over, or has ended it itself.
@@ -53,8 +63,12 @@ impl Lease {
         self.released
     }
 
-    /// Notes the numbers that `units` were tagged with.
-    pub(super) fn note_numbers(&mut self, units: &[MediaUnit]) {
+    /// Notes the numbers that `units` were tagged with. Control hears of the first media at once, because they begin the
+    /// broadcast.
+    pub(super) fn note_numbers(&mut self, now: Millis, units: &[MediaUnit]) {
+        if self.open_msn.is_none() && !units.is_empty() {
+            self.renew_at = now;
+        }
         for unit in units {
             self.open_msn = self.open_msn.max(Some(unit.msn()));
             self.discontinuity = self.discontinuity.max(unit.discontinuity_sequence());
@@ -62,13 +76,23 @@ impl Lease {
     }
 
     /// Notes that the publisher has left. True the first time.
-    pub(super) fn on_publisher_gone(&mut self, now: Millis, reason: CloseReason) -> bool {
+    pub(super) fn on_publisher_gone(&mut self, now: Millis, reason: CloseReason, text: String) -> bool {
         let first = self.gone.is_none();
         if first {
-            self.gone = Some((now, reason));
+            self.gone = Some(Gone { at: now, reason, text });
             self.renew_at = now;
         }
         first
+    }
+
+    /// Replaces the notes of the stream's health; control hears of new ones at once.
+    pub(super) fn set_notes(&mut self, now: Millis, notes: Vec<HealthNote>) {
+        if self.notes != notes {
+            self.notes = notes;
+            if self.gone.is_none() {
+                self.renew_at = now;
+            }
+        }
     }
 
     /// Notes that control has answered; once the publisher has left, that was the answer to the release.
@@ -94,17 +118,26 @@ impl Lease {
         self.renew_at = now + self.interval;
         let (stream, session, epoch) = (cfg.claim.stream, cfg.session, cfg.claim.epoch);
         let (open_msn, discontinuity_sequence) = (self.open_msn, self.discontinuity);
-        Some(if let Some((_, reason)) = self.gone {
+        Some(if let Some(Gone { reason, text, .. }) = &self.gone {
             Output::Release(ReleaseRequest {
                 stream,
                 session,
                 epoch,
                 open_msn,
                 discontinuity_sequence,
-                reason,
+                reason: *reason,
+                text: text.clone(),
             })
         } else {
-            Output::Renew(RenewRequest { stream, session, epoch, open_msn, discontinuity_sequence, degraded })
+            Output::Renew(RenewRequest {
+                stream,
+                session,
+                epoch,
+                open_msn,
+                discontinuity_sequence,
+                degraded,
+                notes: self.notes.clone(),
+            })
         })
     }
 

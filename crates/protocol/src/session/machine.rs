@@ -71,7 +71,8 @@ impl Machine for Session {
     fn handle(&mut self, now: Millis, input: Input) -> Result<(), FragmentError> {
         match input {
             Input::Media(units) => self.publish_media(now, units, false)?,
-            Input::PublisherGone(reason) => self.on_publisher_gone(now, reason)?,
+            Input::PublisherGone(reason, text) => self.on_publisher_gone(now, reason, text)?,
+            Input::Health(notes) => self.lease.set_notes(now, notes),
             Input::Bid(bid) => self.on_bid(now, bid),
             Input::Heartbeat(heartbeat) => self.assignments.on_heartbeat(now, &heartbeat),
             Input::WorkerFree => self.bidding.on_worker_free(now),
@@ -91,7 +92,7 @@ impl Machine for Session {
         if let Some((at, reason)) = self.closing
             && now >= at
         {
-            self.on_publisher_gone(now, reason)?;
+            self.on_publisher_gone(now, reason, String::new())?;
         }
         self.drive(now);
         Ok(())
@@ -186,7 +187,7 @@ impl Session {
         if self.lease.gone_since().is_some() && !end {
             return Ok(());
         }
-        self.lease.note_numbers(&units);
+        self.lease.note_numbers(now, &units);
         let seq = MediaSeq(self.media.next_seq());
         let message = MediaMessage { epoch: self.cfg.claim.epoch, seq, end, units };
         let fragments = message.encode(self.cfg.max_payload, &mut self.arena)?;
@@ -206,14 +207,19 @@ impl Session {
             self.out.push_back(Output::Close(reason));
         }
         if reason == CloseReason::TakenOver {
-            return self.on_publisher_gone(now, reason);
+            return self.on_publisher_gone(now, reason, String::new());
         }
         self.closing.get_or_insert((now + LAST_MEDIA_MS, reason));
         Ok(())
     }
 
-    fn on_publisher_gone(&mut self, now: Millis, reason: CloseReason) -> Result<(), FragmentError> {
-        if self.lease.on_publisher_gone(now, reason) {
+    fn on_publisher_gone(
+        &mut self,
+        now: Millis,
+        reason: CloseReason,
+        text: String,
+    ) -> Result<(), FragmentError> {
+        if self.lease.on_publisher_gone(now, reason, text) {
             self.publish_media(now, Vec::new(), true)?;
         }
         Ok(())

@@ -183,7 +183,7 @@ impl World {
     /// The publisher closes its connection.
     pub fn unpublish(&mut self) {
         if let Some(i) = self.sessions.iter().position(|s| s.up && s.publishing) {
-            self.input_session(i, session::Input::PublisherGone(CloseReason::ConnectionLost));
+            self.input_session(i, session::Input::PublisherGone(CloseReason::ConnectionLost, String::new()));
         }
     }
 

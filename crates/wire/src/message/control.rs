@@ -16,6 +16,7 @@ impl Message for ClaimRequest {}
 impl Message for ClaimReply {}
 impl Message for RenewRequest {}
 impl Message for ReleaseRequest {}
+impl Message for RefusalReport {}
 impl Message for SealReport {}
 impl Message for LeaseReply {}
 impl Message for Kick {}
@@ -172,6 +173,36 @@ pub struct RenewRequest {
     pub discontinuity_sequence: DiscontinuitySeq,
     /// Health, as one of the `announce::Degraded` codes.
     pub degraded: Option<crate::message::announce::Degraded>,
+    /// Conditions of the media that last, in words; at most [`HealthNote::MAX`] count.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<HealthNote>,
+}
+
+/// Longest text of a note or of the end of a publish, in characters: two sentences.
+const MAX_TEXT: usize = 300;
+
+/// Returns `text` without control characters, cut to the longest text that a message carries.
+pub fn bounded_text(text: &str) -> String {
+    text.chars().filter(|char| !char.is_control()).take(MAX_TEXT).collect()
+}
+
+/// A condition of a stream's media that lasts, for its health.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthNote {
+    /// The stable code of the condition.
+    pub code: String,
+    /// The condition and its likely cause, as one sentence.
+    pub text: String,
+}
+
+impl HealthNote {
+    /// Most notes of one stream; more would hide the ones that matter.
+    pub const MAX: usize = 8;
+
+    /// Creates a note with a bounded text.
+    pub fn new(code: &str, text: &str) -> Self {
+        Self { code: bounded_text(code), text: bounded_text(text) }
+    }
 }
 
 /// Control's answer to a renewal, a release and a seal report.
@@ -202,6 +233,27 @@ pub struct ReleaseRequest {
     pub discontinuity_sequence: DiscontinuitySeq,
     /// The reason the publisher left.
     pub reason: CloseReason,
+    /// The reason in words, as the publisher was told; empty if the reason's own text says it all.
+    #[serde(default)]
+    pub text: String,
+}
+
+/// On `control.refused`: an ingest node has refused a publisher before it claimed its key. Sent once, for the livestream's
+/// status; a lost report changes nothing else.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusalReport {
+    /// The keyed hash of the presented key.
+    pub key_hash: KeyHash,
+    /// The ingest node that refused.
+    pub node: NodeId,
+    /// The publisher's address.
+    pub addr: Option<IpAddr>,
+    /// The protocol of the publisher.
+    pub protocol: String,
+    /// The reason of the refusal.
+    pub reason: CloseReason,
+    /// The reason in words, as the publisher was told.
+    pub text: String,
 }
 
 /// On `control.sealed`: an author has sealed or ended an epoch.

@@ -1,0 +1,136 @@
+//! The JSON that the API returns for the status of a livestream: its health in words, and its last disconnect.
+
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use millrace_wire::ids::{BroadcastId, Epoch, NodeId, StreamId, UnixMillis};
+use millrace_wire::message::control::HealthNote;
+use serde::Serialize;
+
+use super::dto::timestamp;
+use crate::domain::claim::{Claim, Presence};
+use crate::domain::disconnect::Disconnect;
+use crate::domain::stream::{Status, Stream};
+
+#[derive(Debug, Serialize)]
+pub(crate) struct StatusView {
+    id: StreamId,
+    status: Status,
+    viewer_count: u64,
+    started_at: Option<Timestamp>,
+    ended_at: Option<Timestamp>,
+    health: Health,
+    last_disconnect: Option<DisconnectView>,
+}
+
+#[derive(Debug, Serialize)]
+struct Health {
+    /// One of `idle`, `waiting_for_publisher`, `waiting_for_media`, `reconnecting`, `degraded` and `ok`.
+    state: &'static str,
+    /// The state in words for operators, e.g. `degraded: no capacity`.
+    message: String,
+    /// The conditions of the media that last, the worst first.
+    notes: Vec<HealthNote>,
+    publisher: Option<Publisher>,
+}
+
+#[derive(Debug, Serialize)]
+struct Publisher {
+    connected: bool,
+    protocol: String,
+    addr: Option<IpAddr>,
+    node: NodeId,
+    broadcast: BroadcastId,
+    epoch: Epoch,
+    connected_at: Option<Timestamp>,
+}
+
+/// The last refusal or end of a publish.
+#[derive(Debug, Serialize)]
+struct DisconnectView {
+    code: String,
+    text: String,
+    at: Option<Timestamp>,
+    protocol: String,
+    addr: Option<IpAddr>,
+    refused: bool,
+}
+
+impl StatusView {
+    pub(crate) fn new(stream: &Stream, claim: Option<&Claim>, viewer_count: u64, now: UnixMillis) -> Self {
+        let claim = claim.filter(|_| matches!(stream.status, Status::Live | Status::Scheduled));
+        Self {
+            id: stream.id,
+            status: stream.status,
+            viewer_count,
+            started_at: stream.started_at.and_then(timestamp),
+            ended_at: stream.ended_at.and_then(timestamp),
+            health: Health::new(stream, claim, now),
+            last_disconnect: stream.last_disconnect.as_ref().map(DisconnectView::new),
+        }
+    }
+}
+
+impl Health {
+    fn new(stream: &Stream, claim: Option<&Claim>, now: UnixMillis) -> Self {
+        let (state, message) = words(stream, claim, now);
+        let publisher = claim.map(|claim| Publisher {
+            connected: claim.is_held(now),
+            protocol: claim.protocol.clone(),
+            addr: claim.addr,
+            node: claim.node.clone(),
+            broadcast: claim.broadcast,
+            epoch: claim.epoch,
+            connected_at: timestamp(claim.granted_at),
+        });
+        let notes = claim.map(|claim| claim.notes.clone()).unwrap_or_default();
+        Self { state, message, notes, publisher }
+    }
+}
+
+/// Returns the state of a livestream and its words.
+fn words(stream: &Stream, claim: Option<&Claim>, now: UnixMillis) -> (&'static str, String) {
+    let (state, text) = match (stream.status, claim) {
+        (Status::Live | Status::Scheduled, Some(claim)) => return words_of_claim(stream, claim, now),
+        (Status::Live, None) => ("waiting_for_publisher", "no publisher has connected yet"),
+        (Status::Scheduled, None) => ("waiting_for_publisher", "not started"),
+        (Status::Cancelled, _) => ("idle", "cancelled"),
+        (Status::Ended | Status::Archived, _) => {
+            ("idle", "over: its key is refused, and it does not start again; create a new livestream")
+        }
+    };
+    let refused = stream.last_disconnect.as_ref().filter(|_| state == "waiting_for_publisher");
+    let message = match refused {
+        Some(last) if last.refused => format!("{text}; the last publisher was refused: {}", last.text),
+        Some(last) => format!("{text}; the last publish ended before usable media came: {}", last.text),
+        None => text.to_owned(),
+    };
+    (state, message)
+}
+
+fn words_of_claim(stream: &Stream, claim: &Claim, now: UnixMillis) -> (&'static str, String) {
+    match (claim.presence, claim.degraded, claim.notes.first()) {
+        (Presence::Publishing, Some(degraded), _) => ("degraded", degraded.text().to_owned()),
+        (Presence::Publishing, None, Some(note)) => ("degraded", format!("degraded: {}", note.text)),
+        (Presence::Publishing, None, None) if !claim.begun => {
+            ("waiting_for_media", "a publisher is connected, and no usable media have come yet".to_owned())
+        }
+        (Presence::Publishing, None, None) => ("ok", "on the air".to_owned()),
+        (Presence::Away { .. }, ..) if !claim.begun => ("waiting_for_publisher", "not started".to_owned()),
+        (Presence::Away { since }, ..) => {
+            let gone_s = now.0.saturating_sub(since.0) / 1_000;
+            let left_s = u64::from(claim.settings.reconnect_window).saturating_sub(gone_s);
+            let why = stream.last_disconnect.as_ref().map_or("", |last| last.text.as_str());
+            let text = format!("the publisher is away, and the livestream ends in {left_s} s without it: {why}");
+            ("reconnecting", text.trim_end_matches(": ").to_owned())
+        }
+        (Presence::Ended { .. }, ..) => ("idle", "over".to_owned()),
+    }
+}
+
+impl DisconnectView {
+    fn new(last: &Disconnect) -> Self {
+        let Disconnect { code, text, at, protocol, addr, refused } = last.clone();
+        Self { code, text, at: timestamp(at), protocol, addr, refused }
+    }
+}

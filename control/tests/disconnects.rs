@@ -1,0 +1,216 @@
+//! Publishers that are refused or closed: their livestream stays as it was, and its status tells the reason.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod common;
+
+use common::{Backends, Control};
+use millrace_bus::ReaderConfig;
+use millrace_wire::close_reason::CloseReason;
+use millrace_wire::ids::{KeyHash, SessionId};
+use millrace_wire::message::control::{
+    ClaimGrant, ClaimReply, HealthNote, LeaseReply, RefusalReport, ReleaseRequest, RenewRequest,
+};
+use millrace_wire::topics;
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// Bound of a failure: the tests wait for conditions, not for this time.
+const LIMIT: Duration = Duration::from_secs(20);
+/// Time in which an event that is in the journal is read.
+const QUIET: Duration = Duration::from_millis(300);
+
+fn granted(reply: ClaimReply) -> ClaimGrant {
+    let ClaimReply::Granted(grant) = reply else { panic!("{reply:?}") };
+    *grant
+}
+
+/// The release of a publish whose media were never usable.
+fn release(grant: &ClaimGrant, session: u128, reason: CloseReason, text: &str) -> ReleaseRequest {
+    ReleaseRequest {
+        stream: grant.stream,
+        session: SessionId::from_u128(session),
+        epoch: grant.epoch,
+        open_msn: None,
+        discontinuity_sequence: grant.discontinuity_sequence,
+        reason,
+        text: text.to_owned(),
+    }
+}
+
+fn renewal(grant: &ClaimGrant, session: u128) -> RenewRequest {
+    RenewRequest {
+        stream: grant.stream,
+        session: SessionId::from_u128(session),
+        epoch: grant.epoch,
+        open_msn: None,
+        discontinuity_sequence: grant.discontinuity_sequence,
+        degraded: None,
+        notes: Vec::new(),
+    }
+}
+
+async fn show(control: &Control, id: &str) -> Value {
+    let (status, shown) = control.call(Method::GET, &format!("/api/v1/livestreams/{id}"), None).await;
+    assert_eq!(status, StatusCode::OK);
+    shown
+}
+
+async fn refused_publish(backends: &Backends) {
+    let control = Control::start(backends).await;
+    let created = control.create(json!({"title": "Match", "reconnect_window_s": 0})).await;
+    let (id, key) = (created["id"].as_str().unwrap(), created["stream_key"].as_str().unwrap());
+    let before = show(&control, id).await;
+    let text = "video message 1 at 0.000 s: HEVC (hvc1) is not accepted: choose H.264 in the encoder";
+    for session in 1..=3 {
+        let grant = granted(control.claim_without_media(key, session).await);
+        assert!(!grant.continues);
+        let connected = control.status(id).await;
+        assert_eq!(connected["status"], "scheduled", "a connection without media makes nothing live");
+        assert_eq!(connected["health"]["state"], "waiting_for_media");
+        let request = release(&grant, session, CloseReason::CodecNotAccepted, text);
+        assert_eq!(control.ask(topics::release(), &request).await, LeaseReply::Ok);
+        // The answer to a release may be lost: the request is repeated.
+        assert_eq!(control.ask(topics::release(), &request).await, LeaseReply::Ok);
+        assert_eq!(show(&control, id).await, before);
+    }
+    let status = control.status(id).await;
+    assert_eq!(status["health"]["state"], "waiting_for_publisher");
+    assert!(status["health"]["message"].as_str().unwrap().contains(text), "{status}");
+    let last = &status["last_disconnect"];
+    assert_eq!((last["code"].as_str(), last["text"].as_str()), (Some("codec_not_accepted"), Some(text)));
+    assert_eq!((last["protocol"].as_str(), last["addr"].as_str()), (Some("rtmp"), Some("127.0.0.1")));
+    assert!(last["at"].is_string() && last["refused"] == false);
+    // The same key goes live with usable media.
+    let grant = granted(control.claim(key, 9).await);
+    assert_eq!(control.status(id).await["status"], "live");
+    assert_eq!(control.status(id).await["health"]["state"], "ok");
+    control.node.drain().await;
+    let reader = ReaderConfig::new("test", topics::events(grant.stream).into_subject());
+    backends.bus.journal_reader(topics::EVENTS_STREAM, &reader).await.unwrap();
+    let mut events = 0;
+    while let Some(fact) = backends.bus.journal_next(topics::EVENTS_STREAM, "test", QUIET).await.unwrap() {
+        fact.ack().await.unwrap();
+        events += 1;
+    }
+    assert_eq!(events, 1, "only the publish with media started a broadcast");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_publish_leaves_its_livestream_as_it_was_embedded() {
+    refused_publish(&Backends::embedded().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_publish_leaves_its_livestream_as_it_was_on_nats_and_redis() {
+    refused_publish(&Backends::real().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn publisher_that_vanishes_before_its_media_leaves_the_livestream_scheduled() {
+    let backends = Backends::embedded().await;
+    let control = Control::start(&backends).await;
+    let created = control.create(json!({"title": "Vanished", "reconnect_window_s": 0})).await;
+    let (id, key) = (created["id"].as_str().unwrap(), created["stream_key"].as_str().unwrap());
+    granted(control.claim_without_media(key, 1).await);
+    millrace_testkit::wait::until(LIMIT, async || {
+        let status = control.status(id).await;
+        assert_eq!(status["status"], "scheduled");
+        status["health"]["publisher"].is_null()
+    })
+    .await;
+    let status = control.status(id).await;
+    assert_eq!(status["last_disconnect"]["code"], "connection_lost");
+    granted(control.claim(key, 2).await);
+    assert_eq!(control.status(id).await["status"], "live");
+    control.node.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn status_tells_refusals_of_control_and_of_an_ingest_node() {
+    let control = Control::start(&Backends::embedded().await).await;
+    let created = control.create(json!({"title": "Refused"})).await;
+    let (id, key) = (created["id"].as_str().unwrap(), created["stream_key"].as_str().unwrap());
+    assert!(control.status(id).await["last_disconnect"].is_null());
+    let report = RefusalReport {
+        key_hash: KeyHash::of(control.secret(), &key.parse().unwrap()),
+        node: "ingest-1".parse().unwrap(),
+        addr: Some([192, 0, 2, 7].into()),
+        protocol: "rtmps".to_owned(),
+        reason: CloseReason::Draining,
+        text: String::new(),
+    };
+    assert_eq!(control.ask(topics::refused(), &report).await, LeaseReply::Ok);
+    let last = control.status(id).await["last_disconnect"].clone();
+    assert_eq!((last["code"].as_str(), last["addr"].as_str()), (Some("draining"), Some("192.0.2.7")));
+    assert_eq!((last["refused"].as_bool(), last["protocol"].as_str()), (Some(true), Some("rtmps")));
+    // A key that belongs to no livestream changes nothing.
+    let unknown = RefusalReport { key_hash: KeyHash::of(b"x", &key.parse().unwrap()), ..report };
+    assert_eq!(control.ask(topics::refused(), &unknown).await, LeaseReply::Ok);
+
+    granted(control.claim(key, 1).await);
+    assert_eq!(control.post(id, "stop").await.0, StatusCode::OK);
+    assert_eq!(control.status(id).await["last_disconnect"]["code"], "stopped");
+    assert!(matches!(control.claim(key, 2).await, ClaimReply::Refused { .. }));
+    let status = control.status(id).await;
+    assert_eq!(status["last_disconnect"]["code"], "stream_ended");
+    assert!(status["health"]["message"].as_str().unwrap().contains("does not start again"), "{status}");
+    control.node.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn status_tells_the_notes_of_a_publish_and_why_its_publisher_is_away() {
+    let control = Control::start(&Backends::embedded().await).await;
+    let created = control.create(json!({"title": "Notes"})).await;
+    let (id, key) = (created["id"].as_str().unwrap(), created["stream_key"].as_str().unwrap());
+    let grant = granted(control.claim(key, 1).await);
+    let text = "No usable picture for 5 s: the encoder sends no sequence header.";
+    let notes = vec![HealthNote::new("no_usable_picture", text), HealthNote::new("audio_hole", "Holes.")];
+    let request = RenewRequest { open_msn: Some(grant.first_msn), notes, ..renewal(&grant, 1) };
+    assert_eq!(control.ask(topics::renew(), &request).await, LeaseReply::Ok);
+    let health = control.status(id).await["health"].clone();
+    assert_eq!(health["state"], "degraded");
+    assert_eq!(health["message"], format!("degraded: {text}"));
+    assert_eq!(health["notes"][0], json!({"code": "no_usable_picture", "text": text}));
+    assert_eq!(health["notes"][1]["code"], "audio_hole");
+    let request = RenewRequest { open_msn: Some(grant.first_msn), ..renewal(&grant, 1) };
+    assert_eq!(control.ask(topics::renew(), &request).await, LeaseReply::Ok);
+    assert_eq!(control.status(id).await["health"]["state"], "ok");
+    let request = ReleaseRequest {
+        open_msn: Some(grant.first_msn),
+        ..release(&grant, 1, CloseReason::Idle, "no media for 15 s")
+    };
+    assert_eq!(control.ask(topics::release(), &request).await, LeaseReply::Ok);
+    let health = control.status(id).await["health"].clone();
+    assert_eq!(health["state"], "reconnecting");
+    let message = health["message"].as_str().unwrap();
+    assert!(message.contains("the publisher is away") && message.ends_with(": no media for 15 s"), "{message}");
+    control.node.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cancel_and_delete_kick_a_publisher_whose_media_have_not_come() {
+    let control = Control::start(&Backends::embedded().await).await;
+    for (session, delete) in [(21, false), (22, true)] {
+        let created = control.create(json!({"title": "Waiting"})).await;
+        let (id, key) = (created["id"].as_str().unwrap(), created["stream_key"].as_str().unwrap());
+        let kick = topics::kick(SessionId::from_u128(session));
+        let mut kicks = control.link.subscribe(&kick, 8).await.unwrap();
+        let grant = granted(control.claim_without_media(key, session).await);
+        let expected = if delete {
+            let path = format!("/api/v1/livestreams/{id}");
+            assert_eq!(control.call(Method::DELETE, &path, None).await.0, StatusCode::NO_CONTENT);
+            CloseReason::RevokedKey
+        } else {
+            assert_eq!(control.post(id, "cancel").await.0, StatusCode::OK);
+            // The kick may be lost: its first media are refused all the same.
+            let media = RenewRequest { open_msn: Some(grant.first_msn), ..renewal(&grant, session) };
+            let refused = LeaseReply::Superseded { reason: CloseReason::StreamEnded };
+            assert_eq!(control.ask(topics::renew(), &media).await, refused);
+            CloseReason::StreamEnded
+        };
+        let kick = tokio::time::timeout(LIMIT, kicks.recv()).await.unwrap().unwrap();
+        assert_eq!(kick.reason, expected);
+    }
+    control.node.drain().await;
+}
