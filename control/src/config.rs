@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use millrace_runtime::{Secret, Section};
+use millrace_runtime::{Secret, Section, TrustedProxies};
 use serde::Deserialize;
 
 /// Shortest admin token: a shorter one can be guessed.
@@ -29,6 +29,9 @@ pub struct Config {
     pub rtmp_port: u16,
     /// The edge port for URLs made from the host of the API request.
     pub edge_port: u16,
+    /// The proxies in front of the API, as addresses or networks: `X-Forwarded-Host` and `X-Forwarded-For` are believed from
+    /// them alone. Without any, the API believes neither.
+    pub trusted_proxies: TrustedProxies,
 }
 
 impl Default for Config {
@@ -41,6 +44,7 @@ impl Default for Config {
             edge_url: None,
             rtmp_port: 1935,
             edge_port: 8000,
+            trusted_proxies: TrustedProxies::default(),
         }
     }
 }

@@ -75,6 +75,7 @@ impl FakeWorker {
                                 announced: BTreeMap::new(),
                                 stored: BTreeMap::new(),
                                 done: *is_done.borrow(),
+                                storage_failing: false,
                             };
                             tell(&bus, topics::heartbeat(grant.stream, grant.epoch).subject(), &heartbeat);
                         }

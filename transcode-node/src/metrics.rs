@@ -31,6 +31,12 @@ pub(crate) struct Metrics {
     pub(crate) repair_requests: Counter,
     /// Bytes that wait for the object store.
     pub(crate) spill: Gauge,
+    /// 1 while the object store takes nothing.
+    pub(crate) storage_failing: Gauge,
+    /// Objects that were given up: dropped from the full queue, or refused by the store.
+    pub(crate) uploads_given_up: Counter,
+    /// Frames that rungs moved, dropped or made up, by reason.
+    pub(crate) repairs: Counters,
 }
 
 impl Metrics {
@@ -60,6 +66,14 @@ impl Metrics {
             facts_dropped: count("facts_dropped", "Fragments of facts the bus dropped"),
             repair_requests: count("repair_requests", "Requests for facts that readers missed"),
             spill: scope.gauge("spill", Unit::Bytes, "Objects waiting for the store"),
+            storage_failing: scope.gauge("storage_failing", Unit::Count, "1 while the object store takes nothing"),
+            uploads_given_up: count("uploads_given_up", "Objects that never get into the store"),
+            repairs: scope.counters(
+                "repairs",
+                Unit::Count,
+                "Frames moved, dropped or made up, by reason",
+                &["reason"],
+            ),
         }
     }
 }

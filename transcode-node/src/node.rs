@@ -8,7 +8,7 @@ use millrace_bus::{JournalConfig, JournalWriter, Outcome};
 use millrace_link::Link;
 use millrace_node::{Backends, start_report};
 use millrace_runtime::supervisor::{Policy, Supervisor};
-use millrace_runtime::{ActorId, Drain, Process};
+use millrace_runtime::{ActorId, Drain, Process, Readiness};
 use millrace_store::Uploader;
 use millrace_wire::ids::NodeId;
 use millrace_wire::topics;
@@ -95,7 +95,7 @@ pub async fn start_with_rungs(config: Config, deps: Deps, rungs: Arc<dyn RungFac
     };
     let jobs = JobContext { node: context.clone(), index: index.clone(), rungs };
     let worker = Worker::new(&config, jobs, drain.clone(), supervisor.clone());
-    spawn_services(&supervisor, &worker, &index, context).await?;
+    spawn_services(&supervisor, &worker, &index, context, readiness).await?;
     let id = identity.node.clone();
     start_report(&supervisor, &link, &process, identity).await?;
     leave_when_drained(&worker, &drain);
@@ -108,6 +108,7 @@ async fn spawn_services(
     worker: &Worker,
     index: &Arc<IndexWriter>,
     context: NodeContext,
+    readiness: Readiness,
 ) -> Result<()> {
     let bidding = worker.clone();
     supervisor
@@ -121,7 +122,9 @@ async fn spawn_services(
     let (uploader, metrics) = (context.uploader.clone(), context.metrics.clone());
     let id = ActorId::new("uploader", "transcode");
     supervisor
-        .spawn(id, Policy::vital(), move |actor| uploads::run(uploader.clone(), metrics.clone(), actor))
+        .spawn(id, Policy::vital(), move |actor| {
+            uploads::run(uploader.clone(), metrics.clone(), readiness.clone(), actor)
+        })
         .await?;
     let index = index.clone();
     let id = ActorId::new("index_writer", "transcode");

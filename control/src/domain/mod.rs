@@ -7,3 +7,4 @@ pub mod retention;
 pub mod stream;
 pub mod track_info;
 pub mod validate;
+pub mod visible_text;

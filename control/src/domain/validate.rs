@@ -5,6 +5,8 @@ use millrace_wire::message::control::{AwayPolicy, Ladder, StreamSettings, Takeov
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::visible_text::first_hidden;
+
 /// Longest title: one line of any player.
 pub const MAX_TITLE_CHARS: usize = 200;
 /// Longest description of a livestream, in characters.
@@ -88,12 +90,17 @@ impl Create {
         let mut errors = Vec::new();
         let mut refuse = |field, message: String| errors.push(FieldError { field, message });
         let title = self.title.trim();
-        if title.is_empty() || title.chars().count() > MAX_TITLE_CHARS || title.chars().any(char::is_control)
-        {
+        if title.is_empty() || title.chars().count() > MAX_TITLE_CHARS {
             refuse("title", format!("must have 1 to {MAX_TITLE_CHARS} printable characters"));
+        }
+        if let Some(hidden) = first_hidden(title, &[]) {
+            refuse("title", hidden_rule(hidden));
         }
         if self.description.chars().count() > MAX_DESCRIPTION_CHARS {
             refuse("description", format!("must have at most {MAX_DESCRIPTION_CHARS} characters"));
+        }
+        if let Some(hidden) = first_hidden(&self.description, LINES) {
+            refuse("description", hidden_rule(hidden));
         }
         let target_duration_s = self.target_duration_s.unwrap_or(DEFAULT_TARGET_DURATION_S);
         if !TARGET_DURATION_S.contains(&target_duration_s) {
@@ -134,6 +141,14 @@ impl Create {
         };
         Ok(Checked { settings, scheduled_at })
     }
+}
+
+/// Control characters of a text with several lines.
+const LINES: &[char] = &['\n', '\r', '\t'];
+
+/// Returns the rule that a text with the character `hidden` breaks.
+fn hidden_rule(hidden: char) -> String {
+    format!("must not have invisible or direction-changing characters: it has U+{:04X}", u32::from(hidden))
 }
 
 /// Returns the rule that the ladder breaks; `None` stands for a value that is no ladder at all.
@@ -177,6 +192,22 @@ mod tests {
         });
         let fields = ["title", "description", "target_duration_s", "reconnect_window_s", "part_ms", "ladder"];
         assert_eq!(check(body), Err(fields.to_vec()));
+    }
+
+    #[test]
+    fn check_refuses_titles_and_descriptions_of_hidden_characters_and_names_the_field() {
+        for (body, field) in [
+            (json!({"title": "Live \u{202e}4pm"}), "title"),
+            (json!({"title": "\u{200b}"}), "title"),
+            (json!({"title": "A\nB"}), "title"),
+            (json!({"title": "A", "description": "one\n\u{2067}two"}), "description"),
+        ] {
+            assert_eq!(check(body.clone()), Err(vec![field]), "{body}");
+        }
+        assert!(check(json!({"title": "مباراة 👨‍👩‍👧", "description": "one\n\ttwo\r\n"})).is_ok());
+        let create: Create = serde_json::from_value(json!({"title": "A\u{202e}B"})).unwrap();
+        let message = FieldError::list(&create.check().unwrap_err());
+        assert!(message.starts_with("title must not have invisible") && message.ends_with("U+202E"), "{message}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod auth;
 mod dto;
 mod nodes;
+mod origin;
 mod problem;
 mod resource;
 mod status;
@@ -73,6 +74,7 @@ pub(crate) fn serve(
 ) -> io::Result<HttpHandle> {
     let (listener, _) = bind(config.listen)?;
     let (token, urls) = (Token::new(&config.admin_token), Urls::new(config));
+    let proxies = config.trusted_proxies.clone();
     let services = livestreams.services();
     let nodes = Arc::new(NodeDirectory::new(services.link.clone(), services.clock.clone()));
     let metrics = observability.metrics.scope("control");
@@ -89,13 +91,14 @@ pub(crate) fn serve(
     };
     serve_on(listener, options, move || {
         let (livestreams, nodes) = (livestreams.clone(), nodes.clone());
-        let (token, urls) = (token.clone(), urls.clone());
+        let (token, urls, proxies) = (token.clone(), urls.clone(), proxies.clone());
         let observability = observability.clone();
         App::new()
             .app_data(Data::from(livestreams))
             .app_data(Data::from(nodes))
             .app_data(Data::new(token))
             .app_data(Data::new(urls))
+            .app_data(Data::new(proxies))
             .wrap(from_fn(limit_time))
             .configure(move |config| observability_routes(config, &observability))
             .configure(routes)

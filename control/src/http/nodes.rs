@@ -111,6 +111,8 @@ struct NodeView {
     state: NodeState,
     #[serde(skip_serializing_if = "Option::is_none")]
     drain_reason: Option<String>,
+    /// The reasons for which the node runs with less than it should.
+    degraded: Vec<String>,
     started_at: Option<Timestamp>,
     age_s: u64,
     /// Seconds since the node's last answer; 0 if it answered this request.
@@ -133,6 +135,7 @@ impl NodeView {
             version: report.version.clone(),
             state,
             drain_reason: report.drain_reason.clone(),
+            degraded: report.degraded.clone(),
             started_at: timestamp(report.started_at),
             age_s: unix_ms.saturating_sub(report.started_at.0) / 1_000,
             last_answer_s: (now_ms - at_ms) / 1_000,

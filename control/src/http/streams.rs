@@ -8,6 +8,7 @@ use millrace_wire::ids::StreamId;
 use serde::Deserialize;
 
 use super::dto::{Page, StreamView, Urls};
+use super::origin;
 use super::problem::Problem;
 use super::resource::Resource;
 use super::status::StatusView;
@@ -41,7 +42,7 @@ pub(super) fn resources() -> Vec<Resource> {
 }
 
 fn view(request: &HttpRequest, urls: &Urls, stream: &Stream) -> StreamView {
-    StreamView::new(stream, urls, request.connection_info().host())
+    StreamView::new(stream, urls, &origin::host(request))
 }
 
 fn parse_id(text: &str) -> Result<StreamId, Problem> {
@@ -50,7 +51,7 @@ fn parse_id(text: &str) -> Result<StreamId, Problem> {
 
 /// Returns the caller of a request that carried the admin token.
 fn caller(request: &HttpRequest) -> Caller {
-    Caller { who: Principal::Admin, from: request.peer_addr().map(|addr| addr.ip()) }
+    Caller { who: Principal::Admin, from: origin::client(request) }
 }
 
 async fn create(

@@ -2,9 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use millrace_wire::close_reason::CloseReason;
+use millrace_wire::ids::{BroadcastId, SessionId, StreamKey, UnixMillis};
+use millrace_wire::message::control::{ClaimRequest, HealthNote};
 use serde_json::Value;
 
+use super::dto::StreamView;
+use super::status::StatusView;
 use super::*;
+use crate::domain::claim;
+use crate::domain::stream::Status;
+use crate::domain::stream::tests::sample;
+use crate::domain::validate::Create;
 
 #[test]
 fn openapi_describes_every_route_of_the_router_and_no_other() {
@@ -57,4 +66,148 @@ async fn slow_request_is_answered_503() {
     let status =
         answer.map_or_else(|error| error.as_response_error().status_code(), |answer| answer.status());
     assert_eq!(status, 503);
+}
+
+fn schema(name: &str) -> Value {
+    let description: Value = serde_json::from_str(OPENAPI).unwrap();
+    description["components"]["schemas"][name].clone()
+}
+
+fn keys(object: &Value) -> BTreeSet<&str> {
+    object.as_object().unwrap().keys().map(String::as_str).collect()
+}
+
+/// The names that a schema requires.
+fn required(schema: &Value) -> BTreeSet<&str> {
+    schema["required"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect()
+}
+
+/// Fails unless the schema of an object has the fields of `answer`, requires them all, and describes the objects in it
+/// likewise.
+fn assert_describes(schema: &Value, answer: &Value, place: &str) {
+    assert_eq!(keys(&schema["properties"]), keys(answer), "{place}");
+    assert_eq!(required(schema), keys(answer), "{place}: every field is always there");
+    for (name, value) in answer.as_object().unwrap() {
+        let (property, place) = (&schema["properties"][name], format!("{place}.{name}"));
+        match value {
+            Value::Object(_) => assert_describes(property, value, &place),
+            Value::Array(items) if !items.is_empty() => {
+                assert_describes(&property["items"], &items[0], &place);
+            }
+            Value::Null => assert!(allows_null(property), "{place} may be null"),
+            _ => {}
+        }
+    }
+}
+
+fn allows_null(property: &Value) -> bool {
+    property["type"].as_array().is_some_and(|types| types.contains(&"null".into()))
+}
+
+fn takes(field: &str, value: &Value) -> bool {
+    let mut body = serde_json::json!({ "title": "A" });
+    body[field] = value.clone();
+    serde_json::from_value::<Create>(body).is_ok_and(|create| create.check().is_ok())
+}
+
+#[test]
+fn openapi_describes_every_field_of_a_new_livestream_with_its_limits() {
+    let described = schema("Create");
+    let create: Create = serde_json::from_value(serde_json::json!({ "title": "A" })).unwrap();
+    let fields = serde_json::to_value(&create).unwrap();
+    assert_eq!(keys(&described["properties"]), keys(&fields));
+    assert_eq!(required(&described), BTreeSet::from(["title"]));
+    assert_eq!(described["additionalProperties"], false);
+    assert!(!takes("unknown", &"x".into()));
+    for (name, property) in described["properties"].as_object().unwrap() {
+        assert_eq!(takes(name, &Value::Null), allows_null(property), "{name}: null");
+        if let Some(default) = property.get("default") {
+            assert!(takes(name, default), "{name}: its default");
+        }
+        for value in property["enum"].as_array().into_iter().flatten() {
+            assert!(takes(name, value), "{name}: {value}");
+        }
+        if property["enum"].is_array() {
+            assert!(!takes(name, &"other".into()), "{name}: a name outside of the list");
+        }
+        for (limit, step) in [("minimum", -1), ("maximum", 1)] {
+            let Some(limit) = property[limit].as_i64() else { continue };
+            assert!(takes(name, &limit.into()) && !takes(name, &(limit + step).into()), "{name}: {limit}");
+        }
+        if let Some(limit) = property["maxLength"].as_u64() {
+            let text = |length: u64| "x".repeat(length as usize).into();
+            assert!(takes(name, &text(limit)) && !takes(name, &text(limit + 1)), "{name}: {limit}");
+        }
+        if property["minLength"] == 1 {
+            assert!(!takes(name, &"".into()), "{name}: empty");
+        }
+    }
+    let settings = create.check().unwrap().settings;
+    let default = |name: &str| described["properties"][name]["default"].clone();
+    assert_eq!(default("reconnect_window_s"), settings.reconnect_window);
+    assert_eq!(default("target_duration_s"), settings.target_duration);
+    assert_eq!(default("part_ms"), settings.part_ms);
+    assert_eq!(default("takeover"), serde_json::to_value(settings.takeover).unwrap());
+    assert_eq!(default("away"), serde_json::to_value(settings.away).unwrap());
+    assert_eq!(default("ladder"), serde_json::to_value(settings.ladder).unwrap());
+    assert_eq!((default("record"), default("publish_playlist")), (false.into(), false.into()));
+}
+
+#[test]
+fn openapi_describes_every_field_of_a_livestream_and_its_status() {
+    let urls = Urls::new(&Config::default());
+    let mut stream = sample();
+    let view = StreamView::new(&stream, &urls, "example.com");
+    assert_describes(&schema("Livestream"), &serde_json::to_value(&view).unwrap(), "Livestream");
+    let key: StreamKey = "000102030405060708090a0b0c0d0e0f".parse().unwrap();
+    let with_key = serde_json::to_value(view.with_key(&key)).unwrap();
+    assert!(with_key["stream_key"].is_string());
+    assert_eq!(required(&schema("LivestreamWithKey")["allOf"][1]), BTreeSet::from(["stream_key"]));
+
+    let request = ClaimRequest {
+        key_hash: stream.key_hash,
+        session: SessionId::from_u128(1),
+        node: "ingest-1".parse().unwrap(),
+        addr: None,
+        protocol: "rtmp".to_owned(),
+    };
+    let (now, broadcast) = (UnixMillis(5), BroadcastId::from_u128(1));
+    let bare = serde_json::to_value(StatusView::new(&stream, None, 0, now)).unwrap();
+    assert_describes(&schema("Status"), &bare, "Status without publisher");
+    let mut claim = claim::decide(now, &stream, None, &request, broadcast).unwrap().claim;
+    claim.notes = vec![HealthNote::new("audio_hole", "The audio has holes.")];
+    stream.status = Status::Live;
+    stream.last_disconnect = Some(claim.disconnect(now, CloseReason::Idle, ""));
+    let full = serde_json::to_value(StatusView::new(&stream, Some(&claim), 3, now)).unwrap();
+    assert_describes(&schema("Status"), &full, "Status with publisher");
+}
+
+#[test]
+fn openapi_describes_the_status_codes_of_every_route() {
+    let description: Value = serde_json::from_str(OPENAPI).unwrap();
+    for (path, item) in description["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            if method == "parameters" {
+                continue;
+            }
+            let described = keys(&operation["responses"]);
+            let (created, deleted) = (operation.get("requestBody").is_some(), method == "delete");
+            let mut expected = BTreeSet::from(["401", "500", "503"]);
+            expected.insert(if created { "201" } else if deleted { "204" } else { "200" });
+            if created {
+                expected.extend(["400", "413", "415", "422"]);
+            }
+            if operation.get("parameters").is_some() {
+                expected.insert("400");
+            }
+            if path.contains("{id}") {
+                expected.insert("404");
+            }
+            let is_transition = method == "post" && path.contains("{id}") && !path.ends_with("rotate-key");
+            if is_transition || deleted {
+                expected.insert("409");
+            }
+            assert_eq!(described, expected, "{method} {path}");
+        }
+    }
 }

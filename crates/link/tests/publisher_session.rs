@@ -205,6 +205,7 @@ fn heartbeat(grant: &Grant, done: bool) -> Heartbeat {
         announced: BTreeMap::new(),
         stored: BTreeMap::new(),
         done,
+        storage_failing: false,
     }
 }
 

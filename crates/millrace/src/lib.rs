@@ -7,8 +7,8 @@ mod data;
 mod standalone;
 
 use anyhow::Context;
-use millrace_node::{NodeConfig, Role, healthcheck};
-use millrace_runtime::{ConfigTree, Pacing, block_on, logging, start_runtime};
+use millrace_node::{NodeConfig, Role, healthcheck, report_valid, start_log};
+use millrace_runtime::{ConfigTree, Pacing, block_on, start_runtime};
 
 pub use cli::Cli;
 use cli::Command;
@@ -22,12 +22,12 @@ pub fn run(cli: &Cli) -> anyhow::Result<()> {
     match &cli.command {
         Command::CheckConfig(_) => {
             read_all(&tree)?;
-            println!("the configuration is valid");
+            report_valid(&tree);
             Ok(())
         }
         Command::Healthcheck { url } => healthcheck(url),
         Command::Standalone(args) => {
-            logging::init(&tree.section()?);
+            start_log(&tree)?;
             read_all(&tree)?;
             let node: NodeConfig = tree.section()?;
             // One runtime serves all four nodes: it is paced as the roles that media passes through.
@@ -42,7 +42,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<()> {
 }
 
 fn role<R: Role>(tree: &ConfigTree) -> anyhow::Result<()> {
-    logging::init(&tree.section()?);
+    start_log(tree)?;
     read_all(tree)?;
     millrace_node::run::<R>(tree)
 }

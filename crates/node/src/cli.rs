@@ -5,10 +5,9 @@ use std::marker::PhantomData;
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
-use millrace_runtime::logging::LogConfig;
-use millrace_runtime::{ConfigTree, Loader, logging};
+use millrace_runtime::{ConfigTree, Loader};
 
-use crate::{Role, ops, read_common};
+use crate::{Role, ops, read_common, report_valid, start_log};
 
 /// The flags of every command that reads the configuration.
 #[derive(Debug, Args)]
@@ -103,10 +102,10 @@ impl<R: Role> Program<R> {
         read_common(tree)?;
         tree.section::<R::Config>()?;
         if let Some(Command::CheckConfig) = &self.cli.command {
-            println!("the configuration is valid");
+            report_valid(tree);
             return Ok(());
         }
-        logging::init(&tree.section::<LogConfig>()?);
+        start_log(tree)?;
         crate::run::<R>(tree)
     }
 }

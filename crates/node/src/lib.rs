@@ -8,13 +8,14 @@ mod cli;
 mod key_secret;
 mod ops;
 mod process;
+mod repairs;
 mod report;
 mod role;
 
 use std::process::ExitCode;
 
-use millrace_runtime::ConfigTree;
 use millrace_runtime::logging::LogConfig;
+use millrace_runtime::{ConfigTree, logging};
 
 #[cfg(feature = "store")]
 pub use backends::{Backends, store};
@@ -23,6 +24,7 @@ pub use cli::{NodeArgs, Program, Vars};
 pub use key_secret::key_secret;
 pub use ops::healthcheck;
 pub use process::{NodeConfig, process};
+pub use repairs::RepairReport;
 pub use report::{MAX_NODES, NODES_WAIT, NodeIdentity, gather_node, gather_nodes, start_report};
 pub use role::{Connect, Deps, Operations, Role, run};
 
@@ -34,6 +36,23 @@ pub fn read_common(tree: &ConfigTree) -> anyhow::Result<()> {
     tree.section::<StateConfig>()?;
     tree.section::<StoreConfig>()?;
     Ok(())
+}
+
+/// Starts the log, and warns of environment variables that name no section of the configuration.
+pub fn start_log(tree: &ConfigTree) -> anyhow::Result<()> {
+    logging::init(&tree.section::<LogConfig>()?);
+    if let Some(warning) = tree.warning() {
+        tracing::warn!("{warning}");
+    }
+    Ok(())
+}
+
+/// Prints the result of a check of the configuration.
+pub fn report_valid(tree: &ConfigTree) {
+    if let Some(warning) = tree.warning() {
+        eprintln!("warning: {warning}");
+    }
+    println!("the configuration is valid");
 }
 
 /// Prints an error in one line and returns the exit status of the program.

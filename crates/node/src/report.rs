@@ -7,6 +7,7 @@ use millrace_link::{Link, LinkError};
 use millrace_runtime::supervisor::SupervisorError;
 use millrace_runtime::{ActorContext, ActorFilter, ActorId, ActorStatus, Policy, Process, Supervisor};
 use millrace_wire::ids::{NodeId, UnixMillis};
+use millrace_wire::message::control::bounded_text;
 use millrace_wire::message::node::{ActorReport, MAX_REPORTED_ACTORS, NodeReport, NodesRequest};
 use millrace_wire::topics;
 
@@ -80,6 +81,7 @@ impl Reporter {
             draining: drain.is_draining(),
             drain_reason: drain.reason().map(str::to_owned),
             ready: readiness.is_ready() && !drain.is_draining(),
+            degraded: readiness.degraded().into_iter().map(|part| bounded_text(&part.reason)).collect(),
             actors_total: list.total as u64,
             actors: list.actors.into_iter().map(actor_report).collect(),
         }

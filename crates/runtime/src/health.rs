@@ -14,6 +14,8 @@ const READY_POLL: Duration = Duration::from_millis(10);
 #[derive(Debug, Clone, Default)]
 pub struct Readiness {
     conditions: Arc<RwLock<BTreeMap<String, Option<String>>>>,
+    /// What runs with less than it should, with the reason.
+    degraded: Arc<RwLock<BTreeMap<String, String>>>,
 }
 
 /// One condition of [`Readiness`], set by the part of the node that it is about.
@@ -30,6 +32,8 @@ pub struct Report {
     pub ready: bool,
     /// The conditions that do not hold, each with its reason.
     pub failing: Vec<Failing>,
+    /// What runs with less than it should, each with its reason. The process takes work all the same.
+    pub degraded: Vec<Failing>,
     /// The names of all conditions.
     pub conditions: Vec<String>,
 }
@@ -82,6 +86,22 @@ impl Readiness {
         });
     }
 
+    /// Marks the part `name` of the process as degraded because of `reason`, or as working for `None`. It does not change
+    /// readiness: for example the live path goes on without storage.
+    pub fn set_degraded(&self, name: &str, reason: Option<&str>) {
+        let mut degraded = self.degraded.write().unwrap_or_else(PoisonError::into_inner);
+        match reason {
+            Some(reason) => drop(degraded.insert(name.to_owned(), reason.to_owned())),
+            None => drop(degraded.remove(name)),
+        }
+    }
+
+    /// Returns what runs with less than it should, each with its reason.
+    pub fn degraded(&self) -> Vec<Failing> {
+        let degraded = self.degraded.read().unwrap_or_else(PoisonError::into_inner);
+        degraded.iter().map(|(name, reason)| Failing { name: name.clone(), reason: reason.clone() }).collect()
+    }
+
     /// Returns the state of all conditions.
     pub fn report(&self) -> Report {
         let conditions = self.conditions.read().unwrap_or_else(PoisonError::into_inner);
@@ -91,7 +111,12 @@ impl Readiness {
                 reason.as_ref().map(|reason| Failing { name: name.clone(), reason: reason.clone() })
             })
             .collect();
-        Report { ready: failing.is_empty(), failing, conditions: conditions.keys().cloned().collect() }
+        Report {
+            ready: failing.is_empty(),
+            failing,
+            degraded: self.degraded(),
+            conditions: conditions.keys().cloned().collect(),
+        }
     }
 
     /// Waits until every condition holds.
@@ -162,6 +187,17 @@ mod tests {
         assert!(readiness.is_ready());
         state.set(false, "redis: connection refused");
         assert!(!readiness.is_ready());
+    }
+
+    #[test]
+    fn degraded_part_is_reported_and_does_not_change_readiness() {
+        let readiness = Readiness::new();
+        readiness.set_degraded("storage", Some("No space left on device"));
+        let report = readiness.report();
+        let storage = Failing { name: "storage".into(), reason: "No space left on device".into() };
+        assert_eq!((report.ready, report.degraded), (true, vec![storage]));
+        readiness.set_degraded("storage", None);
+        assert_eq!(readiness.report().degraded, []);
     }
 
     #[tokio::test]

@@ -38,6 +38,19 @@ async fn what_was_committed_is_there_after_reopening() {
     assert!(state.commit(Tx::new().put("new", "1")).await.unwrap() > version, "versions go on");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn file_is_readable_by_its_owner_alone_and_an_open_one_is_closed_to_others() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state.redb");
+    let mode = || std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+    open(&dir).await.close().await;
+    assert_eq!(mode(), 0o600);
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+    open(&dir).await.close().await;
+    assert_eq!(mode(), 0o600);
+}
+
 /// Names the folder into which the process that will be killed writes; without it that test does nothing.
 const VICTIM_DIR: &str = "MILLRACE_TEST_VICTIM_DIR";
 

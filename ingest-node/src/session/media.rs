@@ -7,13 +7,13 @@ use std::time::Duration;
 use millrace_link::publisher_session::PublisherSession;
 use millrace_media::frame::TrackKind;
 use millrace_media::repair::{Repair, RepairCounts};
+use millrace_node::RepairReport;
 use millrace_runtime::Clock;
 use millrace_wire::close_reason::CloseReason;
 use millrace_wire::message::control::ClaimGrant;
 
 use super::health::{HealthJudge, Observation, SAMPLE};
 use super::message_builder::{FrameCounts, MessageBuilder};
-use super::repairs::RepairReport;
 use super::source::{MediaError, PublishEnd, SourceEvent};
 use crate::context::Context;
 use crate::metrics::{GaugeGuard, IngestMetrics};

@@ -17,7 +17,6 @@ mod message_builder;
 mod publisher;
 mod refusal;
 mod relay;
-mod repairs;
 pub(crate) mod source;
 
 use std::sync::Arc;

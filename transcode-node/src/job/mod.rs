@@ -8,6 +8,7 @@ use std::sync::Arc;
 use millrace_bus::BusError;
 use millrace_link::driver::Driver;
 use millrace_link::{LogServer, MediaReader, TypedSubscription};
+use millrace_node::RepairReport;
 use millrace_protocol::Millis;
 use millrace_protocol::job::{Input, WorkerJob};
 use millrace_runtime::{ActorContext, StatusHandle};
@@ -131,6 +132,7 @@ struct Job {
     shown: &'static str,
     driver: Driver<WorkerJob>,
     rungs: RungSet,
+    repairs: RepairReport,
     objects: Objects,
     index: Arc<IndexWriter>,
     checkpoint: CheckpointPublisher,
@@ -157,6 +159,7 @@ impl Job {
             Objects::new(context.uploader.clone(), grant.playback, grant.epoch, grant.generation);
         let rungs = RungSet::start(factory, &grant.settings, &grant.open, &grant.base);
         let checkpoint = CheckpointPublisher::new(&context, &grant);
+        let repairs = RepairReport::new(&context.metrics.repairs);
         let (node, max_payload, seed) = (context.node.clone(), context.link.max_payload(), rand::random());
         let heartbeats = topics::heartbeat(grant.stream, grant.epoch);
         let machine = WorkerJob::new(now, grant, node, rungs.ids().collect(), max_payload, seed)?;
@@ -169,6 +172,7 @@ impl Job {
             shown: "",
             driver,
             rungs,
+            repairs,
             objects,
             index,
             checkpoint,
@@ -217,7 +221,8 @@ impl Job {
     }
 
     /// Waits until the last checkpoint and playlists are written.
-    async fn close(self) {
+    async fn close(mut self) {
+        self.repairs.report(&self.rungs.repairs());
         self.checkpoint.close().await;
     }
 }

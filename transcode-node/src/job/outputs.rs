@@ -10,6 +10,7 @@ use millrace_wire::message::repair::RepairRequest;
 use millrace_wire::topics;
 
 use super::{Job, JobError};
+use crate::output::uploads::is_storage_failing;
 
 /// The longest time a seal report may take: control writes to the state store before it answers.
 const SEAL_REPORT_LIMIT: Duration = Duration::from_secs(2);
@@ -46,7 +47,9 @@ impl Job {
                 self.take_packaged()?;
             }
             Output::AskMedia(request) => self.request_media(request),
-            Output::Heartbeat(heartbeat) => {
+            Output::Heartbeat(mut heartbeat) => {
+                heartbeat.storage_failing = is_storage_failing(&self.context.uploader);
+                self.repairs.report(&self.rungs.repairs());
                 if let Err(error) = self.context.link.publish(&self.heartbeats, &heartbeat) {
                     tracing::debug!(%error, "heartbeat not sent; the next one follows");
                 }

@@ -122,7 +122,8 @@ impl Objects {
                 Err(error) => Err(error),
             };
             if let Err(error) = &result {
-                tracing::error!(%key, %error, "object not stored; it is served from memory while live and then missing");
+                // The uploader's actor names it in its line of the minute.
+                tracing::debug!(%key, %error, "object not stored; it is served from memory while live and then missing");
             }
             // The job may have ended before its upload did: then the result is of no use any more.
             let _ = reports.send(UploadReport { number, segment, result });

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use millrace_link::media_convert::media_event;
 use millrace_media::frame::TrackKind;
 use millrace_media::packager::{Packager, PartSetup};
-use millrace_media::repair::Repair;
+use millrace_media::repair::{Repair, RepairCounts};
 use millrace_protocol::job::Packaged;
 use millrace_wire::fact::{EpochOpen, StreamState};
 use millrace_wire::ids::{Rendition, RungId};
@@ -53,6 +53,12 @@ impl CopyRung {
 impl Rung for CopyRung {
     fn id(&self) -> &RungId {
         &self.id
+    }
+
+    fn repairs(&self) -> RepairCounts {
+        let mut repairs = *self.packager.repairs();
+        repairs.add(Repair::UnreadableMessage, self.unreadable_units);
+        repairs
     }
 
     fn push(&mut self, message: MediaMessage) {

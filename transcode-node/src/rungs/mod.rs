@@ -12,6 +12,7 @@ mod set;
 use std::fmt::Debug;
 use std::task::{Context, Poll};
 
+use millrace_media::repair::RepairCounts;
 use millrace_protocol::job::Packaged;
 use millrace_wire::fact::{EpochOpen, StreamState};
 use millrace_wire::ids::RungId;
@@ -37,6 +38,11 @@ pub trait Rung: Debug + Send {
     /// Gives the next thing made. When there is none yet it arranges for `context`'s waker to be woken, unless the rung
     /// makes things only within `push` and `finish`, after which the job polls anyway.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Packaged>;
+
+    /// Returns what the rung has moved, dropped or made up since it started.
+    fn repairs(&self) -> RepairCounts {
+        RepairCounts::new()
+    }
 }
 
 /// Starts the rungs that a stream's settings ask for.

@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use millrace_media::repair::RepairCounts;
 use millrace_protocol::job::Packaged;
 use millrace_wire::fact::{EpochOpen, StreamState};
 use millrace_wire::ids::RungId;
@@ -17,6 +18,8 @@ use super::{Rung, RungFactory};
 pub(crate) struct RungSet {
     factory: Arc<dyn RungFactory>,
     rungs: Vec<Box<dyn Rung>>,
+    /// The repairs of rungs that were replaced.
+    replaced: RepairCounts,
 }
 
 impl RungSet {
@@ -29,7 +32,7 @@ impl RungSet {
     ) -> Self {
         let rungs =
             factory.rungs(settings).iter().map(|id| factory.start(id, settings, open, base)).collect();
-        Self { factory, rungs }
+        Self { factory, rungs, replaced: RepairCounts::new() }
     }
 
     /// Returns the ids of the job's rungs.
@@ -62,8 +65,16 @@ impl RungSet {
         base: &StreamState,
     ) {
         if let Some(rung) = self.rungs.iter_mut().find(|rung| rung.id() == id) {
+            self.replaced.merge(&rung.repairs());
             *rung = self.factory.start(id, settings, open, base);
         }
+    }
+
+    /// Returns what all rungs have moved, dropped or made up.
+    pub(crate) fn repairs(&self) -> RepairCounts {
+        let mut repairs = self.replaced;
+        self.rungs.iter().for_each(|rung| repairs.merge(&rung.repairs()));
+        repairs
     }
 
     /// Returns the next thing that a rung has made already.

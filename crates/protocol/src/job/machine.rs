@@ -271,6 +271,8 @@ impl WorkerJob {
             announced: newest_part.collect(),
             stored: self.objects.newest_stored().clone(),
             done: self.completion.is_sealed() && self.objects.is_settled(),
+            // The shell knows the store.
+            storage_failing: false,
         }
     }
 }

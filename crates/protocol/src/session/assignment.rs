@@ -36,6 +36,7 @@ pub(super) struct Assignment {
     /// The number after the last fact of the log, once the worker has quiesced.
     quiesced_at: Option<FactSeq>,
     done: bool,
+    storage_failing: bool,
 }
 
 impl Assignment {
@@ -52,6 +53,7 @@ impl Assignment {
             leaving: false,
             quiesced_at: None,
             done: false,
+            storage_failing: false,
         }
     }
 
@@ -68,6 +70,11 @@ impl Assignment {
     /// Returns the folded state of the worker's log; `None` until any of it has come.
     pub(super) fn state(&self) -> Option<&StreamState> {
         self.follower.state()
+    }
+
+    /// True if the worker's last heartbeat reported that the object store takes nothing.
+    pub(super) fn is_storage_failing(&self) -> bool {
+        self.storage_failing
     }
 
     /// True if the worker's last heartbeat reported that the epoch is sealed and stored.
@@ -142,6 +149,7 @@ impl PrimaryStandby {
                 assignment.last_heartbeat = Some(now);
                 assignment.ready |= heartbeat.ready;
                 assignment.done = heartbeat.done;
+                assignment.storage_failing = heartbeat.storage_failing;
                 assignment.leaving |= heartbeat.leaving;
                 assignment.quiesced_at = heartbeat.quiesced.then_some(heartbeat.next_fact);
             }

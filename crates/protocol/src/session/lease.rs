@@ -13,6 +13,9 @@ use crate::time::Millis;
 /// A lease is renewed this many times before it runs out, so that two lost renewals do not cost it.
 const RENEWALS_PER_LEASE: u64 = 3;
 
+/// The words of a stream whose segments cannot be stored.
+const STORAGE_TEXT: &str = "storage: segments cannot be stored; they wait in the worker's memory, and beyond its bound the oldest are given up.";
+
 /// The end of the publish: its time, its reason, and the reason in words.
 #[derive(Debug)]
 struct Gone {
@@ -28,6 +31,8 @@ pub(super) struct Lease {
     discontinuity: DiscontinuitySeq,
     gone: Option<Gone>,
     notes: Vec<HealthNote>,
+    /// True while the worker cannot store what it packages.
+    is_storage_failing: bool,
     released: bool,
     interval: u64,
     renew_at: Millis,
@@ -42,6 +47,7 @@ impl Lease {
             discontinuity: claim.discontinuity_sequence,
             gone: None,
             notes: Vec::new(),
+            is_storage_failing: false,
             released: false,
             interval,
             renew_at: now + interval,
@@ -83,6 +89,17 @@ impl Lease {
             self.renew_at = now;
         }
         first
+    }
+
+    /// Notes whether the worker can store what it packages.
+    pub(super) fn set_storage(&mut self, failing: bool) {
+        self.is_storage_failing = failing;
+    }
+
+    /// Returns the notes of the stream's health, the worker's first.
+    fn all_notes(&self) -> Vec<HealthNote> {
+        let storage = self.is_storage_failing.then(|| HealthNote::new("storage", STORAGE_TEXT));
+        storage.into_iter().chain(self.notes.iter().cloned()).take(HealthNote::MAX).collect()
     }
 
     /// Replaces the notes of the stream's health; control hears of new ones at once.
@@ -136,7 +153,7 @@ impl Lease {
                 open_msn,
                 discontinuity_sequence,
                 degraded,
-                notes: self.notes.clone(),
+                notes: self.all_notes(),
             })
         })
     }

@@ -258,6 +258,7 @@ impl Session {
         if self.detector.take_probe(now) {
             self.out.push_back(Output::Loopback);
         }
+        self.lease.set_storage(self.assignments.primary().is_some_and(Assignment::is_storage_failing));
         self.out.extend(self.lease.poll(now, &self.cfg, self.degraded));
         if self.initial_state.poll_ask(now) {
             self.out.push_back(Output::AskSnapshot);

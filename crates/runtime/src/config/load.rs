@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
 
+use super::nearest::nearest;
 use super::value::{Fault, Node, Value};
 use super::{ConfigError, Origin, SECTIONS, Section};
 
@@ -26,12 +27,15 @@ const MAX_SECRET_BYTES: u64 = 64 * 1024;
 #[derive(Debug, Default)]
 pub struct Loader {
     sections: BTreeMap<String, Node>,
+    ignored: Vec<String>,
 }
 
 /// The merged layers of the configuration, read section by section.
 #[derive(Debug)]
 pub struct ConfigTree {
     sections: BTreeMap<String, Node>,
+    /// The variables that name no section, each with the nearest section if it looks mistyped.
+    ignored: Vec<String>,
 }
 
 impl Loader {
@@ -73,7 +77,8 @@ impl Loader {
         Ok(self)
     }
 
-    /// Adds environment variables; an empty variable counts as not set.
+    /// Adds environment variables; an empty variable counts as not set. Service links of Kubernetes are no configuration,
+    /// and a variable that names no section is ignored ([`ConfigTree::warning`]).
     pub fn env(mut self, vars: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Self, ConfigError> {
         for (name, value) in vars {
             let Some(name) = name.to_str().filter(|name| name.starts_with(PREFIX)) else { continue };
@@ -82,16 +87,19 @@ impl Loader {
             }
             let fault =
                 |message: &str| ConfigError::Variable { name: name.to_owned(), message: message.to_owned() };
-            let value = value.to_str().ok_or_else(|| fault("its value is not UTF-8"))?;
             let rest = &name[PREFIX.len()..];
-            if value.is_empty() || is_service_link(rest, value) {
+            if value.is_empty() || is_service_link(rest, &value.to_string_lossy()) {
                 continue;
             }
-            let (section, key) =
-                rest.split_once('_').ok_or_else(|| fault("expected MILLRACE_SECTION_KEY"))?;
-            let origin = Origin::Env(name.to_owned());
+            let (section, key) = rest.split_once('_').unwrap_or((rest, ""));
             let section = section.to_ascii_lowercase();
-            known_section(&section, &origin)?;
+            if !SECTIONS.contains(&&*section) {
+                let near = nearest(&section, SECTIONS.iter().copied());
+                self.ignored.push(near.map_or(name.to_owned(), |near| format!("{name} (did you mean [{near}]?)")));
+                continue;
+            }
+            let value = value.to_str().ok_or_else(|| fault("its value is not UTF-8"))?;
+            let origin = Origin::Env(name.to_owned());
             let path: Vec<String> = key.split("__").map(str::to_ascii_lowercase).collect();
             if path.iter().any(String::is_empty) {
                 return Err(fault("expected MILLRACE_SECTION_KEY"));
@@ -115,7 +123,7 @@ impl Loader {
 
     /// Returns the merged layers, ready to be read.
     pub fn load(self) -> ConfigTree {
-        ConfigTree { sections: self.sections }
+        ConfigTree { sections: self.sections, ignored: self.ignored }
     }
 
     fn insert(&mut self, section: &str, path: &[String], value: &str, origin: &Origin) {
@@ -150,6 +158,15 @@ impl ConfigTree {
             origin: self.origin(S::NAME, key),
         })?;
         Ok(section)
+    }
+
+    /// Returns the warning about variables that name no section; `None` if there are none.
+    pub fn warning(&self) -> Option<String> {
+        let names = self.ignored.join(", ");
+        (!names.is_empty()).then(|| {
+            let sections = SECTIONS.join(", ");
+            format!("environment variables that name no section of the configuration are ignored: {names}; sections are {sections}")
+        })
     }
 
     /// Returns true if any layer has this section.
@@ -235,19 +252,30 @@ fn merge(into: &mut BTreeMap<String, Node>, key: String, node: Node) {
     }
 }
 
-/// Returns true for variables that Kubernetes makes of services in every pod; a service named `millrace-edge` gives `MILLRACE_EDGE_SERVICE_HOST`, `MILLRACE_EDGE_PORT=tcp://…`,
-/// `MILLRACE_EDGE_PORT_8000_TCP_ADDR` and so on, which are no configuration.
+/// Returns true for the variables that Kubernetes makes of services in every pod. A service named `millrace` gives
+/// `MILLRACE_SERVICE_HOST`, `MILLRACE_SERVICE_PORT`, `MILLRACE_SERVICE_PORT_HTTP`, `MILLRACE_PORT=tcp://…` and, for each of
+/// its ports, `MILLRACE_PORT_8080_TCP=tcp://…` and the same with `_PROTO`, `_PORT` and `_ADDR`; one named `millrace-edge`
+/// gives them with `EDGE_` behind the prefix. `rest` is the name without `MILLRACE_`.
 fn is_service_link(rest: &str, value: &str) -> bool {
-    if rest.ends_with("_SERVICE_HOST") || rest.contains("_SERVICE_PORT") {
+    // The service's own name may be all of the prefix.
+    let name = format!("_{rest}");
+    if name.ends_with("_SERVICE_HOST") || name.ends_with("_SERVICE_PORT") || name.contains("_SERVICE_PORT_") {
         return true;
     }
-    let is_url = value.starts_with("tcp://") || value.starts_with("udp://");
-    if rest.ends_with("_PORT") && is_url {
+    let is_url = ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme));
+    if name.ends_with("_PORT") && is_url {
         return true;
     }
-    let Some((_, port)) = rest.split_once("_PORT_") else { return false };
-    let digits = port.bytes().take_while(u8::is_ascii_digit).count();
-    digits > 0 && (port[digits..].starts_with("_TCP") || port[digits..].starts_with("_UDP"))
+    name.match_indices("_PORT_").any(|(at, found)| is_port_of_service(&name[at + found.len()..]))
+}
+
+/// Returns true for what stands behind `_PORT_` in a service link: number, protocol, and one of four endings.
+fn is_port_of_service(port: &str) -> bool {
+    let protocol = port.trim_start_matches(|char: char| char.is_ascii_digit());
+    let endings = ["", "_PROTO", "_PORT", "_ADDR"];
+    let is_ending = |rest: &str| endings.contains(&rest);
+    protocol.len() < port.len()
+        && ["_TCP", "_UDP", "_SCTP"].iter().any(|name| protocol.strip_prefix(name).is_some_and(is_ending))
 }
 
 /// Returns line and message of a syntax error, without the excerpt of the file: the line may hold a secret.

@@ -2,10 +2,12 @@
 //!
 //! Every key lives in a section. `MILLRACE_EDGE_LISTEN` is key `listen` of section `[edge]`; a double
 //! underscore enters a table within the section. A secret key `k` may also be given as `k_file`, the path
-//! of a file that holds it (`MILLRACE_CONTROL_ADMIN_TOKEN_FILE`). Unknown keys, unknown sections and
-//! unknown variables are refused with the place they came from.
+//! of a file that holds it (`MILLRACE_CONTROL_ADMIN_TOKEN_FILE`). Unknown keys, and unknown sections of
+//! the file, are refused with the place they came from. A variable that names no section is not the
+//! configuration's: it is ignored, and named in one warning.
 
 mod load;
+mod nearest;
 mod value;
 
 use std::path::PathBuf;

@@ -124,11 +124,10 @@ fn unknown_variable_is_refused_with_its_name() {
     let loader = env(Loader::new(), &[("MILLRACE_EDGE_LISTN", "x")]).unwrap();
     let message = error(loader.load().section::<Edge>());
     assert!(
-        message.contains("edge.listn: unknown key") && message.contains("MILLRACE_EDGE_LISTN"),
+        message.contains("edge.listn: unknown key; did you mean listen?")
+            && message.contains("MILLRACE_EDGE_LISTN"),
         "{message}"
     );
-    let message = error(env(Loader::new(), &[("MILLRACE_EDEG_LISTEN", "x")]));
-    assert!(message.contains("no section [edeg]") && message.contains("MILLRACE_EDEG_LISTEN"), "{message}");
     let message = error(env(Loader::new(), &[("MILLRACE_EDGE", "x")]));
     assert!(message.contains("expected MILLRACE_SECTION_KEY"), "{message}");
 }
@@ -212,16 +211,54 @@ fn key_that_is_no_secret_has_no_file_form() {
 }
 
 #[test]
-fn service_links_of_kubernetes_are_ignored() {
-    let vars = [
-        ("MILLRACE_EDGE_SERVICE_HOST", "10.0.0.1"),
-        ("MILLRACE_EDGE_SERVICE_PORT_HTTP", "8000"),
-        ("MILLRACE_EDGE_PORT", "tcp://10.0.0.1:8000"),
-        ("MILLRACE_EDGE_PORT_8000_TCP", "tcp://10.0.0.1:8000"),
-        ("MILLRACE_EDGE_PORT_8000_TCP_ADDR", "10.0.0.1"),
-        ("MILLRACE_CONFIG", "/etc/m.toml"),
-        ("MILLRACE_EDGE_WORKERS", ""),
+fn service_links_of_kubernetes_are_ignored_in_every_shape() {
+    let mut vars = vec![
+        ("MILLRACE_CONFIG".to_owned(), "/etc/m.toml"),
+        ("MILLRACE_EDGE_WORKERS".to_owned(), ""),
+        ("MILLRACE_TEST_SEED".to_owned(), "7"),
     ];
-    let edge: Edge = env(Loader::new(), &vars).unwrap().load().section().unwrap();
-    assert_eq!(edge, Edge::default());
+    // The services `millrace`, `millrace-edge`, `millrace-control-rtmp` and `millrace-live`, of three protocols.
+    for service in ["MILLRACE", "MILLRACE_EDGE", "MILLRACE_CONTROL_RTMP", "MILLRACE_LIVE"] {
+        let mut link = |name: &str, value| vars.push((format!("{service}_{name}"), value));
+        link("SERVICE_HOST", "10.0.0.1");
+        link("SERVICE_PORT", "8000");
+        link("SERVICE_PORT_HTTP", "8000");
+        link("SERVICE_PORT_HTTP_METRICS", "8001");
+        for (protocol, url) in
+            [("TCP", "tcp://10.0.0.1:8000"), ("UDP", "udp://10.0.0.1:8000"), ("SCTP", "sctp://10.0.0.1:8000")]
+        {
+            link("PORT", url);
+            link(&format!("PORT_8000_{protocol}"), url);
+            link(&format!("PORT_8000_{protocol}_PROTO"), "tcp");
+            link(&format!("PORT_8000_{protocol}_PORT"), "8000");
+            link(&format!("PORT_8000_{protocol}_ADDR"), "10.0.0.1");
+        }
+    }
+    let vars: Vec<(&str, &str)> = vars.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+    let tree = env(Loader::new(), &vars).unwrap().load();
+    assert_eq!(tree.warning(), None);
+    assert_eq!(tree.section::<Edge>().unwrap(), Edge::default());
+    // What only looks like a link is configuration.
+    let vars = [("MILLRACE_CONTROL_RTMP_PORT", "1935"), ("MILLRACE_EDGE_PORT_X_TCP", "1")];
+    let tree = env(Loader::new(), &vars).unwrap().load();
+    assert!(tree.has_section("control"));
+    assert!(error(tree.section::<Edge>()).contains("edge.port_x_tcp: unknown key"));
+}
+
+#[test]
+fn variables_that_name_no_section_are_one_warning() {
+    let vars = [
+        ("MILLRACE_HOME", "/opt/millrace"),
+        ("MILLRACE_EDEG_LISTEN", "1.1.1.1:1"),
+        ("MILLRACE_RELEASE_NAME", "r1"),
+        ("MILLRACE_EDGE_WORKERS", "2"),
+    ];
+    let tree = env(Loader::new(), &vars).unwrap().load();
+    assert_eq!(tree.section::<Edge>().unwrap().workers, Some(2));
+    let warning = tree.warning().unwrap();
+    assert!(
+        warning.contains("MILLRACE_HOME, MILLRACE_EDEG_LISTEN (did you mean [edge]?), MILLRACE_RELEASE_NAME;"),
+        "{warning}"
+    );
+    assert!(!warning.contains("1.1.1.1"), "no value is shown: it may be a secret");
 }

@@ -11,6 +11,7 @@ use serde::de::{self, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess
 use serde::forward_to_deserialize_any;
 
 use super::Origin;
+use super::nearest::nearest;
 
 #[derive(Debug, Clone)]
 pub(super) struct Node {
@@ -78,8 +79,12 @@ impl de::Error for Fault {
         Self { path: Vec::new(), message: message.to_string(), origin: None }
     }
 
-    fn unknown_field(_: &str, expected: &'static [&'static str]) -> Self {
-        Self::custom(format!("unknown key; known keys are {}", expected.join(", ")))
+    fn unknown_field(key: &str, expected: &'static [&'static str]) -> Self {
+        let known = expected.join(", ");
+        Self::custom(match nearest(key, expected.iter().copied()) {
+            Some(near) => format!("unknown key; did you mean {near}? Known keys are {known}"),
+            None => format!("unknown key; known keys are {known}"),
+        })
     }
 }
 

@@ -4,6 +4,8 @@ mod sets;
 mod table;
 mod writer;
 
+use std::fs::{OpenOptions, Permissions};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +26,21 @@ const WRITER_QUEUE: usize = 256;
 /// of recordings must not fill the memory. The library's own default is 1 GB.
 const CACHE_BYTES: usize = 8 << 20;
 
+/// The mode of the file: only its owner reads and writes it.
+const FILE_MODE: u32 = 0o600;
+
+/// Makes the file, if it is absent, readable to its owner alone, before anything is written to it; one that others could
+/// read is closed to them.
+fn restrict(path: &Path) -> std::io::Result<()> {
+    let file =
+        OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(FILE_MODE).open(path)?;
+    let mode = file.metadata()?.permissions().mode();
+    if mode & 0o077 != 0 {
+        file.set_permissions(Permissions::from_mode(FILE_MODE))?;
+    }
+    Ok(())
+}
+
 /// A redb file. Every commit is on the disk (`fsync`) before it returns; commits that wait together share one
 /// flush. Expiring sets live in memory: viewers announce themselves again within seconds of a restart.
 pub struct RedbState {
@@ -35,10 +52,12 @@ pub struct RedbState {
 }
 
 impl RedbState {
-    /// Opens the file, made if absent. It is locked: a second process gets [`StateError::Unavailable`].
+    /// Opens the file, made if absent. It is locked: a second process gets [`StateError::Unavailable`]. Only its owner may
+    /// read it, because it holds the secret of the key hashes.
     pub async fn open(path: impl AsRef<Path>) -> Result<Self, StateError> {
         let path = path.as_ref().to_path_buf();
         let opened = tokio::task::spawn_blocking(move || {
+            restrict(&path).map_err(StateError::unavailable)?;
             let db = Database::builder()
                 .set_cache_size(CACHE_BYTES)
                 .create(path)

@@ -14,12 +14,11 @@ use millrace_buf::ByteChain;
 /// The number of times a put creates its directory again when a delete has just removed it as empty.
 const DIR_RACE_TRIES: usize = 32;
 
+/// Returns the error of the store. A directory that is full, read-only or closed to this process is unavailable and not
+/// denied: the operator can open it, and what waits for it is not given up before.
 pub(super) fn io_error(error: &io::Error, key: &str) -> StoreError {
     match error.kind() {
         ErrorKind::NotFound => StoreError::not_found(key),
-        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
-            StoreError::Denied { reason: format!("{key}: {error}") }
-        }
         ErrorKind::NotADirectory | ErrorKind::IsADirectory | ErrorKind::AlreadyExists => {
             StoreError::invalid(format!("{key}: {error}"))
         }

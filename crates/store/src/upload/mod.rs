@@ -9,7 +9,7 @@ use std::time::Duration;
 use millrace_buf::ByteChain;
 use tokio::sync::{oneshot, watch};
 
-pub use self::model::{Completed, UploadError, UploadStats, UploaderConfig};
+pub use self::model::{Completed, GivenUp, StorageTrouble, UploadError, UploadStats, UploaderConfig};
 use self::queue::{Item, Shared};
 use crate::key::check_key;
 use crate::{Meta, SharedStore, StoreError};
@@ -66,6 +66,16 @@ impl Uploader {
         self.shared.stats()
     }
 
+    /// Returns the trouble of a store that takes no objects; `None` while it does.
+    pub fn trouble(&self) -> Option<StorageTrouble> {
+        self.shared.trouble()
+    }
+
+    /// Takes the objects that were given up since the last call: dropped from the full queue, or refused by the store.
+    pub fn take_given_up(&self) -> GivenUp {
+        self.shared.take_given_up()
+    }
+
     /// Returns the age of the oldest object that waits or is being sent; zero if there is none.
     pub fn oldest(&self) -> Duration {
         self.shared.oldest()
@@ -109,10 +119,10 @@ async fn work(shared: Arc<Shared>, store: SharedStore, config: UploaderConfig) {
                 if again {
                     let pause = config.retry.delay(item.attempts);
                     tracing::debug!(key = %item.key, attempts = item.attempts, %error, "upload failed");
-                    shared.put_back(item);
+                    shared.put_back(item, &error);
                     shared.pause(pause).await;
                 } else {
-                    tracing::warn!(key = %item.key, %error, "upload refused");
+                    tracing::debug!(key = %item.key, %error, "upload refused");
                     shared.finish(item, Err(error));
                 }
             }

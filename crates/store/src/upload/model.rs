@@ -75,3 +75,42 @@ pub struct UploadStats {
     /// Objects the store would not take.
     pub refused: u64,
 }
+
+/// A store that takes no objects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StorageTrouble {
+    /// The time since the first attempt that failed without one that succeeded after it.
+    pub since: Duration,
+    /// The error of the newest failed attempt.
+    pub error: String,
+}
+
+/// Objects that never get into the store.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GivenUp {
+    /// Their keys, at most [`GivenUp::NAMED`].
+    pub keys: Vec<String>,
+    /// How many more there are.
+    pub more: u64,
+}
+
+impl GivenUp {
+    /// Keys that are remembered until they are told: a log line of a few kilobytes.
+    pub const NAMED: usize = 32;
+
+    /// Adds the objects of `other`.
+    pub fn merge(&mut self, other: Self) {
+        self.more += other.more;
+        for key in other.keys {
+            self.add(key);
+        }
+    }
+
+    pub(super) fn add(&mut self, key: String) {
+        if self.keys.len() < Self::NAMED {
+            self.keys.push(key);
+        } else {
+            self.more += 1;
+        }
+    }
+}

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use millrace_buf::ByteChain;
 use tokio::sync::{Notify, oneshot, watch};
 
-use super::model::{Completed, UploadError, UploadStats, UploaderConfig};
+use super::model::{Completed, GivenUp, StorageTrouble, UploadError, UploadStats, UploaderConfig};
 use crate::{Meta, StoreError};
 
 pub(super) struct Item {
@@ -47,9 +47,17 @@ struct State {
     held: BTreeMap<u64, Instant>,
     next_number: u64,
     stats: UploadStats,
+    /// The first failed attempt since the last one that succeeded, and the newest error.
+    failing: Option<(Instant, String)>,
+    given_up: GivenUp,
 }
 
 impl State {
+    fn note_failure(&mut self, error: &StoreError) {
+        let since = self.failing.as_ref().map_or_else(Instant::now, |(since, _)| *since);
+        self.failing = Some((since, error.to_string()));
+    }
+
     fn add(&mut self, item: &Item) {
         self.held.insert(item.number, item.since);
         self.stats.objects += 1;
@@ -81,6 +89,8 @@ impl Shared {
             held: BTreeMap::new(),
             next_number: 0,
             stats: UploadStats::default(),
+            failing: None,
+            given_up: GivenUp::default(),
         };
         Self {
             config,
@@ -104,6 +114,18 @@ impl Shared {
         self.lock().held.first_key_value().map_or(Duration::ZERO, |(_, since)| since.elapsed())
     }
 
+    /// Returns the trouble of a store that takes no objects; `None` while it does.
+    pub(super) fn trouble(&self) -> Option<StorageTrouble> {
+        let state = self.lock();
+        let (since, error) = state.failing.as_ref()?;
+        Some(StorageTrouble { since: since.elapsed(), error: error.clone() })
+    }
+
+    /// Takes the objects that were given up since the last call.
+    pub(super) fn take_given_up(&self) -> GivenUp {
+        std::mem::take(&mut self.lock().given_up)
+    }
+
     pub(super) fn watch(&self) -> watch::Receiver<UploadStats> {
         self.stats.subscribe()
     }
@@ -123,6 +145,7 @@ impl Shared {
                 let Some(old) = oldest.and_then(|number| state.waiting.remove(&number)) else { break false };
                 state.subtract(&old);
                 state.stats.dropped += 1;
+                state.given_up.add(old.key.clone());
                 dropped.push(old);
             }
             .then(|| {
@@ -133,7 +156,7 @@ impl Shared {
             })
         };
         for old in dropped {
-            tracing::warn!(key = %old.key, "upload dropped, the queue is full");
+            tracing::debug!(key = %old.key, "upload dropped, the queue is full");
             old.tell(Err(UploadError::Dropped));
         }
         self.publish();
@@ -167,8 +190,9 @@ impl Shared {
     }
 
     /// Back to its place by age, to be tried again.
-    pub(super) fn put_back(&self, item: Item) {
+    pub(super) fn put_back(&self, item: Item, error: &StoreError) {
         let mut state = self.lock();
+        state.note_failure(error);
         state.stats.failed_attempts += 1;
         state.busy.remove(&item.key);
         state.waiting.insert(item.number, item);
@@ -181,8 +205,15 @@ impl Shared {
         state.busy.remove(&item.key);
         state.subtract(&item);
         match &result {
-            Ok(()) => state.stats.stored += 1,
-            Err(_) => state.stats.refused += 1,
+            Ok(()) => {
+                state.stats.stored += 1;
+                state.failing = None;
+            }
+            Err(error) => {
+                state.stats.refused += 1;
+                state.note_failure(error);
+                state.given_up.add(item.key.clone());
+            }
         }
         drop(state);
         if result.is_ok() {

@@ -152,6 +152,9 @@ pub struct Heartbeat {
     pub stored: BTreeMap<Rendition, Msn>,
     /// True if the epoch is sealed and everything of it is stored.
     pub done: bool,
+    /// True if the object store has taken nothing from this worker for some seconds.
+    #[serde(default)]
+    pub storage_failing: bool,
 }
 
 impl Message for Heartbeat {}

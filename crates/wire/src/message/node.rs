@@ -39,6 +39,9 @@ pub struct NodeReport {
     pub drain_reason: Option<String>,
     /// True if the process of the node is ready for work.
     pub ready: bool,
+    /// The reasons for which the process runs with less than it should, such as `degraded: storage: …`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub degraded: Vec<String>,
     /// The number of actors of the node.
     pub actors_total: u64,
     /// The first actors by kind and id, at most [`MAX_REPORTED_ACTORS`]; empty unless the request wanted them.

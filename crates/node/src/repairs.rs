@@ -1,4 +1,4 @@
-//! The repairs of one publish for the operator: the node's metric, and a log line for each kind.
+//! The repairs of one publish or one job for the operator: the node's metric, and a log line for each kind.
 
 use std::collections::HashMap;
 
@@ -6,9 +6,9 @@ use millrace_media::repair::{Repair, RepairClass, RepairCounts};
 use millrace_runtime::LogLimit;
 use millrace_runtime::metrics::Counters;
 
-/// Hands the repairs of one publish to the metric and to the log.
+/// Hands the repairs of one publish or one job to the metric and to the log.
 #[derive(Debug)]
-pub(super) struct RepairReport {
+pub struct RepairReport {
     metric: Counters,
     reported: RepairCounts,
     logged: HashMap<Repair, Logged>,
@@ -23,14 +23,14 @@ struct Logged {
 }
 
 impl RepairReport {
-    /// Creates the report of a publish that counts into `metric`.
-    pub(super) fn new(metric: &Counters) -> Self {
+    /// Creates a report that counts into `metric`.
+    pub fn new(metric: &Counters) -> Self {
         Self { metric: metric.clone(), reported: RepairCounts::new(), logged: HashMap::new() }
     }
 
-    /// Reports what came since the last call: a kind is logged when it first occurs, then at most once an interval. It is
-    /// called in the publish's span.
-    pub(super) fn report(&mut self, repairs: &RepairCounts) {
+    /// Reports what came since the last call: a kind is logged when it first occurs, then at most once a minute. It is
+    /// called in the span of the publish or job.
+    pub fn report(&mut self, repairs: &RepairCounts) {
         let new = repairs.since(&self.reported);
         self.reported = *repairs;
         for (repair, count) in new.iter() {
