@@ -6,6 +6,7 @@ mod support;
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use millrace_bus::MemBus;
 use millrace_ingest::{
@@ -17,10 +18,12 @@ use millrace_media::container::flv::file::{Tag, TagKind};
 use millrace_media::container::flv::{FlvAudio, FlvVideo};
 use millrace_media::frame::{AudioConfig, SyncKind, TrackConfig, TrackKind, VideoConfig};
 use millrace_media::time::Timescale;
+use millrace_runtime::ManualClock;
 use millrace_testkit::ClipSpec;
 use millrace_wire::close_reason::CloseReason;
 use millrace_wire::ids::StreamKey;
-use millrace_wire::message::media::Track;
+use millrace_wire::message::media::{MediaReader, Track};
+use millrace_wire::topics;
 use support::{Consumer, World, check_order, config, frames, pushed, tags};
 
 /// A source that plays a prepared list of events, and records how the session treats it.
@@ -36,6 +39,8 @@ struct Synthetic {
     accepted: bool,
     keyframe_requests: usize,
     closed: Vec<PublishEnd>,
+    /// The node's clock and the time that passes before each event.
+    clock: Option<(ManualClock, Duration)>,
 }
 
 impl Synthetic {
@@ -62,6 +67,9 @@ impl Source for Synthetic {
     /// Waits for ever at the end of the script: the session has to end the publish.
     async fn receive(&mut self) -> usize {
         tokio::task::yield_now().await;
+        if let Some((clock, step)) = &self.clock {
+            clock.advance_ms(step.as_millis() as u64);
+        }
         match self.script.pop_front() {
             Some(event) => self.arrived = Some(event),
             None => std::future::pending().await,
@@ -225,6 +233,47 @@ async fn session_refuses_configurations_of_codecs_that_are_not_accepted() {
         assert!(end.text.contains(&format!("{name} is not accepted")), "{}", end.text);
         assert_eq!(world.control.released(stream).await.reason, CloseReason::CodecNotAccepted);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn session_tells_what_lasts_and_ends_a_source_of_which_nothing_is_usable() {
+    const STEP: Duration = Duration::from_millis(100);
+    let clock = ManualClock::at_unix_ms(1_700_000_000_000);
+    let world = World::with_clock(clock.clone()).await;
+    let (_clip, tags) = tags(ClipSpec { frames: 30, audio: false, ..ClipSpec::default() }).await;
+    let (stream, key) = world.control.stream();
+    let mut offers = world.bus.subscribe(topics::offer().subject(), 64).await.unwrap();
+    let mut consumer = world.bus.subscribe(&format!("media.{stream}.*"), 64).await.unwrap();
+    // Ten pictures a second for 40 s, and no sequence header.
+    let picture = events(&tags).into_iter().find_map(|event| match event {
+        SourceEvent::Frame(frame) => Some(frame),
+        _ => None,
+    });
+    let picture = picture.unwrap();
+    let pictures = (0..400).map(|number| {
+        let time = number * 9_000;
+        let position = MessagePosition { number: number as u64 + 1, time, ..picture.position };
+        SourceEvent::Frame(SourceFrame { position, presentation_time: time, data: picture.data.clone() })
+    });
+    let mut source = Synthetic { clock: Some((clock, STEP)), ..Synthetic::new(&key, pictures) };
+    let end = world.node.publish(&mut source).await;
+    let text = "no usable media for 30 s: the encoder sends no sequence header";
+    assert_eq!((end.reason, end.text.as_str()), (CloseReason::NoUsableMedia, text));
+    assert_eq!(source.closed, [end]);
+    let release = world.control.released(stream).await;
+    assert_eq!((release.reason, release.text.as_str()), (CloseReason::NoUsableMedia, text));
+    assert_eq!(release.open_msn, None, "nothing was published");
+    let dropped = world.metric("millrace_ingest_repairs_total{reason=\"unconfigured_picture\"}");
+    assert!((300..=310).contains(&dropped), "{dropped}");
+    let notes: Vec<_> =
+        world.control.seen.lock().unwrap().renewals.iter().flat_map(|renewal| renewal.notes.clone()).collect();
+    let note = notes.first().expect("the note reached control");
+    assert_eq!(note.code, "no_usable_picture");
+    assert_eq!(note.text, "No usable picture for 5 s: the encoder sends no sequence header.");
+    // The epoch's end is the only message, and no worker was asked for.
+    let last = MediaReader::default().push(consumer.recv().await.unwrap().payload).unwrap().unwrap();
+    assert!(last.end && last.units.is_empty());
+    assert!(offers.try_recv().is_none());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use millrace_media::repair::{Repair, RepairClass};
 use millrace_testkit::programs::millrace_command;
 
 fn read(path: &str) -> String {
@@ -130,7 +131,7 @@ fn the_table_of_names_has_nothing_else() {
 fn every_close_reason_is_in_the_table() {
     let source = read("crates/wire/src/close_reason.rs");
     let page = read("docs/names.md");
-    let table = rows(&page[page.find("## Close reasons").expect("the page has close reasons")..]);
+    let table = rows(section(&page, "Close reasons"));
     let declared = source.lines().filter(|line| line.starts_with("    ") && line.contains(" = \""));
     let mut count = 0;
     for line in declared.filter(|line| line.ends_with("\";")) {
@@ -149,6 +150,45 @@ fn every_close_reason_is_in_the_table() {
         assert!(row[1] == status || row[1].ends_with(&format!(" {status}")), "status of {code}: {}", row[1]);
     }
     assert_eq!(count, table.len(), "rows of close reasons");
+}
+
+/// Returns a section of a page.
+fn section<'a>(page: &'a str, name: &str) -> &'a str {
+    let (_, section) = page.split_once(&format!("## {name}\n")).expect("the page has the section");
+    section.split("\n## ").next().unwrap_or_default()
+}
+
+#[test]
+fn every_repair_is_in_the_table() {
+    let page = read("docs/names.md");
+    let table = rows(section(&page, "Repairs"));
+    let effect = |repair: &Repair| match repair.class() {
+        RepairClass::Moved => "moved",
+        RepairClass::Dropped => "dropped",
+        RepairClass::Invented => "made up",
+    };
+    for repair in Repair::ALL {
+        let row = [format!("`{}`", repair.code()), effect(repair).to_owned(), repair.text().to_owned()];
+        assert!(table.contains(&row.to_vec()), "docs/names.md lacks the row | {} |", row.join(" | "));
+    }
+    assert_eq!(table.len(), Repair::ALL.len(), "rows of repairs");
+}
+
+#[test]
+fn every_health_note_is_in_the_table() {
+    let page = read("docs/names.md");
+    let table = rows(section(&page, "Health notes"));
+    let documented: BTreeSet<String> = table.iter().flat_map(|row| quoted(&row[0]).map(bare)).collect();
+    let sources = ["ingest-node/src/session/health.rs", "crates/protocol/src/session/lease.rs"].map(read);
+    for code in &documented {
+        assert!(sources.iter().any(|source| source.contains(&format!("\"{code}\""))), "{code} is no note");
+    }
+    for source in &sources {
+        for call in source.split("HealthNote::new(\"").skip(1) {
+            let code = call.split('"').next().unwrap_or_default();
+            assert!(documented.contains(code), "{code} is not in docs/names.md");
+        }
+    }
 }
 
 /// Section, file and struct of each part of the configuration.

@@ -64,6 +64,24 @@ async fn listed(hls_url: &str) -> Result<BTreeSet<ObjectName>> {
     Ok(names)
 }
 
+/// The newest media sequence number of the objects.
+fn newest(names: &BTreeSet<ObjectName>) -> u64 {
+    let numbers = names.iter().filter_map(|name| match name.kind {
+        ObjectKind::Segment(msn, _) => Some(msn.0),
+        _ => None,
+    });
+    numbers.max().unwrap_or_default()
+}
+
+/// Waits until a worker has stored two segments beyond `newest`: the one that was struck has a successor.
+async fn stored_beyond(store: &impl ObjectStore, live: &Livestream, newest_before: u64) -> Result<()> {
+    wait::value("segments of the successor", CLIP_LIMIT, || async {
+        let names = bucket(store, live).await.ok()?;
+        (newest(&names) >= newest_before + 2).then_some(())
+    })
+    .await
+}
+
 fn epochs(names: &BTreeSet<ObjectName>) -> BTreeSet<u64> {
     names.iter().map(|name| name.epoch.0).collect()
 }
@@ -83,9 +101,11 @@ async fn retention_outlives_killed_and_drained_workers_and_a_takeover() -> Resul
     // Which of the two workers holds the job is the cluster's choice: each is struck once.
     cluster.kill(Node::Transcode(1))?;
     cluster.start_node(Node::Transcode(1)).await?;
-    tokio::time::sleep(Duration::from_secs(4)).await;
+    stored_beyond(&store, &live, newest(&before)).await?;
+    let between = bucket(&store, &live).await?;
     cluster.drain(Node::Transcode(2)).await?;
     cluster.start_node(Node::Transcode(2)).await?;
+    stored_beyond(&store, &live, newest(&between)).await?;
     ensure!(epochs(&before).len() == 1, "one session so far: {before:?}");
 
     // The second encoder takes the stream over. Nothing of the first session stays, whichever worker stored it.
@@ -102,7 +122,7 @@ async fn retention_outlives_killed_and_drained_workers_and_a_takeover() -> Resul
     let status = second.wait(CLIP_LIMIT).await?;
     ensure!(status.success(), "the encoder failed\n{}\n{}", tail(&second), cluster.tails());
 
-    // A third session is stopped while it publishes: the end leaves its last playlist, whole, and nothing else.
+    // A third session, of an encoder that connects again within the reconnect window, is stopped while it publishes: the end leaves its last playlist, whole, and nothing else.
     let earlier = epochs(&bucket(&store, &live).await?);
     let third = push(&clip, &live.push_url(), cluster.folder())?;
     wait::value("a window of the third session", CLIP_LIMIT, || async {

@@ -88,6 +88,38 @@ async fn job_stops_announcing_and_stores_complete_segments_when_its_grant_is_rev
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn store_that_takes_nothing_is_told_in_readiness_heartbeats_and_metrics_until_it_is_back() {
+    let world = World::new().await;
+    let (node, process) = world.node_in_process(NODE, Config::default()).await;
+    let (metrics, readiness) = (process.metrics, process.readiness);
+    world.offer(NODE).await;
+    world.follow(Generation(1)).await;
+    world.grant(NODE, 1, World::first_base(), StreamSettings::default());
+    world.set_store_away(true);
+    world.publish(&messages(9));
+    world.fact("two segments", |f| is_segment(f, FIRST + 1)).await;
+    let told = || world.heartbeats().last().is_some_and(|beat| beat.storage_failing);
+    eventually("the trouble in a heartbeat", async || told().then_some(())).await;
+    eventually("the trouble in readiness", async || {
+        let degraded = readiness.degraded();
+        let reason = degraded.iter().find(|part| part.name == "storage")?.reason.clone();
+        reason.starts_with("degraded: storage: ").then_some(())
+    })
+    .await;
+    assert!(readiness.is_ready(), "the live path goes on without storage");
+    assert_eq!(number(&metrics, "storage_failing"), 1);
+    world.set_store_away(false);
+    eventually("the end of the trouble", async || {
+        let over = readiness.degraded().is_empty() && number(&metrics, "storage_failing") == 0;
+        (over && !told()).then_some(())
+    })
+    .await;
+    assert_eq!(number(&metrics, "uploads_given_up_total"), 0, "what waited is stored");
+    world.revoke(NODE, 1);
+    node.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn worker_without_room_does_not_bid_until_a_job_ends() {
     // Two copied streams; one unit is for them alone.
     let config = Config { max_jobs: 2, capacity: Some(3), copy_reserve: Some(1), ..Config::default() };

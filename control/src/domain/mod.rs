@@ -5,6 +5,5 @@ pub mod disconnect;
 pub mod purge;
 pub mod retention;
 pub mod stream;
-pub mod track_info;
 pub mod validate;
 pub mod visible_text;

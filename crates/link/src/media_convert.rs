@@ -8,6 +8,8 @@ use millrace_media::frame::{
     AccessUnit, AudioConfig, AudioFrame, MediaEvent, MediaFrame, SegmentTag, SyncKind, TaggedFrame,
     TrackConfig, VideoConfig,
 };
+use millrace_media::time::Timescale;
+use millrace_wire::fact::{TrackInfo, TrackMedia};
 use millrace_wire::ids::{DiscontinuitySeq, InitVersion, Msn};
 use millrace_wire::message::media::{Codec, ConfigUnit, FrameUnit, MediaUnit, Track};
 use thiserror::Error;
@@ -35,6 +37,31 @@ pub struct ConfigPlace {
     pub discontinuity_sequence: DiscontinuitySeq,
     /// The initialisation section that the configuration makes.
     pub init_version: InitVersion,
+}
+
+/// Returns the description of a rendition with this configuration, for playlists. `bandwidth` is in bits per second; where
+/// it is not known, 0 stands for the least: BANDWIDTH is required (RFC 8216 §4.3.4.2), and players cannot choose by a rate
+/// of 0.
+pub fn track_info(config: &TrackConfig, bandwidth: u64) -> TrackInfo {
+    let (media, timescale) = match config {
+        TrackConfig::Video(video) => {
+            let rate = video.frame_rate.map(|(ticks, per)| f64::from(ticks) / f64::from(per.max(1)));
+            // RESOLUTION is the size in which pictures are shown.
+            let (width, height) = video.display_size();
+            let media = TrackMedia::Video {
+                width,
+                height,
+                frame_rate_milli: rate.map(|rate| (rate * 1000.0).round() as u32),
+            };
+            (media, Timescale::VIDEO)
+        }
+        TrackConfig::Audio(audio) => {
+            let media = TrackMedia::Audio { channels: audio.channels, sample_rate: audio.rate };
+            (media, audio.timescale())
+        }
+    };
+    let codecs = config.codecs().to_owned();
+    TrackInfo { media, codecs, bandwidth: bandwidth.max(1), timescale: timescale.ticks_per_second() }
 }
 
 /// Converts a tagged frame to a media unit; media bytes are shared.

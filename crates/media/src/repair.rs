@@ -164,9 +164,23 @@ impl Repair {
         self.code().contains("audio")
     }
 
-    /// True if the repair is part of any publish, however good its encoder, and no condition to tell an operator of.
+    /// True if the repair makes good a habit of the encoder, or is part of any publish, without loss to viewers: it is counted
+    /// and logged, and no condition to tell an operator of.
     pub const fn is_routine(self) -> bool {
-        matches!(self, Self::EarlyAudio)
+        matches!(
+            self,
+            Self::EarlyAudio
+                | Self::LeadingPicture
+                | Self::StartCodesReplaced
+                | Self::StrayBytesRemoved
+                | Self::ConfigFromPictures
+                | Self::MessageWithoutPicture
+                | Self::AdtsHeaderRemoved
+                | Self::EmptyMessage
+                | Self::EmptyConfig
+                | Self::ExtraTrack
+                | Self::TrackMetadata
+        )
     }
 }
 

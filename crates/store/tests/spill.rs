@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use millrace_buf::ByteChain;
 use millrace_store::{
-    DirStore, FaultyStore, Meta, ObjectStore, RetryPolicy, RetryStore, SharedStore, StoreError, StoreFaults,
+    DirStore, FaultyStore, GivenUp, Meta, ObjectStore, RetryPolicy, RetryStore, SharedStore, StoreError, StoreFaults,
     SyncPolicy, UploadError, Uploader, UploaderConfig, list_all,
 };
 use millrace_testkit::wait;
@@ -53,6 +53,35 @@ async fn failures_are_tried_again() {
     assert!(inner.head("a").await.is_ok());
     assert_eq!(uploader.stats().failed_attempts, 3);
     assert_eq!((uploader.stats().objects, uploader.stats().bytes), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn trouble_lasts_from_the_first_failure_to_the_next_success_and_names_what_was_given_up() {
+    let (_dir, store, _inner) = faulty().await;
+    store.set(away());
+    let uploader = Uploader::start(&shared(&store), UploaderConfig { max_objects: 2, ..config() });
+    assert_eq!(uploader.trouble(), None);
+    for key in ["a", "b", "c"] {
+        let _ = uploader.submit(key, body(1), Meta::default(), false).unwrap();
+        wait::until(SOON, || async { uploader.trouble().is_some() }).await;
+    }
+    assert!(!uploader.trouble().unwrap().error.is_empty());
+    let given_up = uploader.take_given_up();
+    assert_eq!((given_up.keys.len(), given_up.more), (1, 0), "{given_up:?}");
+    assert_eq!(uploader.take_given_up(), GivenUp::default(), "each is named once");
+    store.set(StoreFaults::default());
+    wait::until(SOON, || async { uploader.trouble().is_none() }).await;
+    wait::until(SOON, || async { uploader.stats().stored == 2 }).await;
+}
+
+#[test]
+fn given_up_objects_are_named_within_a_bound() {
+    let mut all = GivenUp::default();
+    for n in 0..40 {
+        all.merge(GivenUp { keys: vec![format!("k{n}")], more: 0 });
+    }
+    all.merge(GivenUp { keys: Vec::new(), more: 3 });
+    assert_eq!((all.keys.len(), all.more), (GivenUp::NAMED, 11));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

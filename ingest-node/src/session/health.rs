@@ -99,7 +99,8 @@ impl Stall {
         let since = repairs.since(&self.repairs);
         let drops = since
             .iter()
-            .filter(|(repair, _)| repair.class() == RepairClass::Dropped && repair.is_audio() == is_audio);
+            .filter(|(repair, _)| repair.class() == RepairClass::Dropped && repair.is_audio() == is_audio)
+            .filter(|(repair, _)| !repair.is_routine());
         drops.max_by_key(|(_, count)| *count).map(|(repair, _)| repair)
     }
 }

@@ -14,7 +14,7 @@ use millrace_ingest::{Backends, Config, Deps, Node};
 use millrace_media::container::flv::file::{Reader, Tag, TagKind};
 use millrace_media::container::flv::{FlvAudio, FlvVideo};
 use millrace_rtmp::{ClientConfig, ClientEvent, ClientSession, Value};
-use millrace_runtime::{ActorRegistry, Drain, Metrics, Process, Secret};
+use millrace_runtime::{ActorRegistry, Drain, ManualClock, Metrics, Process, Secret};
 use millrace_testkit::{Clip, ClipSpec};
 use millrace_wire::close_reason::CloseReason;
 use millrace_wire::ids::{
@@ -169,8 +169,12 @@ pub fn config() -> Config {
 
 /// Starts a node on `bus`; returns it with the services of its process.
 pub async fn node(bus: &SharedBus, config: Config) -> (Node, Process) {
+    node_in(bus, config, Process::default()).await
+}
+
+/// As [`node`], in this process.
+pub async fn node_in(bus: &SharedBus, config: Config, process: Process) -> (Node, Process) {
     let key_secret = Some(Secret::new(SECRET.to_vec()));
-    let process = Process::default();
     let deps = Deps::new(Backends { bus: bus.clone(), key_secret }, process.clone());
     (millrace_ingest::start(config, deps).await.unwrap(), process)
 }
@@ -183,6 +187,15 @@ impl World {
     pub async fn with(config: Config, bus: SharedBus) -> Self {
         let control = FakeControl::start(&bus).await;
         let (node, process) = node(&bus, config).await;
+        let Process { metrics, drain, actors, .. } = process;
+        Self { bus, control, node, metrics, drain, actors }
+    }
+
+    /// A node whose clock the test moves.
+    pub async fn with_clock(clock: ManualClock) -> Self {
+        let bus: SharedBus = Arc::new(MemBus::new());
+        let control = FakeControl::start(&bus).await;
+        let (node, process) = node_in(&bus, config(), Process::new(Arc::new(clock))).await;
         let Process { metrics, drain, actors, .. } = process;
         Self { bus, control, node, metrics, drain, actors }
     }

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use millrace_media::frame::{TrackConfig, TrackKind};
+use millrace_link::media_convert::track_info;
+use millrace_media::frame::TrackKind;
 use millrace_media::packager::{Init, Output, Part, PartSetup, PartTiming, SegmentEnd, SegmentStart};
 use millrace_media::time::Timescale;
 use millrace_media::timeline::TIMELINE_START;
 use millrace_protocol::job::Packaged;
-use millrace_wire::fact::{self, EpochOpen, MediaDuration, StreamState, TrackInfo, TrackMedia};
+use millrace_wire::fact::{self, EpochOpen, MediaDuration, StreamState};
 use millrace_wire::ids::{DiscontinuitySeq, InitVersion, Msn, PartIndex, Rendition, UnixMillis};
 
 /// Segments whose discontinuity sequence number is remembered: a rendition is at most two segments behind another.
@@ -221,28 +222,4 @@ impl FactBuilder {
 
 const fn duration(ticks: u64, timescale: Timescale) -> MediaDuration {
     MediaDuration { ticks, timescale: timescale.ticks_per_second() }
-}
-
-/// Returns the description of a rendition for the multivariant playlist.
-fn track_info(config: &TrackConfig, bandwidth: u64) -> TrackInfo {
-    let (media, timescale) = match config {
-        TrackConfig::Video(video) => {
-            let rate = video.frame_rate.map(|(ticks, per)| f64::from(ticks) / f64::from(per.max(1)));
-            // RESOLUTION is the size in which pictures are shown.
-            let (width, height) = video.display_size();
-            let media = TrackMedia::Video {
-                width,
-                height,
-                frame_rate_milli: rate.map(|rate| (rate * 1000.0).round() as u32),
-            };
-            (media, Timescale::VIDEO)
-        }
-        TrackConfig::Audio(audio) => {
-            let media = TrackMedia::Audio { channels: audio.channels, sample_rate: audio.rate };
-            (media, audio.timescale())
-        }
-    };
-    let codecs = config.codecs().to_owned();
-    // BANDWIDTH is required (RFC 8216 §4.3.4.2), and players cannot choose by a rate of 0.
-    TrackInfo { media, codecs, bandwidth: bandwidth.max(1), timescale: timescale.ticks_per_second() }
 }

@@ -13,7 +13,7 @@ use millrace_node::Backends;
 use millrace_protocol::state::apply;
 use millrace_runtime::{Metrics, Process};
 use millrace_state::{FaultyState, RedbState, SharedState, StateFaults, Tx, scan_all};
-use millrace_store::{DirStore, SharedStore, SyncPolicy};
+use millrace_store::{DirStore, FaultyStore, SharedStore, StoreFaults, SyncPolicy};
 use millrace_transcode::rungs::{BuiltInRungs, RungFactory};
 use millrace_transcode::{Config, Deps, Node, start_with_rungs};
 use millrace_wire::fact::{Fact, FactMessage, FactReader, StreamState};
@@ -73,6 +73,7 @@ pub(crate) struct World {
     pub(crate) store: SharedStore,
     pub(crate) state: SharedState,
     faulty_state: FaultyState,
+    faulty_store: FaultyStore,
     received: Arc<Mutex<Received>>,
     round: AtomicU64,
     _dir: tempfile::TempDir,
@@ -85,9 +86,11 @@ impl World {
         let store = DirStore::open(dir.path().join("store"), SyncPolicy::default()).await.unwrap();
         let bus: SharedBus = Arc::new(MemBus::new());
         let state: SharedState = Arc::new(state);
+        let store: SharedStore = Arc::new(store);
         let world = Self {
             bus,
-            store: Arc::new(store),
+            faulty_store: FaultyStore::new(store.clone(), 1),
+            store,
             faulty_state: FaultyState::new(state.clone(), 1),
             state,
             received: Arc::default(),
@@ -121,7 +124,8 @@ impl World {
     ) -> (Node, Process) {
         let process = Process::default();
         let state = Arc::new(self.faulty_state.clone());
-        let backends = Backends { bus: self.bus.clone(), store: self.store.clone(), state };
+        let store = Arc::new(self.faulty_store.clone());
+        let backends = Backends { bus: self.bus.clone(), store, state };
         let deps = Deps { backends, process: process.clone(), node: Some(name.parse().unwrap()) };
         (start_with_rungs(config, deps, rungs).await.unwrap(), process)
     }
@@ -129,6 +133,11 @@ impl World {
     /// Makes the state store fail every call of the node, or answer again.
     pub(crate) fn set_state_away(&self, away: bool) {
         self.faulty_state.set(StateFaults { away, ..StateFaults::default() });
+    }
+
+    /// Makes the object store fail every call of the node, or answer again.
+    pub(crate) fn set_store_away(&self, away: bool) {
+        self.faulty_store.set(StoreFaults { away, ..StoreFaults::default() });
     }
 
     /// Answers repair requests as a session does and seal reports as control does, and records bids and heartbeats.

@@ -10,6 +10,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use millrace_link::media_convert::track_info;
 use millrace_media::container::cmaf::demux::parse_config;
 use millrace_protocol::state::rebuild::{Rebuild, newest_state};
 use millrace_runtime::{ActorContext, ActorId, Order, Orders, Policy, StatusHandle, Supervisor};
@@ -26,7 +27,6 @@ use self::error::TakeoverError;
 use self::orphan_log::OrphanLogTask;
 use crate::context::Services;
 use crate::domain::claim::{AUTHOR_LIMIT_MS, AUTHOR_LOOK_MS, Claim, END_ANNOUNCED_MS};
-use crate::domain::track_info::track_info;
 use crate::repo::{RepoError, Versioned};
 
 /// Takeovers that run at once; other orphaned logs wait for the next tick. Each takeover holds one window's state.
@@ -215,7 +215,7 @@ async fn rebuild(services: &Services, claim: &Claim) -> Result<Option<StreamStat
             }
         };
         match parse_config(&object.body) {
-            Ok(config) => rebuilt.describe(&rendition, (epoch, version), track_info(&config)),
+            Ok(config) => rebuilt.describe(&rendition, (epoch, version), track_info(&config, 0)),
             Err(error) => {
                 warn!(key = %name, %error, "initialisation section cannot be parsed; rendition rebuilt without it");
             }
