@@ -253,7 +253,7 @@ async fn session_tells_what_lasts_and_ends_a_source_of_which_nothing_is_usable()
     let pictures = (0..400).map(|number| {
         let time = number * 9_000;
         let position = MessagePosition { number: number as u64 + 1, time, ..picture.position };
-        SourceEvent::Frame(SourceFrame { position, presentation_time: time, data: picture.data.clone() })
+        SourceEvent::Frame(SourceFrame { position, presentation_time: time, ..picture.clone() })
     });
     let mut source = Synthetic { clock: Some((clock, STEP)), ..Synthetic::new(&key, pictures) };
     let end = world.node.publish(&mut source).await;

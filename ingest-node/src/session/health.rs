@@ -174,20 +174,29 @@ impl HealthJudge {
         &self.notes
     }
 
-    /// Ends a publish of which nothing can be used, or no picture because no keyframe comes.
+    /// Ends a publish of which nothing, no picture or no audio can be used for the limit.
     fn check_usable(&self, now: Duration) -> Result<(), PublishEnd> {
         let cause = |stall: &Stall, is_audio| stall.cause(&self.last.repairs, is_audio);
+        let limit = self.limit.as_secs();
+        let end = |what: &str, cause: Option<Repair>| match cause {
+            Some(Repair::PictureBeforeKeyframe) => {
+                let text = format!("no keyframe for {limit} s: set the encoder's keyframe interval to 2 s");
+                Err(PublishEnd { reason: CloseReason::KeyframeInterval, text })
+            }
+            cause => {
+                let why = cause.map_or("none can be decoded", Repair::cause);
+                let text = format!("no usable {what} for {limit} s: {why}");
+                Err(PublishEnd { reason: CloseReason::NoUsableMedia, text })
+            }
+        };
         if self.nothing_usable_since.is_some_and(|since| now.saturating_sub(since) >= self.limit) {
-            let cause = cause(&self.pictures, false).or(cause(&self.audio, true));
-            let why = cause.map_or("the encoder sends no frames", Repair::cause);
-            let text = format!("no usable media for {} s: {why}", self.limit.as_secs());
-            return Err(PublishEnd { reason: CloseReason::NoUsableMedia, text });
+            return end("media", cause(&self.pictures, false).or(cause(&self.audio, true)));
         }
-        let is_keyframe_missing = cause(&self.pictures, false) == Some(Repair::PictureBeforeKeyframe);
-        if is_keyframe_missing && self.pictures.run.lasted() >= self.limit {
-            let limit = self.limit.as_secs();
-            let text = format!("no keyframe for {limit} s: set the encoder's keyframe interval to 2 s");
-            return Err(PublishEnd { reason: CloseReason::KeyframeInterval, text });
+        if self.pictures.run.lasted() >= self.limit {
+            return end("picture", cause(&self.pictures, false));
+        }
+        if self.audio.run.lasted() >= self.limit {
+            return end("audio", cause(&self.audio, true));
         }
         Ok(())
     }
@@ -221,11 +230,12 @@ impl HealthJudge {
             let is_told = match repair {
                 // The words for the track, or for the distance of keyframes, tell it already.
                 Repair::SegmentWithoutKeyframe => far.is_some(),
+                repair if repair.is_routine() => true,
                 repair if repair.class() == RepairClass::Dropped => {
                     let stall = if repair.is_audio() { &self.audio } else { &self.pictures };
                     stall.run.lasted() >= LASTED
                 }
-                repair => repair.is_routine(),
+                _ => false,
             };
             if !is_told && run.lasted() >= LASTED && run.samples >= MIN_SAMPLES {
                 notes.push(HealthNote::new(repair.code(), repair.text()));

@@ -246,5 +246,5 @@ fn too_many_configs() -> PublishEnd {
         "the codec configuration changed more than {limit} times within {window} s: keep picture size and codec settings as \
          they are while the encoder is live"
     );
-    PublishEnd { reason: CloseReason::UnsupportedCodec, text }
+    PublishEnd { reason: CloseReason::ConfigurationChanges, text }
 }

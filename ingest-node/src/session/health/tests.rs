@@ -76,8 +76,8 @@ fn judge_names_the_cause_once_no_picture_was_usable_for_five_seconds_and_forgets
     assert!(publish.second(&bad).unwrap(), "the notes have changed");
     let text = "No usable picture for 5 s: the encoder sends no sequence header.";
     assert_eq!(publish.notes(), [("no_usable_picture", text)]);
-    publish.seconds(40, &bad);
-    assert_eq!(publish.notes(), [("no_usable_picture", text)], "audio is usable, so the publish goes on");
+    publish.seconds(20, &bad);
+    assert_eq!(publish.notes(), [("no_usable_picture", text)]);
     publish.seconds(1, &GOOD);
     assert_eq!(publish.notes(), [], "the drops are told no longer either: none is made");
 }
@@ -95,6 +95,26 @@ fn judge_ends_a_publish_of_which_nothing_is_usable_after_the_limit_and_names_the
     let mut publish = Publish::new();
     publish.seconds(100, &GOOD).seconds(29, &bad);
     assert_eq!(publish.second(&bad).unwrap_err().reason, CloseReason::NoUsableMedia);
+}
+
+#[test]
+fn judge_ends_a_publish_of_one_usable_track_when_the_other_was_useless_for_the_limit() {
+    for (usable, repair, what) in [
+        ((false, true), Repair::UnconfiguredPicture, "picture"),
+        ((true, false), Repair::UnconfiguredAudio, "audio"),
+    ] {
+        let mut publish = Publish::new();
+        let drops = [(repair, 30)];
+        let bad = Second { usable, repairs: &drops, no_audio: false };
+        publish.seconds(29, &bad);
+        let end = publish.second(&bad).unwrap_err();
+        assert_eq!(end.reason, CloseReason::NoUsableMedia);
+        assert!(end.text.starts_with(&format!("no usable {what} for 30 s: ")), "{}", end.text);
+        // A track that does not come at all is no reason to end.
+        let mut publish = Publish::new();
+        let silent = Second { no_audio: true, usable: (true, false), repairs: &[] };
+        publish.seconds(60, &silent);
+    }
 }
 
 #[test]

@@ -51,7 +51,7 @@ pub(crate) async fn cases() -> Result<Vec<Case>> {
         Case::new(
             "four_hundred_changes",
             alternating(1, 400).await?,
-            Want::ends(CloseReason::UnsupportedCodec, "change"),
+            Want::ends(CloseReason::ConfigurationChanges, "change"),
         ),
     ])
 }

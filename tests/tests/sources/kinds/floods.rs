@@ -50,7 +50,7 @@ fn empty(clip: &Tape, kind: TagKind, body: &'static [u8], per_ms: i64) -> Tape {
 
 pub(crate) async fn cases() -> Result<Vec<Case>> {
     let clip = Tape::numbered(seconds(), 0).await?;
-    let no_keyframe = || Want::ends(CloseReason::UnsupportedCodec, "keyframe");
+    let no_keyframe = || Want::ends(CloseReason::KeyframeInterval, "keyframe");
     let too_many = || Want::ends(CloseReason::MessageRateExceeded, "messages per second");
     Ok(vec![
         Case::new("pictures_without_a_keyframe", sparse(&clip, 4_000, 1), no_keyframe()),

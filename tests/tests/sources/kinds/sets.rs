@@ -33,7 +33,7 @@ pub(crate) async fn cases() -> Result<Vec<Case>> {
     }
     // Nothing to decode with: the publish ends with words.
     let nothing = Tape::numbered(LONG_S, 2).await?.without_headers(TagKind::Video);
-    cases.push(Case::new("no_sets_at_all", nothing, Want::ends(CloseReason::UnsupportedCodec, "")));
+    cases.push(Case::new("no_sets_at_all", nothing, Want::ends(CloseReason::NoUsableMedia, "")));
     let wide = ClipSpec { frames: 150, gop: 60, width: 480, height: 270, ..ClipSpec::default() };
     let wide = Tape::of(wide).await?.sets_in_keyframes().without_headers(TagKind::Video).without_metadata();
     let narrow = ClipSpec { frames: 120, gop: 60, ..ClipSpec::default() };
