@@ -184,7 +184,10 @@ async fn status_tells_the_notes_of_a_publish_and_why_its_publisher_is_away() {
     let health = control.status(id).await["health"].clone();
     assert_eq!(health["state"], "reconnecting");
     let message = health["message"].as_str().unwrap();
-    assert!(message.contains("the publisher is away") && message.ends_with(": no media for 15 s"), "{message}");
+    assert!(
+        message.contains("the publisher is away") && message.ends_with(": no media for 15 s"),
+        "{message}"
+    );
     control.node.drain().await;
 }
 

@@ -130,7 +130,7 @@ async fn a_publisher_that_never_sends_a_keyframe_is_closed_after_the_longest_int
     let mut pusher = Pusher::publish(&world.url(&key), 60_000).await.unwrap();
     let _ = pusher.push(&tags).await;
     assert_eq!(pusher.refusal().await.as_deref(), DENIED);
-    assert_eq!(world.control.released(stream).await.reason, CloseReason::UnsupportedCodec);
+    assert_eq!(world.control.released(stream).await.reason, CloseReason::KeyframeInterval);
 }
 
 #[tokio::test(flavor = "multi_thread")]

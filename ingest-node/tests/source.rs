@@ -265,8 +265,15 @@ async fn session_tells_what_lasts_and_ends_a_source_of_which_nothing_is_usable()
     assert_eq!(release.open_msn, None, "nothing was published");
     let dropped = world.metric("millrace_ingest_repairs_total{reason=\"unconfigured_picture\"}");
     assert!((300..=310).contains(&dropped), "{dropped}");
-    let notes: Vec<_> =
-        world.control.seen.lock().unwrap().renewals.iter().flat_map(|renewal| renewal.notes.clone()).collect();
+    let notes: Vec<_> = world
+        .control
+        .seen
+        .lock()
+        .unwrap()
+        .renewals
+        .iter()
+        .flat_map(|renewal| renewal.notes.clone())
+        .collect();
     let note = notes.first().expect("the note reached control");
     assert_eq!(note.code, "no_usable_picture");
     assert_eq!(note.text, "No usable picture for 5 s: the encoder sends no sequence header.");

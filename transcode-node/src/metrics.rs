@@ -66,7 +66,11 @@ impl Metrics {
             facts_dropped: count("facts_dropped", "Fragments of facts the bus dropped"),
             repair_requests: count("repair_requests", "Requests for facts that readers missed"),
             spill: scope.gauge("spill", Unit::Bytes, "Objects waiting for the store"),
-            storage_failing: scope.gauge("storage_failing", Unit::Count, "1 while the object store takes nothing"),
+            storage_failing: scope.gauge(
+                "storage_failing",
+                Unit::Count,
+                "1 while the object store takes nothing",
+            ),
             uploads_given_up: count("uploads_given_up", "Objects that never get into the store"),
             repairs: scope.counters(
                 "repairs",

@@ -207,7 +207,10 @@ mod tests {
         assert!(check(json!({"title": "مباراة 👨‍👩‍👧", "description": "one\n\ttwo\r\n"})).is_ok());
         let create: Create = serde_json::from_value(json!({"title": "A\u{202e}B"})).unwrap();
         let message = FieldError::list(&create.check().unwrap_err());
-        assert!(message.starts_with("title must not have invisible") && message.ends_with("U+202E"), "{message}");
+        assert!(
+            message.starts_with("title must not have invisible") && message.ends_with("U+202E"),
+            "{message}"
+        );
     }
 
     #[test]

@@ -50,9 +50,25 @@ mod tests {
     #[test]
     fn first_hidden_finds_invisible_and_direction_changing_characters() {
         for hidden in [
-            '\u{202e}', '\u{202a}', '\u{2066}', '\u{2069}', '\u{200f}', '\u{61c}', '\u{200b}', '\u{200d}',
-            '\u{2060}', '\u{feff}', '\u{ad}', '\u{3164}', '\u{2800}', '\u{2028}', '\u{e0041}', '\u{7f}', '\u{0}',
-            '\n', '\u{85}',
+            '\u{202e}',
+            '\u{202a}',
+            '\u{2066}',
+            '\u{2069}',
+            '\u{200f}',
+            '\u{61c}',
+            '\u{200b}',
+            '\u{200d}',
+            '\u{2060}',
+            '\u{feff}',
+            '\u{ad}',
+            '\u{3164}',
+            '\u{2800}',
+            '\u{2028}',
+            '\u{e0041}',
+            '\u{7f}',
+            '\u{0}',
+            '\n',
+            '\u{85}',
         ] {
             assert_eq!(first_hidden(&format!("Ma{hidden}tch"), &[]), Some(hidden), "{hidden:?}");
         }
@@ -62,8 +78,15 @@ mod tests {
     #[test]
     fn first_hidden_leaves_the_words_of_every_script_and_emoji_alone() {
         for text in [
-            "Match – « Finale » 10:00 (HD)", "مباراة اليوم", "می‌خواهم", "שידור חי", "क्‍ष", "比赛　直播", "경기",
-            "👨‍👩‍👧 ❤️ 🏴󠁧󠁢󠁥󠁮󠁧󠁿 1️⃣", "e\u{301}",
+            "Match – « Finale » 10:00 (HD)",
+            "مباراة اليوم",
+            "می‌خواهم",
+            "שידור חי",
+            "क्‍ष",
+            "比赛　直播",
+            "경기",
+            "👨‍👩‍👧 ❤️ 🏴󠁧󠁢󠁥󠁮󠁧󠁿 1️⃣",
+            "e\u{301}",
         ] {
             assert_eq!(first_hidden(text, &[]), None, "{text}");
         }

@@ -121,7 +121,8 @@ fn words_of_claim(stream: &Stream, claim: &Claim, now: UnixMillis) -> (&'static 
             let gone_s = now.0.saturating_sub(since.0) / 1_000;
             let left_s = u64::from(claim.settings.reconnect_window).saturating_sub(gone_s);
             let why = stream.last_disconnect.as_ref().map_or("", |last| last.text.as_str());
-            let text = format!("the publisher is away, and the livestream ends in {left_s} s without it: {why}");
+            let text =
+                format!("the publisher is away, and the livestream ends in {left_s} s without it: {why}");
             ("reconnecting", text.trim_end_matches(": ").to_owned())
         }
         (Presence::Ended { .. }, ..) => ("idle", "over".to_owned()),

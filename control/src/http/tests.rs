@@ -193,7 +193,13 @@ fn openapi_describes_the_status_codes_of_every_route() {
             let described = keys(&operation["responses"]);
             let (created, deleted) = (operation.get("requestBody").is_some(), method == "delete");
             let mut expected = BTreeSet::from(["401", "500", "503"]);
-            expected.insert(if created { "201" } else if deleted { "204" } else { "200" });
+            expected.insert(if created {
+                "201"
+            } else if deleted {
+                "204"
+            } else {
+                "200"
+            });
             if created {
                 expected.extend(["400", "413", "415", "422"]);
             }

@@ -186,7 +186,8 @@ impl Livestreams {
 
     /// Records that a session's lease has lapsed: its publisher counts as away.
     pub(crate) async fn lapsed(&self, current: &Versioned<Claim>, away: &Claim) -> Result<(), RepoError> {
-        let text = "The publisher's ingest node has stopped renewing its lease: the node or the link to it is gone.";
+        let text =
+            "The publisher's ingest node has stopped renewing its lease: the node or the link to it is gone.";
         let disconnect =
             current.value.disconnect(self.services.wall_clock(), CloseReason::ConnectionLost, text);
         self.put_changed(current, away, Some(disconnect)).await.map(drop)

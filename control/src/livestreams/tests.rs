@@ -12,7 +12,8 @@ use millrace_state::RedbState;
 use millrace_store::{DirStore, SyncPolicy};
 use millrace_wire::ids::{DiscontinuitySeq, Epoch, Generation, KeyHash, Msn, SessionId, UnixMillis};
 use millrace_wire::message::control::{
-    ClaimReply, ClaimRequest, LeaseReply, LifecycleEvent, RefusalReport, ReleaseRequest, RenewRequest, SealReport,
+    ClaimReply, ClaimRequest, LeaseReply, LifecycleEvent, RefusalReport, ReleaseRequest, RenewRequest,
+    SealReport,
 };
 use millrace_wire::topic::{Message, RequestTopic};
 use millrace_wire::{state_keys, topics};

@@ -1,5 +1,10 @@
 //! A control node on the embedded backends or on NATS and Redis, and a client of its API and its requests.
-#![allow(dead_code, clippy::unwrap_used, clippy::large_enum_variant, reason = "test helpers, of which each test file uses its part")]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::large_enum_variant,
+    reason = "test helpers, of which each test file uses its part"
+)]
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -180,6 +180,11 @@ impl Repair {
                 | Self::EmptyConfig
                 | Self::ExtraTrack
                 | Self::TrackMetadata
+                | Self::PictureTimeSteadied
+                | Self::DecodingTimeRecovered
+                | Self::AudioTimesStray
+                // The hole is told.
+                | Self::SilenceInHole
         )
     }
 }

@@ -45,7 +45,14 @@ impl RepairReport {
                     RepairClass::Dropped => "dropped",
                     RepairClass::Invented => "added",
                 };
-                tracing::warn!(reason = repair.code(), effect, count = since_last_line, total, "{}", repair.text());
+                tracing::warn!(
+                    reason = repair.code(),
+                    effect,
+                    count = since_last_line,
+                    total,
+                    "{}",
+                    repair.text()
+                );
             }
         }
     }

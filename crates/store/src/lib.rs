@@ -32,7 +32,9 @@ pub use key::{MAX_KEY_LEN, check_key};
 pub use model::{ByteRange, ListEntry, ListPage, Meta, Object, ObjectInfo};
 pub use retry::{RetryPolicy, RetryStore};
 pub use s3::{S3Config, S3Store};
-pub use upload::{Completed, GivenUp, StorageTrouble, UploadError, UploadStats, UploadTicket, Uploader, UploaderConfig};
+pub use upload::{
+    Completed, GivenUp, StorageTrouble, UploadError, UploadStats, UploadTicket, Uploader, UploaderConfig,
+};
 
 /// A store shared by the parts of a node.
 pub type SharedStore = Arc<dyn ObjectStore>;

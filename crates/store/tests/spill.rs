@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use millrace_buf::ByteChain;
 use millrace_store::{
-    DirStore, FaultyStore, GivenUp, Meta, ObjectStore, RetryPolicy, RetryStore, SharedStore, StoreError, StoreFaults,
-    SyncPolicy, UploadError, Uploader, UploaderConfig, list_all,
+    DirStore, FaultyStore, GivenUp, Meta, ObjectStore, RetryPolicy, RetryStore, SharedStore, StoreError,
+    StoreFaults, SyncPolicy, UploadError, Uploader, UploaderConfig, list_all,
 };
 use millrace_testkit::wait;
 

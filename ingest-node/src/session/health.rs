@@ -2,7 +2,7 @@
 //! out once a condition has lasted.
 //!
 //! The judge looks at three things: how many frames arrive and how many of them can be used, which repairs are made, and
-//! whether the encoder's clock moves. It also decides when a publish of which nothing can be used ends.
+//! how far keyframes are apart. It also decides when a publish of which nothing can be used ends.
 
 use std::time::Duration;
 
@@ -22,11 +22,6 @@ pub(crate) const LASTED: Duration = Duration::from_secs(5);
 const QUIET: Duration = Duration::from_secs(11);
 /// Observations in which a repair must have been made before it counts as lasting: two repairs far apart are two hiccups.
 const MIN_SAMPLES: u32 = 3;
-/// Frames of one track in one observation from which its clock can be judged.
-const CLOCK_FRAMES: u64 = 10;
-/// Progress of a track's clock in one observation below which it stands still, in 90 kHz ticks (100 ms): ten frames at the
-/// highest usual rate, 120 per second, take 83 ms, and they come within that time.
-const CLOCK_STEP: i64 = 9_000;
 /// Distance of keyframes beyond the target duration that is still a rounding of timestamps, in 90 kHz ticks (100 ms).
 const KEYFRAME_SLACK: i64 = 9_000;
 
@@ -39,8 +34,6 @@ pub(crate) struct Observation {
     pub(crate) usable: FrameCounts,
     /// Repairs of all stages.
     pub(crate) repairs: RepairCounts,
-    /// The newest decoding times of the source, in 90 kHz ticks: of pictures, then of audio.
-    pub(crate) source_times: [Option<i64>; 2],
     /// The distance of the two newest keyframes in 90 kHz ticks.
     pub(crate) keyframe_distance: Option<i64>,
 }
@@ -116,7 +109,6 @@ pub(crate) struct HealthJudge {
     runs: Vec<Run>,
     pictures: Stall,
     audio: Stall,
-    clock: Run,
     /// The first observation with a frame since the last usable one.
     nothing_usable_since: Option<Duration>,
     notes: Vec<HealthNote>,
@@ -133,7 +125,6 @@ impl HealthJudge {
             runs: vec![Run::default(); Repair::ALL.len()],
             pictures: Stall::default(),
             audio: Stall::default(),
-            clock: Run::default(),
             nothing_usable_since: None,
             notes: Vec::new(),
         }
@@ -148,7 +139,6 @@ impl HealthJudge {
             self.pictures.observe(now, received.video, usable.video, &last.repairs),
             self.audio.observe(now, received.audio, usable.audio, &last.repairs),
         ];
-        self.clock.observe(now, stands_still(received, &last, seen), LASTED);
         let repairs = seen.repairs.since(&last.repairs);
         for (run, repair) in self.runs.iter_mut().zip(Repair::ALL) {
             // The drops of a stall end with it.
@@ -213,10 +203,6 @@ impl HealthJudge {
                 notes.push(HealthNote::new(code, &format!("No usable {what} for 5 s: {why}.")));
             }
         }
-        if self.clock.lasted() >= LASTED {
-            let text = "The encoder's clock stands still: its frames carry times that do not grow.";
-            notes.push(HealthNote::new("clock_stands_still", text));
-        }
         let (target, seconds) = self.target;
         let far = self.last.keyframe_distance.filter(|distance| *distance > target + KEYFRAME_SLACK);
         if let Some(distance) = far {
@@ -244,15 +230,6 @@ impl HealthJudge {
         notes.truncate(HealthNote::MAX);
         notes
     }
-}
-
-/// True if frames of a track arrived and their times did not move with them.
-fn stands_still(received: FrameCounts, last: &Observation, seen: &Observation) -> bool {
-    let arrived = [received.video, received.audio];
-    (0..arrived.len()).any(|track| match (last.source_times[track], seen.source_times[track]) {
-        (Some(before), Some(now)) => arrived[track] >= CLOCK_FRAMES && (now - before).abs() < CLOCK_STEP,
-        _ => false,
-    })
 }
 
 #[cfg(test)]

@@ -135,7 +135,6 @@ impl MediaPath {
             received: self.received,
             usable: FrameCounts { audio: sent.audio.saturating_sub(silence), ..sent },
             repairs,
-            source_times: self.builder.source_times(),
             keyframe_distance: self.builder.keyframe_distance(),
         };
         if self.judge.observe(now, &seen)? {

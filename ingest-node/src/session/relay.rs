@@ -215,7 +215,11 @@ impl<'a> Relay<'a> {
     /// Judges the media once a second.
     fn check_health<S: Source>(&mut self, source: &S) -> Result<(), PublishEnd> {
         let now = self.context.now();
-        if self.publisher.is_observation_due(now) { self.publisher.observe(now, source.repairs()) } else { Ok(()) }
+        if self.publisher.is_observation_due(now) {
+            self.publisher.observe(now, source.repairs())
+        } else {
+            Ok(())
+        }
     }
 
     /// Asks for a keyframe after half the longest distance, and ends the publish after the whole one.

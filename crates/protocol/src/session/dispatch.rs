@@ -30,7 +30,8 @@ impl Session {
     /// never sends any leaves nothing behind.
     pub(super) fn dispatch(&mut self, now: Millis) {
         let finished = self.lease.gone_since().is_some() && self.is_stored();
-        if finished || self.lease.open_msn().is_none() || !self.assignments.needs_standby(now, &self.detector) {
+        if finished || self.lease.open_msn().is_none() || !self.assignments.needs_standby(now, &self.detector)
+        {
             self.bidding.close();
             self.successor = None;
             return;

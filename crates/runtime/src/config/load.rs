@@ -95,7 +95,8 @@ impl Loader {
             let section = section.to_ascii_lowercase();
             if !SECTIONS.contains(&&*section) {
                 let near = nearest(&section, SECTIONS.iter().copied());
-                self.ignored.push(near.map_or(name.to_owned(), |near| format!("{name} (did you mean [{near}]?)")));
+                self.ignored
+                    .push(near.map_or(name.to_owned(), |near| format!("{name} (did you mean [{near}]?)")));
                 continue;
             }
             let value = value.to_str().ok_or_else(|| fault("its value is not UTF-8"))?;

@@ -30,9 +30,12 @@ mod tests {
     #[test]
     fn nearest_finds_typing_mistakes_and_no_other_words() {
         let keys = ["listen", "workers", "token"];
-        for (typed, found) in
-            [("listn", Some("listen")), ("wrokers", Some("workers")), ("tokens", Some("token")), ("cache", None)]
-        {
+        for (typed, found) in [
+            ("listn", Some("listen")),
+            ("wrokers", Some("workers")),
+            ("tokens", Some("token")),
+            ("cache", None),
+        ] {
             assert_eq!(nearest(typed, keys), found, "{typed}");
         }
         assert_eq!(nearest("x", []), None);

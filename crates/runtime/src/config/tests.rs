@@ -257,7 +257,8 @@ fn variables_that_name_no_section_are_one_warning() {
     assert_eq!(tree.section::<Edge>().unwrap().workers, Some(2));
     let warning = tree.warning().unwrap();
     assert!(
-        warning.contains("MILLRACE_HOME, MILLRACE_EDEG_LISTEN (did you mean [edge]?), MILLRACE_RELEASE_NAME;"),
+        warning
+            .contains("MILLRACE_HOME, MILLRACE_EDEG_LISTEN (did you mean [edge]?), MILLRACE_RELEASE_NAME;"),
         "{warning}"
     );
     assert!(!warning.contains("1.1.1.1"), "no value is shown: it may be a secret");
