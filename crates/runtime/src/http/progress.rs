@@ -64,6 +64,7 @@ pub(super) struct Progress {
     deadlines: Deadlines,
     active: bool,
     blocked: bool,
+    sent: bool,
     accepted: u64,
     head: Option<(Instant, u32)>,
     write_since: Option<Instant>,
@@ -77,6 +78,7 @@ impl Progress {
             deadlines,
             active: true,
             blocked: false,
+            sent: false,
             accepted: 0,
             head: None,
             write_since: None,
@@ -93,6 +95,7 @@ impl Progress {
     pub(super) fn accepted(&mut self, bytes: usize) {
         self.accepted += bytes as u64;
         self.blocked = false;
+        self.sent = true;
         self.active = true;
     }
 
@@ -104,7 +107,9 @@ impl Progress {
     /// Looks at the connection. The result is the reason to end it, if there is one; it stays until the connection goes on.
     pub(super) fn tick(&mut self, now: Instant, handling: Handling) -> Option<Cut> {
         let active = std::mem::take(&mut self.active);
-        self.judge_write(now).or_else(|| self.judge_head(now, handling)).or_else(|| {
+        // A request that came during an answer is handled after it.
+        let is_answering = std::mem::take(&mut self.sent) || self.blocked;
+        self.judge_write(now).or_else(|| self.judge_head(now, handling, is_answering)).or_else(|| {
             if active || self.blocked || handling.running {
                 self.idle_since = None;
                 return None;
@@ -120,14 +125,11 @@ impl Progress {
             self.accepted = 0;
             return None;
         }
-        let since = match self.write_since {
-            Some(since) => since,
+        if self.write_since.is_none() {
             // The window begins here: bytes taken earlier do not count for it.
-            None => {
-                self.accepted = 0;
-                *self.write_since.insert(now)
-            }
-        };
+            self.accepted = 0;
+        }
+        let since = *self.write_since.get_or_insert(now);
         if now.duration_since(since) < self.deadlines.write_window {
             return None;
         }
@@ -139,8 +141,8 @@ impl Progress {
         None
     }
 
-    fn judge_head(&mut self, now: Instant, handling: Handling) -> Option<Cut> {
-        if !handling.unhandled || handling.running {
+    fn judge_head(&mut self, now: Instant, handling: Handling, is_answering: bool) -> Option<Cut> {
+        if !handling.unhandled || handling.running || is_answering {
             self.head = None;
             return None;
         }
@@ -221,6 +223,12 @@ mod tests {
         let begun = Handling { unhandled: true, ..NOTHING };
         let cut = World::new().run(HOUR, begun, Progress::received);
         assert_eq!(cut, Some((Cut::SlowHead, 15)), "the deadline and one look");
+        // The request has come while an answer is sent, and waits for its turn.
+        let sent = |progress: &mut Progress| {
+            progress.accepted(100_000);
+            progress.blocked();
+        };
+        assert_eq!(World::new().run(HOUR, begun, sent), None);
         // Each tick finds another head begun.
         let mut world = World::new();
         for requests in 0..100 {
