@@ -93,6 +93,9 @@ repairs! {
     /// A picture's decoding time was moved forward, because decoding times must grow.
     DecodingTimeMoved = "decoding_time_moved", Moved,
         "The times of pictures do not grow: they are moved forward by the smallest step.";
+    /// A picture that repeats the last one was added, because the encoder sends none.
+    RepeatedPicture = "repeated_picture", Invented,
+        "The last picture is repeated: the encoder sends no pictures for a while.";
     /// The pictures paused for so long that a hole is left in their decoding times.
     PictureHole = "picture_hole", Moved,
         "The pictures pause for longer than the last one can stand: the encoder sends no pictures.";

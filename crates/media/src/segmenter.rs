@@ -17,13 +17,16 @@
 //!   times exact. Each frame says whether the next one of its track may begin another segment
 //!   ([`SegmentTag::may_be_last`]): its part waits for that one, because a player is told the name of
 //!   the part that follows.
+//! - While pictures pause, ones that repeat the last are added ([`standing`]), so that both tracks go on.
 //! - An audio frame belongs to the segment in whose time it starts, but to none more than one
 //!   behind the pictures: the packager may close an audio segment as soon as the pictures are two
 //!   further.
 
 mod audio_span;
 mod decode_clock;
+mod forecast;
 mod keyframes;
+mod standing;
 
 use std::collections::VecDeque;
 
@@ -37,6 +40,7 @@ use crate::timeline::TimelineEvent;
 use audio_span::AudioSpan;
 use decode_clock::DecodeClock;
 use keyframes::Keyframes;
+use standing::{LONGEST_STEP, Standing};
 
 /// Aimed segment duration in 90 kHz ticks (2 s).
 pub const SEGMENT_AIM: i64 = 180_000;
@@ -107,6 +111,7 @@ pub struct Segmenter {
     clock: DecodeClock,
     last_dts: Option<i64>,
     keyframes: Keyframes,
+    standing: Standing,
     /// The segment of the latest audio frame.
     audio_msn: u64,
     /// The audio of the segment that audio was added to last.
@@ -142,6 +147,7 @@ impl Segmenter {
             clock: DecodeClock::default(),
             last_dts: None,
             keyframes: Keyframes::default(),
+            standing: Standing::default(),
             audio_msn: config.first_msn,
             audio_segment: AudioSpan::default(),
             discontinuity_pending: config.discontinuity,
@@ -208,7 +214,9 @@ impl Segmenter {
         }
         track.config = Some(config.clone());
         if let TrackConfig::Video(video) = &config {
-            self.clock.declare(video.frame_rate);
+            self.standing.configure(video);
+            let longest = self.standing.is_possible().then_some(LONGEST_STEP);
+            self.clock.declare(video.frame_rate, longest);
         }
         if matches!(config, TrackConfig::Audio(_)) {
             // The waiting frames need the old configuration, and their times may count another
@@ -228,6 +236,13 @@ impl Segmenter {
             self.repairs.add(Repair::PictureBeforeKeyframe, 1);
             return;
         }
+        self.stand_before_picture(picture.dts);
+        self.standing.observe(&picture);
+        self.place_picture(picture);
+    }
+
+    /// Tags a picture that can be decoded.
+    fn place_picture(&mut self, picture: AccessUnit) {
         let placed = self.clock.place(picture.dts, picture.sync.is_keyframe());
         self.repairs.add(Repair::PictureHole, u64::from(placed.follows_hole));
         let picture = AccessUnit { cts: (picture.pts() - placed.dts) as i32, dts: placed.dts, ..picture };
@@ -251,6 +266,7 @@ impl Segmenter {
         self.repairs.add(Repair::SegmentWithoutKeyframe, u64::from(boundary && !is_join));
         self.repairs.add(Repair::SegmentOnRefresh, u64::from(boundary && is_join && !independent));
         let waiting = self.waiting_audio.len();
+        self.standing.shown_until(picture.pts() + i64::from(placed.duration));
         let may_be_last = self.may_cut_at(placed.dts + i64::from(placed.duration));
         let tag = SegmentTag {
             discontinuity,
@@ -283,49 +299,12 @@ impl Segmenter {
             || picture.dts - open.earliest + self.keyframes.distance() > self.longest_segment()
     }
 
-    /// True if a segment with another picture at `dts` of this duration would exceed the target duration.
-    fn is_too_long_at(&self, open: &OpenSegment, dts: i64, duration: i64) -> bool {
-        dts - open.earliest + duration.max(self.clock.frame_ticks()) > self.longest_segment()
-    }
-
-    /// Returns the longest duration of a segment between pictures: audio may last a frame longer at
-    /// either end.
-    fn longest_segment(&self) -> i64 {
-        let audio = match &self.audio.config {
-            Some(TrackConfig::Audio(config)) => i64::from(config.frame_ticks()),
-            _ => 0,
-        };
-        self.target + (EXTINF_ROUNDING - 2 * audio - 2 * self.clock.frame_ticks()).max(0)
-    }
-
-    /// True if a picture or audio frame at `time` may start a segment, as far as that can be foretold.
-    fn may_cut_at(&self, time: i64) -> bool {
-        let Some(open) = self.open else { return false };
-        let elapsed = time - open.start;
-        if !self.video.started {
-            return elapsed >= SEGMENT_AIM;
-        }
-        let keyframe_cuts = self.video.changed
-            || !open.independent
-            || self.discontinuity_pending
-            || elapsed >= SEGMENT_AIM - BOUNDARY_SLACK
-            || time - open.earliest + self.keyframes.distance() > self.longest_segment();
-        (keyframe_cuts && self.keyframes.is_expected_at(time))
-            || self.is_too_long_at(&open, time, 0)
-            || self.audio_is_full_at(self.audio_segment.end() + MAX_AUDIO_FRAME)
-            || self.is_stalled_at(time) && elapsed >= self.target - MAX_AUDIO_FRAME
-    }
-
-    /// True if pictures are so far behind audio at `time` that audio starts the segments.
-    fn is_stalled_at(&self, time: i64) -> bool {
-        self.last_dts.is_none_or(|dts| time - dts > VIDEO_STALL)
-    }
-
     /// Tags an audio frame, which may start a segment if there are no pictures.
     fn audio(&mut self, frame: AudioFrame) {
         let Some(TrackConfig::Audio(config)) = &self.audio.config else { return };
         let time = config.timescale().convert(frame.pts, Timescale::VIDEO);
         let length = config.timescale().convert(i64::from(config.samples_of(&frame.data)), Timescale::VIDEO);
+        self.stand_beside_audio(time);
         let Some(open) = self.open else {
             self.wait(frame, time);
             return;
@@ -360,20 +339,6 @@ impl Segmenter {
             MediaFrame::Audio(frame),
             SegmentTag { discontinuity, boundary, independent, may_be_last, ..NO_TAG },
         );
-    }
-
-    /// True if the open segment's audio would exceed the target duration with a frame that ends at `end`.
-    fn audio_is_full_at(&self, end: i64) -> bool {
-        let limit = self.target + EXTINF_ROUNDING;
-        self.open.is_some_and(|open| self.audio_segment.length_to(end, open.msn) >= limit)
-    }
-
-    /// True if an audio frame that ends at `end` may be the last one of its segment.
-    fn may_be_last_audio(&self, end: i64) -> bool {
-        let is_behind = self.open.is_some_and(|open| self.audio_msn < open.msn);
-        // No segment starts before the picture that is to come next.
-        let is_ahead = !self.video.started || self.clock.end().is_none_or(|next| end >= next);
-        is_behind || is_ahead && self.may_cut_at(end)
     }
 
     /// Keeps audio until the first keyframe, or until it is clear that none comes: then audio

@@ -196,3 +196,58 @@ fn only_the_last_part_of_a_segment_waits_for_the_next_picture() {
     assert_eq!(parts.iter().filter(|part| part.last).count(), 10);
     assert!(parts.iter().all(|part| part.duration == 18_000), "all parts are equal");
 }
+
+/// Pictures for 6 s, then sound alone for 6 s, then pictures.
+fn paused(from_ms: u32, to_ms: u32, seconds: f64) -> Vec<Message> {
+    let mut messages = Source { seconds, b_frames: false, ..Source::default() }.messages();
+    messages.retain(|message| {
+        !matches!(message, Message::Video(ms, FlvVideo::Nalus { .. }) if (from_ms..to_ms).contains(ms))
+    });
+    messages
+}
+
+#[test]
+fn last_picture_stands_while_pictures_pause_and_both_tracks_go_on() {
+    for (from, to) in [(6_000, 12_000), (6_067, 12_100), (6_100, 9_000), (6_180, 8_000), (40, 18_000)] {
+        let (outputs, _) = packaged(paused(from, to, 20.0));
+        check_contiguous(&outputs, FRAME / 2);
+        assert!(ends(&outputs, TrackKind::Video).iter().all(|end| !end.gap), "{from}");
+        // At every part of audio, the pictures are less than half a second behind.
+        let (mut shown, mut heard) = (0.0, 0.0);
+        for output in &outputs {
+            let Output::Part(part) = output else { continue };
+            let end = part.timescale.seconds(part.start + i64::from(part.duration));
+            match part.track {
+                TrackKind::Video => shown = end,
+                TrackKind::Audio => heard = end,
+            }
+            assert!(shown == 0.0 || heard - shown < 0.5, "{from}: pictures to {shown}, sound to {heard}");
+        }
+        let times = samples_of(&outputs, TrackKind::Video);
+        let mut shown: Vec<i64> = times.iter().map(|sample| sample.pts).collect();
+        shown.sort_unstable();
+        assert!(shown.windows(2).all(|pair| pair[1] - pair[0] <= 22_500 + 2 * FRAME), "{from}");
+    }
+}
+
+#[test]
+fn cover_picture_with_sound_can_be_joined_at_every_segment() {
+    let (outputs, _) = packaged(paused(1, 60_000, 30.0));
+    check_contiguous(&outputs, FRAME / 2);
+    let video = ends(&outputs, TrackKind::Video);
+    assert!(video.len() >= 13 && video.iter().all(|end| end.head.independent && !end.gap));
+}
+
+#[test]
+fn slow_cameras_have_parts_of_the_usual_length() {
+    for (fps, rate) in [(0.5, Some(48_000)), (1.0, Some(48_000)), (2.0, None), (1.0, None)] {
+        let source =
+            Source { seconds: 30.0, fps: Some(fps), gop: 1, b_frames: false, rate, ..Source::default() };
+        let (outputs, exact) = packaged(source.messages());
+        check_contiguous(&outputs, 100);
+        let shown: Vec<i64> =
+            samples_of(&outputs, TrackKind::Video).iter().map(|sample| sample.pts).collect();
+        assert!(exact.iter().all(|pts| shown.contains(pts)), "{fps}: every picture at its time");
+        assert!(ends(&outputs, TrackKind::Video).iter().all(|end| !end.gap));
+    }
+}

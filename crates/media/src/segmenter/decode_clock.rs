@@ -53,6 +53,8 @@ pub(super) struct Placed {
 pub(super) struct DecodeClock {
     /// The end of the newest picture.
     end: Option<i64>,
+    /// Longest duration of a picture, if pauses can be filled.
+    longest: Option<i64>,
     frame: FrameTime,
 }
 
@@ -67,15 +69,22 @@ impl DecodeClock {
         self.frame.ticks
     }
 
-    /// Uses the rate that a configuration declares until one has been measured.
-    pub(super) fn declare(&mut self, frame_rate: Option<(u32, u32)>) {
+    /// Returns how long a picture lasts unless the next one shows otherwise.
+    pub(super) fn step(&self) -> i64 {
+        self.longest.map_or(self.frame.ticks, |longest| longest.min(self.frame.ticks))
+    }
+
+    /// Uses the rate that a configuration declares until one has been measured. `longest` is the
+    /// longest duration of a picture where a pause can be filled with others.
+    pub(super) fn declare(&mut self, frame_rate: Option<(u32, u32)>, longest: Option<i64>) {
         self.frame.declare(frame_rate);
+        self.longest = longest;
     }
 
     /// Places the picture that the source decodes at `exact`.
     pub(super) fn place(&mut self, exact: i64, is_keyframe: bool) -> Placed {
         self.frame.observe(exact);
-        let frame = self.frame.ticks;
+        let frame = self.step();
         let largest = if is_keyframe { LARGEST_KEYFRAME_ERROR } else { LARGEST_ERROR };
         let follows_hole = self.end.is_some_and(|end| exact - end > largest.max(frame));
         let dts = self.end.filter(|_| !follows_hole).unwrap_or(exact);
@@ -93,6 +102,8 @@ impl DecodeClock {
 #[derive(Debug)]
 struct FrameTime {
     ticks: i64,
+    /// The frame time before any step was known.
+    first: i64,
     last: Option<i64>,
     steps: [i64; STEPS],
     count: u64,
@@ -102,7 +113,14 @@ struct FrameTime {
 
 impl Default for FrameTime {
     fn default() -> Self {
-        Self { ticks: USUAL_FRAME, last: None, steps: [0; STEPS], count: 0, steady: (0, 0) }
+        Self {
+            ticks: USUAL_FRAME,
+            first: USUAL_FRAME,
+            last: None,
+            steps: [0; STEPS],
+            count: 0,
+            steady: (0, 0),
+        }
     }
 }
 
@@ -111,6 +129,7 @@ impl FrameTime {
         if let Some((rate, scale)) = frame_rate.filter(|_| self.count == 0) {
             let ticks = 90_000 * i64::from(scale) / i64::from(rate.max(1));
             self.ticks = ticks.clamp(*FRAME_TICKS.start(), *FRAME_TICKS.end());
+            self.first = self.ticks;
         }
     }
 
@@ -134,7 +153,8 @@ impl FrameTime {
         // Of times that scatter, one or two small steps tell little.
         let is_told = self.count >= 3 || step > self.ticks;
         if self.count < MEASURE_EVERY && is_told || self.count.is_multiple_of(MEASURE_EVERY) {
-            self.ticks = self.measure(exact).clamp(*FRAME_TICKS.start(), *FRAME_TICKS.end());
+            let shortest = if self.is_settled() { *FRAME_TICKS.start() } else { self.first / 2 };
+            self.ticks = self.measure(exact).clamp(shortest, *FRAME_TICKS.end());
         }
     }
 
@@ -200,7 +220,7 @@ mod tests {
         for frame in USUAL_FRAMES {
             let placed = placed(millis(frame as f64, 300));
             assert_contiguous(&placed);
-            for place in &placed[20..] {
+            for place in &placed[60..] {
                 let near = (i64::from(place.duration) - frame).abs() * 500 <= frame;
                 assert!(near, "{frame}: {place:?}");
             }
@@ -253,7 +273,7 @@ mod tests {
             for (place, exact) in placed.iter().zip(&exact) {
                 let error = (place.dts - exact).abs();
                 prop_assert!(error <= LARGEST_ERROR, "{place:?} for {exact}");
-                prop_assert!(i64::from(place.duration) <= LONGEST_PICTURE.max(4 * frame));
+                prop_assert!(i64::from(place.duration) <= LONGEST_PICTURE.max(8 * frame));
             }
         }
     }

@@ -33,7 +33,10 @@ pub enum Message {
 
 /// An access unit whose payload carries its number.
 pub fn access_unit(number: u32, keyframe: bool, cts_ms: i32) -> FlvVideo {
-    let mut data = vec![0, 0, 0, 5, if keyframe { 0x65 } else { 0x41 }];
+    // The slice header of an I or P picture of all macroblocks: first_mb_in_slice, slice_type, PPS 0.
+    let head = if keyframe { [0x65, 0x88, 0x84] } else { [0x41, 0x9a, 0x24] };
+    let mut data = vec![0, 0, 0, 7];
+    data.extend(head);
     data.extend(number.to_be_bytes());
     FlvVideo::Nalus { cts_ms, keyframe, data: Bytes::from(data).into() }
 }

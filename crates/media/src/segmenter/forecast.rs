@@ -1,0 +1,64 @@
+//! The ends of segments, as far as they can be foretold.
+
+use super::{
+    BOUNDARY_SLACK, EXTINF_ROUNDING, MAX_AUDIO_FRAME, OpenSegment, SEGMENT_AIM, Segmenter, VIDEO_STALL,
+};
+use crate::frame::TrackConfig;
+
+impl Segmenter {
+    /// True if a segment with another picture at `dts` of this duration would exceed the target duration.
+    pub(super) fn is_too_long_at(&self, open: &OpenSegment, dts: i64, duration: i64) -> bool {
+        dts - open.earliest + duration.max(self.clock.frame_ticks()) > self.longest_segment()
+    }
+
+    /// Returns the longest duration of a segment between pictures: audio may last a frame longer at
+    /// either end.
+    pub(super) fn longest_segment(&self) -> i64 {
+        if self.standing.is_standing() {
+            // Audio is ahead of pictures that are repeated.
+            return self.target;
+        }
+        let audio = match &self.audio.config {
+            Some(TrackConfig::Audio(config)) => i64::from(config.frame_ticks()),
+            _ => 0,
+        };
+        self.target + (EXTINF_ROUNDING - 2 * audio - 2 * self.clock.frame_ticks()).max(0)
+    }
+
+    /// True if a picture or audio frame at `time` may start a segment, as far as that can be foretold.
+    pub(super) fn may_cut_at(&self, time: i64) -> bool {
+        let Some(open) = self.open else { return false };
+        let elapsed = time - open.start;
+        if !self.video.started {
+            return elapsed >= SEGMENT_AIM;
+        }
+        let keyframe_cuts = self.video.changed
+            || !open.independent
+            || self.discontinuity_pending
+            || elapsed >= SEGMENT_AIM - BOUNDARY_SLACK
+            || time - open.earliest + self.keyframes.distance() > self.longest_segment();
+        (keyframe_cuts && self.keyframes.is_expected_at(time))
+            || self.is_too_long_at(&open, time, 0)
+            || self.audio_is_full_at(self.audio_segment.end() + MAX_AUDIO_FRAME)
+            || self.is_stalled_at(time) && elapsed >= self.target - MAX_AUDIO_FRAME
+    }
+
+    /// True if pictures are so far behind audio at `time` that audio starts the segments.
+    pub(super) fn is_stalled_at(&self, time: i64) -> bool {
+        self.last_dts.is_none_or(|dts| time - dts > VIDEO_STALL)
+    }
+
+    /// True if the open segment's audio would exceed the target duration with a frame that ends at `end`.
+    pub(super) fn audio_is_full_at(&self, end: i64) -> bool {
+        let limit = self.target + EXTINF_ROUNDING;
+        self.open.is_some_and(|open| self.audio_segment.length_to(end, open.msn) >= limit)
+    }
+
+    /// True if an audio frame that ends at `end` may be the last one of its segment.
+    pub(super) fn may_be_last_audio(&self, end: i64) -> bool {
+        let is_behind = self.open.is_some_and(|open| self.audio_msn < open.msn);
+        // No segment starts before the picture that is to come next.
+        let is_ahead = !self.video.started || self.clock.end().is_none_or(|next| end >= next);
+        is_behind || is_ahead && self.may_cut_at(end)
+    }
+}
