@@ -113,6 +113,25 @@ fn client_gets_status_and_description_of_a_refused_publish() {
 }
 
 #[test]
+fn server_lists_the_codecs_of_enhanced_rtmp_in_its_answer_to_connect() {
+    let mut pair = Pair::new(URL);
+    let answer = loop {
+        pair.step().unwrap();
+        if let Some(Event::ConnectRequested(_)) =
+            pair.server.next_event(pair.now, &mut pair.to_server).unwrap()
+        {
+            pair.server.accept_connect().unwrap();
+            let sent: Vec<Bytes> = std::iter::from_fn(|| pair.server.poll_transmit()).collect();
+            break sent.concat();
+        }
+    };
+    let list = Value::StrictArray(vec!["avc1".into(), "mp4a".into()]);
+    let mut expected = BytesMut::from(&b"\x00\x0afourCcList"[..]);
+    amf::encode(&[list], &mut expected);
+    assert!(answer.windows(expected.len()).any(|bytes| bytes == &expected[..]), "{}", answer.escape_ascii());
+}
+
+#[test]
 fn client_gets_status_and_description_of_a_refused_connect() {
     let mut pair = Pair::new("rtmp://localhost/wrong/KEY");
     while !pair.server.is_finished() {
