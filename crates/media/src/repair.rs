@@ -48,9 +48,9 @@ macro_rules! repairs {
 // One line per kind keeps this a table.
 #[rustfmt::skip]
 repairs! {
-    /// A new configuration beyond the limit was ignored.
+    /// A configuration record that cannot be read was ignored.
     ConfigRefused = "config_refused", Dropped,
-        "A new codec configuration is ignored: the encoder changes it too often.";
+        "A sequence header cannot be read and is ignored: the configuration before it stays in force.";
     /// A picture was dropped because no video configuration came before it.
     UnconfiguredPicture = "unconfigured_picture", Dropped,
         "Pictures cannot be used: the encoder sends no sequence header.";
@@ -146,7 +146,7 @@ repairs! {
         "Segments begin without a keyframe: set the encoder's keyframe interval to 2 s.";
     /// A segment was begun with the first picture of a gradual refresh, in place of a keyframe.
     SegmentOnRefresh = "segment_on_refresh", Invented,
-        "Segments begin with a gradual refresh in place of a keyframe, and viewers who join see damaged pictures at first: turn intra refresh off in the encoder.";
+        "Segments begin with a gradual refresh in place of a keyframe, and browsers can join at keyframes only: turn intra refresh off in the encoder and set its keyframe interval to 2 s.";
     /// A media message was dropped because it breaks the format of its container or codec.
     UnreadableMessage = "unreadable_message", Dropped,
         "Media messages cannot be read: the encoder's output is damaged, or of an unknown form.";

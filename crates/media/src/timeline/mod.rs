@@ -96,10 +96,6 @@ pub const MAX_SILENCE: i64 = AUDIO_STALL_LIMIT + 2 * JUMP_LIMIT;
 /// Smallest step between decoding times, and between the two sides of a discontinuity, in 90 kHz
 /// ticks (1 ms, the resolution of RTMP).
 pub const MIN_STEP: i64 = 90;
-/// Configurations accepted per publish. Later ones are ignored and counted, and
-/// the frames behind them keep the last accepted one. Each configuration costs an init segment and
-/// may cut a segment; a publisher that switches scenes or encoders stays far below.
-const MAX_CONFIG_CHANGES: u32 = 256;
 /// Longest distance between pictures, in 90 kHz ticks (250 ms), up to which they tell how much time passes
 /// between audio frames.
 const WITNESS_STEP: i64 = 22_500;
@@ -134,7 +130,6 @@ pub struct Timeline {
     /// True while `audio_config` is assumed from metadata. The publisher's audio frames are dropped
     /// until its own configuration comes.
     audio_is_assumed: bool,
-    config_changes: u32,
     /// The decoding time of the most recent picture, in 90 kHz ticks.
     last_dts: Option<i64>,
     /// The source's composition offset of the most recent picture, in 90 kHz ticks.
@@ -184,7 +179,7 @@ impl Timeline {
 
     /// Sets the video configuration; repeating the same one changes nothing.
     pub fn video_config(&mut self, config: VideoConfig) {
-        if self.video_config.as_ref() != Some(&config) && self.count_config_change() {
+        if self.video_config.as_ref() != Some(&config) {
             self.cadence.declare(config.frame_rate);
             self.video_config = Some(config.clone());
             self.events.push_back(TimelineEvent::Config(TrackConfig::Video(config)));
@@ -216,9 +211,6 @@ impl Timeline {
             self.audio_is_assumed = false;
             return;
         }
-        if !self.count_config_change() {
-            return;
-        }
         self.audio_is_assumed = false;
         match self.audio_config.replace(config.clone()) {
             None => self.audio_announced = self.clock.greatest().unwrap_or(TIMELINE_START),
@@ -230,14 +222,6 @@ impl Timeline {
             Some(_) => {}
         }
         self.events.push_back(TimelineEvent::Config(TrackConfig::Audio(config)));
-    }
-
-    /// Counts a new configuration; false if there were too many, and it must be ignored.
-    fn count_config_change(&mut self) -> bool {
-        self.config_changes = self.config_changes.saturating_add(1);
-        let is_allowed = self.config_changes <= MAX_CONFIG_CHANGES;
-        self.repairs.add(Repair::ConfigRefused, u64::from(!is_allowed));
-        is_allowed
     }
 
     /// Processes an audio frame; `time` is the source's, unwrapped, in 90 kHz ticks. The frame is

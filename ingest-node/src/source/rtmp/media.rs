@@ -55,7 +55,11 @@ impl MediaReader {
         position.time = self.clock.unwrap(timestamp);
         let mut presentation_time = position.time;
         let taken = match video {
-            FlvVideo::SequenceHeader(record) => self.video.record(record),
+            FlvVideo::SequenceHeader(record) => {
+                let taken = self.video.record(record);
+                self.unused.add(Repair::ConfigRefused, u64::from(taken.is_err()));
+                taken
+            }
             FlvVideo::Nalus { cts_ms, keyframe, data } => {
                 presentation_time += i64::from(cts_ms);
                 self.video.picture(presentation_time, keyframe, data)
