@@ -125,11 +125,12 @@ impl World {
         self.metrics.render().lines().any(|found| found == line)
     }
 
-    /// Bids for the session's job, and returns the grant.
+    /// Publishes the first frame, with which the session offers its job, bids for it, and returns the grant.
     async fn take_job(&self) -> Grant {
         let mut offers = self.link.subscribe(&topics::offer(), 16).await.unwrap();
         let mut orders = self.link.subscribe(&topics::grant(&node()), 16).await.unwrap();
         self.link.publish(&topics::worker_free(), &WorkerFree {}).unwrap();
+        self.session.publish(vec![frame(0)]);
         let granted = async {
             loop {
                 tokio::select! {
@@ -212,10 +213,10 @@ fn heartbeat(grant: &Grant, done: bool) -> Heartbeat {
 #[tokio::test]
 async fn publisher_session_publishes_repairs_and_ends_once_everything_is_stored() {
     let mut world = World::start().await;
+    let mut media = MediaReader::follow(&world.link, stream(), EPOCH, 64).await.unwrap();
     let grant = world.take_job().await;
     assert_eq!((grant.epoch, grant.open.first_msn), (EPOCH, FIRST));
-    let mut media = MediaReader::follow(&world.link, stream(), EPOCH, 64).await.unwrap();
-    for number in 0..10 {
+    for number in 1..10 {
         world.session.publish(vec![frame(number)]);
     }
     let live = receive(&mut media, 10).await;

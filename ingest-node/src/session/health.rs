@@ -4,6 +4,7 @@
 //! The judge looks at three things: how many frames arrive and how many of them can be used, which repairs are made, and
 //! how far keyframes are apart. It also decides when a publish of which nothing can be used ends.
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use millrace_media::repair::{Repair, RepairClass, RepairCounts};
@@ -94,7 +95,8 @@ impl Stall {
             .iter()
             .filter(|(repair, _)| repair.class() == RepairClass::Dropped && repair.is_audio() == is_audio)
             .filter(|(repair, _)| !repair.is_routine());
-        drops.max_by_key(|(_, count)| *count).map(|(repair, _)| repair)
+        // Of two counts of the same messages the one declared first says more.
+        drops.max_by_key(|(repair, count)| (*count, Reverse(*repair))).map(|(repair, _)| repair)
     }
 }
 
