@@ -43,13 +43,21 @@ pub fn trimmed(unit: &[u8]) -> Bytes {
     Bytes::copy_from_slice(&unit[..end])
 }
 
+/// True if lengths cover all bytes but a few zeros at the end.
+fn has_lengths(mut data: &[u8]) -> bool {
+    while let Some((length, rest)) = data.split_first_chunk::<4>() {
+        match rest.split_at_checked(u32::from_be_bytes(*length) as usize) {
+            Some((_, rest)) => data = rest,
+            None => return false,
+        }
+    }
+    data.iter().all(|byte| *byte == 0)
+}
+
 /// The coded slices of a picture, whatever stands around them: two pictures with the same slices are the same.
 pub fn slices(data: &[u8]) -> Vec<Bytes> {
-    let units = if data.starts_with(&[0, 0, 1]) || data.starts_with(&[0, 0, 0, 1]) {
-        annex_b_units(data)
-    } else {
-        nal_units(data)
-    };
+    // A length of 256 to 511 bytes reads like a start code: only bytes that are no lengths are start codes.
+    let units = if has_lengths(data) { nal_units(data) } else { annex_b_units(data) };
     let is_slice = |unit: &Bytes| unit.first().is_some_and(|first| matches!(first & 0x1f, 1..=5));
     units.iter().filter(|unit| is_slice(unit)).map(|unit| trimmed(unit)).collect()
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use millrace_testkit::programs::tail;
@@ -18,7 +18,9 @@ use crate::operator::repairs;
 use crate::seen::{Case, Seen, run as run_case};
 
 /// Kinds that run side by side: with all of them at once the machine's cores, not the encoders, would set the pace.
-const KINDS_AT_ONCE: usize = 8;
+const KINDS_AT_ONCE: usize = 4;
+/// Time between the starts of two rows of a kind: encoders do not all start in one moment.
+const START_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Memory that a kind's publishers may cost together: a dozen of them with their windows take half of it.
 const PEAK_MEMORY_MB: u64 = 250;
@@ -136,7 +138,8 @@ fn peak_memory_mb(pid: u32) -> u64 {
 type Outcome = (Result<Seen>, TempDir);
 
 async fn run_cases(cases: &[Case], server: &Standalone) -> Result<Vec<Outcome>> {
-    let runs = cases.iter().map(|case| async move {
+    let runs = cases.iter().zip(0_u32..).map(|(case, number)| async move {
+        tokio::time::sleep(START_INTERVAL * number).await;
         let folder = TempDir::with_prefix("millrace-sources-")?;
         let seen = run_case(case, server, folder.path()).await;
         anyhow::Ok((seen, folder))

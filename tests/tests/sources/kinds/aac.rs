@@ -20,24 +20,55 @@ fn with_object_type(tape: &Tape, object_type: u8) -> Tape {
     tape.clone().map_audio_config(|config| config[0] = object_type << 3 | config[0] & 0x07)
 }
 
+/// Describes 5.1 by a program config element in the order of channel configuration 6: front centre, front pair, back
+/// pair, LFE (ISO/IEC 14496-3, 1.6.2.1, 4.4.1.1 and table 1.19).
+fn usual_order_by_pce() -> Vec<u8> {
+    let mut bits = String::new();
+    let mut put = |value: u32, count: usize| bits.push_str(&format!("{value:0count$b}"));
+    // Object type LC, 48 kHz, configuration 0, and the three flags of GASpecificConfig.
+    for (value, count) in [(2, 5), (3, 4), (0, 4), (0, 3)] {
+        put(value, count);
+    }
+    // Tag, profile, rate; front, side, back, LFE, data and coupling elements; no mix-downs.
+    for (value, count) in [(0, 4), (1, 2), (3, 4), (2, 4), (0, 4), (1, 4), (1, 2), (0, 3), (0, 4), (0, 3)] {
+        put(value, count);
+    }
+    // Single 0, pair 0; pair 1; LFE 0.
+    for (value, count) in [(0, 1), (0, 4), (1, 1), (0, 4), (1, 1), (1, 4), (0, 4)] {
+        put(value, count);
+    }
+    let aligned = bits.len().next_multiple_of(8);
+    let text = format!("{bits:0<aligned$}{:08}", 0);
+    text.as_bytes().chunks(8).map(|byte| byte.iter().fold(0, |all, bit| all << 1 | (bit - b'0'))).collect()
+}
+
 pub(crate) async fn cases() -> Result<Vec<Case>> {
-    let surround = "pan=5.1(side)|FL=c0|FR=c0|FC=c0|LFE=c0|SL=c0|SR=c0";
-    let quad = "pan=quad|FL=c0|FR=c0|BL=c0|BR=c0";
     let mut cases = Vec::new();
     for (name, arguments) in [
-        ("5_1_side_by_pce", format!("-af {surround} -c:a aac -b:a 256k")),
-        ("quad_by_pce", format!("-af {quad} -c:a aac -b:a 192k")),
-        ("5_1_by_number", "-ac 6 -c:a aac -b:a 256k".to_owned()),
-        ("mono_44100", "-ac 1 -ar 44100 -c:a aac -b:a 96k".to_owned()),
-        ("stereo_22050", "-ac 2 -ar 22050 -c:a aac -b:a 64k".to_owned()),
+        ("5_1_by_number", "-ac 6 -c:a aac -b:a 256k"),
+        ("mono_44100", "-ac 1 -ar 44100 -c:a aac -b:a 96k"),
+        ("stereo_22050", "-ac 2 -ar 22050 -c:a aac -b:a 64k"),
     ] {
-        cases.push(Case::new(name, with_sound(name, &arguments).await?, Want::whole()));
+        cases.push(Case::new(name, with_sound(name, arguments).await?, Want::whole()));
     }
+    let surround = with_sound("5_1_by_number", "-ac 6 -c:a aac -b:a 256k").await?;
+    let by_pce = surround.map_audio_config(|config| *config = usual_order_by_pce());
+    cases.push(Case::new("5_1_by_pce_in_the_usual_order", by_pce, Want::whole()));
+    // Orders that no number stands for: players would not decode them.
+    let refused = |words| Want::ends(CloseReason::CodecNotAccepted, words);
+    let side = "-af pan=5.1(side)|FL=c0|FR=c0|FC=c0|LFE=c0|SL=c0|SR=c0 -c:a aac -b:a 256k";
+    cases.push(Case::new("5_1_side_by_pce", with_sound("side", side).await?, refused("choose stereo or 5.1")));
+    let quad = "-af pan=quad|FL=c0|FR=c0|BL=c0|BR=c0 -c:a aac -b:a 192k";
+    cases.push(Case::new("quad_by_pce", with_sound("quad", quad).await?, refused("choose stereo or 5.1")));
     let stereo = with_sound("stereo", "-ac 2 -c:a aac -b:a 96k").await?;
-    // An LC stream is a Main stream that never predicts (ISO/IEC 14496-3, 4.5.2.1).
-    cases.push(Case::new("object_type_main", with_object_type(&stereo, 1), Want::whole()));
-    let refused = || Want::ends(CloseReason::CodecNotAccepted, "AAC");
-    cases.push(Case::new("object_type_ssr", with_object_type(&stereo, 3), refused()));
-    cases.push(Case::new("object_type_celp", with_object_type(&stereo, 8), refused()));
+    for (object_type, name, words) in [
+        (1, "main", "AAC Main (audio object type 1)"),
+        (3, "ssr", "audio object type 3"),
+        (4, "ltp", "audio object type 4"),
+        (8, "celp", "audio object type 8"),
+    ] {
+        let tape = with_object_type(&stereo, object_type);
+        cases.push(Case::new(format!("object_type_{name}"), tape, refused(words)));
+    }
     Ok(cases)
 }
