@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use millrace_media::container::cmaf::demux::parse_init;
 use millrace_media::hls::checker::Checker;
 use millrace_testkit::http;
+use millrace_tests::api::Api;
 use millrace_tests::standalone::Standalone;
 use millrace_tests::tape::send::{Told, send};
 use millrace_tests::tape::{TagKind, Tape};
@@ -19,6 +20,9 @@ use crate::judge::{Measured, apart, measure};
 use crate::operator::{HealthLog, health_words};
 use crate::want::Want;
 use crate::watch::{Served, Track, Watch, Watched};
+
+/// Time in which the end of a publish shows in the livestream's status.
+const STATUS_LIMIT: Duration = Duration::from_secs(5);
 
 /// One row of the table: a publish and what becomes of it.
 pub(crate) struct Case {
@@ -82,7 +86,7 @@ pub(crate) async fn run(case: &Case, server: &Standalone, folder: &Path) -> Resu
     }
     let statuses = health.finish().await?;
     seen.health = health_words(&statuses);
-    seen.last_status = api.status(&live.id).await?;
+    seen.last_status = status_at_end(&api, &live.id, case.want.ends.is_some()).await?;
     seen.multivariant_at_end = http::get(&live.hls_url).await?.text();
     api.stop(&live.id).await?;
     if case.want.ends.is_some() {
@@ -95,6 +99,18 @@ pub(crate) async fn run(case: &Case, server: &Standalone, folder: &Path) -> Resu
         Ok(watched) => evaluate(&mut seen, watched, case, folder).await?,
     }
     Ok(seen)
+}
+
+/// The status when the publish is over; with the reason of its end, if it has one to tell.
+async fn status_at_end(api: &Api, id: &str, has_reason: bool) -> Result<Value> {
+    let began = Instant::now();
+    loop {
+        let status = api.status(id).await?;
+        if !has_reason || !status["last_disconnect"].is_null() || began.elapsed() > STATUS_LIMIT {
+            return Ok(status);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 async fn evaluate(seen: &mut Seen, watched: Watched, case: &Case, folder: &Path) -> Result<()> {

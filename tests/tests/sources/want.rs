@@ -105,6 +105,15 @@ impl Want {
         let status = reason.rtmp_status().unwrap_or_default();
         faults.hold(code == status, || format!("the encoder was told {code}, not {status}: {description}"));
         faults.hold(description.contains(words), || format!("{description:?} has not the words {words:?}"));
+        let last = &seen.last_status["last_disconnect"];
+        let text = last["text"].as_str().unwrap_or_default();
+        faults.hold(last["code"] == reason.code() && text.contains(words), || {
+            format!("the status says {last} of an end with {reason}, {words:?}")
+        });
+        self.health_words(seen, faults);
+    }
+
+    fn health_words(&self, seen: &Seen, faults: &mut Faults) {
         for words in &self.health {
             faults.hold(seen.health.iter().any(|line| line.contains(words)), || {
                 format!("the health never had the words {words:?}: {:?}", seen.health)
@@ -201,11 +210,7 @@ impl Want {
     }
 
     fn operator(&self, seen: &Seen, faults: &mut Faults) {
-        for words in &self.health {
-            faults.hold(seen.health.iter().any(|line| line.contains(words)), || {
-                format!("the health never had the words {words:?}: {:?}", seen.health)
-            });
-        }
+        self.health_words(seen, faults);
         if self.health.is_empty() {
             let bad: Vec<_> = seen.health.iter().filter(|line| line.starts_with("degraded")).collect();
             faults.hold(bad.is_empty(), || format!("the health says {bad:?}"));
