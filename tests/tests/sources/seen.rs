@@ -28,6 +28,8 @@ const STATUS_LIMIT: Duration = Duration::from_secs(5);
 pub(crate) struct Case {
     pub(crate) name: String,
     pub(crate) tape: Tape,
+    /// The same media as classic RTMP, if the tape has another form.
+    pub(crate) classic: Option<Tape>,
     pub(crate) want: Want,
     /// Chromium appends the served media too.
     pub(crate) chromium: bool,
@@ -39,7 +41,7 @@ pub(crate) struct Case {
 
 impl Case {
     pub(crate) fn new(name: impl Into<String>, tape: Tape, want: Want) -> Self {
-        Self { name: name.into(), tape, want, chromium: false, join_after: Duration::ZERO, page_within: None }
+        Self { name: name.into(), tape, classic: None, want, chromium: false, join_after: Duration::ZERO, page_within: None }
     }
 
     /// Chromium must hold all of it in one range.
@@ -120,8 +122,9 @@ async fn evaluate(seen: &mut Seen, watched: Watched, case: &Case, folder: &Path)
     } else {
         (watched.video.clone(), watched.audio.clone())
     };
-    seen.video = measure(&video, &case.tape, TagKind::Video)?;
-    seen.audio = measure(&audio, &case.tape, TagKind::Audio)?;
+    let sent = case.classic.as_ref().unwrap_or(&case.tape);
+    seen.video = measure(&video, sent, TagKind::Video)?;
+    seen.audio = measure(&audio, sent, TagKind::Audio)?;
     seen.apart = apart(&seen.video, &seen.audio);
     seen.playlists_apart = playlists_apart(&video.served, &audio.served);
     for track in [&video, &audio] {
@@ -198,7 +201,7 @@ impl fmt::Display for Seen {
             writeln!(f, "  video: {}", self.video)?;
             writeln!(f, "  audio: {}", self.audio)?;
             let hints: Vec<_> = watched.video.hints.iter().chain(&watched.audio.hints).collect();
-            let broken = hints.iter().filter(|hint| hint.status != 200).count();
+            let broken = hints.iter().filter(|hint| hint.is_broken()).count();
             writeln!(
                 f,
                 "  playable after {:.2} s; pictures and sound apart {:.1} ms; ends of playlists apart {:.2} s; {} of {} hints broken",

@@ -31,6 +31,10 @@ pub(crate) struct Want {
     pub(crate) playable_within_s: f64,
     /// Every segment begins with a picture that decoding can start at.
     pub(crate) independent: bool,
+    /// Parts that end at a boundary which cannot be foreseen: their hints may be broken.
+    pub(crate) hints_broken: RangeInclusive<usize>,
+    /// Parts may be shorter than 85 % of PART-TARGET, because pictures are missing in them.
+    pub(crate) short_parts: bool,
     /// Words that the health must show, and nothing but `ok` if there are none.
     pub(crate) health: Vec<&'static str>,
     /// Repairs that the operator must see counted, by reason.
@@ -61,9 +65,11 @@ impl Want {
             longest_ms: 42.0,
             strayed_ms: 20.0,
             apart_ms: 25.0,
-            playlists_apart_s: 1.0,
+            playlists_apart_s: 3.0,
             playable_within_s: 4.0,
             independent: true,
+            hints_broken: 0..=0,
+            short_parts: false,
             health: Vec::new(),
             repairs: Vec::new(),
             multivariant: Vec::new(),

@@ -40,6 +40,15 @@ pub(crate) struct Hint {
     pub(crate) took: Duration,
     /// True if the hint was asked for when the stream was about to end.
     pub(crate) at_the_end: bool,
+    /// True if the part was listed later: the machine, not the hint, was at fault.
+    pub(crate) came: bool,
+}
+
+impl Hint {
+    /// True if the hint named a part that never came.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.status != StatusCode::OK.as_u16() && !self.at_the_end && !self.came
+    }
 }
 
 /// One rendition as it was served.
@@ -168,6 +177,11 @@ async fn follow(url: String, began: Instant) -> Result<Track> {
     while let Some(hint) = hints.join_next().await {
         track.hints.push(hint.context("a hint's task")?);
     }
+    for hint in track.hints.iter_mut().filter(|hint| hint.status != StatusCode::OK.as_u16()) {
+        let name = hint.uri.rsplit('/').next().unwrap_or_default().to_owned();
+        let lists = |line: &str| line.starts_with("#EXT-X-PART:") && line.contains(&format!("/{name}\""));
+        hint.came = track.served.iter().any(|served| served.text.lines().any(lists));
+    }
     // The hint of the last live playlist is for media that an end makes impossible.
     let last = asked.rsplit('/').next().unwrap_or_default();
     for hint in track.hints.iter_mut().filter(|hint| hint.uri.ends_with(last)) {
@@ -191,7 +205,7 @@ async fn ask(url: String) -> Hint {
     let began = Instant::now();
     let answer = timeout(ANSWER_LIMIT, http::fetch(http::shared_client().get(&url))).await;
     let status = answer.map_or(0, |answer| answer.map_or(0, |answer| answer.status));
-    Hint { uri: url, status, took: began.elapsed(), at_the_end: false }
+    Hint { uri: url, status, took: began.elapsed(), at_the_end: false, came: false }
 }
 
 /// Media time at the playlist's end: the segments listed ever, and the parts of the open one.

@@ -29,10 +29,14 @@ fn sound_format(tape: &Tape, format: u8) -> Tape {
 pub(crate) async fn cases() -> Result<Vec<Case>> {
     let clip = Tape::numbered(seconds(), 2).await?;
     let avc1 = clip.clone().enhanced_video(b"avc1");
+    let enhanced = |name: &str, tape: Tape| {
+        let case = Case::new(name, tape, Want::whole());
+        Case { classic: Some(clip.clone()), ..case }
+    };
     let mut cases = vec![
-        Case::new("enhanced_avc1", avc1.clone(), Want::whole()),
-        Case::new("enhanced_mp4a", clip.clone().enhanced_audio(b"mp4a"), Want::whole()),
-        Case::new("enhanced_both", avc1.enhanced_audio(b"mp4a"), Want::whole()),
+        enhanced("enhanced_avc1", avc1.clone()),
+        enhanced("enhanced_mp4a", clip.clone().enhanced_audio(b"mp4a")),
+        enhanced("enhanced_both", avc1.enhanced_audio(b"mp4a")),
     ];
     let refused = |words| Want::ends(CloseReason::CodecNotAccepted, words);
     for (four_cc, words) in [(b"hvc1", "HEVC"), (b"av01", "AV1"), (b"vp09", "VP9"), (b"xyz1", "xyz1")] {

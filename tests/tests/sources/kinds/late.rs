@@ -9,7 +9,7 @@ use crate::want::Want;
 
 /// The clip without the messages of `kind` before `from_ms`, its header among them, and without metadata.
 async fn late(kind: TagKind, from_ms: i64) -> Result<Tape> {
-    let clip = Tape::numbered(seconds().max(12), 0).await?.without_metadata();
+    let clip = Tape::numbered(seconds().max(18), 0).await?.without_metadata();
     let header = clip.tags.iter().find(|tag| tag.kind == kind && tag.is_header()).cloned();
     let mut tape = clip.keep(|tag| tag.kind != kind || tag.true_ms >= from_ms && !tag.is_header());
     let at = tape.tags.iter().position(|tag| tag.due_ms >= from_ms).unwrap_or_default();
@@ -34,7 +34,7 @@ pub(crate) async fn cases() -> Result<Vec<Case>> {
     };
     let page = Case::new("sound_from_5_s", late(TagKind::Audio, 5_000).await?, sound.clone());
     Ok(vec![
-        Case { page_within: Some(9.0), ..page.in_chromium() },
+        Case { page_within: Some(15.0), ..page.in_chromium() },
         Case::new("sound_from_2_s", late(TagKind::Audio, 2_000).await?, sound.clone()),
         Case::new("sound_from_700_ms", late(TagKind::Audio, 700).await?, sound),
         Case::new("pictures_from_4_s", late(TagKind::Video, 4_000).await?, pictures),
