@@ -187,14 +187,15 @@ impl Want {
         for track in [&watched.video, &watched.audio] {
             faults.0.extend(track.violations.iter().take(3).cloned());
             faults.0.extend(track.unanswered.iter().take(3).cloned());
-            for hint in track.hints.iter().filter(|hint| hint.status != 200 && !hint.at_the_end) {
-                faults.0.push(format!(
-                    "the hint {} was answered {} after {:?}",
-                    hint.uri, hint.status, hint.took
-                ));
+            let broken: Vec<_> = track.hints.iter().filter(|hint| hint.is_broken()).collect();
+            faults.within("broken hints", broken.len(), &self.hints_broken);
+            for hint in broken.iter().take(3).filter(|_| !self.hints_broken.contains(&broken.len())) {
+                faults.0.push(format!("{} was answered {} after {:?}", hint.uri, hint.status, hint.took));
             }
         }
-        faults.0.extend(seen.playlist_faults.iter().take(5).cloned());
+        let is_short = |fault: &&String| fault.contains("PartTooShort");
+        let playlist = seen.playlist_faults.iter().filter(|fault| !self.short_parts || !is_short(fault));
+        faults.0.extend(playlist.take(5).cloned());
         faults.0.extend(seen.decoded.complaints.iter().cloned());
         if !self.decodes {
             return;
