@@ -22,7 +22,9 @@ fn between(cell: &str, separator: char) -> impl Iterator<Item = &str> {
 /// Every source file of the crates and nodes, joined; a literal that is broken into lines is one text.
 fn sources() -> String {
     let mut folders: Vec<PathBuf> =
-        ["crates", "ingest-node", "transcode-node", "edge-node/src", "control/src"].map(|name| Path::new("..").join(name)).into();
+        ["crates", "ingest-node", "transcode-node", "edge-node/src", "control/src"]
+            .map(|name| Path::new("..").join(name))
+            .into();
     let mut text = String::new();
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder).expect("a folder of sources") {

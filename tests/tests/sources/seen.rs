@@ -41,7 +41,15 @@ pub(crate) struct Case {
 
 impl Case {
     pub(crate) fn new(name: impl Into<String>, tape: Tape, want: Want) -> Self {
-        Self { name: name.into(), tape, classic: None, want, chromium: false, join_after: Duration::ZERO, page_within: None }
+        Self {
+            name: name.into(),
+            tape,
+            classic: None,
+            want,
+            chromium: false,
+            join_after: Duration::ZERO,
+            page_within: None,
+        }
     }
 
     /// Chromium must hold all of it in one range.

@@ -57,7 +57,11 @@ pub(crate) async fn cases() -> Result<Vec<Case>> {
     // Orders that no number stands for: players would not decode them.
     let refused = |words| Want::ends(CloseReason::CodecNotAccepted, words);
     let side = "-af pan=5.1(side)|FL=c0|FR=c0|FC=c0|LFE=c0|SL=c0|SR=c0 -c:a aac -b:a 256k";
-    cases.push(Case::new("5_1_side_by_pce", with_sound("side", side).await?, refused("choose stereo or 5.1")));
+    cases.push(Case::new(
+        "5_1_side_by_pce",
+        with_sound("side", side).await?,
+        refused("choose stereo or 5.1"),
+    ));
     let quad = "-af pan=quad|FL=c0|FR=c0|BL=c0|BR=c0 -c:a aac -b:a 192k";
     cases.push(Case::new("quad_by_pce", with_sound("quad", quad).await?, refused("choose stereo or 5.1")));
     let stereo = with_sound("stereo", "-ac 2 -c:a aac -b:a 96k").await?;

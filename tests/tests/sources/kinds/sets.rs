@@ -39,8 +39,12 @@ pub(crate) async fn cases() -> Result<Vec<Case>> {
     let narrow = ClipSpec { frames: 120, gop: 60, ..ClipSpec::default() };
     let narrow = Tape::of(narrow).await?.sets_in_keyframes();
     let sized = narrow.then(4_000, wide.keep(|tag| !tag.is_header()));
-    let want =
-        Want { discontinuities: 1..=1, hints_broken: 0..=1, multivariant_at_end: vec!["RESOLUTION=480x270"], ..Want::whole() };
+    let want = Want {
+        discontinuities: 1..=1,
+        hints_broken: 0..=1,
+        multivariant_at_end: vec!["RESOLUTION=480x270"],
+        ..Want::whole()
+    };
     cases.push(Case::new("size_changes_in_band", sized, Want { numbered: false, ..want }));
     Ok(cases)
 }
