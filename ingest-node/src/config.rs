@@ -39,6 +39,8 @@ pub struct Config {
     pub idle_timeout_s: u32,
     /// Bits per second a publisher may send, averaged over ten seconds; a stream's own limit may be lower.
     pub max_bitrate: u64,
+    /// Messages per second a publisher may send, averaged over ten seconds.
+    pub max_message_rate: u32,
     /// Seconds between keyframes beyond which a publisher is closed.
     pub max_keyframe_interval_s: u32,
     /// Bytes of media the replay buffer of one publisher may keep, for repairs and for a worker's successor.
@@ -65,6 +67,7 @@ impl Default for Config {
             publish_timeout_s: 10,
             idle_timeout_s: 15,
             max_bitrate: limits::MAX_BITRATE,
+            max_message_rate: millrace_rtmp::limits::MAX_MESSAGES_PER_SECOND,
             max_keyframe_interval_s: limits::MAX_KEYFRAME_INTERVAL_S,
             ring_bytes: limits::RING_BYTES,
             ring_s: limits::RING_S,
@@ -80,6 +83,7 @@ impl Config {
             handshake: Duration::from_secs(u64::from(self.handshake_timeout_s)),
             publish: Duration::from_secs(u64::from(self.publish_timeout_s)),
             idle: Duration::from_secs(u64::from(self.idle_timeout_s)),
+            messages_per_second: self.max_message_rate,
             ..millrace_rtmp::Limits::default()
         }
     }
@@ -113,6 +117,7 @@ impl Section for Config {
             ("publish_timeout_s", u64::from(self.publish_timeout_s)),
             ("idle_timeout_s", u64::from(self.idle_timeout_s)),
             ("max_bitrate", self.max_bitrate),
+            ("max_message_rate", u64::from(self.max_message_rate)),
             ("ring_s", u64::from(self.ring_s)),
         ];
         if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
