@@ -1,6 +1,6 @@
 //! The proxies that may speak for their clients: what `X-Forwarded-*` says is believed from these addresses only.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use serde::Deserialize;
@@ -97,8 +97,7 @@ impl TrustedProxies {
 /// Reads an address of `X-Forwarded-For`, with or without a port.
 fn parse_hop(hop: &str) -> Option<IpAddr> {
     let hop = hop.trim();
-    let address =
-        hop.parse::<IpAddr>().or_else(|_| hop.parse::<std::net::SocketAddr>().map(|addr| addr.ip()));
+    let address = hop.parse::<IpAddr>().or_else(|_| hop.parse::<SocketAddr>().map(|socket| socket.ip()));
     let bracketed = || hop.strip_prefix('[')?.strip_suffix(']')?.parse::<IpAddr>().ok();
     address.ok().or_else(bracketed).map(|address| address.to_canonical())
 }

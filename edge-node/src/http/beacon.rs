@@ -11,7 +11,7 @@ use actix_web::http::header;
 use actix_web::web::{Bytes, BytesMut, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use futures::StreamExt as _;
-use millrace_wire::ids::PlaybackId;
+use millrace_wire::ids::{PlaybackId, Rendition};
 use serde::{Deserialize, Serialize};
 
 use super::app::App;
@@ -60,7 +60,9 @@ pub(super) async fn serve(
             Ok(sent) => sent,
             Err(_) => return error_response::bad_request(),
         },
-        Err(response) => return response,
+        Err(Unread::Malformed) => return error_response::bad_request(),
+        Err(Unread::TooLong) => return error_response::too_large(),
+        Err(Unread::Late) => return error_response::request_timeout(),
     };
     let stream = match app.open(playback).await {
         Ok(stream) => stream,
@@ -92,29 +94,34 @@ fn client_address(app: &App, request: &HttpRequest) -> Option<IpAddr> {
     Some(app.trusted_proxies.client(peer, forwarded.into_iter()))
 }
 
-/// Reads the body; the error is the answer to one that is too long or does not come.
-async fn read(mut payload: Payload) -> Result<Bytes, HttpResponse> {
+/// The reason why a body could not be read.
+enum Unread {
+    Malformed,
+    TooLong,
+    Late,
+}
+
+/// Reads the body.
+async fn read(mut payload: Payload) -> Result<Bytes, Unread> {
     let read = async {
         let mut body = BytesMut::new();
         while let Some(piece) = payload.next().await {
-            let Ok(piece) = piece else { return Err(error_response::bad_request()) };
+            let Ok(piece) = piece else { return Err(Unread::Malformed) };
             if body.len() + piece.len() > MAX_BODY {
-                return Err(error_response::too_large());
+                return Err(Unread::TooLong);
             }
             body.extend_from_slice(&piece);
         }
         Ok(body.freeze())
     };
-    tokio::time::timeout(BODY_LIMIT, read).await.unwrap_or_else(|_| Err(error_response::request_timeout()))
+    tokio::time::timeout(BODY_LIMIT, read).await.unwrap_or(Err(Unread::Late))
 }
 
 /// Waits until the stream's status differs from the one that the player knows, or is known at all.
 async fn hold(app: &App, stream: &LiveStream, known: Option<&str>) {
     let tag = known.and_then(|state| u64::from_str_radix(state, 16).ok());
-    let (limit, is_news): (_, Box<dyn Fn(&Status) -> bool>) = match tag {
-        Some(tag) => (Duration::from_secs(HEARTBEAT_S), Box::new(move |status| status.tag != tag)),
-        None => (FIRST_HOLD, Box::new(|status| status.known)),
-    };
+    let limit = if tag.is_some() { Duration::from_secs(HEARTBEAT_S) } else { FIRST_HOLD };
+    let is_news = |status: &Status| tag.map_or(status.known, |tag| status.tag != tag);
     let mut status = stream.watch_status();
     if is_news(&status.borrow()) {
         return;
@@ -122,7 +129,7 @@ async fn hold(app: &App, stream: &LiveStream, known: Option<&str>) {
     // Without room among those that wait, the answer comes at once and the player asks again after the interval.
     let Ok(_permit) = app.held_beacons.try_acquire() else { return };
     tokio::select! {
-        _ = status.wait_for(|status| is_news(status)) => {}
+        _ = status.wait_for(is_news) => {}
         () = tokio::time::sleep(limit) => {}
         () = app.stop.cancelled() => {}
     }
@@ -135,7 +142,7 @@ fn answer(stream: &LiveStream, session: String) -> HttpResponse {
         session,
         viewers: stream.viewers().get(),
         phase: phase.as_str(),
-        tracks: playlists.tracks().map(|rendition| rendition.as_str()).collect(),
+        tracks: playlists.tracks().map(Rendition::as_str).collect(),
         state: format!("{tag:016x}"),
         interval_s: HEARTBEAT_S,
     };

@@ -113,7 +113,11 @@ impl Registry {
         match checkpoint::read_ended(&self.state, stream.id).await {
             Some(ended) if stream.playlists().shows(&ended) => {}
             Some(ended) => {
-                stream.publish(StreamPlaylists::new(Arc::new(ended), Following::NoLog, Presence::NoPublisher))
+                stream.publish(StreamPlaylists::new(
+                    Arc::new(ended),
+                    Following::NoLog,
+                    Presence::NoPublisher,
+                ));
             }
             None => {
                 if self.start_feed(stream).is_err() {

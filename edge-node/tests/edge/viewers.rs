@@ -49,14 +49,14 @@ impl World {
         }
     }
 
-    fn config(&self, viewers_per_address: u32) -> Config {
+    fn config(viewers_per_address: u32) -> Config {
         let listen = ([127, 0, 0, 1], 0).into();
         let beacon_secret = millrace_runtime::Secret::new("the same on all edges".to_owned());
         Config { listen, workers: 1, viewers_per_address, beacon_secret, ..Config::default() }
     }
 
     async fn edge(&self, viewers_per_address: u32) -> (Node, Metrics) {
-        self.edge_of(self.config(viewers_per_address)).await
+        self.edge_of(Self::config(viewers_per_address)).await
     }
 
     async fn edge_of(&self, config: Config) -> (Node, Metrics) {
@@ -169,7 +169,7 @@ async fn viewers_of_one_address_are_counted_up_to_the_limit() {
 async fn viewers_behind_a_trusted_proxy_are_counted_by_their_own_addresses() {
     let world = World::new().await;
     let trusted_proxies = TrustedProxies::new(vec!["127.0.0.1".parse().unwrap()]);
-    let (node, metrics) = world.edge_of(Config { trusted_proxies, ..world.config(1) }).await;
+    let (node, metrics) = world.edge_of(Config { trusted_proxies, ..World::config(1) }).await;
     for (from, viewer) in [("192.0.2.1", 1), ("192.0.2.1", 1), ("192.0.2.2", 2), ("6.6.6.6, 192.0.2.2", 2)] {
         let session = world.viewer(&node).await.to_string();
         let headers = [("x-forwarded-for", from)];
