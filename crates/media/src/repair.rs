@@ -184,6 +184,8 @@ impl Repair {
                 | Self::ExtraTrack
                 | Self::TrackMetadata
                 | Self::PictureTimeSteadied
+                // A clock that stands still is told by a kind of its own.
+                | Self::DecodingTimeMoved
                 | Self::DecodingTimeRecovered
                 | Self::AudioTimesStray
                 // The hole is told.
