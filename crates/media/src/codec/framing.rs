@@ -34,9 +34,17 @@ pub fn begins_with_start_code(data: &ByteChain) -> bool {
 
 /// Returns the framing of an access unit, and the place of each NAL unit in it. `length_size` is the
 /// size of length prefixes that the configuration states; 4 bytes, the usual size, are tried as well.
-pub fn split(data: &ByteChain, length_size: u8) -> Result<(Framing, Vec<Range<usize>>), NalLengthError> {
+/// `expects_codes` is true if the access units before have start codes: it decides where both framings fit.
+pub fn split(
+    data: &ByteChain,
+    length_size: u8,
+    expects_codes: bool,
+) -> Result<(Framing, Vec<Range<usize>>), NalLengthError> {
     let sizes = || [length_size, 4].into_iter().take(if length_size == 4 { 1 } else { 2 }).map(usize::from);
     let of_codes = || start_codes(data).map(|units| (Framing::StartCodes, units));
+    if expects_codes && begins_with_start_code(data) {
+        return of_codes().ok_or(NalLengthError);
+    }
     // Lengths that add up are no start codes: those would add up by chance only.
     if let Some(units) = sizes().find_map(|size| lengths(data, size)) {
         return Ok((Framing::Lengths, units));
@@ -195,7 +203,12 @@ mod tests {
                 (lengths(4, zeros), 4, stray),
             ] {
                 let data = chain(&bytes, cut);
-                let found = split(&data, size).unwrap();
+                let has_codes = framing == Framing::StartCodes;
+                let found = split(&data, size, has_codes).unwrap();
+                // The length of a unit of 256 to 511 bytes reads like a start code of three bytes.
+                if !has_codes || long_codes {
+                    prop_assert_eq!(&split(&data, size, false).unwrap(), &found);
+                }
                 prop_assert_eq!(found.0, framing, "{} bytes of {:?}", size, framing);
                 prop_assert_eq!(units_of(&data, &found), units.clone());
                 let joined = join(&data, &found.1);
@@ -209,7 +222,7 @@ mod tests {
             cut: usize, size in 1u8..5,
         ) {
             let data = chain(&data, cut);
-            if let Ok((_, places)) = split(&data, size) {
+            if let Ok((_, places)) = split(&data, size, false) {
                 prop_assert!(join(&data, &places).len() <= data.len() + 4 * places.len());
             }
         }
@@ -218,10 +231,10 @@ mod tests {
     #[test]
     fn access_unit_of_too_many_units_is_refused() {
         let data = ByteChain::from([0, 0, 1, 0x41].repeat(MAX_NAL_UNITS + 2));
-        assert_eq!(split(&data, 4), Err(NalLengthError));
+        assert_eq!(split(&data, 4, false), Err(NalLengthError));
         let zeros = ByteChain::from(vec![0; 100_000]);
-        assert!(split(&zeros, 4).is_ok_and(|(_, places)| places.is_empty()));
+        assert!(split(&zeros, 4, false).is_ok_and(|(_, places)| places.is_empty()));
         let fives = ByteChain::from([0, 0, 0, 0, 0, 5, 5].repeat(50_000));
-        assert!(split(&fives, 4).is_err());
+        assert!(split(&fives, 4, false).is_err());
     }
 }

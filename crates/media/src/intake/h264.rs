@@ -54,6 +54,9 @@ pub struct H264Intake {
     config: Option<VideoConfig>,
     /// True if `sets` have changed since `config` was made.
     has_new_sets: bool,
+    /// True if the latest access unit that was split had start codes. A length of 256 to 511 bytes reads like a start
+    /// code of three bytes, so that only the other access units tell which of the two it is.
+    has_start_codes: bool,
     /// NAL units with lengths that wait for the next picture.
     waiting: ByteChain,
     /// True until a picture comes that a decoder can start at with `config`.
@@ -72,6 +75,7 @@ impl Default for H264Intake {
             record: None,
             config: None,
             has_new_sets: false,
+            has_start_codes: false,
             waiting: ByteChain::new(),
             awaits_start: true,
             leading_before: None,
@@ -100,7 +104,7 @@ impl H264Intake {
         }
         let chain = ByteChain::from(record.clone());
         let (sets, length_size) = if framing::begins_with_start_code(&chain) {
-            let (_, places) = framing::split(&chain, LENGTH_SIZE).map_err(|_| truncated())?;
+            let (_, places) = framing::split(&chain, LENGTH_SIZE, true).map_err(|_| truncated())?;
             let mut sets = ParameterSets::default();
             for place in places {
                 sets.insert(&record.slice(place))?;
@@ -143,7 +147,8 @@ impl H264Intake {
     /// Returns an access unit with 4-byte lengths, its parameter sets taken; `None` if it holds no
     /// picture.
     fn with_lengths(&mut self, data: ByteChain) -> Result<Option<ByteChain>, CodecError> {
-        let scan = Scan::of(&data, self.length_size);
+        let is_coded = self.has_start_codes && framing::begins_with_start_code(&data);
+        let scan = if is_coded { None } else { Scan::of(&data, self.length_size) };
         if let Some(Scan { has_picture: true, has_sets, has_empty: false }) = scan
             && self.length_size == LENGTH_SIZE
             && self.waiting.is_empty()
@@ -159,7 +164,9 @@ impl H264Intake {
             return Ok(Some(data));
         }
         let malformed = |_| truncated();
-        let (framing, mut places) = framing::split(&data, self.length_size).map_err(malformed)?;
+        let (framing, mut places) =
+            framing::split(&data, self.length_size, self.has_start_codes).map_err(malformed)?;
+        self.has_start_codes = framing == Framing::StartCodes;
         let has_empty = scan.is_some_and(|scan| scan.has_empty);
         match framing {
             Framing::StartCodes => self.repairs.add(Repair::StartCodesReplaced, 1),

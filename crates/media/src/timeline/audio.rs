@@ -15,7 +15,7 @@
 //!   have caught up with it; if they lag by more than [`LATE_LIMIT`], their clock is taken for another one,
 //!   and they follow the silence.
 
-use super::{AUDIO_SLACK, MAX_SILENCE};
+use super::limits::{AUDIO_SLACK, MAX_SILENCE};
 
 /// Time over which audio is judged, in 90 kHz ticks (500 ms): it holds a bundle of the largest usual size,
 /// and one frame in it corrects a drift of 4 %.

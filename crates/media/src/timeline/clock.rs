@@ -5,7 +5,7 @@
 
 use crate::frame::TrackKind;
 
-use super::{BACK_LIMIT, JUMP_LIMIT, MIN_STEP, TIMELINE_START};
+use super::limits::{BACK_LIMIT, JUMP_LIMIT, MIN_STEP, TIMELINE_START};
 
 /// Longest pause of a track alone, in 90 kHz ticks (10 s): a camera that sends a picture every five seconds,
 /// and twice that.

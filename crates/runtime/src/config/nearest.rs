@@ -8,17 +8,23 @@ pub(super) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a s
     (distance * 3 <= candidate.chars().count().max(3)).then_some(candidate)
 }
 
-/// Returns the number of letters to insert, delete or replace to make `a` into `b` (Levenshtein).
+/// Returns the number of letters to insert, delete or replace, and of neighbours to exchange, to make `a` into `b`
+/// (optimal string alignment).
 fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let mut before = Vec::new();
     let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (line, from) in a.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], line + 1);
-        for (column, to) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(from != *to);
-            diagonal = row[column + 1];
-            row[column + 1] = replaced.min(diagonal + 1).min(row[column] + 1);
+    for line in 0..a.len() {
+        let mut next = vec![line + 1];
+        for column in 0..b.len() {
+            let replaced = row[column] + usize::from(a[line] != b[column]);
+            let mut fewest = replaced.min(row[column + 1] + 1).min(next[column] + 1);
+            if line > 0 && column > 0 && a[line] == b[column - 1] && a[line - 1] == b[column] {
+                fewest = fewest.min(before[column - 1] + 1);
+            }
+            next.push(fewest);
         }
+        before = std::mem::replace(&mut row, next);
     }
     row[b.len()]
 }
@@ -34,11 +40,13 @@ mod tests {
             ("listn", Some("listen")),
             ("wrokers", Some("workers")),
             ("tokens", Some("token")),
+            ("tkoen", Some("token")),
             ("cache", None),
         ] {
             assert_eq!(nearest(typed, keys), found, "{typed}");
         }
         assert_eq!(nearest("x", []), None);
+        assert_eq!((distance("edeg", "edge"), distance("abcd", "badc")), (1, 2));
         assert_eq!((distance("kitten", "sitting"), distance("", "ab"), distance("ab", "")), (3, 2, 2));
     }
 }
