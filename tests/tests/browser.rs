@@ -16,12 +16,17 @@ use millrace_tests::load::publisher::{Reel, Tally, publish};
 use millrace_tests::publish::push;
 use millrace_tests::standalone::{Standalone, TOKEN};
 use serde_json::{Value, json};
+use tokio::sync::RwLock;
 
 /// Start of the browser, start of the stream, and the seconds it has to play, on a busy machine.
 const LIMIT: Duration = Duration::from_mins(1);
 /// The time after which a page knows that its publisher is away. Half of it is the browser's: a look takes 50 ms, and axe
 /// may be at work.
 const AWAY_LIMIT: Duration = Duration::from_secs(2);
+
+/// The test that measures time takes it alone, and the others take it together: a browser beside the measured one doubles the
+/// time, whatever the page does.
+static PROCESSOR: RwLock<()> = RwLock::const_new(());
 
 /// A script of `tests/browser` at work.
 struct Script(Process);
@@ -80,6 +85,7 @@ fn unix_ms() -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn watch_page_starts_by_itself_and_plays_without_a_stall() -> Result<()> {
+    let _processor = PROCESSOR.read().await;
     let server = Standalone::start().await?;
     let live = server.api().create("browser").await?;
     let arguments = [&page(&server, &live), "--seconds", "10", "--start-within", "25"];
@@ -91,9 +97,10 @@ async fn watch_page_starts_by_itself_and_plays_without_a_stall() -> Result<()> {
     Ok(())
 }
 
-/// The least of several openings is judged, because the tests of this file share the processor.
+/// The least of several openings is judged, because other programs may be at work, too.
 #[tokio::test(flavor = "multi_thread")]
 async fn watch_page_shows_a_picture_within_its_limit_on_a_cold_and_on_a_warm_edge() -> Result<()> {
+    let _processor = PROCESSOR.write().await;
     let server = Standalone::start().await?;
     let (one, two) = (server.api().create("one").await?, server.api().create("two").await?);
     let clip = Clip::numbered(small(30)).await?;
@@ -120,6 +127,7 @@ async fn watch_page_shows_a_picture_within_its_limit_on_a_cold_and_on_a_warm_edg
 
 #[tokio::test(flavor = "multi_thread")]
 async fn watch_page_says_that_its_publisher_is_away_goes_on_by_itself_and_knows_the_end() -> Result<()> {
+    let _processor = PROCESSOR.read().await;
     let server = Standalone::start().await?;
     let live = server.api().create("An evening & more").await?;
     let states = ["waiting", "playing:live", "away", "playing", "ended"];
@@ -159,6 +167,7 @@ async fn watch_page_of_a_long_keyframe_interval_is_close_to_the_newest_part_with
 /// Chromium's decoder fails at pictures that refer to the GOP before the one it starts in.
 #[tokio::test(flavor = "multi_thread")]
 async fn watch_page_joins_an_open_gop_at_a_keyframe_that_is_no_idr_picture() -> Result<()> {
+    let _processor = PROCESSOR.read().await;
     let server = Standalone::start().await?;
     let live = server.api().create("browser").await?;
     let _encoder = push(&Clip::open_gop(40).await?, &live.push_url(), server.folder())?;
@@ -170,6 +179,7 @@ async fn watch_page_joins_an_open_gop_at_a_keyframe_that_is_no_idr_picture() -> 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn watch_page_of_a_stream_of_sound_shows_its_title_and_its_level() -> Result<()> {
+    let _processor = PROCESSOR.read().await;
     let server = Standalone::start().await?;
     let live = server.api().create("Radio").await?;
     let _encoder = push(&Clip::tone(40).await?, &live.push_url(), server.folder())?;
@@ -179,6 +189,7 @@ async fn watch_page_of_a_stream_of_sound_shows_its_title_and_its_level() -> Resu
 
 #[tokio::test(flavor = "multi_thread")]
 async fn watch_page_plays_sound_that_begins_late_and_was_not_announced() -> Result<()> {
+    let _processor = PROCESSOR.read().await;
     let server = Standalone::start().await?;
     let live = server.api().create("browser").await?;
     let clip = Clip::numbered(small(40)).await?;
@@ -196,6 +207,7 @@ async fn watch_page_plays_sound_that_begins_late_and_was_not_announced() -> Resu
 
 #[tokio::test(flavor = "multi_thread")]
 async fn dashboard_is_usable_by_keyboard_and_its_badge_follows_the_publisher() -> Result<()> {
+    let _processor = PROCESSOR.read().await;
     let server = Standalone::start().await?;
     let mut browser = Script::run(&server, "dashboard.mjs", &[&server.ready().control, TOKEN])?;
     let key = browser.says("created ").await?;
@@ -211,6 +223,7 @@ async fn dashboard_is_usable_by_keyboard_and_its_badge_follows_the_publisher() -
 
 #[tokio::test]
 async fn scripts_of_the_watch_page_pass_their_tests() -> Result<()> {
+    let _processor = PROCESSOR.read().await;
     let folder = tempfile::tempdir()?;
     let mut command = Command::new("node");
     let web = std::env::current_dir()?.join("../edge-node/web");
