@@ -22,6 +22,13 @@ pub const GRANT_ACCEPT_MS: u64 = 1500;
 /// A grant is repeated at this interval until a heartbeat confirms it.
 pub const REGRANT_MS: u64 = 300;
 
+/// The state of the worker's object store, as its last heartbeat told it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Storage {
+    Takes,
+    TakesNothing,
+}
+
 /// One grant of the session: the worker that holds it, its heartbeats and its log.
 #[derive(Debug)]
 pub(super) struct Assignment {
@@ -36,7 +43,7 @@ pub(super) struct Assignment {
     /// The number after the last fact of the log, once the worker has quiesced.
     quiesced_at: Option<FactSeq>,
     done: bool,
-    storage_failing: bool,
+    storage: Storage,
 }
 
 impl Assignment {
@@ -53,7 +60,7 @@ impl Assignment {
             leaving: false,
             quiesced_at: None,
             done: false,
-            storage_failing: false,
+            storage: Storage::Takes,
         }
     }
 
@@ -74,7 +81,7 @@ impl Assignment {
 
     /// True if the worker's last heartbeat reported that the object store takes nothing.
     pub(super) fn is_storage_failing(&self) -> bool {
-        self.storage_failing
+        self.storage == Storage::TakesNothing
     }
 
     /// True if the worker's last heartbeat reported that the epoch is sealed and stored.
@@ -149,7 +156,8 @@ impl PrimaryStandby {
                 assignment.last_heartbeat = Some(now);
                 assignment.ready |= heartbeat.ready;
                 assignment.done = heartbeat.done;
-                assignment.storage_failing = heartbeat.storage_failing;
+                assignment.storage =
+                    if heartbeat.storage_failing { Storage::TakesNothing } else { Storage::Takes };
                 assignment.leaving |= heartbeat.leaving;
                 assignment.quiesced_at = heartbeat.quiesced.then_some(heartbeat.next_fact);
             }
