@@ -154,6 +154,7 @@ async fn watch_page_says_that_its_publisher_is_away_goes_on_by_itself_and_knows_
 #[tokio::test(flavor = "multi_thread")]
 async fn watch_page_of_a_long_keyframe_interval_is_close_to_the_newest_part_within_thirty_seconds()
 -> Result<()> {
+    let _processor = PROCESSOR.read().await;
     let server = Standalone::start().await?;
     let live = server.api().create("browser").await?;
     let clip = Clip::numbered(ClipSpec { gop: 250, ..small(50) }).await?;
