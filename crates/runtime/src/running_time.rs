@@ -14,6 +14,7 @@ const TICK: Duration = Duration::from_millis(250);
 const PAUSE_MS: u64 = 2_000;
 
 /// One reading of the running time.
+#[allow(clippy::struct_field_names, reason = "the unit of each time is part of its name")]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Reading {
     /// Milliseconds for which the process has been running since the first reading.

@@ -113,8 +113,9 @@ async fn publish_twice(api: Api, refusing: String) -> Result<()> {
     let first = Peer::publish(HOME, &live.push_url()).await.context("the first publisher")?;
     let second = Peer::publish(HOME, &live.push_url()).await.context("the second publisher")?;
     told("the publisher taken over from", first, BAD_NAME, "Another publisher took over").await?;
-    api.stop(&live.id).await?;
-    told("a publisher whose stream is stopped", second, DENIED, "was stopped").await?;
+    // Neither has sent media, so the livestream is still scheduled: it can be cancelled, not stopped.
+    api.call(Method::POST, &format!("/livestreams/{}/cancel", live.id), None).await?;
+    told("a publisher whose stream is cancelled", second, BAD_NAME, "has ended").await?;
     refused("its reconnect", &live.push_url(), BAD_NAME, "has ended").await
 }
 
