@@ -1,7 +1,6 @@
 //! Retention: segments past the window of streams that are not recorded leave the bucket, whichever worker stored them.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-#[allow(dead_code, reason = "shared with other tests")]
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};

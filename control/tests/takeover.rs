@@ -1,7 +1,6 @@
 //! Takeover of orphaned logs, seen in the playlists of a real edge.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-#[allow(dead_code, reason = "shared with other tests")]
 mod common;
 
 use std::time::Duration;

@@ -84,7 +84,7 @@ pub const CERTIFICATE_CHECK: Duration = Duration::from_mins(1);
 pub const LISTEN_BACKLOG: i32 = 1_024;
 
 /// Window in which changes of the codec configuration are counted.
-pub(crate) const CONFIG_CHANGE_WINDOW: Duration = Duration::from_secs(60);
+pub(crate) const CONFIG_CHANGE_WINDOW: Duration = Duration::from_mins(1);
 /// Changes of the codec configuration within the window after which the publish ends. Each costs an init segment and a
 /// discontinuity; an encoder that changes something with every keyframe at 2 s stays below.
 pub(crate) const MAX_CONFIG_CHANGES: usize = 40;

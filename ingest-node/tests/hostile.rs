@@ -104,7 +104,7 @@ async fn a_finished_connection_is_closed_within_a_second_and_read_no_further() {
 
 /// An FLV VIDEODATA body of one byte: an information frame of H.264 without content.
 fn empty_video(ms: u32) -> Tag {
-    Tag { kind: TagKind::Video, timestamp_ms: ms, body: Bytes::from_static(&[0x57]).into() }
+    Tag { kind: TagKind::Video, timestamp_ms: ms, body: Bytes::from_static(&[0x57]) }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -23,7 +23,7 @@ pub(super) fn host(request: &HttpRequest) -> String {
     let forwarded = texts(request, &X_FORWARDED_HOST).next().filter(|_| is_proxy);
     let forwarded = forwarded.and_then(|hosts| hosts.split(',').next()).map(str::trim);
     let own = || {
-        let host = request.uri().authority().map(|authority| authority.as_str());
+        let host = request.uri().authority().map(actix_web::http::uri::Authority::as_str);
         host.or_else(|| texts(request, &HOST).next()).unwrap_or("localhost")
     };
     forwarded.filter(|host| !host.is_empty()).unwrap_or_else(own).to_owned()

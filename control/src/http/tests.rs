@@ -54,11 +54,11 @@ fn openapi_references_only_schemas_that_it_defines() {
 
 #[actix_web::test]
 async fn slow_request_is_answered_503() {
-    tokio::time::pause();
-    let slow = || async {
+    async fn slow() -> HttpResponse {
         tokio::time::sleep(REQUEST_TIMEOUT * 2).await;
-        HttpResponse::Ok()
-    };
+        HttpResponse::Ok().finish()
+    }
+    tokio::time::pause();
     let app = App::new().wrap(from_fn(limit_time)).route("/", web::get().to(slow));
     let app = actix_web::test::init_service(app).await;
     let request = actix_web::test::TestRequest::get().uri("/").to_request();

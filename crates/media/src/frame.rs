@@ -349,6 +349,7 @@ impl MediaFrame {
 /// The segment that ingest assigned a frame to. It travels with the frame and is never decided
 /// again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[expect(clippy::struct_excessive_bools, reason = "independent marks of the frame")]
 pub struct SegmentTag {
     /// Media sequence number of the segment.
     pub msn: u64,

@@ -12,7 +12,7 @@ use millrace_media::codec::h264::{AvcConfig, PictureRepeater};
 fn nal_units(stream: &[u8]) -> Vec<&[u8]> {
     let starts: Vec<usize> =
         (0..stream.len().saturating_sub(2)).filter(|at| stream[*at..*at + 3] == [0, 0, 1]).collect();
-    let ends = starts.iter().skip(1).map(|next| *next).chain([stream.len() + 1]);
+    let ends = starts.iter().skip(1).copied().chain([stream.len() + 1]);
     starts
         .iter()
         .zip(ends)

@@ -229,6 +229,9 @@ fn publishing_within_rates() -> Pair {
     pair
 }
 
+/// Sends what a case is about.
+type Send<'a> = &'a dyn Fn(&mut Pair);
+
 #[test]
 fn server_ends_a_connection_beyond_the_rate_of_messages_or_chunks() {
     let messages = ErrorKind::RateExceeded { what: "messages", limit: 100 };
@@ -236,7 +239,7 @@ fn server_ends_a_connection_beyond_the_rate_of_messages_or_chunks() {
     // Media, messages that cause no event, and parts of one aggregate.
     let mut part = vec![9, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0x57, 0, 0, 0, 12];
     part = part.repeat(1_001);
-    let cases: [(&str, ErrorKind, &dyn Fn(&mut Pair)); 4] = [
+    let cases: [(&str, ErrorKind, Send<'_>); 4] = [
         ("media", messages.clone(), &|pair| {
             (0..1_001).for_each(|ms| pair.client.push_video(ms, Bytes::from_static(b"W")).unwrap());
         }),

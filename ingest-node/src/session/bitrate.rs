@@ -79,8 +79,8 @@ mod tests {
         meter.allow_pause(Duration::from_secs(100), Duration::from_secs(20));
         assert!(meter.add(Duration::from_secs(101), 30_000));
         assert!(!meter.add(Duration::from_secs(101), 1));
-        assert!(meter.add(Duration::from_secs(120), 10_000));
-        assert!(!meter.add(Duration::from_secs(120), 1));
+        assert!(meter.add(Duration::from_mins(2), 10_000));
+        assert!(!meter.add(Duration::from_mins(2), 1));
     }
 
     #[test]

@@ -124,9 +124,9 @@ impl MediaPath {
 
     /// Judges the media up to `now`, with the repairs that the source has made: counts and logs the repairs, and reports what
     /// lasts to control. An error ends the publish.
-    pub(crate) fn observe(&mut self, now: Duration, source: RepairCounts) -> Result<(), PublishEnd> {
+    pub(crate) fn observe(&mut self, now: Duration, source: &RepairCounts) -> Result<(), PublishEnd> {
         self.observe_at = now + SAMPLE;
-        self.source_repairs = source;
+        self.source_repairs = *source;
         let repairs = self.repairs();
         self.report.report(&repairs);
         let sent = self.builder.frames();

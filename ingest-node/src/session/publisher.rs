@@ -30,7 +30,8 @@ use crate::metrics::GaugeGuard;
 /// A publisher whose key was granted.
 pub(crate) struct Publisher {
     grant: ClaimGrant,
-    media: MediaPath,
+    /// Boxed: the state of its machines takes several kilobytes, which every future that holds the publisher would take.
+    media: Box<MediaPath>,
     disconnect: DisconnectSignal,
     span: tracing::Span,
 }
@@ -98,7 +99,7 @@ impl Publisher {
                 drop(open);
             })
             .await;
-        let media = MediaPath::new(context, &grant, published);
+        let media = Box::new(MediaPath::new(context, &grant, published));
         Ok(Self { grant, media, disconnect, span })
     }
 
@@ -144,7 +145,7 @@ impl Publisher {
     }
 
     /// Judges the media up to `now`, with the repairs that the source has made. An error ends the publish.
-    pub(crate) fn observe(&mut self, now: Duration, source: RepairCounts) -> Result<(), PublishEnd> {
+    pub(crate) fn observe(&mut self, now: Duration, source: &RepairCounts) -> Result<(), PublishEnd> {
         let Self { media, span, .. } = self;
         span.in_scope(|| media.observe(now, source))
     }

@@ -216,7 +216,7 @@ impl<'a> Relay<'a> {
     fn check_health<S: Source>(&mut self, source: &S) -> Result<(), PublishEnd> {
         let now = self.context.now();
         if self.publisher.is_observation_due(now) {
-            self.publisher.observe(now, source.repairs())
+            self.publisher.observe(now, &source.repairs())
         } else {
             Ok(())
         }

@@ -125,7 +125,7 @@ impl Tape {
             let size = tag.body.len() as u32;
             let stamp = tag.stamp_ms as u32;
             out.put_u32(kind << 24 | size);
-            out.put_u32(stamp << 8 | stamp >> 24);
+            out.put_u32(stamp.rotate_left(8));
             out.put_slice(&[0; 3]);
             out.put_slice(&tag.body);
             out.put_u32(size + 11);

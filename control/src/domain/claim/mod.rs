@@ -66,6 +66,7 @@ pub enum Presence {
 
 /// The newest publisher session of a stream, as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts of the session")]
 pub struct Claim {
     /// The livestream that is claimed.
     pub stream: StreamId,

@@ -33,7 +33,7 @@ pub(super) struct Standing {
     /// The end of presentation of all pictures so far, in 90 kHz ticks.
     shown: i64,
     /// True while the newest picture is a repeated one.
-    is_standing: bool,
+    is_repeated: bool,
 }
 
 impl Standing {
@@ -53,12 +53,12 @@ impl Standing {
 
     /// True while the newest picture is a repeated one.
     pub(super) const fn is_standing(&self) -> bool {
-        self.is_standing
+        self.is_repeated
     }
 
     /// Takes a picture of the encoder.
     pub(super) fn observe(&mut self, picture: &AccessUnit) {
-        self.is_standing = false;
+        self.is_repeated = false;
         if let Some(repeater) = &mut self.repeater {
             repeater.observe(&picture.data);
             self.idr = (picture.sync == SyncKind::Idr).then(|| picture.data.clone());
@@ -104,7 +104,7 @@ impl Segmenter {
             };
             let pts = end.max(self.standing.shown);
             self.repairs.add(Repair::RepeatedPicture, 1);
-            self.standing.is_standing = true;
+            self.standing.is_repeated = true;
             self.place_picture(AccessUnit { dts: end, cts: (pts - end) as i32, sync, data });
         }
     }

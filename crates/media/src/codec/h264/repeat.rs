@@ -46,6 +46,7 @@ struct Sequence {
 
 /// The fields of the PPS that a slice header depends on.
 #[derive(Debug, Clone, Copy)]
+#[expect(clippy::struct_excessive_bools, reason = "independent flags of the syntax")]
 struct Picture {
     id: u32,
     is_cabac: bool,
