@@ -19,6 +19,7 @@
 mod bits;
 pub mod codec;
 pub mod container;
+mod fill_budget;
 pub mod frame;
 pub mod hls;
 pub mod intake;

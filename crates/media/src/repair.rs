@@ -135,6 +135,9 @@ repairs! {
     /// Silence was left out of a hole, because a sender may only have so much of it made up.
     SilenceLimit = "silence_limit", Moved,
         "Audio has holes beyond the limit of silence: they stay holes.";
+    /// Repeated pictures were left out of a pause, because a sender may only have so many of them made up.
+    RepeatLimit = "repeat_limit", Moved,
+        "Pauses of the pictures go beyond the limit of repeated pictures: they stay holes.";
     /// A picture was dropped because no keyframe came since the newest configuration.
     PictureBeforeKeyframe = "picture_before_keyframe", Dropped,
         "Pictures cannot be decoded: no keyframe has come since the encoder's newest configuration.";

@@ -43,6 +43,12 @@ impl Timescale {
         ticks as f64 / self.0 as f64
     }
 
+    /// Returns the whole ticks of a duration; `i64::MAX` if they are more.
+    pub fn ticks(self, duration: std::time::Duration) -> i64 {
+        let ticks = duration.as_nanos() * u128::from(self.ticks_per_second()) / 1_000_000_000;
+        i64::try_from(ticks).unwrap_or(i64::MAX)
+    }
+
     /// Converts non-negative ticks to a duration, rounded to the microsecond.
     pub const fn duration(self, ticks: u64) -> std::time::Duration {
         let micros = (ticks as u128 * 2_000_000 + self.0 as u128) / (2 * self.0 as u128);

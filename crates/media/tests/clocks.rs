@@ -307,7 +307,9 @@ fn tiny_pictures_whose_times_run_away_cost_a_bounded_amount() {
         events.extend(ingest.push(Message::Audio(0, FlvAudio::SequenceHeader(asc))));
         let mut most = 0;
         for number in 0..PICTURES {
-            ingest.timeline.arrive(Duration::from_millis(u64::from(number) / 4));
+            let now = Duration::from_millis(u64::from(number) / 4);
+            ingest.timeline.arrive(now);
+            ingest.segmenter.arrive(now);
             let picture = access_unit(number, has_keyframe && number == 0, 0);
             let before = events.len();
             events.extend(ingest.push(Message::Video(number * 1_500, picture)));

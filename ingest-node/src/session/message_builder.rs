@@ -123,6 +123,7 @@ impl MessageBuilder {
     /// Takes a coded frame that arrived at `now`, of any origin; a frame without a configuration before it is dropped.
     pub(crate) fn frame(&mut self, frame: SourceFrame, now: Duration) {
         self.timeline.arrive(now);
+        self.segmenter.arrive(now);
         let SourceFrame { position, presentation_time, sync, data } = frame;
         let pts = position.video_ticks(presentation_time);
         match position.track {

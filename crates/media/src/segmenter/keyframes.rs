@@ -1,6 +1,6 @@
 //! The distance between keyframes: when the next one is to be expected.
 
-use super::BOUNDARY_SLACK;
+use super::limits::BOUNDARY_SLACK;
 
 /// The keyframes of one publish so far; times in 90 kHz ticks.
 #[derive(Debug, Default)]

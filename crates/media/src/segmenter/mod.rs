@@ -26,10 +26,13 @@ mod audio_span;
 mod decode_clock;
 mod forecast;
 mod keyframes;
+mod limits;
+mod pause;
 mod standing;
 mod waiting;
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use crate::frame::{
     AccessUnit, AudioFrame, MediaEvent, MediaFrame, SegmentTag, TaggedFrame, TrackConfig, TrackKind,
@@ -41,30 +44,9 @@ use crate::timeline::TimelineEvent;
 use audio_span::AudioSpan;
 use decode_clock::DecodeClock;
 use keyframes::Keyframes;
+pub use limits::{AUDIO_ONLY_WAIT, BOUNDARY_SLACK, KEYFRAME_WAIT, SEGMENT_AIM, VIDEO_STALL};
+use limits::{EXTINF_ROUNDING, MAX_AUDIO_FRAME, MIN_DISCONTINUITY_SEGMENT, WAITING_AUDIO};
 use standing::{LONGEST_STEP, Standing};
-
-/// Aimed segment duration in 90 kHz ticks (2 s).
-pub const SEGMENT_AIM: i64 = 180_000;
-/// A keyframe that comes this much early counts as on time, because timestamps are rounded. 90 kHz
-/// ticks (100 ms).
-pub const BOUNDARY_SLACK: i64 = 9_000;
-/// Audio starts the segments while pictures are this far behind it. 90 kHz ticks (1 s).
-pub const VIDEO_STALL: i64 = 90_000;
-/// Audio without a video configuration for this long is an audio-only stream. 90 kHz ticks (500
-/// ms).
-pub const AUDIO_ONLY_WAIT: i64 = 45_000;
-/// Audio starts alone if a video configuration is not followed by a keyframe for this long. 90 kHz
-/// ticks (10 s).
-pub const KEYFRAME_WAIT: i64 = 900_000;
-/// Audio from before the first keyframe is kept for this long. 90 kHz ticks (500 ms).
-const WAITING_AUDIO: i64 = 45_000;
-/// Shortest segment that a discontinuity of timestamps may end. 90 kHz ticks (500 ms).
-const MIN_DISCONTINUITY_SEGMENT: i64 = 45_000;
-/// Longest audio frame that is allowed for when the end of a segment is foretold. 90 kHz ticks (256 ms).
-const MAX_AUDIO_FRAME: i64 = 23_040;
-/// EXTINF is rounded to the nearest second before it is compared with the target duration (RFC
-/// 8216bis §4.4.3.1), so a segment may be longer than that by less than this. 90 kHz ticks (500 ms).
-const EXTINF_ROUNDING: i64 = 45_000;
 
 /// The settings of one epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,6 +95,8 @@ pub struct Segmenter {
     last_dts: Option<i64>,
     keyframes: Keyframes,
     standing: Standing,
+    /// The arrival of the newest frame, in 90 kHz ticks of any origin.
+    arrival: Option<i64>,
     /// The segment of the latest audio frame.
     audio_msn: u64,
     /// The audio of the segment that audio was added to last.
@@ -149,6 +133,7 @@ impl Segmenter {
             last_dts: None,
             keyframes: Keyframes::default(),
             standing: Standing::default(),
+            arrival: None,
             audio_msn: config.first_msn,
             audio_segment: AudioSpan::default(),
             discontinuity_pending: config.discontinuity,
@@ -179,6 +164,12 @@ impl Segmenter {
         [&self.video, &self.audio].into_iter().filter_map(|track| {
             Some(MediaEvent::Init { version: track.version, config: track.config.clone()? })
         })
+    }
+
+    /// Sets the arrival of the frames that follow: the time of the caller's clock since any origin. Without it,
+    /// repeated pictures are bounded for each frame only.
+    pub fn arrive(&mut self, now: Duration) {
+        self.arrival = Some(Timescale::VIDEO.ticks(now));
     }
 
     /// Returns the oldest event that was not returned yet.

@@ -1,22 +1,12 @@
-//! The last picture stands until the next one: while an encoder sends no pictures, pictures that repeat
-//! the last one are added, so that both tracks go on together.
-//!
-//! No player keeps playing over a hole in one track, no part may be longer than PART-TARGET, and the
-//! duration of a picture is final when it is sent. So a pause can only be filled with pictures. An IDR
-//! picture that stands is repeated itself where a segment is due, so that players can join there.
+//! The picture that stands while an encoder sends none, and the pictures that repeat it.
 
-use bytes::Bytes;
 use millrace_buf::ByteChain;
 
-use super::{BOUNDARY_SLACK, SEGMENT_AIM, Segmenter};
 use crate::codec::VideoCodec;
 use crate::codec::h264::PictureRepeater;
+use crate::fill_budget::FillBudget;
 use crate::frame::{AccessUnit, SyncKind, VideoConfig};
-use crate::repair::Repair;
 
-/// Audio may be ahead of the pictures by this much before the last one is repeated: encoders and
-/// muxers send either track in advance. 90 kHz ticks (250 ms).
-const LEAD: i64 = 22_500;
 /// Longest time that is filled at once, in 90 kHz ticks (10 s): a bound on the pictures that one frame
 /// can add.
 const LONGEST_STAND: i64 = 900_000;
@@ -25,7 +15,7 @@ const LONGEST_STAND: i64 = 900_000;
 pub(super) const LONGEST_STEP: i64 = 18_000;
 
 /// The picture that stands, and how it is repeated.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Standing {
     repeater: Option<PictureRepeater>,
     /// The newest picture if it is an IDR picture.
@@ -34,6 +24,14 @@ pub(super) struct Standing {
     shown: i64,
     /// True while the newest picture is a repeated one.
     is_repeated: bool,
+    budget: FillBudget,
+}
+
+impl Default for Standing {
+    fn default() -> Self {
+        let budget = FillBudget::new(LONGEST_STAND);
+        Self { repeater: None, idr: None, shown: 0, is_repeated: false, budget }
+    }
 }
 
 impl Standing {
@@ -70,42 +68,22 @@ impl Standing {
         self.shown = self.shown.max(end);
     }
 
-    fn repeat(&self) -> Option<Bytes> {
-        self.repeater.as_ref()?.repeat()
-    }
-}
-
-impl Segmenter {
-    /// Repeats the last picture while audio that has come to `time` is ahead of the pictures.
-    pub(super) fn stand_beside_audio(&mut self, time: i64) {
-        self.stand_until(time - LEAD);
+    /// Returns the time up to which the picture may be repeated from `first` on in steps of `step`, if `until` is wanted;
+    /// all in 90 kHz ticks. The budget of what is made up bounds it.
+    pub(super) fn stand(&mut self, first: i64, step: i64, until: i64, arrival: Option<i64>) -> i64 {
+        let wanted = (until - first).max(0) / step * step;
+        first + self.budget.take(wanted, arrival)
     }
 
-    /// Repeats the last picture until the next one, which the source decodes at `dts`.
-    pub(super) fn stand_before_picture(&mut self, dts: i64) {
-        if self.clock.end().is_some_and(|end| dts - end >= LEAD) {
-            self.stand_until(dts);
-        }
-    }
-
-    /// Adds pictures that end at or before `time`.
-    fn stand_until(&mut self, time: i64) {
-        let is_possible = self.video.started && !self.video.changed && self.standing.is_possible();
-        let Some(first) = self.clock.end().filter(|_| is_possible && !self.discontinuity_pending) else {
-            return;
+    /// Returns the next picture, an independent one if a segment is due and the picture that stands is one, and the time
+    /// from which it is shown if it is decoded at `dts`; `None` if the picture cannot be repeated.
+    pub(super) fn repeat(&mut self, dts: i64, is_due: bool) -> Option<AccessUnit> {
+        let (sync, data) = match &self.idr {
+            Some(idr) if is_due => (SyncKind::Idr, idr.clone()),
+            _ => (SyncKind::None, self.repeater.as_ref()?.repeat()?.into()),
         };
-        let time = time.min(first + LONGEST_STAND);
-        while let Some(end) = self.clock.end().filter(|end| end + self.clock.step() <= time) {
-            let is_due = self.open.is_some_and(|open| end - open.start >= SEGMENT_AIM - BOUNDARY_SLACK);
-            let (sync, data) = match (&self.standing.idr, self.standing.repeat()) {
-                (Some(idr), _) if is_due => (SyncKind::Idr, idr.clone()),
-                (_, Some(repeat)) => (SyncKind::None, repeat.into()),
-                (_, None) => return,
-            };
-            let pts = end.max(self.standing.shown);
-            self.repairs.add(Repair::RepeatedPicture, 1);
-            self.standing.is_repeated = true;
-            self.place_picture(AccessUnit { dts: end, cts: (pts - end) as i32, sync, data });
-        }
+        self.is_repeated = true;
+        let cts = (dts.max(self.shown) - dts) as i32;
+        Some(AccessUnit { dts, cts, sync, data })
     }
 }

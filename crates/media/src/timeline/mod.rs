@@ -29,7 +29,7 @@
 //! - **Absent audio.** A player stalls if one of its tracks does. So audio that was announced but
 //!   stays away is replaced by silence: after [`AUDIO_START_LIMIT`] at the start and
 //!   [`AUDIO_STALL_LIMIT`] later, until audio comes again. Frames whose times the silence covers are left out.
-//!   One step adds at most [`MAX_SILENCE`], and all silence grows no faster than `SILENCE_SPEED` times the time
+//!   One step adds at most [`MAX_SILENCE`], and all silence grows no faster than eight times the time
 //!   that passes; what lies further back stays a hole. If only metadata announced it, its configuration is
 //!   assumed from the first keyframe on, because a player chooses its tracks once. The real configuration
 //!   replaces the assumed one without any event if both have the same codec and record.
@@ -53,7 +53,6 @@ mod cadence;
 mod clock;
 mod limits;
 mod order;
-mod silence;
 mod video;
 
 use std::collections::VecDeque;
@@ -68,8 +67,8 @@ pub use limits::{
 };
 use millrace_buf::ByteChain;
 use order::DecodingOrder;
-use silence::SilenceBudget;
 
+use crate::fill_budget::FillBudget;
 use crate::frame::{AudioConfig, AudioFrame, MediaFrame, TrackConfig, TrackKind, VideoConfig};
 use crate::repair::{Repair, RepairCounts};
 use crate::time::Timescale;
@@ -128,7 +127,7 @@ pub struct Timeline {
     heard_at: Option<i64>,
     /// True while silence replaces audio.
     is_silent: bool,
-    silence: SilenceBudget,
+    silence: Option<FillBudget>,
     events: VecDeque<TimelineEvent>,
     repairs: RepairCounts,
 }
@@ -146,8 +145,7 @@ impl Timeline {
 
     /// Sets the arrival of the frames that follow: the time of the caller's clock since any origin.
     pub fn arrive(&mut self, now: Duration) {
-        let ticks = now.as_nanos() * u128::from(Timescale::VIDEO.ticks_per_second()) / 1_000_000_000;
-        self.clock.arrive(i64::try_from(ticks).unwrap_or(i64::MAX));
+        self.clock.arrive(Timescale::VIDEO.ticks(now));
     }
 
     /// Returns the oldest event that was not returned yet.
