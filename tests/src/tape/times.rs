@@ -64,6 +64,8 @@ impl Tape {
     pub fn stamp_presentation_times(self) -> Self {
         self.map_pictures(|_, tag| {
             tag.stamp_ms += tag.offset_ms();
+            // The true presentation time stays; the decoding time that was true is lost to the receiver.
+            tag.true_ms += tag.offset_ms();
             let mut body = tag.body.to_vec();
             body[2..5].fill(0);
             tag.body = body.into();

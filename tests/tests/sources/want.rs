@@ -37,8 +37,6 @@ pub(crate) struct Want {
     pub(crate) short_parts: bool,
     /// Words that the health must show, and nothing but `ok` if there are none.
     pub(crate) health: Vec<&'static str>,
-    /// Repairs that the operator must see counted, by reason.
-    pub(crate) repairs: Vec<(&'static str, RangeInclusive<u64>)>,
     /// Text that the multivariant playlist must have.
     pub(crate) multivariant: Vec<String>,
     /// Text that the multivariant playlist must have when the publish ends.
@@ -71,7 +69,6 @@ impl Want {
             hints_broken: 0..=0,
             short_parts: false,
             health: Vec::new(),
-            repairs: Vec::new(),
             multivariant: Vec::new(),
             multivariant_at_end: Vec::new(),
             first_tracks_only: false,

@@ -42,6 +42,8 @@ fn usual_order_by_pce() -> Vec<u8> {
     text.as_bytes().chunks(8).map(|byte| byte.iter().fold(0, |all, bit| all << 1 | (bit - b'0'))).collect()
 }
 
+pub(crate) const REPAIRS: &[(&str, u64, u64)] = &[];
+
 pub(crate) async fn cases() -> Result<Vec<Case>> {
     let mut cases = Vec::new();
     for (name, arguments) in [

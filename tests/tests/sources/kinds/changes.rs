@@ -26,6 +26,8 @@ async fn alternating(frames: u32, count: usize) -> Result<Tape> {
     Ok(tape)
 }
 
+pub(crate) const REPAIRS: &[(&str, u64, u64)] = &[];
+
 pub(crate) async fn cases() -> Result<Vec<Case>> {
     // A change of configuration cannot be foreseen when the part before it is hinted.
     let changes = |count| Want {

@@ -9,6 +9,8 @@ use super::seconds;
 use crate::seen::Case;
 use crate::want::Want;
 
+pub(crate) const REPAIRS: &[(&str, u64, u64)] = &[];
+
 pub(crate) async fn cases() -> Result<Vec<Case>> {
     let mut cases = Vec::new();
     for (fps, gop, b_frames) in [(30, 60, 0), (30, 50, 2), (25, 50, 0), (25, 63, 2), (60, 130, 0)] {
@@ -18,7 +20,7 @@ pub(crate) async fn cases() -> Result<Vec<Case>> {
         cases.push(Case::new(format!("{fps}_fps_gop_{gop}"), Tape::of(spec).await?, want));
     }
     let long = ClipSpec { frames: 30 * seconds().max(12), gop: 250, ..ClipSpec::default() };
-    let want = Want { independent: false, health: vec!["keyframe"], ..Want::whole() };
+    let want = Want { independent: false, health: vec!["set the encoder's keyframe interval to 2 s"], ..Want::whole() };
     cases.push(Case::new("gop_of_8_s", Tape::of(long).await?, want));
     let tone = Tape::open(&Clip::tone(seconds()).await?.path)?;
     cases.push(Case::new("sound_alone", tone, Want::whole()));

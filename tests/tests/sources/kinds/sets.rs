@@ -12,6 +12,8 @@ use crate::want::Want;
 /// Longer than the 30 s for which a publish without a keyframe is borne.
 const LONG_S: u32 = 36;
 
+pub(crate) const REPAIRS: &[(&str, u64, u64)] = &[];
+
 pub(crate) async fn cases() -> Result<Vec<Case>> {
     let clip = Tape::numbered(seconds(), 2).await?;
     let in_band = clip.clone().sets_in_keyframes();
@@ -33,7 +35,7 @@ pub(crate) async fn cases() -> Result<Vec<Case>> {
     }
     // Nothing to decode with: the publish ends with words.
     let nothing = Tape::numbered(LONG_S, 2).await?.without_headers(TagKind::Video);
-    cases.push(Case::new("no_sets_at_all", nothing, Want::ends(CloseReason::NoUsableMedia, "")));
+    cases.push(Case::new("no_sets_at_all", nothing, Want::ends(CloseReason::NoUsableMedia, "sends no sequence header")));
     let wide = ClipSpec { frames: 150, gop: 60, width: 480, height: 270, ..ClipSpec::default() };
     let wide = Tape::of(wide).await?.sets_in_keyframes().without_headers(TagKind::Video).without_metadata();
     let narrow = ClipSpec { frames: 120, gop: 60, ..ClipSpec::default() };
