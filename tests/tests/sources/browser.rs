@@ -133,7 +133,7 @@ struct Report {
 }
 
 /// A player that takes up a new track may stand still for so long, on a machine that runs the whole table beside it.
-const LONGEST_STILL_S: f64 = 4.0;
+const LONGEST_STILL_S: f64 = 6.0;
 /// The page is looked at until so long before the publish ends.
 const PAGE_MARGIN: Duration = Duration::from_secs(1);
 

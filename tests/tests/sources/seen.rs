@@ -98,12 +98,14 @@ pub(crate) async fn run(case: &Case, server: &Standalone, folder: &Path) -> Resu
     seen.health = health_words(&statuses);
     seen.last_status = status_at_end(&api, &live.id, case.want.ends.is_some()).await?;
     seen.multivariant_at_end = http::get(&live.hls_url).await?.text();
-    api.stop(&live.id).await?;
     if case.want.ends.is_some() {
+        // A publish of which nothing was usable has not even begun the livestream.
+        let _ = api.stop(&live.id).await;
         // What was served before the end is not this row's concern.
         watch.give_up();
         return Ok(seen);
     }
+    api.stop(&live.id).await?;
     match watch.finish().await {
         Err(error) => seen.trouble = Some(format!("{error:#}")),
         Ok(watched) => evaluate(&mut seen, watched, case, folder).await?,

@@ -9,7 +9,7 @@ use super::seconds;
 use crate::seen::Case;
 use crate::want::Want;
 
-pub(crate) const REPAIRS: &[(&str, u64, u64)] = &[];
+pub(crate) const REPAIRS: &[(&str, u64, u64)] = &[("segment_without_keyframe", 1, 4)];
 
 pub(crate) async fn cases() -> Result<Vec<Case>> {
     let mut cases = Vec::new();
@@ -20,7 +20,11 @@ pub(crate) async fn cases() -> Result<Vec<Case>> {
         cases.push(Case::new(format!("{fps}_fps_gop_{gop}"), Tape::of(spec).await?, want));
     }
     let long = ClipSpec { frames: 30 * seconds().max(12), gop: 250, ..ClipSpec::default() };
-    let want = Want { independent: false, health: vec!["set the encoder's keyframe interval to 2 s"], ..Want::whole() };
+    let want = Want {
+        independent: false,
+        health: vec!["set the encoder's keyframe interval to 2 s"],
+        ..Want::whole()
+    };
     cases.push(Case::new("gop_of_8_s", Tape::of(long).await?, want));
     let tone = Tape::open(&Clip::tone(seconds()).await?.path)?;
     cases.push(Case::new("sound_alone", tone, Want::whole()));

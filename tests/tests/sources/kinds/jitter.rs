@@ -24,7 +24,8 @@ fn want(spread_ms: i64) -> Want {
     }
 }
 
-pub(crate) const REPAIRS: &[(&str, u64, u64)] = &[];
+pub(crate) const REPAIRS: &[(&str, u64, u64)] =
+    &[("decoding_time_moved", 0, 40), ("picture_time_steadied", 1000, u64::MAX)];
 
 pub(crate) async fn cases() -> Result<Vec<Case>> {
     let mut cases = Vec::new();

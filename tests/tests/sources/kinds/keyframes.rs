@@ -17,7 +17,7 @@ async fn encoded(name: &str, seconds: u32, x264: &str) -> Result<Tape> {
     Tape::encoded(&format!("keyframes-{name}-{seconds}"), spec, &arguments).await
 }
 
-pub(crate) const REPAIRS: &[(&str, u64, u64)] = &[];
+pub(crate) const REPAIRS: &[(&str, u64, u64)] = &[("segment_on_refresh", 10, 20), ("leading_picture", 0, 20)];
 
 pub(crate) async fn cases() -> Result<Vec<Case>> {
     let long = LONG_S.max(seconds());
@@ -27,8 +27,7 @@ pub(crate) async fn cases() -> Result<Vec<Case>> {
     let pyramid =
         encoded("pyramid", seconds(), "keyint=60:min-keyint=60:bframes=3:b-pyramid=normal:b-adapt=0").await?;
     let short = encoded("intra-only", seconds(), "keyint=1:bframes=0").await?;
-    let not_independent =
-        Want { independent: false, health: vec!["gradual refresh"], ..Want::whole() };
+    let not_independent = Want { independent: false, health: vec!["gradual refresh"], ..Want::whole() };
     Ok(vec![
         Case::new("open_gop", open.clone(), Want::whole()),
         Case::new("open_gop_one_b_frame", one_b, Want::whole()),

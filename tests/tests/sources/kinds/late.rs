@@ -27,6 +27,7 @@ pub(crate) async fn cases() -> Result<Vec<Case>> {
     let sound = Want {
         multivariant_at_end: vec!["TYPE=AUDIO", "mp4a.40.2"],
         first_tracks_only: true,
+        hints_broken: 0..=1,
         ..Want::whole()
     };
     let pictures = Want {

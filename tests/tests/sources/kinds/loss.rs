@@ -10,7 +10,7 @@ use crate::want::Want;
 /// Where the losses begin: in the middle of the clip, behind a keyframe.
 const FROM: usize = 122;
 
-pub(crate) const REPAIRS: &[(&str, u64, u64)] = &[];
+pub(crate) const REPAIRS: &[(&str, u64, u64)] = &[("repeated_picture", 1, 20)];
 
 pub(crate) async fn cases() -> Result<Vec<Case>> {
     let mut cases = Vec::new();
@@ -38,5 +38,10 @@ pub(crate) async fn cases() -> Result<Vec<Case>> {
 
 /// The picture before `lost` ones lasts until the next that came.
 fn lasting(lost: usize) -> Want {
-    Want { longest_ms: (lost + 1) as f64 * 33.4 + 5.0, short_parts: true, video_invented: 0..=10, ..Want::whole() }
+    Want {
+        longest_ms: (lost + 1) as f64 * 33.4 + 5.0,
+        short_parts: true,
+        video_invented: 0..=10,
+        ..Want::whole()
+    }
 }

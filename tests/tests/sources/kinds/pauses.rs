@@ -10,7 +10,16 @@ use crate::want::Want;
 
 /// The last picture stands by its duration or is repeated as long as the pause, the rest stays strict.
 fn lasting(longest_ms: f64) -> Want {
-    Want { longest_ms, video_invented: 0..=400, short_parts: true, strayed_ms: 40.0, apart_ms: 45.0, ..Want::whole() }
+    Want {
+        longest_ms,
+        video_invented: 0..=800,
+        short_parts: true,
+        may_degrade: true,
+        independent: false,
+        strayed_ms: 40.0,
+        apart_ms: 45.0,
+        ..Want::whole()
+    }
 }
 
 /// A camera of one picture every `step_ms`, each a keyframe.
@@ -25,7 +34,8 @@ async fn slow(pictures: u32, step_ms: i64, sound: bool) -> Result<Tape> {
     Ok(tape.with_sound_of(clip))
 }
 
-pub(crate) const REPAIRS: &[(&str, u64, u64)] = &[];
+pub(crate) const REPAIRS: &[(&str, u64, u64)] =
+    &[("repeated_picture", 500, u64::MAX), ("segment_without_keyframe", 0, 6), ("picture_hole", 0, 5)];
 
 pub(crate) async fn cases() -> Result<Vec<Case>> {
     let length = seconds().max(12);
@@ -44,7 +54,8 @@ pub(crate) async fn cases() -> Result<Vec<Case>> {
     let scene = Tape::selected("scenes", length, "lt(mod(n,60),4)+eq(mod(n,20),0)").await?;
     cases.push(Case::new("static_scenes", scene, lasting(760.0)).in_chromium());
     let cover = slow(1, 1_000, false).await?.with_sound_of(clip.clone());
-    let cover = Case::new("one_cover_picture", cover, lasting(20_000.0)).in_chromium();
+    let want = Want { health: vec!["The last picture is repeated"], ..lasting(20_000.0) };
+    let cover = Case::new("one_cover_picture", cover, want).in_chromium();
     cases.push(Case { page_within: Some(9.0), ..cover });
     let stop = clip.clone().keep_pictures(|_, tag| tag.true_ms < 5_000);
     cases.push(Case::new("pictures_stop_for_good", stop, lasting(20_000.0)).in_chromium());

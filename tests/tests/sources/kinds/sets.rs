@@ -12,7 +12,12 @@ use crate::want::Want;
 /// Longer than the 30 s for which a publish without a keyframe is borne.
 const LONG_S: u32 = 36;
 
-pub(crate) const REPAIRS: &[(&str, u64, u64)] = &[];
+pub(crate) const REPAIRS: &[(&str, u64, u64)] = &[
+    ("config_from_pictures", 2, 10),
+    ("start_codes_replaced", 400, 700),
+    ("stray_bytes_removed", 300, 2000),
+    ("unconfigured_picture", 600, 1100),
+];
 
 pub(crate) async fn cases() -> Result<Vec<Case>> {
     let clip = Tape::numbered(seconds(), 2).await?;
@@ -35,7 +40,11 @@ pub(crate) async fn cases() -> Result<Vec<Case>> {
     }
     // Nothing to decode with: the publish ends with words.
     let nothing = Tape::numbered(LONG_S, 2).await?.without_headers(TagKind::Video);
-    cases.push(Case::new("no_sets_at_all", nothing, Want::ends(CloseReason::NoUsableMedia, "sends no sequence header")));
+    cases.push(Case::new(
+        "no_sets_at_all",
+        nothing,
+        Want::ends(CloseReason::NoUsableMedia, "sends no sequence header"),
+    ));
     let wide = ClipSpec { frames: 150, gop: 60, width: 480, height: 270, ..ClipSpec::default() };
     let wide = Tape::of(wide).await?.sets_in_keyframes().without_headers(TagKind::Video).without_metadata();
     let narrow = ClipSpec { frames: 120, gop: 60, ..ClipSpec::default() };
@@ -47,6 +56,6 @@ pub(crate) async fn cases() -> Result<Vec<Case>> {
         multivariant_at_end: vec!["RESOLUTION=480x270"],
         ..Want::whole()
     };
-    cases.push(Case::new("size_changes_in_band", sized, Want { numbered: false, ..want }));
+    cases.push(Case::new("size_changes_in_band", sized, Want { numbered: false, apart_ms: 45.0, ..want }));
     Ok(cases)
 }
