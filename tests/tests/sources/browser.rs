@@ -98,7 +98,8 @@ pub(crate) fn faults(held: Option<&Held>, seen: &Seen, case: &Case) -> Vec<Strin
             // Browsers let the last picture stand for as long as one before it.
             [(start, end)] if end - start > length - TOLERANCE_S => {}
             _ => {
-                faults.push(format!("Chromium holds {name} at {ranges:?}, {length:.2} s in one range wanted"))
+                faults
+                    .push(format!("Chromium holds {name} at {ranges:?}, {length:.2} s in one range wanted"));
             }
         }
     }

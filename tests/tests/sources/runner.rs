@@ -112,8 +112,8 @@ async fn run_kind(kind: Kind, wanted: &[String]) -> Result<Vec<Row>> {
                 if case.chromium {
                     let held = held.get(&case.name);
                     row.faults.extend(browser::faults(held, seen, case));
-                    row.details +=
-                        &format!("\n  Chromium: {}", held.map(ToString::to_string).unwrap_or_default());
+                    let held = held.map(ToString::to_string).unwrap_or_default();
+                    row.details.extend(["\n  Chromium: ".to_owned(), held]);
                 }
             }
         }

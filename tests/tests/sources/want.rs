@@ -8,6 +8,7 @@ use crate::seen::Seen;
 
 /// The demands of one row. [`Want::whole`] is the strictest; a row relaxes it by name.
 #[derive(Debug, Clone)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a demand of its own, named where a row relaxes it")]
 pub(crate) struct Want {
     /// The publish is refused or ended with this reason, and these words are in its description.
     pub(crate) ends: Option<(CloseReason, &'static str)>,
@@ -88,17 +89,16 @@ impl Want {
     /// Everything about `seen` that is not as wanted.
     pub(crate) fn faults(&self, seen: &Seen) -> Vec<String> {
         let mut faults = Faults(Vec::new());
-        match self.ends {
-            Some((reason, words)) => self.ended(reason, words, seen, &mut faults),
-            None => {
-                if let Some((code, description)) = &seen.told.refused {
-                    faults.0.push(format!("the encoder was told {code}: {description}"));
-                }
-                self.served(seen, &mut faults);
-                faults.0.extend(seen.page_faults.iter().cloned());
-                self.operator(seen, &mut faults);
-            }
+        if let Some((reason, words)) = self.ends {
+            self.ended(reason, words, seen, &mut faults);
+            return faults.0;
         }
+        if let Some((code, description)) = &seen.told.refused {
+            faults.0.push(format!("the encoder was told {code}: {description}"));
+        }
+        self.served(seen, &mut faults);
+        faults.0.extend(seen.page_faults.iter().cloned());
+        self.operator(seen, &mut faults);
         faults.0
     }
 

@@ -24,7 +24,7 @@ fn with_object_type(tape: &Tape, object_type: u8) -> Tape {
 /// pair, LFE (ISO/IEC 14496-3, 1.6.2.1, 4.4.1.1 and table 1.19).
 fn usual_order_by_pce() -> Vec<u8> {
     let mut bits = String::new();
-    let mut put = |value: u32, count: usize| bits.push_str(&format!("{value:0count$b}"));
+    let mut put = |value: u32, count: usize| bits.extend([format!("{value:0count$b}")]);
     // Object type LC, 48 kHz, configuration 0, and the three flags of GASpecificConfig.
     for (value, count) in [(2, 5), (3, 4), (0, 4), (0, 3)] {
         put(value, count);
