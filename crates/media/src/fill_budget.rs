@@ -8,27 +8,27 @@ const SPEED: i64 = 8;
 /// network takes it, without its sound.
 const BURST: i64 = 2_700_000;
 
-/// The media of one track that may still be made up.
+/// The media of one track that may still be made up, of which one frame of the source takes at most
+/// `LONGEST_STEP` 90 kHz ticks.
 #[derive(Debug)]
-pub(crate) struct FillBudget {
-    /// Most that one frame of the source can add, in 90 kHz ticks.
-    longest_step: i64,
+pub(crate) struct FillBudget<const LONGEST_STEP: i64> {
     /// What is left, in 90 kHz ticks.
     left: i64,
     /// The arrival up to which `left` has grown, in 90 kHz ticks.
     arrival: Option<i64>,
 }
 
-impl FillBudget {
-    /// Creates a full budget of which one frame of the source takes at most `longest_step` 90 kHz ticks.
-    pub(crate) const fn new(longest_step: i64) -> Self {
-        Self { longest_step, left: BURST, arrival: None }
+impl<const LONGEST_STEP: i64> Default for FillBudget<LONGEST_STEP> {
+    fn default() -> Self {
+        Self { left: BURST, arrival: None }
     }
+}
 
+impl<const LONGEST_STEP: i64> FillBudget<LONGEST_STEP> {
     /// Takes `wanted` 90 kHz ticks out of the budget at this arrival; returns how much of it is left to take.
     /// Without a clock only the bound of one step holds.
     pub(crate) fn take(&mut self, wanted: i64, arrival: Option<i64>) -> i64 {
-        let wanted = wanted.clamp(0, self.longest_step);
+        let wanted = wanted.clamp(0, LONGEST_STEP);
         let Some(now) = arrival else { return wanted };
         let passed = now.saturating_sub(self.arrival.replace(now).unwrap_or(now)).max(0);
         self.left = self.left.saturating_add(passed.saturating_mul(SPEED)).min(BURST);
@@ -47,7 +47,7 @@ mod tests {
 
     #[test]
     fn budget_grows_with_arrivals_up_to_its_bound() {
-        let mut budget = FillBudget::new(STEP);
+        let mut budget = FillBudget::<STEP>::default();
         for _ in 0..BURST / STEP {
             assert_eq!(budget.take(STEP + 1, Some(0)), STEP, "the bound of one step");
         }

@@ -15,7 +15,7 @@ const LONGEST_STAND: i64 = 900_000;
 pub(super) const LONGEST_STEP: i64 = 18_000;
 
 /// The picture that stands, and how it is repeated.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Standing {
     repeater: Option<PictureRepeater>,
     /// The newest picture if it is an IDR picture.
@@ -24,14 +24,7 @@ pub(super) struct Standing {
     shown: i64,
     /// True while the newest picture is a repeated one.
     is_repeated: bool,
-    budget: FillBudget,
-}
-
-impl Default for Standing {
-    fn default() -> Self {
-        let budget = FillBudget::new(LONGEST_STAND);
-        Self { repeater: None, idr: None, shown: 0, is_repeated: false, budget }
-    }
+    budget: FillBudget<LONGEST_STAND>,
 }
 
 impl Standing {

@@ -1,9 +1,8 @@
 //! Silence in place of audio that was announced and stays away.
 
 use super::audio::LATE_LIMIT;
-use super::limits::{AUDIO_STALL_LIMIT, AUDIO_START_LIMIT, MAX_SILENCE};
+use super::limits::{AUDIO_STALL_LIMIT, AUDIO_START_LIMIT};
 use super::{Timeline, TimelineEvent};
-use crate::fill_budget::FillBudget;
 use crate::frame::{AudioFrame, MediaFrame};
 use crate::repair::Repair;
 use crate::time::Timescale;
@@ -45,8 +44,7 @@ impl Timeline {
         let (scale, samples) = (config.timescale(), i64::from(config.frame_samples));
         let frames = if next <= limit { (limit - next) / samples + 1 } else { 0 };
         let wanted = scale.convert(frames * samples, Timescale::VIDEO);
-        let taken =
-            self.silence.get_or_insert(FillBudget::new(MAX_SILENCE)).take(wanted, self.clock.arrival());
+        let taken = self.silence.take(wanted, self.clock.arrival());
         let mut next = next;
         if taken < wanted {
             self.repairs.add(Repair::SilenceLimit, 1);

@@ -127,7 +127,7 @@ pub struct Timeline {
     heard_at: Option<i64>,
     /// True while silence replaces audio.
     is_silent: bool,
-    silence: Option<FillBudget>,
+    silence: FillBudget<MAX_SILENCE>,
     events: VecDeque<TimelineEvent>,
     repairs: RepairCounts,
 }
