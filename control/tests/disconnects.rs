@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Backends, Control};
+use common::{Backends, Control, renewal};
 use millrace_bus::ReaderConfig;
 use millrace_wire::close_reason::CloseReason;
 use millrace_wire::ids::{KeyHash, SessionId};
@@ -35,18 +35,6 @@ fn release(grant: &ClaimGrant, session: u128, reason: CloseReason, text: &str) -
         discontinuity_sequence: grant.discontinuity_sequence,
         reason,
         text: text.to_owned(),
-    }
-}
-
-fn renewal(grant: &ClaimGrant, session: u128) -> RenewRequest {
-    RenewRequest {
-        stream: grant.stream,
-        session: SessionId::from_u128(session),
-        epoch: grant.epoch,
-        open_msn: None,
-        discontinuity_sequence: grant.discontinuity_sequence,
-        degraded: None,
-        notes: Vec::new(),
     }
 }
 

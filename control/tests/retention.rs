@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{Backends, Control};
+use common::{Backends, Control, renewal};
 use millrace_link::Link;
 use millrace_protocol::state::apply;
 use millrace_state::{StateStore, Tx};
@@ -18,10 +18,10 @@ use millrace_wire::fact::{
     MediaDuration, RenditionSegment, RenditionState, Segment, SegmentEntry, SegmentSlot, StreamState,
 };
 use millrace_wire::ids::{
-    DiscontinuitySeq, FactSeq, Generation, InitVersion, Msn, Rendition, SessionId, StreamId, UnixMillis,
+    DiscontinuitySeq, FactSeq, Generation, InitVersion, Msn, Rendition, StreamId, UnixMillis,
 };
 use millrace_wire::message::announce::IndexFact;
-use millrace_wire::message::control::{ClaimGrant, ClaimReply, LeaseReply, RenewRequest, SealReport};
+use millrace_wire::message::control::{ClaimGrant, ClaimReply, LeaseReply, SealReport};
 use millrace_wire::object_names::{self, ObjectKind, ObjectName};
 use millrace_wire::{state_keys, topic, topics};
 use reqwest::{Method, StatusCode};
@@ -182,15 +182,7 @@ async fn claim(control: &Control, key: &str, session: u128) -> ClaimGrant {
 /// Renews a session's lease each second, as its ingest node does, so that control neither ends the stream nor takes its
 /// log over.
 fn keep_lease(link: &Link, grant: &ClaimGrant, session: u128) -> tokio::task::JoinHandle<()> {
-    let renewal = RenewRequest {
-        stream: grant.stream,
-        session: SessionId::from_u128(session),
-        epoch: grant.epoch,
-        open_msn: None,
-        discontinuity_sequence: grant.discontinuity_sequence,
-        degraded: None,
-        notes: Vec::new(),
-    };
+    let renewal = renewal(grant, session);
     let link = link.clone();
     tokio::spawn(async move {
         loop {

@@ -17,7 +17,7 @@ use millrace_state::{RedbState, RedisConfig, RedisState, SharedState};
 use millrace_store::{DirStore, SharedStore, SyncPolicy};
 use millrace_testkit::servers::{NatsServer, RedisServer};
 use millrace_wire::ids::{KeyHash, SessionId};
-use millrace_wire::message::control::{ClaimReply, ClaimRequest, LeaseReply, RenewRequest};
+use millrace_wire::message::control::{ClaimGrant, ClaimReply, ClaimRequest, LeaseReply, RenewRequest};
 use millrace_wire::topic::{Message, RequestTopic};
 use millrace_wire::topics;
 use reqwest::{Client, Method, Response, StatusCode};
@@ -179,5 +179,18 @@ impl Control {
             protocol: "rtmp".to_owned(),
         };
         self.ask(topics::claim(), &request).await
+    }
+}
+
+/// Returns the renewal of a session that has no open segment and nothing to report.
+pub(crate) fn renewal(grant: &ClaimGrant, session: u128) -> RenewRequest {
+    RenewRequest {
+        stream: grant.stream,
+        session: SessionId::from_u128(session),
+        epoch: grant.epoch,
+        open_msn: None,
+        discontinuity_sequence: grant.discontinuity_sequence,
+        degraded: None,
+        notes: Vec::new(),
     }
 }
