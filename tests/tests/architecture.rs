@@ -153,6 +153,8 @@ fn a_third_party_client_appears_in_one_crate() {
         ("redis", "millrace-state"),
         ("redb", "millrace-state"),
         ("ffmpeg-next", "millrace-codec"),
+        ("openh264", "millrace-codec"),
+        ("seccompiler", "millrace-transcode"),
         ("rml_rtmp", "millrace-rtmp"),
     ];
     let metadata = Metadata::load();

@@ -6,6 +6,7 @@
 //! of the copy rung calls the decoder.
 #![deny(unsafe_op_in_unsafe_fn)]
 
+pub mod engine;
 mod error;
 mod h264;
 

@@ -48,6 +48,30 @@ pub struct LadderRung {
     pub codec: Option<RungCodec>,
 }
 
+/// A ladder with its template resolved: the renditions that a worker makes beside the source's own bits.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LadderPlan {
+    /// The encoded renditions, highest first; none for a stream that is copied only.
+    pub rungs: Vec<LadderRung>,
+    /// True if the audio alone is a variant of its own.
+    pub audio_only: bool,
+    /// Rungs of fewer lines than this have half the frame rate of a source of more than 30 frames per second.
+    pub halve_fps_below: Option<u32>,
+}
+
+impl LadderPlan {
+    /// Returns the plan of a ladder that names no template.
+    pub fn of_rungs(rungs: Vec<LadderRung>) -> Self {
+        Self { rungs, ..Self::default() }
+    }
+
+    /// True if anything is encoded.
+    pub fn encodes(&self) -> bool {
+        !self.rungs.is_empty()
+    }
+}
+
 /// A codec that a rung can be encoded with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -9,7 +9,7 @@ use crate::ids::{
     BroadcastId, DiscontinuitySeq, Epoch, Generation, KeyHash, Msn, NodeId, PlaybackId, SessionId, StreamId,
     UnixMillis,
 };
-pub use crate::ladder::Ladder;
+pub use crate::ladder::{Ladder, LadderPlan};
 use crate::topic::Message;
 
 impl Message for ClaimRequest {}
@@ -140,6 +140,8 @@ pub struct StreamSettings {
     pub part_ms: u32,
     /// The renditions in which the stream is delivered.
     pub ladder: Ladder,
+    /// The ladder with its template resolved, as control does it at the claim of a publisher.
+    pub plan: LadderPlan,
 }
 
 impl Default for StreamSettings {
@@ -154,6 +156,7 @@ impl Default for StreamSettings {
             away: AwayPolicy::default(),
             part_ms: 200,
             ladder: Ladder::default(),
+            plan: LadderPlan::default(),
         }
     }
 }
