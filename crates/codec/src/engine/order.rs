@@ -102,6 +102,7 @@ pub struct VideoSource {
 
 /// One coded picture of the source.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "independent marks of the picture")]
 pub struct SourcePicture {
     /// Its place in decoding order.
     pub slot: Slot,

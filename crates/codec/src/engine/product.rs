@@ -139,6 +139,7 @@ pub(super) mod video_codec {
 
     use super::{Deserialize, VideoCodec};
 
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
     pub(in crate::engine) fn serialize<S: Serializer>(codec: &VideoCodec, to: S) -> Result<S::Ok, S::Error> {
         to.serialize_str(codec.name())
     }
@@ -157,6 +158,7 @@ pub(super) mod audio_codec {
 
     use super::{AudioCodec, Deserialize};
 
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
     pub(in crate::engine) fn serialize<S: Serializer>(codec: &AudioCodec, to: S) -> Result<S::Ok, S::Error> {
         to.serialize_str(codec.name())
     }
