@@ -19,6 +19,8 @@ mod sim;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use millrace_media::hls::MediaPlaylist;
+use millrace_protocol::playlist::media;
 use millrace_wire::fact::{RenditionSegment, StreamState};
 use millrace_wire::ids::{Epoch, Msn, Rendition};
 use millrace_wire::message::media::Track;
@@ -278,6 +280,50 @@ fn a_rendition_that_ends_gets_endlist_while_the_others_go_on() {
             summary(shown)
         );
         assert!(shown.slots.back().is_some_and(|slot| Some(slot.msn) > w.low_ends_after));
+        settle(&mut w);
+    }
+}
+
+/// The publisher is away for longer than the window, with or without a worker that lives on: playlists go on as GAPs alone,
+/// and as media once it is back.
+#[test]
+fn playlists_of_a_publisher_away_for_longer_than_the_window_go_on_as_gaps_alone() {
+    for seed in 0..12 {
+        let mut w = World::new(seed);
+        w.checks_playlists = true;
+        w.publish();
+        w.run(8_000 + seed * 97);
+        w.unpublish();
+        if seed % 2 == 1 {
+            [0, 1].into_iter().for_each(|n| w.kill_worker(n));
+            w.run(w.now + 500);
+            [0, 1].into_iter().for_each(|n| w.revive_worker(n));
+        }
+        let listed = |w: &World| {
+            let shown = w.edges[0].reader.shown().expect("the edge shows the stream");
+            let names = [Rendition::video(), Rendition::audio()];
+            let playlists = names.map(|name| media(shown, &name).map(|(playlist, _)| playlist));
+            assert!(playlists.iter().all(Option::is_some), "seed {seed}: no playlist in {}", summary(shown));
+            playlists.into_iter().flatten().collect::<Vec<_>>()
+        };
+        let is_gaps = |playlist: &MediaPlaylist| {
+            playlist.segments.iter().all(|segment| segment.gap) && playlist.open.is_none()
+        };
+        let mut before = None;
+        let mut has_been_gaps = false;
+        for step in 0..600 {
+            if step == 450 {
+                w.publish();
+            }
+            w.run(w.now + 100);
+            let playlists = listed(&w);
+            let end: Vec<_> = playlists.iter().map(MediaPlaylist::position).collect();
+            assert!(before.is_none_or(|before: Vec<_>| before <= end), "seed {seed}: went back to {end:?}");
+            before = Some(end);
+            has_been_gaps |= playlists.iter().all(is_gaps);
+        }
+        assert!(has_been_gaps, "seed {seed}: the absence was shorter than the window");
+        assert!(!listed(&w).iter().any(is_gaps), "seed {seed}: no media after the return");
         settle(&mut w);
     }
 }

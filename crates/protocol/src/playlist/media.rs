@@ -12,7 +12,7 @@ use millrace_wire::fact::{
 use millrace_wire::ids::{Msn, Rendition};
 
 use super::names::{NO_WRITER, Names, next_part};
-use super::position::PlaylistPosition;
+use super::position::{PlaylistPosition, parts_ahead};
 use crate::state::query::{is_gap_in, slot_duration, target_duration};
 
 /// See [`join_point`]: half a frame at 25 frames a second.
@@ -50,16 +50,20 @@ fn render(
     // A sealed log grows by GAPs even where its last segments have no media of this rendition.
     let goes_on =
         |slot: &&Arc<SegmentSlot>| slot.tracks.contains_key(rendition) || is_gap_in(slot, rendition);
-    let (first, track) = state.slots.iter().find_map(|slot| Some((slot, slot.tracks.get(rendition)?)))?;
+    let with_media =
+        state.slots.iter().find_map(|slot| Some((slot.epoch, slot.tracks.get(rendition)?.init_version)));
+    // A window of GAPs alone keeps the initialisation section that the rendition had last.
+    let newest = described.inits.last().map(|init| (init.epoch, init.version));
+    let (epoch, version) = with_media.or(newest)?;
     let mut renderer = Renderer {
-        map: Some(Map { uri: names.init(first, track.init_version) }),
+        map: Some(Map { uri: names.init(epoch, version) }),
         names,
         rendition,
         described,
         part_target: described.part_target.map(rounded),
         segments: Vec::new(),
         open: None,
-        independent: true,
+        independent: Vec::new(),
         previous_parts: 0,
         open_is_full: false,
         last: state.slots.iter().rev().find(goes_on).map(|slot| slot.msn),
@@ -78,7 +82,14 @@ fn render(
     }
     let is_empty = renderer.segments.iter().all(|segment| segment.gap)
         && renderer.open.as_ref().is_none_or(|open| open.parts.is_empty());
-    (!is_empty).then(|| renderer.finish(state, span))
+    (!is_empty || goes_on_without_media(state, described)).then(|| renderer.finish(state, span))
+}
+
+/// True if viewers have had media of the rendition that have left the window since: the publisher is, or was until now, away
+/// for longer than the window. The playlist then goes on with GAPs alone, whereas a fresh one waits for its first media.
+pub(super) fn goes_on_without_media(state: &StreamState, rendition: &RenditionState) -> bool {
+    let is_resumed = || state.slots.iter().any(|slot| slot.epoch < state.epoch);
+    rendition.part_target.is_some() && !state.slots.is_empty() && (state.sealed || is_resumed())
 }
 
 struct Renderer<'a> {
@@ -89,8 +100,8 @@ struct Renderer<'a> {
     segments: Vec<Segment>,
     open: Option<OpenSegment>,
     map: Option<Map>,
-    /// True while every listed segment starts with a keyframe.
-    independent: bool,
+    /// For each listed segment, true if it starts with a keyframe. A GAP counts as one that does.
+    independent: Vec<bool>,
     /// Number of parts of the newest complete segment.
     previous_parts: u32,
     /// True if the open segment ends with its newest part.
@@ -110,7 +121,7 @@ impl Renderer<'_> {
         let described = self.described.inits.iter().find(|init| discontinuity && init.epoch == slot.epoch);
         let version = track.map(|track| track.init_version).or(described.map(|init| init.version));
         if let Some(version) = version {
-            self.map = Some(Map { uri: self.names.init(slot, version) });
+            self.map = Some(Map { uri: self.names.init(slot.epoch, version) });
         }
         let map = self.map.clone();
         let parts = track.map(|track| self.parts_of(slot, track)).unwrap_or_default();
@@ -119,7 +130,6 @@ impl Renderer<'_> {
         let segment = match (complete, gap) {
             (Some(complete), _) => {
                 self.previous_parts = complete.parts;
-                self.independent &= complete.independent;
                 Segment {
                     uri: self.names.segment(slot, complete.generation),
                     duration: rounded(complete.duration),
@@ -140,6 +150,7 @@ impl Renderer<'_> {
                 return false;
             }
         };
+        self.independent.push(complete.is_none_or(|complete| complete.independent));
         self.segments.push(Segment { discontinuity, map, program_date_time, ..segment });
         true
     }
@@ -188,45 +199,52 @@ impl Renderer<'_> {
             }),
             media_sequence: first.map_or(state.first_msn.0, |slot| slot.msn.0),
             discontinuity_sequence: first.map_or(0, |slot| slot.discontinuity_sequence.0),
-            independent_segments: self.independent,
+            independent_segments: self.independent.iter().all(|independent| *independent),
             segments: self.segments,
             open: self.open,
             ended,
             ..MediaPlaylist::default()
         };
         let (open_msn, open_parts) = playlist.position();
+        let listed = playlist.segments.iter().map(|segment| segment.parts.len());
+        let most_parts = listed.max().unwrap_or_default() as u32;
         if low_latency && !ended {
             // A player asks for the hinted part at once, so it must be one that comes.
             let (msn, part) = if self.open_is_full { (open_msn + 1, 0) } else { (open_msn, open_parts) };
             playlist.preload_hint = Some(PreloadHint::Part(next_part(state, msn, part)));
         }
         playlist.drop_old_parts();
-        playlist.start = join_point(&playlist);
+        playlist.start = join_point(&playlist, &self.independent);
         let position = PlaylistPosition {
             open_msn,
             open_parts: open_parts as u32,
             previous_parts: self.previous_parts,
+            parts_ahead: parts_ahead(self.part_target, most_parts),
             ended,
         };
         (playlist, position)
     }
 }
 
-/// Returns the point at which a player is to begin when segments may start without a keyframe: the newest independent part
-/// that is a hold-back from the end (ADR 0002). `None` where any segment will do.
-fn join_point(playlist: &MediaPlaylist) -> Option<Start> {
+/// Returns the point at which a player is to begin when segments may start without a keyframe: the newest independent part,
+/// or the newest independent segment of which no parts are listed, that is a hold-back from the end (ADR 0002). `None` where
+/// any segment will do.
+fn join_point(playlist: &MediaPlaylist, independent: &[bool]) -> Option<Start> {
     if playlist.independent_segments || playlist.ended {
         return None;
     }
     let hold_back = playlist.server_control.and_then(|control| control.part_hold_back)?;
-    let open = playlist.open.iter().flat_map(|open| open.parts.iter().rev());
-    // The keyframes of a segment without parts are not known.
-    let complete = playlist.segments.iter().rev().take_while(|s| !s.gap && !s.parts.is_empty());
-    let complete = complete.flat_map(|segment| segment.parts.iter().rev());
+    let part = |part: &Part| (part.duration, part.independent);
+    let open = playlist.open.iter().flat_map(|open| open.parts.iter().rev()).map(part);
+    let complete = playlist.segments.iter().zip(independent).rev().take_while(|(segment, _)| !segment.gap);
+    let complete = complete.flat_map(|(segment, independent)| {
+        let whole = segment.parts.is_empty().then_some((segment.duration, *independent));
+        segment.parts.iter().rev().map(part).chain(whole)
+    });
     let mut back = Duration::ZERO;
-    for Part { duration, independent, .. } in open.chain(complete) {
-        back += *duration;
-        if *independent && back >= hold_back {
+    for (duration, independent) in open.chain(complete) {
+        back += duration;
+        if independent && back >= hold_back {
             // A little after the keyframe: rounding must not land in the part before it.
             let offset = back.saturating_sub(START_INSIDE).as_millis();
             return Some(Start {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use millrace_wire::fact::{Origin, SegmentSlot, StreamState};
-use millrace_wire::ids::{Generation, InitVersion, Rendition};
+use millrace_wire::ids::{Epoch, Generation, InitVersion, Rendition};
 
 /// The generation in the names of objects that no writer has made and none will: grants begin at 1.
 pub(super) const NO_WRITER: Generation = Generation(0);
@@ -45,9 +45,9 @@ impl Names {
         self.write(|| format!("{}/{}.{generation}.{part}.m4s", slot.epoch, slot.msn))
     }
 
-    /// Returns the name of the initialisation section that a segment needs.
-    pub(super) fn init(&self, slot: &SegmentSlot, version: InitVersion) -> Arc<str> {
-        self.write(|| format!("{}/init-{}.mp4", slot.epoch, version))
+    /// Returns the name of an initialisation section of an epoch.
+    pub(super) fn init(&self, epoch: Epoch, version: InitVersion) -> Arc<str> {
+        self.write(|| format!("{epoch}/init-{version}.mp4"))
     }
 
     fn write(&self, name: impl FnOnce() -> String) -> Arc<str> {

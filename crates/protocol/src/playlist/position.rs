@@ -1,5 +1,7 @@
 //! The newest segment and part of a media playlist, and the decision about a blocking reload.
 
+use std::time::Duration;
+
 /// The newest segment and part of a media playlist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PlaylistPosition {
@@ -9,6 +11,8 @@ pub struct PlaylistPosition {
     pub open_parts: u32,
     /// Number of parts of the segment before the open one.
     pub previous_parts: u32,
+    /// Parts that a client may ask for beyond the newest.
+    pub parts_ahead: u32,
     /// True if the playlist ends with ENDLIST.
     pub ended: bool,
 }
@@ -26,9 +30,23 @@ pub enum BlockingDecision {
 
 /// A client may ask for segments up to this far above the last complete one (RFC 8216bis §6.2.5.2).
 const MAX_MSN_AHEAD: u64 = 2;
-/// Parts a client may ask for beyond the newest: three is what the RFC names for short parts, and a client
-/// that lost a second of parts may skip some.
-const MAX_PARTS_AHEAD: u32 = 8;
+/// The Advance Part Limit in time (RFC 8216bis §6.2.5.2): three seconds of parts of less than a second.
+const ADVANCE: Duration = Duration::from_secs(3);
+/// The limit for parts of a second or more.
+const LONG_PARTS_AHEAD: u32 = 3;
+
+/// Returns how many parts beyond the newest a client may ask for in a playlist of this PART-TARGET, whose longest listed
+/// segment has `most_parts`: the Advance Part Limit of the RFC, and always the last part of such a segment, because hls.js
+/// without its low-latency mode asks for that one and gives up after some refusals.
+pub(super) fn parts_ahead(part_target: Option<Duration>, most_parts: u32) -> u32 {
+    let limit = match part_target {
+        Some(target) if !target.is_zero() && target < Duration::from_secs(1) => {
+            u32::try_from(ADVANCE.as_micros().div_ceil(target.as_micros())).unwrap_or(u32::MAX)
+        }
+        _ => LONG_PARTS_AHEAD,
+    };
+    limit.max(most_parts.saturating_add(1))
+}
 
 impl PlaylistPosition {
     /// Decides about a reload that asks for segment `msn`, or for its part `part`.
@@ -52,7 +70,7 @@ impl PlaylistPosition {
         };
         if msn < self.open_msn || (msn == self.open_msn && part < self.open_parts) {
             BlockingDecision::Ready
-        } else if msn == self.open_msn && part >= self.open_parts + MAX_PARTS_AHEAD
+        } else if msn == self.open_msn && part >= self.open_parts.saturating_add(self.parts_ahead)
             || msn >= self.open_msn + MAX_MSN_AHEAD
         {
             BlockingDecision::BadRequest
@@ -68,7 +86,7 @@ mod tests {
 
     #[test]
     fn blocking_reload_is_ready_waits_or_is_refused_by_the_distance_of_its_part() {
-        let position = PlaylistPosition { open_msn: 10, open_parts: 3, previous_parts: 5, ended: false };
+        let position = PlaylistPosition { open_msn: 10, open_parts: 3, previous_parts: 5, parts_ahead: 8, ended: false };
         for (msn, part, decision) in [
             (9, None, BlockingDecision::Ready),
             (10, None, BlockingDecision::Wait),
@@ -86,6 +104,9 @@ mod tests {
         ] {
             assert_eq!(position.decide(msn, part), decision, "{msn} {part:?}");
         }
+        let plain = PlaylistPosition { parts_ahead: parts_ahead(Some(Duration::from_millis(200)), 20), ..position };
+        assert_eq!(plain.decide(10, Some(23)), BlockingDecision::Wait);
+        assert_eq!(plain.decide(10, Some(24)), BlockingDecision::BadRequest);
         let fresh = PlaylistPosition { open_parts: 0, ..position };
         assert_eq!(fresh.decide(9, Some(5)), BlockingDecision::Wait, "means the first part of segment 10");
         assert_eq!(fresh.decide(9, Some(4)), BlockingDecision::Ready);
@@ -93,5 +114,21 @@ mod tests {
             PlaylistPosition { ended: true, ..position }.decide(500, Some(1)),
             BlockingDecision::Ready
         );
+    }
+
+    #[test]
+    fn parts_ahead_are_three_seconds_of_short_parts_and_reach_the_end_of_a_listed_segment() {
+        let millis = |ms| Some(Duration::from_millis(ms));
+        for (target, most, ahead) in [
+            (millis(200), 10, 15),
+            (millis(213), 10, 15),
+            (millis(200), 20, 21),
+            (millis(999), 2, 4),
+            (millis(1_000), 2, 3),
+            (None, 0, 3),
+            (millis(0), 0, 3),
+        ] {
+            assert_eq!(parts_ahead(target, most), ahead, "{target:?} {most}");
+        }
     }
 }

@@ -4,7 +4,7 @@ use millrace_media::hls::{MediaPlaylist, RenditionReport};
 use millrace_wire::fact::StreamState;
 use millrace_wire::ids::Rendition;
 
-use super::media::{media, position_of};
+use super::media::{goes_on_without_media, media, position_of};
 use super::names::playlist_uri;
 use super::position::PlaylistPosition;
 
@@ -41,7 +41,8 @@ pub fn plain_media(state: &StreamState) -> Vec<(Rendition, MediaPlaylist)> {
     let plain = |rendition: &Rendition| {
         let (full, _) = media(state, rendition)?;
         let mut segments = full.segments;
-        if segments.iter().all(|segment| segment.gap) {
+        let goes_on = || goes_on_without_media(state, &state.renditions[rendition]);
+        if segments.iter().all(|segment| segment.gap) && !goes_on() {
             return None;
         }
         for segment in &mut segments {

@@ -41,6 +41,8 @@ pub struct ToyControl {
 pub const LEASE_MS: u64 = 3000;
 /// A log writer has this long to seal before control looks for it.
 const LOOK_MS: u64 = 5000;
+/// TARGETDURATION, and the duration of each GAP while the publisher is away.
+const TARGET_MS: u64 = 2_000;
 /// Ingest cuts no shorter segments.
 const MIN_SEGMENT_MS: u64 = UNIT_MS * SEGMENT_UNITS;
 
@@ -103,7 +105,7 @@ impl ToyControl {
             follows,
             lease_ms: LEASE_MS as u32,
             limits: PublishLimits::default(),
-            settings: StreamSettings { window: 30, ..StreamSettings::default() },
+            settings: StreamSettings { window: 30, target_duration: (TARGET_MS / 1_000) as u32, ..StreamSettings::default() },
         }
     }
 
@@ -191,7 +193,7 @@ impl ToyControl {
         }
         if let EpochPhase::Away { .. } = self.phase
             && let Some(sealed) = self.sealed
-            && let n @ 1.. = (now - self.away_since.max(self.granted)) / 4000
+            && let n @ 1.. = (now - self.away_since.max(self.granted)) / TARGET_MS
         {
             self.gaps = self.gaps.max(Some(sealed.plus(n)));
             self.phase =
