@@ -18,8 +18,8 @@ pub const DEFAULT_RECONNECT_WINDOW_S: u32 = 60;
 /// Bounds of EXT-X-TARGETDURATION: segments of 2 s outgrow a lower value at once; with a higher one joining takes too
 /// long.
 pub const TARGET_DURATION_S: std::ops::RangeInclusive<u32> = 2..=10;
-/// Default EXT-X-TARGETDURATION: segments aim at 2 s, and twice that leaves room for irregular keyframes.
-pub const DEFAULT_TARGET_DURATION_S: u32 = 4;
+/// Default EXT-X-TARGETDURATION: segments aim at 2 s, and EXTINF may round down to it (ADR 10).
+pub const DEFAULT_TARGET_DURATION_S: u32 = 2;
 
 /// Bounds of the part duration in milliseconds: shorter parts cost more requests than they save delay, longer ones are
 /// segments.
@@ -179,7 +179,7 @@ mod tests {
     #[test]
     fn check_fills_in_defaults_for_a_title_alone() {
         let settings = check(json!({"title": "A"})).unwrap();
-        assert_eq!((settings.target_duration, settings.reconnect_window), (4, 60));
+        assert_eq!((settings.target_duration, settings.reconnect_window), (2, 60));
         assert_eq!(settings.takeover, Takeover::Replace);
         assert!(!settings.record && !settings.publish_playlist);
     }

@@ -136,6 +136,54 @@ fn segmenter_cuts_long_gops_and_starts_a_segment_at_every_keyframe() {
     assert!(keyframes.into_iter().all(|tagged| tagged.tag.boundary && tagged.tag.independent));
 }
 
+/// The default target duration.
+const DEFAULT: millrace_media::segmenter::SegmenterConfig =
+    millrace_media::segmenter::SegmenterConfig { first_msn: 100, discontinuity: false, target_duration: 2 };
+
+#[test]
+fn segmenter_divides_the_distance_of_keyframes_evenly_at_the_default_target_duration() {
+    // Keyframes 2.5 to 10 s apart.
+    for (gop, shares) in [(75, 2), (90, 2), (120, 2), (150, 3), (180, 3), (250, 4), (300, 5)] {
+        let source = Source { gop, seconds: 45.0, ..Source::default() };
+        let (events, _) = segment(source.messages(), DEFAULT);
+        check(&events, 48_000, 2);
+        all_data_passes(&source, &events);
+        let boundaries = boundaries(&events, 48_000);
+        // The distance is known from the second keyframe on.
+        let second = boundaries.iter().filter(|b| b.2).nth(1).unwrap().0;
+        let share = i64::from(gop) * 3_000 / shares;
+        let known = boundaries.iter().filter(|b| b.0 >= second).collect::<Vec<_>>();
+        assert!(known.len() > 4, "{gop}");
+        for pair in known.windows(2) {
+            assert!((pair[1].1 - pair[0].1 - share).abs() <= 3_000, "{gop}: {pair:?} for {share}");
+        }
+        let keyframes = known.iter().filter(|b| b.2).count() as i64;
+        assert!((known.len() as i64 - keyframes * shares).abs() < shares, "{gop}: one keyframe in {shares}");
+    }
+}
+
+#[test]
+fn segmenter_waits_for_keyframes_that_come_a_little_late_at_the_default_target_duration() {
+    for late in [0, 5, 10] {
+        let keyframes = [0, 60, 120 + late, 180 + late, 240 + 2 * late];
+        let source = Source { seconds: 12.0, b_frames: false, ..Source::default() };
+        let mut number = 0;
+        let messages = source.messages().into_iter().map(|message| match message {
+            Message::Video(ms, millrace_media::container::flv::FlvVideo::Nalus { .. }) => {
+                number += 1;
+                Message::Video(ms, access_unit(number, keyframes.contains(&(number - 1)), 0))
+            }
+            other => other,
+        });
+        let (events, _) = segment(messages.collect(), DEFAULT);
+        check(&events, 48_000, 2);
+        let boundaries = boundaries(&events, 48_000);
+        let at: Vec<i64> = boundaries.iter().take(5).map(|b| (b.1 - boundaries[0].1) / 3_000).collect();
+        assert_eq!(at, keyframes.map(i64::from), "{late} frames late");
+        assert!(boundaries.iter().take(5).all(|b| b.2));
+    }
+}
+
 #[test]
 fn segmenter_cuts_audio_alone_every_two_seconds() {
     for rate in [48_000, 44_100, 22_050, 8_000] {

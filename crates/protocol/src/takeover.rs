@@ -244,8 +244,8 @@ mod tests {
     }
 
     #[test]
-    fn orphan_log_lists_no_gaps_when_more_than_256_numbers_are_missing() {
-        let log = orphan_log(&state(), false, 400);
+    fn orphan_log_lists_no_gaps_when_more_than_512_numbers_are_missing() {
+        let log = orphan_log(&state(), false, 600);
         assert!(log.state().sealed && gaps(log.state()).is_empty());
     }
 

@@ -8,7 +8,7 @@ pub(super) const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-
 /// The newest playlist: a CDN may answer requests of the same second with it.
 pub(super) const NEWEST: HeaderValue = HeaderValue::from_static("public, max-age=1");
 /// The answer to a blocking reload: its URL names the segment or part it contains, so it may be cached for as long as that
-/// segment stays in any window (six target durations of the default 4 s).
+/// segment stays in any window of the length that the API sets (60 s), the time in a shared cache included.
 pub(super) const BLOCKED: HeaderValue = HeaderValue::from_static("public, max-age=24");
 /// A playback id that does not exist now may exist in a second; until then a CDN may answer for it.
 pub(super) const UNKNOWN_STREAM: HeaderValue = HeaderValue::from_static("public, max-age=1");

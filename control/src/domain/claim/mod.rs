@@ -27,8 +27,9 @@ pub const LEASE_MS: u32 = 3_000;
 /// is below [`LEASE_MS`] by more than the interval of renewals.
 pub const PERSIST_EVERY_MS: u64 = 1_500;
 
-/// Shortest segment: a session whose renewals are missing opens at most one segment in this time.
-pub const MIN_SEGMENT_MS: u64 = 2_000;
+/// Shortest segment on average: a session whose renewals are missing opens at most one segment in this time. Segments aim at
+/// 2 s, and where keyframes are a little further apart than TARGETDURATION allows, their interval is halved.
+pub const MIN_SEGMENT_MS: u64 = 1_000;
 
 /// A log writer receives the end within a second and seals within three more ([`millrace_protocol::job`]). After this time
 /// without its report, control checks whether the writer is alive.

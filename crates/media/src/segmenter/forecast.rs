@@ -6,9 +6,21 @@ use super::{
 use crate::frame::TrackConfig;
 
 impl Segmenter {
-    /// True if a segment with another picture at `dts` of this duration would exceed the target duration.
-    pub(super) fn is_too_long_at(&self, open: &OpenSegment, dts: i64, duration: i64) -> bool {
+    /// True if a segment without a keyframe has to begin with the picture at `dts` of this duration: the open one would
+    /// exceed the target duration with it, or has its share of the time to the next keyframe.
+    pub(super) fn is_due_without_keyframe(&self, open: &OpenSegment, dts: i64, duration: i64) -> bool {
         dts - open.earliest + duration.max(self.clock.frame_ticks()) > self.longest_segment()
+            || self.share_of(open).is_some_and(|share| dts - open.start >= share)
+    }
+
+    /// Returns the duration of the open segment if the time to the next keyframe is divided into equal segments; `None` if
+    /// the open one reaches the keyframe. As long as they may be, the last of them would be a remnant of any length.
+    fn share_of(&self, open: &OpenSegment) -> Option<i64> {
+        let frame = self.clock.frame_ticks();
+        let longest = (self.longest_segment() - 2 * frame).max(frame);
+        let span = self.keyframes.next_due()? - open.start;
+        let count = (span + longest - 1) / longest;
+        (count > 1).then(|| span / count - frame / 2)
     }
 
     /// Returns the longest duration of a segment between pictures: audio may last a frame longer at
@@ -38,7 +50,7 @@ impl Segmenter {
             || elapsed >= SEGMENT_AIM - BOUNDARY_SLACK
             || time - open.earliest + self.keyframes.distance() > self.longest_segment();
         (keyframe_cuts && self.keyframes.is_expected_at(time))
-            || self.is_too_long_at(&open, time, 0)
+            || self.is_due_without_keyframe(&open, time, 0)
             || self.audio_is_full_at(self.audio_segment.end() + MAX_AUDIO_FRAME)
             || self.is_stalled_at(time) && elapsed >= self.target - MAX_AUDIO_FRAME
     }

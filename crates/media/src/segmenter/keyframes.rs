@@ -25,11 +25,19 @@ impl Keyframes {
         self.distance
     }
 
+    /// Returns the decoding time at which the next keyframe is due; `None` if they have no usual distance.
+    pub(super) fn next_due(&self) -> Option<i64> {
+        self.last.filter(|_| self.is_regular()).map(|last| last + self.distance)
+    }
+
+    /// True if the latest distances are alike.
+    const fn is_regular(&self) -> bool {
+        self.distance > 0 && (self.before == 0 || (self.distance - self.before).abs() <= BOUNDARY_SLACK)
+    }
+
     /// True if a picture at `time` may well be a keyframe: the usual distance has passed, or there is
     /// no usual one.
     pub(super) fn is_expected_at(&self, time: i64) -> bool {
-        let is_regular =
-            self.distance > 0 && (self.before == 0 || (self.distance - self.before).abs() <= BOUNDARY_SLACK);
-        !is_regular || self.last.is_none_or(|last| time - last >= self.distance - BOUNDARY_SLACK)
+        !self.is_regular() || self.last.is_none_or(|last| time - last >= self.distance - BOUNDARY_SLACK)
     }
 }

@@ -8,7 +8,8 @@
 //!   the open segment is not independent.
 //! - The beginning of a gradual refresh counts as a keyframe, but its segment is not independent.
 //! - If no keyframe comes within the target duration, a picture of any kind starts a segment, which
-//!   is not independent: a synthetic boundary.
+//!   is not independent: a synthetic boundary. Keyframes that come at equal distances have segments of equal
+//!   length between them.
 //! - Audio alone is cut every [`SEGMENT_AIM`]. While pictures are behind the audio by more than
 //!   [`VIDEO_STALL`], audio starts the segments, so that they keep coming.
 //! - A new configuration is a new init version, a boundary and a discontinuity. The numbering goes
@@ -281,7 +282,7 @@ impl Segmenter {
         let Some(open) = self.open else { return true };
         let elapsed = picture.dts - open.start;
         if !picture.sync.is_join() {
-            return self.is_too_long_at(&open, picture.dts, duration);
+            return self.is_due_without_keyframe(&open, picture.dts, duration);
         }
         !self.video.started
             || self.video.changed

@@ -86,7 +86,8 @@ mod tests {
 
     #[test]
     fn blocking_reload_is_ready_waits_or_is_refused_by_the_distance_of_its_part() {
-        let position = PlaylistPosition { open_msn: 10, open_parts: 3, previous_parts: 5, parts_ahead: 8, ended: false };
+        let position =
+            PlaylistPosition { open_msn: 10, open_parts: 3, previous_parts: 5, parts_ahead: 8, ended: false };
         for (msn, part, decision) in [
             (9, None, BlockingDecision::Ready),
             (10, None, BlockingDecision::Wait),
@@ -104,7 +105,8 @@ mod tests {
         ] {
             assert_eq!(position.decide(msn, part), decision, "{msn} {part:?}");
         }
-        let plain = PlaylistPosition { parts_ahead: parts_ahead(Some(Duration::from_millis(200)), 20), ..position };
+        let plain =
+            PlaylistPosition { parts_ahead: parts_ahead(Some(Duration::from_millis(200)), 20), ..position };
         assert_eq!(plain.decide(10, Some(23)), BlockingDecision::Wait);
         assert_eq!(plain.decide(10, Some(24)), BlockingDecision::BadRequest);
         let fresh = PlaylistPosition { open_parts: 0, ..position };

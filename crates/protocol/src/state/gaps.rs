@@ -18,9 +18,9 @@ use crate::state::query::{
 /// leaves a longer hole contradicts the state and is ignored.
 pub const MAX_HOLE: u64 = 16;
 
-/// A writer lists up to this many missing segments one by one: 17 minutes of 4 s segments, about as long as a state store
+/// A writer lists up to this many missing segments one by one: 17 minutes of 2 s segments, about as long as a state store
 /// or control may be away before an operator ends the broadcast. Beyond it the numbers are left out.
-pub const MAX_LISTED_GAPS: u64 = 256;
+pub const MAX_LISTED_GAPS: u64 = 512;
 
 /// Returns how long `slot` lasts as a GAP if a rendition of it was neither completed nor declared missing; `None` if
 /// nothing of it is open. Its parts were shown, so the GAP lasts as long as they do.

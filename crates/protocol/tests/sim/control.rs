@@ -105,7 +105,11 @@ impl ToyControl {
             follows,
             lease_ms: LEASE_MS as u32,
             limits: PublishLimits::default(),
-            settings: StreamSettings { window: 30, target_duration: (TARGET_MS / 1_000) as u32, ..StreamSettings::default() },
+            settings: StreamSettings {
+                window: 30,
+                target_duration: (TARGET_MS / 1_000) as u32,
+                ..StreamSettings::default()
+            },
         }
     }
 

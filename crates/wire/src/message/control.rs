@@ -147,7 +147,7 @@ pub struct StreamSettings {
 impl Default for StreamSettings {
     fn default() -> Self {
         Self {
-            target_duration: 4,
+            target_duration: 2,
             window: 60,
             record: false,
             publish_playlist: false,
