@@ -307,6 +307,7 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
         &[
             &["config", "metrics"],
             &["context"],
+            &["encoders"],
             &["rungs", "output"],
             &["job"],
             &["worker"],

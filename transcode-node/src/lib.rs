@@ -7,6 +7,7 @@
 
 mod config;
 mod context;
+pub mod encoders;
 mod job;
 mod metrics;
 mod node;
