@@ -56,7 +56,7 @@ impl std::fmt::Debug for Node {
 /// # Errors
 /// Fails if the actor system does not start, a subscription is refused, or no node name can be made.
 pub async fn start(config: Config, deps: Deps) -> Result<Node> {
-    start_with_rungs(config, deps, Arc::new(BuiltInRungs)).await
+    start_with_rungs(config, deps, Arc::new(BuiltInRungs::default())).await
 }
 
 /// As [`start`], with jobs whose rungs `rungs` starts.

@@ -139,7 +139,7 @@ impl RungFactory for TwoRungs {
         base: &StreamState,
     ) -> Box<dyn Rung> {
         if *id == RungId::copy() {
-            return BuiltInRungs.start(id, settings, open, base);
+            return BuiltInRungs::default().start(id, settings, open, base);
         }
         let inner = CopyRung::new(open, copy::part_setup(base, settings));
         Box::new(SecondRung { id: id.clone(), inner, gate: self.gate.clone() })

@@ -1,28 +1,48 @@
 //! The rungs that this build can run.
 
+use std::sync::Arc;
+
 use millrace_wire::fact::{EpochOpen, StreamState};
 use millrace_wire::ids::RungId;
 use millrace_wire::message::control::StreamSettings;
 
 use super::copy::{self, CopyRung};
+use super::ladder::LadderRung;
 use super::{Rung, RungFactory};
+use crate::encoders::EncoderFactory;
 
-/// The rungs that this build can run.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct BuiltInRungs;
+/// The rungs that this build can run: the copy rung, and the encoded ones if there are encoders.
+#[derive(Debug, Clone, Default)]
+pub struct BuiltInRungs {
+    encoders: Option<Arc<dyn EncoderFactory>>,
+}
+
+impl BuiltInRungs {
+    /// Returns the rungs of a node with these encoders.
+    pub fn new(encoders: Arc<dyn EncoderFactory>) -> Self {
+        Self { encoders: Some(encoders) }
+    }
+}
 
 impl RungFactory for BuiltInRungs {
-    fn rungs(&self, _: &StreamSettings) -> Vec<RungId> {
-        vec![RungId::copy()]
+    fn rungs(&self, settings: &StreamSettings) -> Vec<RungId> {
+        let ladder = self.encoders.is_some() && settings.plan.encodes();
+        let encoded = ladder.then(LadderRung::rung_id);
+        [RungId::copy()].into_iter().chain(encoded).collect()
     }
 
     fn start(
         &self,
-        _: &RungId,
+        id: &RungId,
         settings: &StreamSettings,
         open: &EpochOpen,
         base: &StreamState,
     ) -> Box<dyn Rung> {
-        Box::new(CopyRung::new(open, copy::part_setup(base, settings)))
+        match &self.encoders {
+            Some(encoders) if *id == LadderRung::rung_id() => {
+                Box::new(LadderRung::new(&**encoders, settings, open, base))
+            }
+            _ => Box::new(CopyRung::new(open, copy::part_setup(base, settings))),
+        }
     }
 }

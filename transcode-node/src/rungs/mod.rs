@@ -7,6 +7,7 @@
 mod built_in;
 pub mod copy;
 mod facts;
+pub(crate) mod ladder;
 mod set;
 
 use std::fmt::Debug;

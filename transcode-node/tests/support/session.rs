@@ -112,7 +112,7 @@ impl World {
 
     /// As [`World::node_with`], with all services of the node's process.
     pub(crate) async fn node_in_process(&self, name: &str, config: Config) -> (Node, Process) {
-        self.node_with_rungs(name, config, Arc::new(BuiltInRungs)).await
+        self.node_with_rungs(name, config, Arc::new(BuiltInRungs::default())).await
     }
 
     /// As [`World::node_in_process`], with jobs whose rungs `rungs` starts.

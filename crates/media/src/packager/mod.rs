@@ -108,6 +108,37 @@ impl Packager {
         self.out.pop_front()
     }
 
+    /// Uses `timing` from the next frame on, as another packager of the same source has measured it: the rungs of a
+    /// ladder share one grid of parts.
+    pub fn adopt(&mut self, from_msn: u64, timing: PartTiming) {
+        if self.timing != Some(timing) {
+            self.timing = Some(timing);
+            self.out.push_back(Output::Timing { from_msn, timing });
+        }
+    }
+
+    /// Begins segment `msn` at `start`, in 90 kHz ticks, and closes the segments that no frame can come for any more. A
+    /// boundary frame does the same; a track that is packaged alone is told the boundaries of the others by this.
+    pub fn begin_segment(&mut self, msn: u64, start: i64, discontinuity: bool) {
+        if self.boundaries.back().is_some_and(|last| last.msn >= msn) {
+            return;
+        }
+        self.boundaries.push_back(Boundary { msn, start, discontinuity });
+        let Self { video, audio, boundaries, out, .. } = self;
+        if let (Some(video), Some(before)) = (video.as_mut(), msn.checked_sub(1)) {
+            // No picture lies behind the boundary, so a part that waits for one is the last.
+            video.begin_at(boundaries[0].msn);
+            video.close_through(before, boundaries, None, out);
+        }
+        for track in [video, audio].into_iter().flatten() {
+            track.begin_at(boundaries[0].msn);
+            // Ingest keeps each track at most one segment behind.
+            if let Some(stale) = msn.checked_sub(2) {
+                track.close_through(stale, boundaries, None, out);
+            }
+        }
+    }
+
     /// Takes the next event of the stream.
     pub fn push(&mut self, event: MediaEvent) {
         if !self.measuring.is_empty() || self.must_measure(&event) {
@@ -245,34 +276,16 @@ impl Packager {
         self.forget_boundaries();
     }
 
-    /// Begins the segment of a boundary frame and closes the segments that no frame can come for
-    /// any more.
+    /// Begins the segment of a boundary frame.
     fn boundary(&mut self, tag: SegmentTag, frame: &MediaFrame) {
-        let SegmentTag { msn, discontinuity, init_version, .. } = tag;
-        if self.boundaries.back().is_some_and(|last| last.msn >= msn) {
-            return;
-        }
         let start = match (frame, &self.audio) {
             (MediaFrame::Video(picture), _) => picture.dts,
             (MediaFrame::Audio(frame), Some(audio)) => {
-                audio.timescale_of(init_version).convert(frame.pts, Timescale::VIDEO)
+                audio.timescale_of(tag.init_version).convert(frame.pts, Timescale::VIDEO)
             }
             (MediaFrame::Audio(_), None) => return,
         };
-        self.boundaries.push_back(Boundary { msn, start, discontinuity });
-        let Self { video, audio, boundaries, out, .. } = self;
-        if let (Some(video), Some(before)) = (video.as_mut(), msn.checked_sub(1)) {
-            // No picture lies behind the boundary, so a part that waits for one is the last.
-            video.begin_at(boundaries[0].msn);
-            video.close_through(before, boundaries, None, out);
-        }
-        for track in [video, audio].into_iter().flatten() {
-            track.begin_at(boundaries[0].msn);
-            // Ingest keeps each track at most one segment behind.
-            if let Some(stale) = msn.checked_sub(2) {
-                track.close_through(stale, boundaries, None, out);
-            }
-        }
+        self.begin_segment(tag.msn, start, tag.discontinuity);
     }
 
     /// Drops boundaries that both tracks have passed.

@@ -1,0 +1,96 @@
+//! The products of the transcoder, on their way to the renditions.
+
+use millrace_codec::engine::order::RungIndex;
+use millrace_codec::engine::product::{AudioStart, CodedPicture, Product, RungStart};
+use millrace_wire::ids::Msn;
+
+use super::{LadderRung, Transcoder};
+use crate::encoders::Event;
+
+impl LadderRung {
+    /// Takes an event of the transcoder.
+    pub(super) fn take_event(&mut self, event: Event) {
+        match event {
+            Event::Product(product) => self.take_product(product),
+            Event::Ended(ended) => {
+                let msn = self.segments.newest().unwrap_or_default();
+                tracing::warn!(msn, %ended, "the transcoder has ended: the encoded rungs lose the rest of the segment");
+                self.policy.died(Msn(msn));
+                let flushes = self.transcoder == Transcoder::Flushes;
+                self.lose_transcoder();
+                if flushes {
+                    return self.end();
+                }
+            }
+            Event::Encode(rungs) => self.wish = Some(rungs),
+        }
+        self.settle();
+    }
+
+    fn take_product(&mut self, product: Product) {
+        if !matches!(self.transcoder, Transcoder::Runs | Transcoder::Flushes) {
+            // The transcoder was given up.
+            return;
+        }
+        match product {
+            Product::RungStarted(start) => self.start_rung(start),
+            Product::RungDropped(rung) => self.drop_rung(rung),
+            Product::Picture(picture) => self.take_picture(picture),
+            Product::AudioStarted(start) => self.start_audio(start),
+            Product::Sound { pts, data } => {
+                self.sound.frame(pts, data);
+                self.sound.package(&self.segments, false, &mut self.out);
+            }
+            Product::Flushed => self.flushed(),
+            // The encoders' own task hands these to the node.
+            Product::Thumbnail { .. } | Product::Condition { .. } | Product::Report(_) => {}
+        }
+    }
+
+    fn start_rung(&mut self, start: RungStart) {
+        let of_version = |configured: &&super::Configured| configured.version == start.source_version;
+        let Some(configured) = self.configured.iter().rev().find(of_version).copied() else { return };
+        let Some(rung) = self.rungs.iter_mut().find(|rung| rung.index == start.rung) else { return };
+        let name = rung.track.rendition().clone();
+        if let Err(error) = rung.start(start, configured.timing, configured.rate, &mut self.out) {
+            tracing::warn!(rendition = %name, %error, "the encoder's parameter sets cannot be read; the rung is left out");
+            rung.is_dropped = true;
+        }
+    }
+
+    /// Notes that the transcoder makes nothing of the newest configuration for a rung.
+    fn drop_rung(&mut self, index: RungIndex) {
+        let Some(from) = self.configured.back().map(|configured| configured.from_msn) else { return };
+        if let Some(rung) = self.rungs.iter_mut().find(|rung| rung.index == index) {
+            rung.is_dropped = true;
+            rung.track.owed.lose_range(from, u64::MAX);
+        }
+    }
+
+    fn take_picture(&mut self, picture: CodedPicture) {
+        let Self { rungs, places, segments, out, .. } = self;
+        if let Some(rung) = rungs.iter_mut().find(|rung| rung.index == picture.rung) {
+            rung.picture(picture, places, segments, out);
+        }
+    }
+
+    fn start_audio(&mut self, start: AudioStart) {
+        let timing = self.source.timing();
+        let Some(timing) = timing else { return };
+        if let Err(error) = self.sound.start(start, timing, &mut self.out) {
+            tracing::warn!(%error, "the encoder's audio configuration cannot be read; the audio is left out");
+        }
+    }
+
+    fn flushed(&mut self) {
+        if self.transcoder != Transcoder::Flushes {
+            return;
+        }
+        self.sound.package(&self.segments, true, &mut self.out);
+        for rung in &mut self.rungs {
+            rung.close(&mut self.out);
+        }
+        self.sound.track.close(&mut self.out);
+        self.end();
+    }
+}
