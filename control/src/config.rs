@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use millrace_node::LadderTemplates;
 use millrace_runtime::{Secret, Section, TrustedProxies};
 use serde::Deserialize;
 
@@ -32,6 +33,21 @@ pub struct Config {
     /// The proxies in front of the API, as addresses or networks: `X-Forwarded-Host` and `X-Forwarded-For` are believed from
     /// them alone. Without any, the API believes neither.
     pub trusted_proxies: TrustedProxies,
+}
+
+/// Everything of the configuration that control is started with.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// Control's own section.
+    pub control: Config,
+    /// The templates of ladders, from the section of the transcode nodes.
+    pub templates: LadderTemplates,
+}
+
+impl From<Config> for Settings {
+    fn from(control: Config) -> Self {
+        Self { control, templates: LadderTemplates::default() }
+    }
 }
 
 impl Default for Config {

@@ -22,7 +22,7 @@ mod reconciler;
 mod repo;
 mod role;
 
-pub use config::{Config, MIN_TOKEN_CHARS};
+pub use config::{Config, MIN_TOKEN_CHARS, Settings};
 pub use context::Deps;
 pub use node::{Node, start};
 pub use role::Control;

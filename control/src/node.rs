@@ -17,7 +17,7 @@ use crate::context::{Deps, Services};
 use crate::livestreams::{Livestreams, LogAudit};
 use crate::reconciler::{Reconciler, purge, retention};
 use crate::repo::Repo;
-use crate::{Config, bus, http};
+use crate::{Settings, bus, http};
 
 /// Interval of the readiness probe of the state store.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
@@ -59,7 +59,8 @@ impl Node {
 }
 
 /// Starts a control node. Returns once it answers on the bus and over HTTP.
-pub async fn start(config: Config, deps: Deps) -> anyhow::Result<Node> {
+pub async fn start(settings: impl Into<Settings>, deps: Deps) -> anyhow::Result<Node> {
+    let Settings { control: config, templates } = settings.into();
     anyhow::ensure!(
         !config.admin_token.expose().is_empty(),
         "control.admin_token is missing: set it, or admin_token_file, or MILLRACE_CONTROL_ADMIN_TOKEN"
@@ -71,7 +72,7 @@ pub async fn start(config: Config, deps: Deps) -> anyhow::Result<Node> {
         .await
         .context("control: opening the state")?;
     state_ready.hold();
-    let services = Arc::new(Services::new(repo, &deps));
+    let services = Arc::new(Services::new(repo, templates, &deps));
     let livestreams = Arc::new(Livestreams::new(services.clone(), Arc::new(LogAudit)));
 
     let identity = deps.identity("control")?;

@@ -1,10 +1,10 @@
 //! Control as a role of a cluster, connected to NATS, Redis and S3.
 
 use millrace_node::{Backends, Role};
-use millrace_runtime::Pacing;
+use millrace_runtime::{ConfigError, ConfigTree, Pacing};
 
 use crate::node::{Node, start};
-use crate::{Config, Deps};
+use crate::{Deps, Settings};
 
 /// The role `control` of a cluster.
 #[derive(Debug)]
@@ -16,11 +16,15 @@ impl Role for Control {
     const ABOUT: &'static str = "The API, the dashboard, keys and the state of livestreams.";
     // No media passes through: claims are answered at once rather than batched.
     const PACING: Pacing = Pacing::Off;
-    type Config = Config;
+    type Config = Settings;
     type Backends = Backends;
     type Node = Node;
 
-    async fn start(config: Config, deps: Deps) -> anyhow::Result<Node> {
+    fn config(tree: &ConfigTree) -> Result<Settings, ConfigError> {
+        Ok(Settings { control: tree.section()?, templates: tree.section()? })
+    }
+
+    async fn start(config: Settings, deps: Deps) -> anyhow::Result<Node> {
         start(config, deps).await
     }
 

@@ -1,6 +1,7 @@
 //! The edge as a role of a cluster, on NATS, Redis and S3.
 
 use millrace_node::{Backends, Role};
+use millrace_runtime::{ConfigError, ConfigTree};
 
 use crate::{Config, Deps, Node, start};
 
@@ -15,6 +16,10 @@ impl Role for Edge {
     type Config = Config;
     type Backends = Backends;
     type Node = Node;
+
+    fn config(tree: &ConfigTree) -> Result<Config, ConfigError> {
+        tree.section()
+    }
 
     async fn start(config: Config, deps: Deps) -> anyhow::Result<Node> {
         start(config, deps).await

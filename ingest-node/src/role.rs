@@ -1,7 +1,7 @@
 //! This node as a role of a cluster: on NATS, and on Redis where the key secret is not configured.
 
 use millrace_node::{Connect, Operations, Role, key_secret};
-use millrace_runtime::ConfigTree;
+use millrace_runtime::{ConfigError, ConfigTree};
 
 use crate::config::Config;
 use crate::node::{Backends, Deps, Node, start};
@@ -31,6 +31,10 @@ impl Role for Ingest {
     type Config = Config;
     type Backends = Backends;
     type Node = Node;
+
+    fn config(tree: &ConfigTree) -> Result<Config, ConfigError> {
+        tree.section()
+    }
 
     fn operations(_: &Config) -> Operations {
         Operations::Process(None)

@@ -40,22 +40,40 @@ try {
   await check(page, 'empty');
 
   await page.getByLabel('Title').fill('Evening show');
+  const renditions = page.locator('#create').getByLabel('Renditions');
+  expect('copy is offered first', (await renditions.locator('option').first().textContent()) === 'copy');
+  await renditions.selectOption('standard');
+  await page.getByText('The source as it is, 720p at 2.8 Mb/s, 480p at 1.4 Mb/s, 360p at 800 kb/s.').waitFor();
+  await page.getByLabel('Title').focus();
   await page.keyboard.press('Enter');
   const card = page.locator('article', { hasText: 'Evening show' }).first();
   await card.getByText('Stream key: shown only now.').waitFor();
   const key = await card.locator('.key code').nth(1).textContent();
+  await card.getByText('standard: the source as it is, 720p').waitFor();
   await check(page, 'created');
+  await card.getByRole('button', { name: /^Change/ }).press('Enter');
+  await card.getByLabel('Title').fill('Late show');
+  await card.getByLabel('Renditions').selectOption('copy');
+  await check(page, 'change');
+  await page.setViewportSize({ width: 390, height: 844 });
+  await check(page, 'change-phone');
+  expect('the page is wider than a phone', await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth));
+  await page.setViewportSize({ width: 1440, height: 900 });
+  await card.getByLabel('Title').press('Enter');
+  await page.locator('article h3', { hasText: 'Late show' }).waitFor();
+  const shown = page.locator('article', { hasText: 'Late show' }).first();
+  await shown.getByText('copy: the source as it is').waitFor();
   console.log(`created ${key}`);
 
-  await card.locator('.badge.live').waitFor();
+  await shown.locator('.badge.live').waitFor();
   console.log('live');
   await check(page, 'live');
-  await card.locator('.badge.away').waitFor();
-  expect('a livestream without a publisher has a red badge', (await card.locator('.badge.live').count()) === 0);
+  await shown.locator('.badge.away').waitFor();
+  expect('a livestream without a publisher has a red badge', (await shown.locator('.badge.live').count()) === 0);
   await check(page, 'away');
-  await card.getByRole('button', { name: /^Stop/ }).click();
-  await card.locator('.badge', { hasText: 'ended' }).waitFor();
-  expect('the key of an ended livestream is still shown', (await card.locator('.key').count()) === 0);
+  await shown.getByRole('button', { name: /^Stop/ }).click();
+  await shown.locator('.badge', { hasText: 'ended' }).waitFor();
+  expect('the key of an ended livestream is still shown', (await shown.locator('.key').count()) === 0);
   await check(page, 'ended');
 } catch (error) {
   wrong.push(String(error));

@@ -179,7 +179,12 @@ fn every_health_note_is_in_the_table() {
     let page = read("docs/names.md");
     let table = rows(section(&page, "Health notes"));
     let documented: BTreeSet<String> = table.iter().flat_map(|row| quoted(&row[0]).map(bare)).collect();
-    let sources = ["ingest-node/src/session/health/mod.rs", "crates/protocol/src/session/lease.rs"].map(read);
+    let sources = [
+        "ingest-node/src/session/health/mod.rs",
+        "crates/protocol/src/session/lease.rs",
+        "control/src/http/status.rs",
+    ]
+    .map(read);
     for code in &documented {
         assert!(sources.iter().any(|source| source.contains(&format!("\"{code}\""))), "{code} is no note");
     }

@@ -1,8 +1,10 @@
 //! The section `[transcode]` of the configuration.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use millrace_node::{LadderTemplate, LadderTemplates};
 use millrace_protocol::admission::AdmissionLimits;
 use millrace_runtime::Section;
 use millrace_store::UploaderConfig;
@@ -30,6 +32,8 @@ pub struct Config {
     pub parallel_uploads: usize,
     /// Seconds that running jobs have to move to other workers after a drain began.
     pub drain_s: u32,
+    /// The operator's templates of ladders, by name; control resolves them, from the same section.
+    pub templates: BTreeMap<String, LadderTemplate>,
 }
 
 impl Default for Config {
@@ -44,6 +48,7 @@ impl Default for Config {
             spill_bytes: uploads.max_bytes,
             parallel_uploads: uploads.parallel,
             drain_s: 30,
+            templates: BTreeMap::new(),
         }
     }
 }
@@ -88,7 +93,7 @@ impl Section for Config {
         if self.parallel_uploads == 0 {
             return Err(("parallel_uploads", "at least one object must be sent at a time".to_owned()));
         }
-        Ok(())
+        LadderTemplates::new(self.templates.clone()).check().map_err(|rule| ("templates", rule))
     }
 }
 

@@ -1,6 +1,7 @@
 //! The transcode node as a role of a cluster, on NATS, Redis and S3.
 
 use millrace_node::{Backends, Operations, Role};
+use millrace_runtime::{ConfigError, ConfigTree};
 
 use crate::{Config, Deps, Node, start};
 
@@ -15,6 +16,10 @@ impl Role for Transcode {
     type Config = Config;
     type Backends = Backends;
     type Node = Node;
+
+    fn config(tree: &ConfigTree) -> Result<Config, ConfigError> {
+        tree.section()
+    }
 
     fn operations(config: &Config) -> Operations {
         Operations::Process(config.metrics_listen)

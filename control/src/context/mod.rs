@@ -5,6 +5,7 @@ mod announcer;
 use std::sync::Arc;
 
 use millrace_link::Link;
+use millrace_node::LadderTemplates;
 use millrace_runtime::metrics::{Counter, Counters, Gauge, Histogram, LATENCY_BUCKETS_S, Unit};
 use millrace_runtime::{Clock, Metrics};
 use millrace_store::SharedStore;
@@ -24,6 +25,8 @@ pub(crate) struct Services {
     pub(crate) store: SharedStore,
     pub(crate) announcer: Announcer,
     pub(crate) clock: Arc<dyn Clock>,
+    /// The templates that a livestream's ladder may name.
+    pub(crate) templates: LadderTemplates,
     pub(crate) metrics: ControlMetrics,
     /// Notified when a livestream is deleted, so that its objects are deleted without waiting for the next round.
     pub(crate) deleted: Notify,
@@ -32,7 +35,7 @@ pub(crate) struct Services {
 }
 
 impl Services {
-    pub(crate) fn new(repo: Repo, deps: &Deps) -> Self {
+    pub(crate) fn new(repo: Repo, templates: LadderTemplates, deps: &Deps) -> Self {
         let scope = deps.process.metrics.scope("control");
         let link = Link::new(deps.backends.bus.clone(), &scope);
         Self {
@@ -41,6 +44,7 @@ impl Services {
             announcer: Announcer::start(link.clone(), &scope),
             link,
             clock: deps.process.clock.clone(),
+            templates,
             metrics: ControlMetrics::new(&scope),
             deleted: Notify::new(),
             leading: watch::Sender::new(false),

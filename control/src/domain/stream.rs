@@ -48,6 +48,8 @@ pub enum Transition {
     Archive,
     /// The record is deleted, in any status but live.
     Delete,
+    /// Fields of the record change, of a livestream that is scheduled or live; its status does not.
+    Change,
 }
 
 impl Transition {
@@ -59,6 +61,7 @@ impl Transition {
             Self::Cancel => "cancel",
             Self::Archive => "archive",
             Self::Delete => "delete",
+            Self::Change => "change",
         }
     }
 }
@@ -106,8 +109,8 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// Makes a transition, or returns the reason why the status does not allow it. `Delete` leaves the record as it is: the
-    /// caller deletes it.
+    /// Makes a transition, or returns the reason why the status does not allow it. `Delete` and `Change` leave the record as it is: the
+    /// caller deletes or changes it.
     pub fn apply(&mut self, transition: Transition, now: UnixMillis) -> Result<(), InvalidTransition> {
         match (transition, self.status) {
             (Transition::Start, Status::Scheduled) => {
@@ -124,6 +127,7 @@ impl Stream {
             }
             (Transition::Archive, Status::Ended) => self.status = Status::Archived,
             (Transition::Delete, status) if status != Status::Live => {}
+            (Transition::Change, Status::Scheduled | Status::Live) => {}
             (transition, status) => return Err(InvalidTransition { transition, status }),
         }
         Ok(())
@@ -164,7 +168,7 @@ pub(crate) mod tests {
     #[test]
     fn apply_makes_the_allowed_transitions_of_every_status_and_refuses_the_others() {
         use Status::{Archived, Cancelled, Ended, Live, Scheduled};
-        use Transition::{Archive, Cancel, Delete, Start, Stop};
+        use Transition::{Archive, Cancel, Change, Delete, Start, Stop};
         let allowed = [
             (Scheduled, Start, Live),
             (Live, Stop, Ended),
@@ -174,9 +178,11 @@ pub(crate) mod tests {
             (Ended, Delete, Ended),
             (Archived, Delete, Archived),
             (Cancelled, Delete, Cancelled),
+            (Scheduled, Change, Scheduled),
+            (Live, Change, Live),
         ];
         for from in [Scheduled, Live, Ended, Archived, Cancelled] {
-            for transition in [Start, Stop, Cancel, Archive, Delete] {
+            for transition in [Start, Stop, Cancel, Archive, Delete, Change] {
                 let mut stream = Stream { status: from, ..sample() };
                 let expected = allowed.iter().find(|(state, verb, _)| (*state, *verb) == (from, transition));
                 if let Some((_, _, to)) = expected {

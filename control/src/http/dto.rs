@@ -1,5 +1,7 @@
 //! The JSON that the API returns for livestreams.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use millrace_wire::ids::{PlaybackId, StreamId, StreamKey, UnixMillis};
 use millrace_wire::message::control::{AwayPolicy, Ladder, Takeover};
@@ -7,6 +9,7 @@ use serde::Serialize;
 
 use crate::Config;
 use crate::domain::stream::{Status, Stream};
+use crate::domain::validate::TakesEffect;
 
 /// The URLs for publishers and viewers: configured, or made from the host of the API request.
 #[derive(Debug, Clone)]
@@ -103,6 +106,15 @@ impl StreamView {
     pub(crate) fn with_key(self, key: &StreamKey) -> Self {
         Self { stream_key: Some(key.reveal()), ..self }
     }
+}
+
+/// A changed livestream.
+#[derive(Debug, Serialize)]
+pub(crate) struct Updated {
+    #[serde(flatten)]
+    pub(crate) livestream: StreamView,
+    /// The changed fields, and the times at which their changes take effect.
+    pub(crate) takes_effect: BTreeMap<&'static str, TakesEffect>,
 }
 
 #[derive(Debug, Serialize)]

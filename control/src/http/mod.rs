@@ -8,6 +8,7 @@ mod problem;
 mod resource;
 mod status;
 mod streams;
+mod templates;
 #[cfg(test)]
 mod tests;
 
@@ -132,7 +133,7 @@ fn routes(config: &mut ServiceConfig) {
 
 /// Returns every resource under `/api/v1`.
 fn api_resources() -> Vec<Resource> {
-    streams::resources().into_iter().chain(nodes::resources()).collect()
+    streams::resources().into_iter().chain(templates::resources()).chain(nodes::resources()).collect()
 }
 
 async fn not_found(request: HttpRequest) -> Result<HttpResponse, Problem> {

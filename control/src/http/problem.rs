@@ -112,6 +112,7 @@ impl From<RepoError> for Problem {
     fn from(error: RepoError) -> Self {
         match error {
             RepoError::NotFound => Self::not_found(&error.to_string()),
+            RepoError::Fields(errors) => Self::invalid(errors),
             RepoError::InvalidTransition(_) => Self::new(
                 StatusCode::CONFLICT,
                 "illegal-move",

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 use millrace_wire::ids::{BroadcastId, Epoch, NodeId, StreamId, UnixMillis};
-use millrace_wire::message::control::HealthNote;
+use millrace_wire::message::control::{HealthNote, Ladder};
 use serde::Serialize;
 
 use super::dto::timestamp;
@@ -68,6 +68,28 @@ impl StatusView {
             health: Health::new(stream, claim, now),
             last_disconnect: stream.last_disconnect.as_ref().map(DisconnectView::new),
         }
+    }
+}
+
+impl StatusView {
+    /// Returns the status of a livestream whose ladder names a template that is not configured.
+    pub(crate) fn with_unknown_template(mut self, stream: &Stream) -> Self {
+        let Ladder::Template(name) = &stream.settings.ladder else { return self };
+        if !matches!(stream.status, Status::Live | Status::Scheduled) {
+            return self;
+        }
+        let text = format!(
+            "The ladder {name} is not among the configured templates: publishes are copied, nothing is encoded. \
+             Configure it, or give the livestream another ladder."
+        );
+        let note = HealthNote::new("unknown_template", &text);
+        if self.health.state == "ok" {
+            self.health.state = "degraded";
+            self.health.message = format!("degraded: {}", note.text);
+        }
+        self.health.notes.truncate(HealthNote::MAX - 1);
+        self.health.notes.push(note);
+        self
     }
 }
 

@@ -7,13 +7,13 @@ use millrace_wire::close_reason::CloseReason;
 use millrace_wire::ids::StreamId;
 use serde::Deserialize;
 
-use super::dto::{Page, StreamView, Urls};
+use super::dto::{Page, StreamView, Updated, Urls};
 use super::origin;
 use super::problem::Problem;
 use super::resource::Resource;
 use super::status::StatusView;
 use crate::domain::stream::{Status, Stream};
-use crate::domain::validate::Create;
+use crate::domain::validate::{Create, Update};
 use crate::livestreams::{Caller, Livestreams, Principal};
 
 /// Livestreams on a page when `limit` is not given.
@@ -31,7 +31,14 @@ type Answer = Result<HttpResponse, Problem>;
 pub(super) fn resources() -> Vec<Resource> {
     vec![
         Resource::new("/livestreams", [(Method::GET, web::to(list)), (Method::POST, web::to(create))]),
-        Resource::new("/livestreams/{id}", [(Method::GET, web::to(show)), (Method::DELETE, web::to(delete))]),
+        Resource::new(
+            "/livestreams/{id}",
+            [
+                (Method::GET, web::to(show)),
+                (Method::PATCH, web::to(update)),
+                (Method::DELETE, web::to(delete)),
+            ],
+        ),
         Resource::new("/livestreams/{id}/status", [(Method::GET, web::to(status))]),
         Resource::new("/livestreams/{id}/start", [(Method::POST, web::to(start))]),
         Resource::new("/livestreams/{id}/stop", [(Method::POST, web::to(stop))]),
@@ -138,6 +145,18 @@ async fn show(
     Ok(HttpResponse::Ok().json(view(&request, &urls, &stream)))
 }
 
+async fn update(
+    request: HttpRequest,
+    livestreams: Data<Livestreams>,
+    urls: Data<Urls>,
+    id: Path<String>,
+    body: Json<Update>,
+) -> Answer {
+    let (changed, takes_effect) = livestreams.update(&caller(&request), parse_id(&id)?, &body).await?;
+    let livestream = view(&request, &urls, &changed.stream);
+    Ok(HttpResponse::Ok().json(Updated { livestream, takes_effect }))
+}
+
 async fn status(livestreams: Data<Livestreams>, id: Path<String>) -> Answer {
     let id = parse_id(&id)?;
     let services = livestreams.services();
@@ -145,6 +164,8 @@ async fn status(livestreams: Data<Livestreams>, id: Path<String>) -> Answer {
     let claim = services.repo.claim(id).await?.map(|claim| claim.value);
     let viewers = services.repo.viewers(id).await?;
     let status = StatusView::new(&stream, claim.as_ref(), viewers, services.wall_clock());
+    let known = services.templates.plan(&stream.settings.ladder).is_some();
+    let status = if known { status } else { status.with_unknown_template(&stream) };
     Ok(HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "no-store")).json(status))
 }
 

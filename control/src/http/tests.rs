@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use millrace_node::LadderTemplates;
 use millrace_wire::close_reason::CloseReason;
 use millrace_wire::ids::{BroadcastId, SessionId, StreamKey, UnixMillis};
 use millrace_wire::message::control::{ClaimRequest, HealthNote};
@@ -13,7 +14,7 @@ use super::*;
 use crate::domain::claim;
 use crate::domain::stream::Status;
 use crate::domain::stream::tests::sample;
-use crate::domain::validate::Create;
+use crate::domain::validate::{Create, Update};
 
 #[test]
 fn openapi_describes_every_route_of_the_router_and_no_other() {
@@ -107,7 +108,7 @@ fn allows_null(property: &Value) -> bool {
 fn takes(field: &str, value: &Value) -> bool {
     let mut body = serde_json::json!({ "title": "A" });
     body[field] = value.clone();
-    serde_json::from_value::<Create>(body).is_ok_and(|create| create.check().is_ok())
+    serde_json::from_value::<Create>(body).is_ok_and(|create| create.check(&LadderTemplates::default()).is_ok())
 }
 
 #[test]
@@ -142,7 +143,7 @@ fn openapi_describes_every_field_of_a_new_livestream_with_its_limits() {
             assert!(!takes(name, &"".into()), "{name}: empty");
         }
     }
-    let settings = create.check().unwrap().settings;
+    let settings = create.check(&LadderTemplates::default()).unwrap().settings;
     let default = |name: &str| described["properties"][name]["default"].clone();
     assert_eq!(default("reconnect_window_s"), settings.reconnect_window);
     assert_eq!(default("target_duration_s"), settings.target_duration);
@@ -151,6 +152,24 @@ fn openapi_describes_every_field_of_a_new_livestream_with_its_limits() {
     assert_eq!(default("away"), serde_json::to_value(settings.away).unwrap());
     assert_eq!(default("ladder"), serde_json::to_value(settings.ladder).unwrap());
     assert_eq!((default("record"), default("publish_playlist")), (false.into(), false.into()));
+}
+
+#[test]
+fn openapi_describes_every_field_of_a_change_and_of_the_templates() {
+    let described = schema("Change");
+    let changes = |field: &str| {
+        let patch: Update = serde_json::from_value(serde_json::json!({ field: null })).unwrap();
+        patch.check(&LadderTemplates::default())
+    };
+    for name in keys(&described["properties"]) {
+        assert!(name == "title" || changes(name).is_ok(), "{name} can be changed");
+        assert!(keys(&schema("Create")["properties"]).contains(name), "{name} is described");
+    }
+    assert_eq!(keys(&described["properties"]), keys(&schema("Create")["properties"]));
+    assert_eq!(described["additionalProperties"], false);
+    assert!(changes("unknown").is_err());
+    let list = super::templates::tests::sample();
+    assert_describes(&schema("Templates")["properties"]["templates"]["items"], &list["templates"][0], "template");
 }
 
 #[test]
@@ -191,16 +210,16 @@ fn openapi_describes_the_status_codes_of_every_route() {
                 continue;
             }
             let described = keys(&operation["responses"]);
-            let (created, deleted) = (operation.get("requestBody").is_some(), method == "delete");
+            let (has_body, deleted) = (operation.get("requestBody").is_some(), method == "delete");
             let mut expected = BTreeSet::from(["401", "500", "503"]);
-            expected.insert(if created {
+            expected.insert(if has_body && method == "post" {
                 "201"
             } else if deleted {
                 "204"
             } else {
                 "200"
             });
-            if created {
+            if has_body {
                 expected.extend(["400", "413", "415", "422"]);
             }
             if operation.get("parameters").is_some() {
@@ -210,7 +229,7 @@ fn openapi_describes_the_status_codes_of_every_route() {
                 expected.insert("404");
             }
             let is_transition = method == "post" && path.contains("{id}") && !path.ends_with("rotate-key");
-            if is_transition || deleted {
+            if is_transition || deleted || method == "patch" {
                 expected.insert("409");
             }
             assert_eq!(described, expected, "{method} {path}");

@@ -55,6 +55,7 @@ impl fmt::Display for Principal {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Command {
     Create,
+    Update,
     Start,
     Stop,
     Cancel,
@@ -73,6 +74,7 @@ impl Command {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Create => "create",
+            Self::Update => "update",
             Self::Start => "start",
             Self::Stop => "stop",
             Self::Cancel => "cancel",

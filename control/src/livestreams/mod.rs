@@ -7,6 +7,7 @@ mod sessions;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use millrace_wire::close_reason::CloseReason;
@@ -15,7 +16,7 @@ use millrace_wire::ids::{PlaybackId, StreamId, StreamKey};
 pub(crate) use self::audit::{Audit, AuditEntry, AuditOutcome, Caller, Command, LogAudit, Principal};
 use crate::context::Services;
 use crate::domain::stream::{Status, Stream, Transition};
-use crate::domain::validate::{Create, FieldError};
+use crate::domain::validate::{Create, FieldError, TakesEffect, Update};
 use crate::repo::{Changed, RepoError};
 
 /// The reason a command was not carried out.
@@ -34,7 +35,10 @@ impl CommandError {
     fn is_refusal(&self) -> bool {
         match self {
             Self::Invalid(_) => true,
-            Self::Repo(error) => matches!(error, RepoError::NotFound | RepoError::InvalidTransition(_)),
+            Self::Repo(error) => matches!(
+                error,
+                RepoError::NotFound | RepoError::InvalidTransition(_) | RepoError::Fields(_)
+            ),
         }
     }
 }
@@ -55,6 +59,12 @@ trait Audited {
 impl Audited for Changed {
     fn stream(&self) -> Option<StreamId> {
         Some(self.stream.id)
+    }
+}
+
+impl Audited for (Changed, BTreeMap<&'static str, TakesEffect>) {
+    fn stream(&self) -> Option<StreamId> {
+        self.0.stream()
     }
 }
 
@@ -92,7 +102,7 @@ impl Livestreams {
         request: &Create,
     ) -> Result<(Changed, StreamKey), CommandError> {
         let create = async {
-            let checked = request.check().map_err(CommandError::Invalid)?;
+            let checked = request.check(&self.services.templates).map_err(CommandError::Invalid)?;
             let now = self.services.wall_clock();
             let (stream, key) = {
                 let mut rng = rand::rng();
@@ -118,6 +128,21 @@ impl Livestreams {
             Ok((Changed { stream, claim: None }, key))
         };
         self.audited(caller, Command::Create, None, create).await
+    }
+
+    /// Changes fields of a livestream that is scheduled or live; returns the time at which each change takes effect.
+    pub(crate) async fn update(
+        &self,
+        caller: &Caller,
+        id: StreamId,
+        request: &Update,
+    ) -> Result<(Changed, BTreeMap<&'static str, TakesEffect>), CommandError> {
+        let update = async {
+            let changes = request.check(&self.services.templates).map_err(CommandError::Invalid)?;
+            let changed = self.services.repo.change(id, &changes).await?;
+            Ok((changed, changes.takes_effect()))
+        };
+        self.audited(caller, Command::Update, Some(id), update).await
     }
 
     /// Makes a scheduled livestream live before its first publisher connects.

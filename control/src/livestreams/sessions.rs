@@ -5,15 +5,15 @@ use std::net::IpAddr;
 use millrace_wire::close_reason::CloseReason;
 use millrace_wire::ids::{BroadcastId, StreamId};
 use millrace_wire::message::control::{
-    ClaimReply, ClaimRequest, LeaseReply, RefusalReport, ReleaseRequest, RenewRequest, SealReport,
+    ClaimReply, ClaimRequest, LadderPlan, LeaseReply, RefusalReport, ReleaseRequest, RenewRequest, SealReport,
 };
 use millrace_wire::state_keys;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{Audited, Caller, Command, CommandError, Livestreams};
 use crate::domain::claim::{self, Claim, Lease, Presence};
 use crate::domain::disconnect::Disconnect;
-use crate::domain::stream::Status;
+use crate::domain::stream::{Status, Stream};
 use crate::repo::{KeyRecord, RepoError, Versioned, retry};
 
 impl Audited for ClaimReply {
@@ -106,7 +106,7 @@ impl Livestreams {
         let now = services.wall_clock();
         let fresh = BroadcastId::generate(now, &mut rand::rng());
         let held = current.as_ref().map(|current| &current.value);
-        let decision = match claim::decide(now, &stream, held, request, fresh) {
+        let mut decision = match claim::decide(now, &stream, held, request, fresh) {
             Ok(decision) => decision,
             Err(reason) => {
                 self.note_refusal(stream.id, (reason, ""), peer).await?;
@@ -114,6 +114,7 @@ impl Livestreams {
             }
         };
         if !decision.repeated {
+            decision.claim.settings.plan = self.plan(&stream);
             let claim_version = current.as_ref().map(|current| current.version);
             services.repo.put_both((&decision.stream, version), (&decision.claim, claim_version)).await?;
             if let Some(session) = decision.kick {
@@ -125,6 +126,17 @@ impl Livestreams {
         }
         services.announcer.epoch(&decision.claim);
         Ok(ClaimReply::Granted(Box::new(decision.claim.to_grant())))
+    }
+
+    /// Returns the renditions of the livestream's ladder. A template that was taken out of the configuration encodes nothing, so
+    /// that the publisher is not locked out by it.
+    fn plan(&self, stream: &Stream) -> LadderPlan {
+        let plan = self.services.templates.plan(&stream.settings.ladder);
+        plan.unwrap_or_else(|| {
+            warn!(stream = %stream.id, ladder = ?stream.settings.ladder,
+                "the template of the livestream's ladder is not configured; the publish is copied only");
+            LadderPlan::default()
+        })
     }
 
     /// Renews a session's lease, or answers on positive evidence that the session is superseded.

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use millrace_bus::{MemBus, ReaderConfig, SharedBus};
-use millrace_node::Backends;
+use millrace_node::{Backends, LadderTemplates};
 use millrace_runtime::http::HttpHandle;
 use millrace_runtime::{ActorId, ManualClock, Policy, Process, Secret, Supervisor};
 use millrace_state::RedbState;
@@ -82,7 +82,7 @@ impl World {
         };
         let deps = Deps::new(backends, Process::new(Arc::new(clock)));
         let repo = Repo::open(deps.backends.state.clone(), &Secret::default()).await.unwrap();
-        let services = Arc::new(Services::new(repo, &deps));
+        let services = Arc::new(Services::new(repo, LadderTemplates::default(), &deps));
         let audit = Arc::new(RecordedAudit::default());
         let livestreams = Arc::new(Livestreams::new(services, audit.clone()));
         let Process { metrics, drain, actors, .. } = &deps.process;
@@ -136,6 +136,14 @@ impl World {
         let request = body.map_or(request.try_clone().unwrap(), |body| {
             request.header("content-type", "application/json").body(body.to_string())
         });
+        let answer = request.send().await.unwrap();
+        (answer.status().as_u16(), answer.json().await.unwrap_or(Value::Null))
+    }
+
+    async fn patch(&self, id: StreamId, body: &Value) -> (u16, Value) {
+        let url = format!("http://{}/api/v1/livestreams/{id}", self.http.addr());
+        let request = self.client.patch(url).bearer_auth(TOKEN);
+        let request = request.header("content-type", "application/json").body(body.to_string());
         let answer = request.send().await.unwrap();
         (answer.status().as_u16(), answer.json().await.unwrap_or(Value::Null))
     }
@@ -293,6 +301,10 @@ impl Fixture {
                 let create: Create = serde_json::from_value(json!({ "title": "Other" })).unwrap();
                 commands.create(&CALLER, &create).await.map(|(changed, _)| changed)
             }
+            Command::Update => {
+                let update: Update = serde_json::from_value(change()).unwrap();
+                commands.update(&CALLER, id, &update).await.map(|(changed, _)| changed)
+            }
             Command::Start => commands.start(&CALLER, id).await,
             Command::Stop => commands.stop(&CALLER, id, CloseReason::Stopped).await,
             Command::Cancel => commands.cancel(&CALLER, id).await,
@@ -314,6 +326,9 @@ impl Fixture {
             Command::Create => {
                 let (status, created) = world.post("", Some(json!({ "title": "Other" }))).await;
                 return (status == 201).then(|| created["id"].as_str().unwrap().parse().unwrap());
+            }
+            Command::Update => {
+                return (world.patch(self.id, &change()).await.0 == 200).then_some(self.id);
             }
             Command::Delete => {
                 let url = format!("http://{}/api/v1/livestreams/{}", world.http.addr(), self.id);
@@ -351,8 +366,14 @@ impl Fixture {
     }
 }
 
+/// The body of the change that the tests make.
+fn change() -> Value {
+    json!({ "title": "Final", "ladder": "standard" })
+}
+
 const ALLOWED: &[(Command, Before, &str)] = &[
     (Command::Create, Before::Scheduled, "admin"),
+    (Command::Update, Before::Live, "admin"),
     (Command::Start, Before::Scheduled, "admin"),
     (Command::Stop, Before::Claimed, "admin"),
     (Command::Cancel, Before::Scheduled, "admin"),
@@ -387,7 +408,7 @@ async fn every_command_sent_to_the_api_or_the_bus_leaves_the_records_and_events_
         assert_eq!(world.audit.take(), [entry]);
     }
     let covered: BTreeSet<&str> = ALLOWED.iter().map(|(command, ..)| command.as_str()).collect();
-    assert_eq!(covered.len(), 12, "every command has a row");
+    assert_eq!(covered.len(), 13, "every command has a row");
 }
 
 /// The records of a livestream without the note of its last refusal.
@@ -401,6 +422,7 @@ async fn records_but_refusal(world: &World, id: StreamId) -> Value {
 async fn every_refused_command_changes_nothing_and_its_audit_entry_has_the_reason() {
     let world = World::start().await;
     for (command, before, reason) in [
+        (Command::Update, Before::Ended, "cannot change a livestream that is ended"),
         (Command::Start, Before::Ended, "cannot start a livestream that is ended"),
         (Command::Stop, Before::Scheduled, "cannot stop a livestream that is scheduled"),
         (Command::Cancel, Before::Live, "cannot cancel a livestream that is live"),

@@ -20,6 +20,7 @@ use crate::domain::claim::Claim;
 use crate::domain::purge::Purge;
 use crate::domain::retention::Retention;
 use crate::domain::stream::{InvalidTransition, Stream, Transition};
+use crate::domain::validate::{Changes, FieldError, Unchanged};
 
 /// A transaction that conflicts with another writer's is tried again this often; more conflicts than that are a bug.
 pub(crate) const MAX_ATTEMPTS: usize = 16;
@@ -62,6 +63,9 @@ pub(crate) enum RepoError {
     /// The livestream's status does not allow the transition.
     #[error(transparent)]
     InvalidTransition(#[from] InvalidTransition),
+    /// Fields of the livestream cannot change any more.
+    #[error("invalid: {}", FieldError::list(.0))]
+    Fields(Vec<FieldError>),
     /// The state store failed, or another writer kept winning.
     #[error(transparent)]
     State(#[from] StateError),
@@ -73,6 +77,15 @@ pub(crate) enum RepoError {
         /// The rule of the wire format that the record breaks.
         error: WireError,
     },
+}
+
+impl From<Unchanged> for RepoError {
+    fn from(unchanged: Unchanged) -> Self {
+        match unchanged {
+            Unchanged::Over(refused) => Self::InvalidTransition(refused),
+            Unchanged::Fields(errors) => Self::Fields(errors),
+        }
+    }
 }
 
 /// The record under the hash of a stream key.
@@ -207,6 +220,31 @@ impl Repo {
             }
             self.state.commit(tx).await?;
             Ok(Changed { stream, claim: changed })
+        })
+    }
+
+    /// Changes fields of a livestream, and its title where readers find it by its playback id, in one transaction.
+    pub(crate) async fn change(&self, id: StreamId, changes: &Changes) -> Result<Changed, RepoError> {
+        retry!({
+            let Versioned { value: mut stream, version } = self.stream(id).await?;
+            let claim = self.claim(id).await?.map(|claim| claim.value);
+            let title = stream.title.clone();
+            changes.apply(&mut stream)?;
+            let mut tx = Tx::new()
+                .check(state_keys::stream(id), Some(version))
+                .put(state_keys::stream(id), json(&stream));
+            let key = state_keys::playback(stream.playback_id);
+            if title != stream.title
+                && let Some(found) = self.state.get(&key).await?
+            {
+                // A record of a policy that this version does not know keeps its title.
+                if let Ok(record) = PlaybackRecord::parse(&found.value) {
+                    let record = json(&record.titled(&stream.title));
+                    tx = tx.check(key.clone(), Some(found.version)).put(key, record);
+                }
+            }
+            self.state.commit(tx).await?;
+            Ok(Changed { stream, claim })
         })
     }
 

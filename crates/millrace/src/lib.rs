@@ -53,6 +53,6 @@ fn read_all(tree: &ConfigTree) -> anyhow::Result<()> {
     tree.section::<millrace_ingest::Config>()?;
     tree.section::<millrace_transcode::Config>()?;
     tree.section::<millrace_edge::Config>()?;
-    tree.section::<millrace_control::Config>()?;
+    millrace_control::Control::config(tree)?;
     Ok(())
 }

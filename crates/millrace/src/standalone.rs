@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use millrace_bus::MemBus;
-use millrace_node::{Backends, Deps, key_secret};
+use millrace_node::{Backends, Deps, Role, key_secret};
 use millrace_runtime::{ConfigTree, Process, Secret};
 use millrace_state::RedbState;
 use millrace_store::{DirStore, SyncPolicy};
@@ -59,7 +59,8 @@ async fn start(
     process: &Process,
     backends: &Backends,
 ) -> anyhow::Result<Nodes> {
-    let (mut config, new_token) = control_config(tree, data)?;
+    let (mut settings, new_token) = control_settings(tree, data)?;
+    let config = &mut settings.control;
     let key_secret = key_secret(&config.stream_key_secret, &*backends.state).await?;
     let key_secret = Some(key_secret);
     let for_ingest = millrace_ingest::Backends { bus: backends.bus.clone(), key_secret };
@@ -70,22 +71,22 @@ async fn start(
     config.rtmp_port = ingest.rtmp_addr().port();
     config.edge_port = edge.addr().port();
     let token = config.admin_token.clone();
-    let control = millrace_control::start(config, deps()).await?;
+    let control = millrace_control::start(settings, deps()).await?;
     if new_token {
         println!("admin token (kept in the data directory, shown only now): {}", token.expose());
     }
     Ok(Nodes { ingest, transcode, edge, control })
 }
 
-/// Returns control's configuration with a token; `true` if the token was made now.
-fn control_config(tree: &ConfigTree, data: &DataDir) -> anyhow::Result<(millrace_control::Config, bool)> {
-    let mut config: millrace_control::Config = tree.section()?;
-    if !config.admin_token.expose().is_empty() {
-        return Ok((config, false));
+/// Returns control's settings with a token; `true` if the token was made now.
+fn control_settings(tree: &ConfigTree, data: &DataDir) -> anyhow::Result<(millrace_control::Settings, bool)> {
+    let mut settings = millrace_control::Control::config(tree)?;
+    if !settings.control.admin_token.expose().is_empty() {
+        return Ok((settings, false));
     }
     let (token, new) = data.admin_token()?;
-    config.admin_token = Secret::new(token);
-    Ok((config, new))
+    settings.control.admin_token = Secret::new(token);
+    Ok((settings, new))
 }
 
 /// Drains the nodes along the path of media, so that what publishers have sent is still packaged and served.

@@ -100,7 +100,7 @@ impl<R: Role> Program<R> {
             return ops::healthcheck(url);
         }
         read_common(tree)?;
-        tree.section::<R::Config>()?;
+        R::config(tree)?;
         if let Some(Command::CheckConfig) = &self.cli.command {
             report_valid(tree);
             return Ok(());

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use anyhow::Context;
-use millrace_runtime::{ConfigTree, Pacing, Process, Section, block_on, start_runtime};
+use millrace_runtime::{ConfigError, ConfigTree, Pacing, Process, block_on, start_runtime};
 use millrace_wire::ids::{BadId, NodeId};
 
 use crate::NodeIdentity;
@@ -68,12 +68,18 @@ pub trait Role {
     /// The pacing of the role's threads unless `[node] pacing` is set. On for roles that many streams pass through: it
     /// saves CPU, and its delay is within the bars of `docs/PERFORMANCE.md`.
     const PACING: Pacing = Pacing::On;
-    /// The role's section of the configuration.
-    type Config: Section;
+    /// The role's settings.
+    type Config;
     /// The servers the node works with.
     type Backends: Connect;
     /// The type of the running node.
     type Node;
+
+    /// Reads the role's settings from its section of the configuration, and from others that it shares.
+    ///
+    /// # Errors
+    /// When a section is wrong.
+    fn config(tree: &ConfigTree) -> Result<Self::Config, ConfigError>;
 
     /// Returns where the operations routes of the node are served.
     fn operations(_: &Self::Config) -> Operations {
@@ -102,7 +108,7 @@ pub fn run<R: Role>(tree: &ConfigTree) -> anyhow::Result<()> {
 
 async fn run_node<R: Role>(tree: &ConfigTree) -> anyhow::Result<()> {
     let process = process::process()?;
-    let config: R::Config = tree.section()?;
+    let config = R::config(tree)?;
     let backends = R::Backends::connect(tree, R::NAME).await?;
     let operations = match R::operations(&config) {
         Operations::Itself => None,

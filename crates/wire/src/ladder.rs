@@ -12,6 +12,9 @@ pub const HEIGHTS: (u32, u32) = (144, 4320);
 pub const BITRATES: (u64, u64) = (50_000, 100_000_000);
 /// Highest frame rate of a rung, frames per second.
 pub const MAX_FPS: u32 = 120;
+/// Presets of a rung, the fastest first: the names of x264, which other encoders translate into their own.
+pub const PRESETS: [&str; 9] =
+    ["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"];
 
 /// The renditions that are made of a source besides the source's own bits. A ladder that this version does not know cannot be
 /// read, so that a worker of an older version does not deliver a stream in fewer renditions than its settings ask for.
@@ -62,7 +65,8 @@ pub struct LadderPlan {
 
 impl LadderPlan {
     /// Returns the plan of a ladder that names no template.
-    pub fn of_rungs(rungs: Vec<LadderRung>) -> Self {
+    pub fn of_rungs(mut rungs: Vec<LadderRung>) -> Self {
+        rungs.sort_by_key(|rung| std::cmp::Reverse((rung.height, rung.bitrate)));
         Self { rungs, ..Self::default() }
     }
 
@@ -116,50 +120,76 @@ impl From<Ladder> for Form {
     }
 }
 
+/// A rule that a ladder breaks, and the place in the ladder where it does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LadderFault {
+    /// The place within the ladder, to be read after its name: empty, `[1]` or `[1].height`.
+    pub place: String,
+    /// The rule, to be read after the place.
+    pub rule: &'static str,
+}
+
 impl Ladder {
-    /// Checks the shape of the ladder; `Err` holds the rule that is broken, to be read after the field's name. The existence of
-    /// a template is not checked here.
-    pub fn check(&self) -> Result<(), &'static str> {
+    /// Checks the shape of the ladder; `Err` holds every rule that is broken. The existence of a template is not checked here.
+    pub fn check(&self) -> Result<(), Vec<LadderFault>> {
+        let whole = |rule| Err(vec![LadderFault { place: String::new(), rule }]);
         match self {
             Self::Copy => Ok(()),
-            Self::Template(name) if is_name(name) => Ok(()),
-            Self::Template(_) => Err("must name a template by 1 to 64 lower-case letters, digits, - or _"),
+            Self::Template(name) if is_template_name(name) => Ok(()),
+            Self::Template(_) => whole("must name a template by 1 to 64 lower-case letters, digits, - or _"),
             Self::Rungs(rungs) if rungs.is_empty() || rungs.len() > MAX_RUNGS => {
-                Err("must have 1 to 8 rungs")
+                whole("must have 1 to 8 rungs")
             }
             Self::Rungs(rungs) => {
-                rungs.iter().try_for_each(LadderRung::check)?;
-                let same = |one: &LadderRung, other: &LadderRung| {
-                    (one.height, one.bitrate, one.codec) == (other.height, other.bitrate, other.codec)
-                };
-                let twice =
-                    rungs.iter().enumerate().any(|(n, one)| rungs[..n].iter().any(|other| same(one, other)));
-                if twice { Err("must not have two rungs of one height, bitrate and codec") } else { Ok(()) }
+                let faults: Vec<_> = (0..rungs.len()).flat_map(|index| faults_of(rungs, index)).collect();
+                if faults.is_empty() { Ok(()) } else { Err(faults) }
             }
         }
     }
+}
+
+/// Returns the rules that a rung of the list breaks.
+fn faults_of(rungs: &[LadderRung], index: usize) -> impl Iterator<Item = LadderFault> {
+    let rung = &rungs[index];
+    // Renditions are told apart by height and kilobits per second.
+    let same = |other: &LadderRung| {
+        (other.height, other.bitrate / 1_000) == (rung.height, rung.bitrate / 1_000)
+    };
+    let repeated = rungs[..index].iter().any(same);
+    let repeated = repeated.then_some(("", "must differ from the rungs before it in height or in kilobits per second"));
+    let faults = rung.faults().into_iter().chain(repeated);
+    faults.map(move |(field, rule)| LadderFault { place: format!("[{index}]{field}"), rule })
 }
 
 impl LadderRung {
-    fn check(&self) -> Result<(), &'static str> {
-        let Self { height, bitrate, fps, preset, codec: _ } = self;
+    /// Returns the fields that break a rule, each with a point before it, and the rules.
+    fn faults(&self) -> Vec<(&'static str, &'static str)> {
+        let Self { height, bitrate, fps, preset, codec } = self;
+        let mut faults = Vec::new();
         if !(HEIGHTS.0..=HEIGHTS.1).contains(height) || height % 2 != 0 {
-            return Err("must have rungs of an even height from 144 to 4320");
+            faults.push((".height", "must be even and from 144 to 4320 lines"));
         }
         if !(BITRATES.0..=BITRATES.1).contains(bitrate) {
-            return Err("must have rungs of 50 kb/s to 100 Mb/s");
+            faults.push((".bitrate", "must be from 50000 to 100000000 bits per second"));
         }
         if fps.is_some_and(|fps| fps == 0 || fps > MAX_FPS) {
-            return Err("must have rungs of 1 to 120 fps");
+            faults.push((".fps", "must be from 1 to 120 frames per second"));
         }
-        if preset.as_deref().is_some_and(|preset| !is_name(preset)) {
-            return Err("must name a preset by 1 to 64 lower-case letters, digits, - or _");
+        if preset.as_deref().is_some_and(|preset| !PRESETS.contains(&preset)) {
+            faults.push((
+                ".preset",
+                "must be ultrafast, superfast, veryfast, faster, fast, medium, slow, slower or veryslow",
+            ));
         }
-        Ok(())
+        if codec.is_some_and(|codec| codec != RungCodec::H264) {
+            faults.push((".codec", "must be h264: rungs are encoded in H.264 only"));
+        }
+        faults
     }
 }
 
-fn is_name(text: &str) -> bool {
+/// True if `text` can be the name of a template.
+pub fn is_template_name(text: &str) -> bool {
     let allowed =
         |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_');
     !text.is_empty() && text.len() <= MAX_NAME && text.bytes().all(allowed)
@@ -182,7 +212,7 @@ mod tests {
         assert_eq!(parse("\"copy\""), Ladder::Copy);
         assert_eq!(parse("\"hd\""), Ladder::Template("hd".into()));
         let rungs =
-            r#"[{"height":720,"bitrate":3000000},{"height":360,"bitrate":800000,"fps":30,"codec":"av1"}]"#;
+            r#"[{"height":720,"bitrate":3000000},{"height":360,"bitrate":800000,"fps":30,"codec":"h264"}]"#;
         let ladder = parse(rungs);
         assert_eq!(serde_json::to_string(&ladder).unwrap(), rungs);
         assert_eq!(ladder.check(), Ok(()));
@@ -209,5 +239,31 @@ mod tests {
             assert!(ladder.check().is_err(), "{ladder:?}");
         }
         assert_eq!(Ladder::Rungs(vec![rung(720), rung(480)]).check(), Ok(()));
+    }
+
+    #[test]
+    fn check_names_the_place_of_every_broken_rule() {
+        let bad = LadderRung {
+            height: 721,
+            bitrate: 1,
+            fps: Some(121),
+            preset: Some("quick".into()),
+            codec: Some(RungCodec::Av1),
+        };
+        let near = LadderRung { bitrate: 3_000_999, ..rung(720) };
+        let places = |ladder: Ladder| -> Vec<String> {
+            ladder.check().unwrap_err().into_iter().map(|fault| fault.place).collect()
+        };
+        let expected = ["[1].height", "[1].bitrate", "[1].fps", "[1].preset", "[1].codec"];
+        assert_eq!(places(Ladder::Rungs(vec![rung(720), bad])), expected);
+        assert_eq!(places(Ladder::Rungs(vec![rung(720), near])), ["[1]"], "two renditions of one name");
+        assert_eq!(places(Ladder::Rungs(Vec::new())), [""]);
+    }
+
+    #[test]
+    fn plan_of_rungs_has_the_highest_first() {
+        let plan = LadderPlan::of_rungs(vec![rung(360), rung(1080), rung(720)]);
+        assert_eq!(plan.rungs.iter().map(|rung| rung.height).collect::<Vec<_>>(), [1080, 720, 360]);
+        assert!(plan.encodes() && !LadderPlan::default().encodes());
     }
 }

@@ -1,29 +1,15 @@
-//! The fields of a request to create a livestream, and the rules they must keep.
+//! The fields of a new livestream.
 
+use millrace_node::LadderTemplates;
 use millrace_wire::ids::UnixMillis;
 use millrace_wire::message::control::{AwayPolicy, Ladder, StreamSettings, Takeover};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::visible_text::first_hidden;
-
-/// Longest title: one line of any player.
-pub const MAX_TITLE_CHARS: usize = 200;
-/// Longest description of a livestream, in characters.
-pub const MAX_DESCRIPTION_CHARS: usize = 5_000;
-/// Longest reconnect window, one day: a publisher that is away longer begins another broadcast.
-pub const MAX_RECONNECT_WINDOW_S: u32 = 86_400;
-/// Default reconnect window: long enough to restart an encoder by hand.
-pub const DEFAULT_RECONNECT_WINDOW_S: u32 = 60;
-/// Bounds of EXT-X-TARGETDURATION: segments of 2 s outgrow a lower value at once; with a higher one joining takes too
-/// long.
-pub const TARGET_DURATION_S: std::ops::RangeInclusive<u32> = 2..=10;
-/// Default EXT-X-TARGETDURATION: segments aim at 2 s, and EXTINF may round down to it (ADR 10).
-pub const DEFAULT_TARGET_DURATION_S: u32 = 2;
-
-/// Bounds of the part duration in milliseconds: shorter parts cost more requests than they save delay, longer ones are
-/// segments.
-pub const PART_MS: std::ops::RangeInclusive<u32> = 200..=1_000;
+use super::{
+    DEFAULT_RECONNECT_WINDOW_S, DEFAULT_TARGET_DURATION_S, FieldError, MAX_RECONNECT_WINDOW_S, PART_MS,
+    TARGET_DURATION_S, broken_description_rule, broken_title_rule, ladder,
+};
 
 /// The body of `POST /api/v1/livestreams`.
 #[derive(Debug, Clone, Deserialize, Serialize)]
@@ -54,25 +40,8 @@ pub struct Create {
     pub target_duration_s: Option<u32>,
     /// The aimed duration of a part in milliseconds.
     pub part_ms: Option<u32>,
-    /// The ladder of renditions; only `"copy"` is available.
+    /// The ladder of renditions: a template's name, or a list of rungs.
     pub ladder: Option<Value>,
-}
-
-/// An error of one field of a request.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct FieldError {
-    /// The name of the field that breaks a rule.
-    pub field: &'static str,
-    /// The rule, to be read after the field's name.
-    pub message: String,
-}
-
-impl FieldError {
-    /// Returns the errors as one sentence, separated by semicolons.
-    pub fn list(errors: &[Self]) -> String {
-        let list: Vec<String> = errors.iter().map(|e| format!("{} {}", e.field, e.message)).collect();
-        list.join("; ")
-    }
 }
 
 /// The checked values of a [`Create`].
@@ -85,22 +54,15 @@ pub struct Checked {
 }
 
 impl Create {
-    /// Returns the checked values, or an error for every field that breaks a rule.
-    pub fn check(&self) -> Result<Checked, Vec<FieldError>> {
+    /// Returns the checked values, or an error for every field that breaks a rule. A ladder names one of `templates`.
+    pub fn check(&self, templates: &LadderTemplates) -> Result<Checked, Vec<FieldError>> {
         let mut errors = Vec::new();
-        let mut refuse = |field, message: String| errors.push(FieldError { field, message });
-        let title = self.title.trim();
-        if title.is_empty() || title.chars().count() > MAX_TITLE_CHARS {
-            refuse("title", format!("must have 1 to {MAX_TITLE_CHARS} printable characters"));
+        let mut refuse = |field: &str, message: String| errors.push(FieldError::new(field, message));
+        if let Some(rule) = broken_title_rule(&self.title) {
+            refuse("title", rule);
         }
-        if let Some(hidden) = first_hidden(title, &[]) {
-            refuse("title", hidden_rule(hidden));
-        }
-        if self.description.chars().count() > MAX_DESCRIPTION_CHARS {
-            refuse("description", format!("must have at most {MAX_DESCRIPTION_CHARS} characters"));
-        }
-        if let Some(hidden) = first_hidden(&self.description, LINES) {
-            refuse("description", hidden_rule(hidden));
+        if let Some(rule) = broken_description_rule(&self.description) {
+            refuse("description", rule);
         }
         let target_duration_s = self.target_duration_s.unwrap_or(DEFAULT_TARGET_DURATION_S);
         if !TARGET_DURATION_S.contains(&target_duration_s) {
@@ -116,14 +78,14 @@ impl Create {
         if !PART_MS.contains(&part_ms) {
             refuse("part_ms", format!("must be from {} to {} milliseconds", PART_MS.start(), PART_MS.end()));
         }
-        let ladder = self.ladder.clone().map_or(Ok(Ladder::default()), serde_json::from_value);
-        if let Some(rule) = broken_ladder_rule(ladder.as_ref().ok()) {
-            refuse("ladder", rule.to_owned());
-        }
         let scheduled_at = self.scheduled_at.map(|at| u64::try_from(at.as_millisecond()).map(UnixMillis));
         if matches!(scheduled_at, Some(Err(_))) {
             refuse("scheduled_at", "must not be before 1970".to_owned());
         }
+        let ladder = ladder::parse(self.ladder.as_ref(), templates).unwrap_or_else(|faults| {
+            errors.extend(faults);
+            Ladder::Copy
+        });
         if !errors.is_empty() {
             return Err(errors);
         }
@@ -136,29 +98,10 @@ impl Create {
             reconnect_window: reconnect_window_s,
             away: self.away,
             part_ms,
-            ladder: ladder.unwrap_or_default(),
+            ladder,
             ..defaults
         };
         Ok(Checked { settings, scheduled_at })
-    }
-}
-
-/// Control characters of a text with several lines.
-const LINES: &[char] = &['\n', '\r', '\t'];
-
-/// Returns the rule that a text with the character `hidden` breaks.
-fn hidden_rule(hidden: char) -> String {
-    format!("must not have invisible or direction-changing characters: it has U+{:04X}", u32::from(hidden))
-}
-
-/// Returns the rule that the ladder breaks; `None` stands for a value that is no ladder at all.
-fn broken_ladder_rule(ladder: Option<&Ladder>) -> Option<&'static str> {
-    match ladder {
-        Some(Ladder::Copy) => None,
-        Some(encoded) => {
-            Some(encoded.check().err().unwrap_or("must be \"copy\": encoded rungs are not available yet"))
-        }
-        None => Some("must be \"copy\", the name of a template, or a list of rungs with height and bitrate"),
     }
 }
 
@@ -168,9 +111,9 @@ mod tests {
 
     use super::*;
 
-    fn check(body: Value) -> Result<StreamSettings, Vec<&'static str>> {
+    fn check(body: Value) -> Result<StreamSettings, Vec<String>> {
         let create: Create = serde_json::from_value(body).unwrap();
-        let checked = create.check();
+        let checked = create.check(&LadderTemplates::default());
         checked
             .map(|checked| checked.settings)
             .map_err(|errors| errors.into_iter().map(|e| e.field).collect())
@@ -188,10 +131,10 @@ mod tests {
     fn check_names_every_field_that_breaks_a_rule() {
         let body = json!({
             "title": " ", "description": "x".repeat(5_001), "target_duration_s": 1,
-            "reconnect_window_s": 86_401, "part_ms": 199, "ladder": [{"height": 720, "bitrate": 2_500_000}],
+            "reconnect_window_s": 86_401, "part_ms": 199, "ladder": [{"height": 721, "bitrate": 2_500_000}],
         });
-        let fields = ["title", "description", "target_duration_s", "reconnect_window_s", "part_ms", "ladder"];
-        assert_eq!(check(body), Err(fields.to_vec()));
+        let fields = ["title", "description", "target_duration_s", "reconnect_window_s", "part_ms", "ladder[0].height"];
+        assert_eq!(check(body), Err(fields.map(str::to_owned).to_vec()));
     }
 
     #[test]
@@ -202,11 +145,11 @@ mod tests {
             (json!({"title": "A\nB"}), "title"),
             (json!({"title": "A", "description": "one\n\u{2067}two"}), "description"),
         ] {
-            assert_eq!(check(body.clone()), Err(vec![field]), "{body}");
+            assert_eq!(check(body.clone()), Err(vec![field.to_owned()]), "{body}");
         }
         assert!(check(json!({"title": "مباراة 👨‍👩‍👧", "description": "one\n\ttwo\r\n"})).is_ok());
         let create: Create = serde_json::from_value(json!({"title": "A\u{202e}B"})).unwrap();
-        let message = FieldError::list(&create.check().unwrap_err());
+        let message = FieldError::list(&create.check(&LadderTemplates::default()).unwrap_err());
         assert!(
             message.starts_with("title must not have invisible") && message.ends_with("U+202E"),
             "{message}"
@@ -218,16 +161,13 @@ mod tests {
         for duration in [2, 10] {
             assert!(check(json!({"title": "A", "target_duration_s": duration, "ladder": "copy"})).is_ok());
         }
-        assert_eq!(check(json!({"title": "A", "target_duration_s": 11})), Err(vec!["target_duration_s"]));
+        assert_eq!(check(json!({"title": "A", "target_duration_s": 11})), Err(vec!["target_duration_s".to_owned()]));
         for part_ms in [200, 1_000] {
             assert_eq!(check(json!({"title": "A", "part_ms": part_ms})).unwrap().part_ms, part_ms);
         }
-        assert_eq!(check(json!({"title": "A", "part_ms": 1_001})), Err(vec!["part_ms"]));
-        for ladder in [json!("copies"), json!(["copy"]), json!({"copy": 1})] {
-            assert_eq!(check(json!({"title": "A", "ladder": ladder})), Err(vec!["ladder"]));
-        }
+        assert_eq!(check(json!({"title": "A", "part_ms": 1_001})), Err(vec!["part_ms".to_owned()]));
         assert!(check(json!({"title": "x".repeat(200)})).is_ok());
-        assert_eq!(check(json!({"title": "x".repeat(201)})), Err(vec!["title"]));
+        assert_eq!(check(json!({"title": "x".repeat(201)})), Err(vec!["title".to_owned()]));
     }
 
     #[test]
