@@ -28,13 +28,15 @@ fn heights(grant: &ClaimGrant) -> Vec<u32> {
 #[tokio::test(flavor = "multi_thread")]
 async fn ladder_is_resolved_at_the_claim_and_a_change_applies_to_the_next_publish() {
     let control = Control::start(&Backends::embedded().await).await;
-    let rungs = json!([{"height": 360, "bitrate": 700_000}, {"height": 480, "bitrate": 1_200_000, "fps": 25}]);
+    let rungs =
+        json!([{"height": 360, "bitrate": 700_000}, {"height": 480, "bitrate": 1_200_000, "fps": 25}]);
     let made = control.create(json!({"title": "A", "ladder": rungs})).await;
     assert_eq!(made["ladder"], rungs, "the ladder is shown as it was asked for");
     assert_eq!(heights(&grant(&control, &made, 1).await), [480, 360], "a plan has the highest rung first");
 
     // The publisher goes on with its ladder: a repeated claim and a renewal tell it nothing else.
-    let (status, changed) = control.call(Method::PATCH, &path(&made), Some(json!({"ladder": "standard"}))).await;
+    let (status, changed) =
+        control.call(Method::PATCH, &path(&made), Some(json!({"ladder": "standard"}))).await;
     assert_eq!((status, &changed["ladder"]), (StatusCode::OK, &json!("standard")), "{changed}");
     assert_eq!(changed["takes_effect"], json!({"ladder": "next_publish"}));
     let first = grant(&control, &made, 1).await;
@@ -64,7 +66,10 @@ async fn bad_ladders_and_changes_are_refused_with_the_field() {
     for (ladder, field) in [
         (json!("hd"), "ladder"),
         (json!([{"height": 720, "bitrate": 1}]), "ladder[0].bitrate"),
-        (json!([{"height": 720, "bitrate": 2_000_000}, {"height": 481, "bitrate": 900_000}]), "ladder[1].height"),
+        (
+            json!([{"height": 720, "bitrate": 2_000_000}, {"height": 481, "bitrate": 900_000}]),
+            "ladder[1].height",
+        ),
         (json!([{"height": 720, "bitrate": 2_000_000, "codec": "hevc"}]), "ladder[0].codec"),
     ] {
         let body = json!({"title": "B", "ladder": ladder});
@@ -77,7 +82,10 @@ async fn bad_ladders_and_changes_are_refused_with_the_field() {
     }
     for (body, field) in [(json!({"playback_id": "x"}), "playback_id"), (json!({"gop": 2}), "gop")] {
         let (status, problem) = control.call(Method::PATCH, &path(&made), Some(body)).await;
-        assert_eq!((status, &problem["errors"][0]["field"]), (StatusCode::UNPROCESSABLE_ENTITY, &json!(field)));
+        assert_eq!(
+            (status, &problem["errors"][0]["field"]),
+            (StatusCode::UNPROCESSABLE_ENTITY, &json!(field))
+        );
     }
     grant(&control, &made, 1).await;
     let frozen = json!({"target_duration_s": 6});
@@ -85,7 +93,8 @@ async fn bad_ladders_and_changes_are_refused_with_the_field() {
     assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{problem}");
     assert_eq!(problem["detail"], "target_duration_s cannot be changed: the livestream has begun");
     let (_, list) = control.call(Method::GET, "/api/v1/templates", None).await;
-    let names: Vec<_> = list["templates"].as_array().unwrap().iter().map(|it| it["name"].as_str().unwrap()).collect();
+    let names: Vec<_> =
+        list["templates"].as_array().unwrap().iter().map(|it| it["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["copy", "audio_rescue", "standard"]);
     control.node.drain().await;
 }

@@ -67,6 +67,7 @@ impl Worker {
                 program_date_time: UnixMillis(start),
                 target_duration: 4,
                 lead_gaps: 0,
+                plan: millrace_wire::ladder::LadderPlan::default(),
             }),
             Bytes::new(),
         );

@@ -41,7 +41,8 @@ impl TemplateView {
 impl TemplateList {
     fn new(templates: &LadderTemplates) -> Self {
         let copy = TemplateView::new(COPY.to_owned(), LadderPlan::default());
-        let others = templates.all().into_iter().map(|(name, it)| TemplateView::new(name, LadderTemplate::plan(&it)));
+        let others =
+            templates.all().into_iter().map(|(name, it)| TemplateView::new(name, LadderTemplate::plan(&it)));
         Self { templates: std::iter::once(copy).chain(others).collect() }
     }
 }
@@ -67,7 +68,11 @@ fn rate(bits: u64) -> String {
     match bits {
         1_000_000.. => {
             let tenths = (bits + 50_000) / 100_000;
-            if tenths % 10 == 0 { format!("{} Mb/s", tenths / 10) } else { format!("{}.{} Mb/s", tenths / 10, tenths % 10) }
+            if tenths % 10 == 0 {
+                format!("{} Mb/s", tenths / 10)
+            } else {
+                format!("{}.{} Mb/s", tenths / 10, tenths % 10)
+            }
         }
         _ => format!("{} kb/s", bits / 1_000),
     }
@@ -85,7 +90,8 @@ pub(super) mod tests {
     #[test]
     fn list_has_the_built_in_templates_in_words() {
         let list = sample();
-        let texts: Vec<_> = list["templates"].as_array().unwrap().iter().map(|it| (&it["name"], &it["text"])).collect();
+        let texts: Vec<_> =
+            list["templates"].as_array().unwrap().iter().map(|it| (&it["name"], &it["text"])).collect();
         let expected = [
             ("copy", "the source as it is"),
             ("audio_rescue", "the source as it is, the audio alone"),

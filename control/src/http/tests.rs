@@ -108,7 +108,8 @@ fn allows_null(property: &Value) -> bool {
 fn takes(field: &str, value: &Value) -> bool {
     let mut body = serde_json::json!({ "title": "A" });
     body[field] = value.clone();
-    serde_json::from_value::<Create>(body).is_ok_and(|create| create.check(&LadderTemplates::default()).is_ok())
+    serde_json::from_value::<Create>(body)
+        .is_ok_and(|create| create.check(&LadderTemplates::default()).is_ok())
 }
 
 #[test]
@@ -169,7 +170,11 @@ fn openapi_describes_every_field_of_a_change_and_of_the_templates() {
     assert_eq!(described["additionalProperties"], false);
     assert!(changes("unknown").is_err());
     let list = super::templates::tests::sample();
-    assert_describes(&schema("Templates")["properties"]["templates"]["items"], &list["templates"][0], "template");
+    assert_describes(
+        &schema("Templates")["properties"]["templates"]["items"],
+        &list["templates"][0],
+        "template",
+    );
 }
 
 #[test]

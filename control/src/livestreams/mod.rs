@@ -35,10 +35,9 @@ impl CommandError {
     fn is_refusal(&self) -> bool {
         match self {
             Self::Invalid(_) => true,
-            Self::Repo(error) => matches!(
-                error,
-                RepoError::NotFound | RepoError::InvalidTransition(_) | RepoError::Fields(_)
-            ),
+            Self::Repo(error) => {
+                matches!(error, RepoError::NotFound | RepoError::InvalidTransition(_) | RepoError::Fields(_))
+            }
         }
     }
 }

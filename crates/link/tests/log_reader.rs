@@ -45,6 +45,7 @@ fn fact(number: u64) -> Fact {
             program_date_time: UnixMillis(LOG.0.0),
             target_duration: 4,
             lead_gaps: 0,
+            plan: millrace_wire::ladder::LadderPlan::default(),
         });
     }
     Fact::Gap(Gap {

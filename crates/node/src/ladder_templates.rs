@@ -69,7 +69,8 @@ impl LadderTemplates {
 
     /// Returns every template by name, `copy` excepted: the operator's, and the built-in ones that the operator has not replaced.
     pub fn all(&self) -> BTreeMap<String, LadderTemplate> {
-        let mut all: BTreeMap<_, _> = built_in().into_iter().map(|(name, it)| (name.to_owned(), it)).collect();
+        let mut all: BTreeMap<_, _> =
+            built_in().into_iter().map(|(name, it)| (name.to_owned(), it)).collect();
         all.extend(self.templates.clone());
         all
     }
@@ -173,7 +174,10 @@ mod tests {
             ("HD]\naudio_only = true", "\"HD\" must have"),
             ("hd]\nrungs = [{ height = 721, bitrate = 3000000 }]", "hd: rungs[0].height must be even"),
             ("hd]\naudio_only = true\nhalve_fps_below = 5", "hd: halve_fps_below must be"),
-            ("hd]\nrungs = [{ height = 720, bitrate = 3000000, gop = 2 }]", "templates.hd.rungs.0.gop: unknown key"),
+            (
+                "hd]\nrungs = [{ height = 720, bitrate = 3000000, gop = 2 }]",
+                "templates.hd.rungs.0.gop: unknown key",
+            ),
         ] {
             let error = refused(text);
             assert!(error.contains(place), "{text}: {error}");

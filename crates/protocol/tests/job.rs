@@ -38,6 +38,7 @@ fn job(base: StreamState) -> WorkerJob {
             program_date_time: UnixMillis(1_700_000_000_000),
             target_duration: 4,
             lead_gaps: 2,
+            plan: millrace_wire::ladder::LadderPlan::default(),
         },
         cost: COPY_COST,
         base,

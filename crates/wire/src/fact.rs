@@ -15,6 +15,7 @@ use crate::ids::{
     BroadcastId, DiscontinuitySeq, Epoch, FactSeq, Generation, InitVersion, Msn, PartIndex, Rendition,
     UnixMillis,
 };
+use crate::ladder::LadderPlan;
 
 /// Largest encoded fact without its payload: a snapshot of the longest live window (see [`MAX_SLOTS`]) fits.
 pub const MAX_FACT: usize = 4 << 20;
@@ -166,6 +167,9 @@ pub struct EpochOpen {
     /// In a fresh window: GAP segments listed below the first one, because players wait for a few segments.
     #[serde(default)]
     pub lead_gaps: u32,
+    /// The renditions that the epoch's workers make, which the multivariant playlist depends on.
+    #[serde(default, skip_serializing_if = "LadderPlan::is_copy")]
+    pub plan: LadderPlan,
 }
 
 /// A partial segment of one rendition.
@@ -276,6 +280,9 @@ pub struct StreamState {
     pub seq: FactSeq,
     /// TARGETDURATION in seconds; 0 until the first EpochOpen.
     pub target_duration: u32,
+    /// The renditions that the newest epoch's workers make.
+    #[serde(default, skip_serializing_if = "LadderPlan::is_copy")]
+    pub plan: LadderPlan,
     /// True if the EpochOpen fact of `epoch` has been folded.
     pub opened: bool,
     /// True if no segment of `epoch` follows any more.

@@ -12,6 +12,7 @@ fn facts() -> Vec<Fact> {
         generation: Generation(2),
         seq: FactSeq(77),
         target_duration: 4,
+        plan: LadderPlan::default(),
         opened: true,
         sealed: false,
         ended: false,
@@ -44,6 +45,7 @@ fn facts() -> Vec<Fact> {
             program_date_time: UnixMillis(3),
             target_duration: 4,
             lead_gaps: 2,
+            plan: LadderPlan { audio_only: true, ..LadderPlan::default() },
         }),
         Fact::Init {
             rendition: rendition.clone(),

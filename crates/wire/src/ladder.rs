@@ -70,6 +70,11 @@ impl LadderPlan {
         Self { rungs, ..Self::default() }
     }
 
+    /// True if the stream is delivered as its source is, and in no other way.
+    pub fn is_copy(&self) -> bool {
+        *self == Self::default()
+    }
+
     /// True if anything is encoded.
     pub fn encodes(&self) -> bool {
         !self.rungs.is_empty()
@@ -152,11 +157,11 @@ impl Ladder {
 fn faults_of(rungs: &[LadderRung], index: usize) -> impl Iterator<Item = LadderFault> {
     let rung = &rungs[index];
     // Renditions are told apart by height and kilobits per second.
-    let same = |other: &LadderRung| {
-        (other.height, other.bitrate / 1_000) == (rung.height, rung.bitrate / 1_000)
-    };
+    let same =
+        |other: &LadderRung| (other.height, other.bitrate / 1_000) == (rung.height, rung.bitrate / 1_000);
     let repeated = rungs[..index].iter().any(same);
-    let repeated = repeated.then_some(("", "must differ from the rungs before it in height or in kilobits per second"));
+    let repeated =
+        repeated.then_some(("", "must differ from the rungs before it in height or in kilobits per second"));
     let faults = rung.faults().into_iter().chain(repeated);
     faults.map(move |(field, rule)| LadderFault { place: format!("[{index}]{field}"), rule })
 }

@@ -17,6 +17,10 @@ use crate::live::stream::LiveStream;
 /// most three target durations (RFC 8216bis §6.2.5.2).
 const UNKNOWN_TARGET_S: u64 = 4;
 
+/// A request for the multivariant playlist of a broadcast that has just begun is held this long for the rungs of its ladder, which
+/// come a moment after the source's own rendition.
+const LADDER_HOLD: Duration = Duration::from_secs(2);
+
 /// The delivery directives `_HLS_msn` and `_HLS_part` of a blocking reload (RFC 8216bis §6.2.5.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Reload {
@@ -74,13 +78,14 @@ async fn newest(
     let ready = |playlists: &StreamPlaylists| {
         lacks(playlists) || (playlists.following != Following::Lagging && playlist(playlists).is_some())
     };
-    let mut playlists = stream.playlists();
-    if !ready(&playlists) {
-        if app.wait(stream, app.limits.start_hold, ready).await.is_err() {
-            return error_response::unavailable();
-        }
-        playlists = stream.playlists();
+    if !ready(&stream.playlists()) && app.wait(stream, app.limits.start_hold, ready).await.is_err() {
+        return error_response::unavailable();
     }
+    if rendition.is_none() && stream.playlists().awaits_renditions() {
+        // What there is by then is served.
+        let _ = app.wait(stream, LADDER_HOLD, |playlists| !playlists.awaits_renditions()).await;
+    }
+    let playlists = stream.playlists();
     playlist(&playlists)
         .map_or_else(error_response::not_found, |rendered| send(app, request, &rendered, headers::NEWEST))
 }

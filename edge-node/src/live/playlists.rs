@@ -3,13 +3,18 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 pub use millrace_protocol::playlist::{BlockingDecision, PlaylistPosition};
-use millrace_protocol::playlist::{heads, media_with_reports, multivariant};
-use millrace_wire::fact::{RenditionState, StreamState};
+use millrace_protocol::playlist::{awaits_renditions, heads, media_with_reports, multivariant, offered};
+use millrace_wire::fact::{RenditionSegment, StreamState};
 use millrace_wire::ids::Rendition;
 
 use crate::live::rendered::RenderedPlaylist;
+
+/// Rungs that are not described once this much media is there will not be described soon: a transcoder starts, decodes and encodes
+/// its first part in less, even on a busy machine.
+const LADDER_MEDIA: Duration = Duration::from_secs(4);
 
 /// The phase of a stream's broadcast, as viewers see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -177,6 +182,12 @@ impl StreamPlaylists {
         rendered.get_or_init(render).clone()
     }
 
+    /// Returns true while the multivariant playlist is likely to offer more renditions soon: the broadcast has begun a moment ago,
+    /// and rungs of its ladder are still missing. Players read the playlist once.
+    pub fn awaits_renditions(&self) -> bool {
+        self.state().is_some_and(|state| awaits_renditions(state) && media_of_epoch(state) < LADDER_MEDIA)
+    }
+
     /// Returns the phase of the broadcast. Renders nothing.
     pub fn phase(&self) -> Phase {
         match (self.state().filter(|state| has_had_media(state)), self.presence) {
@@ -239,13 +250,15 @@ fn has_had_media(state: &StreamState) -> bool {
         || (has_lost_it() && state.renditions.values().any(|rendition| rendition.part_target.is_some()))
 }
 
-/// Returns the names of the renditions that the multivariant playlist of `state` offers.
-fn offered(state: &StreamState) -> impl Iterator<Item = &Rendition> {
-    let any_live = state.renditions.values().any(|rendition| rendition.ended.is_none());
-    let is_offered = move |(_, rendition): &(&Rendition, &RenditionState)| {
-        !rendition.inits.is_empty() && (rendition.ended.is_none() || !any_live)
+/// Returns the duration of the media that the newest epoch has in the window, in the rendition that has most.
+fn media_of_epoch(state: &StreamState) -> Duration {
+    let of_track = |track: &RenditionSegment| match &track.segment {
+        Some(segment) => segment.duration.as_millis(),
+        None => track.parts.iter().map(|part| part.duration.as_millis()).sum(),
     };
-    state.renditions.iter().filter(is_offered).map(|(name, _)| name)
+    let slots = state.slots.iter().rev().take_while(|slot| slot.epoch == state.epoch);
+    let of_slots = slots.map(|slot| slot.tracks.values().map(of_track).max().unwrap_or_default());
+    Duration::from_millis(of_slots.sum())
 }
 
 impl RenditionPlaylist {

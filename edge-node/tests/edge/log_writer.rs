@@ -13,6 +13,7 @@ use millrace_wire::ids::{
     BroadcastId, DiscontinuitySeq, Epoch, FactSeq, Generation, InitVersion, Msn, NodeId, PartIndex,
     PlaybackId, Rendition, SessionId, StreamId, UnixMillis,
 };
+use millrace_wire::ladder::LadderPlan;
 use millrace_wire::message::announce::{EpochAnnouncement, EpochPhase, SessionAnnouncement};
 use millrace_wire::message::repair::{RepairReply, RepairRequest};
 use millrace_wire::{topic, topics};
@@ -183,7 +184,19 @@ impl LogWriter {
         audio: (TrackInfo, Bytes),
         part_target: MediaDuration,
     ) {
-        self.append(Fact::EpochOpen(epoch_open(self.broadcast)), Bytes::new());
+        self.open_with(LadderPlan::default(), video, audio, part_target);
+    }
+
+    /// Opens the epoch of a stream with a ladder. Its rungs are added later.
+    pub(crate) fn open_with(
+        &self,
+        plan: LadderPlan,
+        video: (TrackInfo, Bytes),
+        audio: (TrackInfo, Bytes),
+        part_target: MediaDuration,
+    ) {
+        let open = EpochOpen { plan, ..epoch_open(self.broadcast) };
+        self.append(Fact::EpochOpen(open), Bytes::new());
         for (rendition, track) in [(Rendition::video(), video), (Rendition::audio(), audio)] {
             self.add_track(rendition, track, part_target);
         }
@@ -313,6 +326,7 @@ fn epoch_open(broadcast: BroadcastId) -> EpochOpen {
         program_date_time: UnixMillis(PDT_MS),
         target_duration: TARGET_S,
         lead_gaps: 1,
+        plan: LadderPlan::default(),
     }
 }
 

@@ -13,6 +13,7 @@ use millrace_store::Meta;
 use millrace_wire::catalog::PlaybackRecord;
 use millrace_wire::fact::MediaDuration;
 use millrace_wire::ids::{Rendition, StreamId};
+use millrace_wire::ladder::{LadderPlan, LadderRung};
 use millrace_wire::{state_keys, topic};
 
 use crate::client::{Answer, request};
@@ -89,6 +90,50 @@ async fn blocking_reload_waits_for_the_part_and_is_refused_when_too_far_ahead() 
     {
         assert_eq!(get(&node, &format!("{path}?{query}")).await.status, 400, "{query}");
     }
+    node.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn multivariant_of_a_beginning_ladder_is_held_until_its_rung_is_described() {
+    let world = World::new().await;
+    let rung = LadderRung { height: 240, bitrate: 400_000, fps: None, preset: None, codec: None };
+    let (node, writer) = (world.edge().await, world.writer_of(LadderPlan::of_rungs(vec![rung])).await);
+    append_part(&writer, FIRST, 0);
+    until(&node, &world.path("video/index.m3u8"), |answer| answer.status == 200).await;
+    let held = tokio::spawn({
+        let (addr, path) = (node.addr(), world.path("index.m3u8"));
+        async move { request(addr, "GET", &path, &[], b"").await }
+    });
+    append_part(&writer, FIRST, 1);
+    let reload = format!("video/index.m3u8?_HLS_msn={FIRST}&_HLS_part=1");
+    assert_eq!(get(&node, &world.path(&reload)).await.status, 200);
+    assert!(!held.is_finished(), "the source's renditions are playable, and the rung is awaited");
+    let rendition: Rendition = "240p".parse().unwrap();
+    let init = (video_info(426, 240, "avc1.640015"), Bytes::from_static(b"rung init"));
+    writer.add_track(rendition, init, MediaDuration::from_millis(220));
+    let text = held.await.unwrap().text();
+    assert!(text.contains("240p/index.m3u8") && text.contains("video/index.m3u8"), "{text}");
+    node.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn multivariant_is_served_without_rungs_that_did_not_come() {
+    let world = World::new().await;
+    let rung = LadderRung { height: 240, bitrate: 400_000, fps: None, preset: None, codec: None };
+    let (node, writer) = (world.edge().await, world.writer_of(LadderPlan::of_rungs(vec![rung])).await);
+    append_part(&writer, FIRST, 0);
+    // The request is held for its bounded time, and then answered with what there is.
+    let text = get(&node, &world.path("index.m3u8")).await.text();
+    assert!(text.contains("video/index.m3u8") && !text.contains("240p"), "{text}");
+    for msn in FIRST..FIRST + 3 {
+        (u32::from(msn == FIRST)..PARTS).for_each(|part| append_part(&writer, msn, part));
+        complete(&writer, msn);
+    }
+    let reload = format!("video/index.m3u8?_HLS_msn={}", FIRST + 2);
+    assert_eq!(get(&node, &world.path(&reload)).await.status, 200);
+    let begin = std::time::Instant::now();
+    assert_eq!(get(&node, &world.path("index.m3u8")).await.status, 200);
+    assert!(begin.elapsed().as_millis() < 1_500, "later requests are not held");
     node.drain().await;
 }
 

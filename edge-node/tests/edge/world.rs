@@ -13,6 +13,7 @@ use millrace_store::{DirStore, SharedStore, SyncPolicy};
 use millrace_wire::catalog::PlaybackRecord;
 use millrace_wire::fact::MediaDuration;
 use millrace_wire::ids::{PlaybackId, Rendition, StreamId};
+use millrace_wire::ladder::LadderPlan;
 use millrace_wire::state_keys;
 
 use crate::client::{Answer, request};
@@ -78,10 +79,16 @@ impl World {
 
     /// Starts the log writer of the stream and opens its epoch.
     pub(crate) async fn writer(&self) -> LogWriter {
+        self.writer_of(LadderPlan::default()).await
+    }
+
+    /// As [`World::writer`], for a stream with a ladder, of which the source's own renditions are there.
+    pub(crate) async fn writer_of(&self, plan: LadderPlan) -> LogWriter {
         let writer = LogWriter::new(self.shared_bus(), self.stream, self.playback).await;
         writer.announce();
         let video = (video_info(640, 360, "avc1.64001e"), Bytes::from_static(b"video init"));
-        writer.open(
+        writer.open_with(
+            plan,
             video,
             (audio_info(), Bytes::from_static(b"audio init")),
             MediaDuration::from_millis(220),

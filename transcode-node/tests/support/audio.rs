@@ -21,6 +21,7 @@ pub(crate) fn open() -> EpochOpen {
         program_date_time: UnixMillis(1_700_000_000_000),
         target_duration: 4,
         lead_gaps: 0,
+        plan: millrace_wire::ladder::LadderPlan::default(),
     }
 }
 

@@ -133,7 +133,14 @@ mod tests {
             "title": " ", "description": "x".repeat(5_001), "target_duration_s": 1,
             "reconnect_window_s": 86_401, "part_ms": 199, "ladder": [{"height": 721, "bitrate": 2_500_000}],
         });
-        let fields = ["title", "description", "target_duration_s", "reconnect_window_s", "part_ms", "ladder[0].height"];
+        let fields = [
+            "title",
+            "description",
+            "target_duration_s",
+            "reconnect_window_s",
+            "part_ms",
+            "ladder[0].height",
+        ];
         assert_eq!(check(body), Err(fields.map(str::to_owned).to_vec()));
     }
 
@@ -161,7 +168,10 @@ mod tests {
         for duration in [2, 10] {
             assert!(check(json!({"title": "A", "target_duration_s": duration, "ladder": "copy"})).is_ok());
         }
-        assert_eq!(check(json!({"title": "A", "target_duration_s": 11})), Err(vec!["target_duration_s".to_owned()]));
+        assert_eq!(
+            check(json!({"title": "A", "target_duration_s": 11})),
+            Err(vec!["target_duration_s".to_owned()])
+        );
         for part_ms in [200, 1_000] {
             assert_eq!(check(json!({"title": "A", "part_ms": part_ms})).unwrap().part_ms, part_ms);
         }

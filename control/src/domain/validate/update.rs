@@ -6,8 +6,8 @@ use millrace_node::LadderTemplates;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::create::{Checked, Create};
 use super::FieldError;
+use super::create::{Checked, Create};
 use crate::domain::stream::{InvalidTransition, Status, Stream, Transition};
 
 /// The body of `PATCH /api/v1/livestreams/{id}`: a merge patch (RFC 7396). Fields that are left out stay as they are, and null

@@ -94,6 +94,7 @@ impl Session {
             program_date_time: self.cfg.program_date_time,
             target_duration: claim.settings.target_duration,
             lead_gaps: if claim.continues { 0 } else { self.cfg.lead_gaps },
+            plan: claim.settings.plan.clone(),
         };
         let grant = Box::new(Grant {
             stream: claim.stream,

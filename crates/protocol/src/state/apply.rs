@@ -12,6 +12,7 @@ use millrace_wire::fact::{
 use millrace_wire::ids::{
     BroadcastId, DiscontinuitySeq, Epoch, FactSeq, Generation, InitVersion, Msn, Rendition, UnixMillis,
 };
+use millrace_wire::ladder::LadderPlan;
 
 use crate::state::gaps::{MAX_HOLE, unfinished_duration};
 use crate::state::query::{
@@ -32,6 +33,7 @@ pub fn empty(broadcast: BroadcastId) -> StreamState {
         generation: Generation(0),
         seq: FactSeq(0),
         target_duration: 0,
+        plan: LadderPlan::default(),
         opened: false,
         sealed: false,
         ended: false,
@@ -97,6 +99,7 @@ fn open_epoch(state: &mut StreamState, open: &EpochOpen) {
     }
     state.broadcast = open.broadcast;
     state.target_duration = open.target_duration;
+    state.plan.clone_from(&open.plan);
     (state.opened, state.sealed, state.ended) = (true, false, false);
     let target = target_duration(state.target_duration);
     for slot in &mut state.slots {
