@@ -6,6 +6,8 @@
 //! of the copy rung calls the decoder.
 #![deny(unsafe_op_in_unsafe_fn)]
 
+mod av;
+mod encoder;
 pub mod engine;
 mod error;
 mod h264;

@@ -124,13 +124,16 @@ fn check(number: u16) -> u8 {
     high.rotate_left(3) ^ low ^ CHECK_SALT
 }
 
-/// The picture of one frame: the coded number, and below it a bar that moves.
 fn picture(spec: &ClipSpec, index: u32) -> Vec<u8> {
-    let (width, height) = (spec.width as usize, spec.height as usize);
     let number = (spec.first + index) as u16;
+    draw_number(number, index as usize * 5, spec.width as usize, spec.height as usize)
+}
+
+/// Draws a picture's luma, `width × height` bytes: the coded number, and below it a bar, which stands at the column `bar`.
+pub fn draw_number(number: u16, bar: usize, width: usize, height: usize) -> Vec<u8> {
     let bits = u32::from(number) << 8 | u32::from(check(number));
     let mut out = vec![0; width * height];
-    let bar = (index as usize * 5) % width;
+    let bar = bar % width;
     for (y, line) in out.chunks_exact_mut(width).enumerate() {
         let row = y * ROWS_OF_PICTURE / height;
         for (x, pixel) in line.iter_mut().enumerate() {

@@ -94,6 +94,9 @@ pub struct VideoSource {
     pub height: u32,
     /// Width and height of a pixel as a fraction.
     pub pixel_aspect: (u32, u32),
+    /// Thousandths of frames per second, which ingest has fixed for the epoch; 0 if it is not known. It decides the division
+    /// of frame rates and a part of the parameter sets, so that every worker must give the same.
+    pub frame_rate_milli: u32,
     /// Bits per second that the source declares; 0 if it declares none.
     pub bitrate: u64,
     /// Version of the source's initialisation section, which the products repeat.
@@ -146,6 +149,13 @@ pub struct SourceSound {
     pub encode: bool,
     /// The coded bytes.
     pub data: ByteChain,
+}
+
+impl Order {
+    /// Returns the decoding time of the picture that the order brings, in 90 kHz ticks; 0 for other orders.
+    pub fn media_ticks(&self) -> u64 {
+        if let Self::Picture(picture) = self { u64::from(picture.duration) } else { 0 }
+    }
 }
 
 impl AudioSource {

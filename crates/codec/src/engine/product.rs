@@ -9,10 +9,13 @@ use super::order::{EncoderKind, RungIndex, Slot};
 /// One product of a transcoder. Those of one rung come in the order of their places.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Product {
-    /// The rung encodes from here on with this configuration; its pictures follow.
+    /// The rung encodes from here on with this configuration; its pictures follow. It comes once for a configuration of the
+    /// source, and again only if the record changes: not when a rung is taken back, nor behind a flush.
     RungStarted(RungStart),
     /// The rung makes nothing of this source, which is smaller than the rung. It may start with a later configuration.
     RungDropped(RungIndex),
+    /// Nothing comes of a part of the input, until its next configuration.
+    Refused(Refusal),
     /// A coded picture of a rung.
     Picture(CodedPicture),
     /// The configuration of the audio that follows.
@@ -59,6 +62,27 @@ pub struct RungStart {
     pub frame_rate_milli: u32,
     /// The encoder that was opened.
     pub encoder: EncoderKind,
+}
+
+/// A part of the input that the engine makes nothing of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// The part.
+    pub part: Part,
+    /// The reason, for the operator.
+    pub reason: String,
+}
+
+/// A part of the input or of the plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    /// The video with all rungs: it cannot be decoded.
+    Video,
+    /// The audio: it cannot be decoded.
+    Audio,
+    /// One rung: no encoder could be opened, or each of them failed.
+    Rung(RungIndex),
 }
 
 /// A coded picture of a rung.

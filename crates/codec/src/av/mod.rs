@@ -1,0 +1,9 @@
+//! The parts of libav that the transcoder uses, behind a safe interface.
+
+mod decode;
+mod frame;
+mod scale;
+
+pub(crate) use decode::{Decoded, MAX_PIXELS, VideoDecoder};
+pub(crate) use frame::{Colour, Picture, share};
+pub(crate) use scale::Scaler;

@@ -1,0 +1,156 @@
+//! Scaling to 8-bit 4:2:0 of limited range.
+
+use ffmpeg_next::{ffi, format::Pixel, frame};
+
+use super::frame::{Picture, Pool, is_full_range};
+use crate::CodecError;
+
+/// The filter: measured beside the others in docs/PERFORMANCE.md.
+const FILTER: i32 = ffi::SWS_BICUBIC as i32;
+
+/// The properties of a picture that its scaler depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Shape {
+    format: Pixel,
+    width: u32,
+    height: u32,
+    full_range: bool,
+    matrix: ffi::AVColorSpace,
+}
+
+impl Shape {
+    fn of(picture: &frame::Video) -> Self {
+        // SAFETY: the frame is valid for the borrow.
+        let matrix = unsafe { (*picture.as_ptr()).colorspace };
+        let full_range = is_full_range(picture);
+        Self {
+            format: plain(picture.format()),
+            width: picture.width(),
+            height: picture.height(),
+            full_range,
+            matrix,
+        }
+    }
+}
+
+/// Returns the format without the old marking of its range, which [`Shape::full_range`] has.
+fn plain(format: Pixel) -> Pixel {
+    match format {
+        Pixel::YUVJ420P => Pixel::YUV420P,
+        Pixel::YUVJ422P => Pixel::YUV422P,
+        Pixel::YUVJ444P => Pixel::YUV444P,
+        Pixel::YUVJ440P => Pixel::YUV440P,
+        Pixel::YUVJ411P => Pixel::YUV411P,
+        other => other,
+    }
+}
+
+/// Scales pictures to one size. It stays in the thread that made it.
+pub(crate) struct Scaler {
+    width: u32,
+    height: u32,
+    pool: Pool,
+    context: Option<(Shape, Context)>,
+}
+
+impl Scaler {
+    pub(crate) const fn new(width: u32, height: u32) -> Self {
+        Self { width, height, pool: Pool::new(width, height), context: None }
+    }
+
+    /// Returns the picture in the scaler's size, 8-bit 4:2:0 and limited range: shared if it is so already.
+    pub(crate) fn scale(&mut self, picture: &Picture) -> Result<Picture, CodecError> {
+        let shape = Shape::of(picture);
+        let same_size = (shape.width, shape.height) == (self.width, self.height);
+        if same_size && shape.format == Pixel::YUV420P && !shape.full_range {
+            return Ok(picture.clone());
+        }
+        if self.context.as_ref().is_none_or(|(known, _)| *known != shape) {
+            self.context = Some((shape, Context::new(shape, self.width, self.height)?));
+        }
+        let Some((_, context)) = &mut self.context else {
+            return Err(CodecError::Malformed { what: "scaler" });
+        };
+        self.pool.picture(|target| context.run(picture, target))
+    }
+}
+
+struct Context(*mut ffi::SwsContext);
+
+impl Context {
+    fn new(from: Shape, width: u32, height: u32) -> Result<Self, CodecError> {
+        const FAILED: CodecError =
+            CodecError::Malformed { what: "picture format: there is no conversion from it" };
+        let options = [
+            (c"srcw", i64::from(from.width)),
+            (c"srch", i64::from(from.height)),
+            (c"src_format", i64::from(ffi::AVPixelFormat::from(from.format) as i32)),
+            (c"src_range", i64::from(from.full_range)),
+            (c"dstw", i64::from(width)),
+            (c"dsth", i64::from(height)),
+            (c"dst_format", i64::from(ffi::AVPixelFormat::AV_PIX_FMT_YUV420P as i32)),
+            (c"dst_range", 0),
+            (c"sws_flags", i64::from(FILTER)),
+        ];
+        // SAFETY: the context is allocated here and freed by `Drop`; the options and tables outlive the calls.
+        unsafe {
+            let context = Self(ffi::sws_alloc_context());
+            if context.0.is_null() {
+                return Err(FAILED);
+            }
+            for (name, value) in options {
+                ffi::av_opt_set_int(context.0.cast(), name.as_ptr(), value, 0);
+            }
+            if ffi::sws_init_context(context.0, std::ptr::null_mut(), std::ptr::null_mut()) < 0 {
+                return Err(FAILED);
+            }
+            // The matrix stays the source's; only samples of red, green and blue are converted, by that of BT.709.
+            let matrix = match from.matrix {
+                ffi::AVColorSpace::AVCOL_SPC_RGB => ffi::SWS_CS_ITU709,
+                matrix => matrix as i32,
+            };
+            let table = ffi::sws_getCoefficients(matrix);
+            let unit = 1 << 16;
+            ffi::sws_setColorspaceDetails(
+                context.0,
+                table,
+                i32::from(from.full_range),
+                table,
+                0,
+                0,
+                unit,
+                unit,
+            );
+            Ok(context)
+        }
+    }
+
+    fn run(&mut self, from: &frame::Video, to: &mut frame::Video) -> Result<(), CodecError> {
+        // SAFETY: the context was made for the shape of `from` and for the size and format of `to`, which the pool allocates.
+        let lines = unsafe {
+            let (source, target) = (from.as_ptr(), to.as_mut_ptr());
+            (*target).color_range = ffi::AVColorRange::AVCOL_RANGE_MPEG;
+            (*target).colorspace = (*source).colorspace;
+            ffi::sws_scale(
+                self.0,
+                (*source).data.as_ptr().cast(),
+                (*source).linesize.as_ptr(),
+                0,
+                (*source).height,
+                (*target).data.as_ptr(),
+                (*target).linesize.as_ptr(),
+            )
+        };
+        if lines <= 0 {
+            return Err(CodecError::Malformed { what: "picture: scaling it failed" });
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        // SAFETY: the context is owned and freed once; null is allowed.
+        unsafe { ffi::sws_freeContext(self.0) }
+    }
+}
