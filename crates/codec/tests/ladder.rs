@@ -22,7 +22,7 @@ fn ladder_encodes_each_place_of_the_source_once_in_each_rung() -> Result<()> {
     ];
     orders.extend(source.orders(&timing, 0).into_iter().map(Order::Picture));
     let products = run(orders)?;
-    assert!(matches!(products[0], Product::RungDropped(_)), "{:?}", products[0]);
+    assert!(matches!(products[0], Product::RungDropped { .. }), "{:?}", products[0]);
     assert!(matches!(products.last(), Some(Product::Flushed)));
     let upper = Made::of(&products, 1);
     assert_eq!(upper.starts.len(), 1);

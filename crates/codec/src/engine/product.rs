@@ -13,7 +13,12 @@ pub enum Product {
     /// source, and again only if the record changes: not when a rung is taken back, nor behind a flush.
     RungStarted(RungStart),
     /// The rung makes nothing of this source, which is smaller than the rung. It may start with a later configuration.
-    RungDropped(RungIndex),
+    RungDropped {
+        /// The rung.
+        rung: RungIndex,
+        /// The version of the source's initialisation section.
+        source_version: u32,
+    },
     /// Nothing comes of a part of the input, until its next configuration.
     Refused(Refusal),
     /// A coded picture of a rung.
@@ -69,6 +74,8 @@ pub struct RungStart {
 pub struct Refusal {
     /// The part.
     pub part: Part,
+    /// The version of the source's initialisation section; 0 for audio.
+    pub source_version: u32,
     /// The reason, for the operator.
     pub reason: String,
 }

@@ -79,7 +79,7 @@ impl State<'_> {
             Ok(video) => self.video = Some(video),
             Err(error) => {
                 let reason = format!("a thread for an encoder could not be started: {error}");
-                self.product(Product::Refused(Refusal { part: Part::Video, reason }))?;
+                self.product(Product::Refused(Refusal { part: Part::Video, source_version: 0, reason }))?;
             }
         }
         Ok(())

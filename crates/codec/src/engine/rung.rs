@@ -61,8 +61,16 @@ impl RungThread {
         let figures = Arc::new(RungFigures::default());
         let shared = figures.clone();
         let thread = thread::Builder::new().name(format!("rung-{}", rung.0)).spawn(move || {
-            let mut state =
-                Rung { rung, kinds, products, figures: shared, begin: None, open: None, started: None };
+            let mut state = Rung {
+                rung,
+                kinds,
+                left: Vec::new(),
+                products,
+                figures: shared,
+                begin: None,
+                open: None,
+                started: None,
+            };
             // The queue's end is the engine's.
             let _ = state.run(&orders);
         })?;
@@ -94,6 +102,8 @@ struct Closed;
 struct Rung {
     rung: RungIndex,
     kinds: Vec<EncoderKind>,
+    /// The kinds that have not failed with the settings of `begin`.
+    left: Vec<EncoderKind>,
     products: SyncSender<Product>,
     figures: Arc<RungFigures>,
     begin: Option<Box<Begin>>,
@@ -116,6 +126,7 @@ impl Rung {
             match work {
                 Work::Begin(begin) => {
                     self.finish()?;
+                    self.left.clone_from(&self.kinds);
                     self.begin = Some(begin);
                 }
                 Work::Encode(task) => {
@@ -156,7 +167,7 @@ impl Rung {
     fn open_encoder(&mut self) -> Result<bool, Closed> {
         let Some(begin) = &self.begin else { return Ok(false) };
         let mut reasons = Vec::new();
-        while let Some(&kind) = self.kinds.first() {
+        while let Some(&kind) = self.left.first() {
             match encoder::open(kind, &begin.settings) {
                 Ok(encoder) => {
                     let (version, record) = (begin.source_version, encoder.record());
@@ -177,7 +188,7 @@ impl Rung {
                 }
                 Err(error) => {
                     reasons.push(format!("{kind}: {error}"));
-                    self.kinds.remove(0);
+                    self.left.remove(0);
                 }
             }
         }
@@ -189,16 +200,16 @@ impl Rung {
     fn fail(&mut self, reason: &str) -> Result<(), Closed> {
         let Some(open) = self.open.take() else { return Ok(()) };
         tracing::warn!(rung = self.rung.0, encoder = %open.kind, reason, "the encoder failed; the next kind is opened");
-        self.kinds.retain(|kind| *kind != open.kind);
-        if self.kinds.is_empty() {
+        self.left.retain(|kind| *kind != open.kind);
+        if self.left.is_empty() {
             self.refuse(format!("{}: {reason}", open.kind))?;
         }
         Ok(())
     }
 
     fn refuse(&mut self, reason: String) -> Result<(), Closed> {
-        self.begin = None;
-        self.product(Product::Refused(Refusal { part: Part::Rung(self.rung), reason }))
+        let source_version = self.begin.take().map_or(0, |begin| begin.source_version);
+        self.product(Product::Refused(Refusal { part: Part::Rung(self.rung), source_version, reason }))
     }
 
     fn finish(&mut self) -> Result<(), Closed> {

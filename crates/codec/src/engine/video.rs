@@ -50,10 +50,10 @@ impl Video {
         self.last = None;
         self.source = None;
         if let Some(reason) = refusal(&source) {
-            return self.refuse(reason);
+            return self.refuse(source.version, reason);
         }
         for rung in self.ladder.configure(&source) {
-            self.product(Product::RungDropped(rung))?;
+            self.product(Product::RungDropped { rung, source_version: source.version })?;
         }
         self.source = Some(source);
         self.open()
@@ -110,16 +110,17 @@ impl Video {
         match VideoDecoder::open(source) {
             Ok(decoder) => self.decoder = Some(decoder),
             Err(error) => {
+                let version = source.version;
                 self.source = None;
-                return self.refuse(error.to_string());
+                return self.refuse(version, error.to_string());
             }
         }
         Ok(())
     }
 
-    fn refuse(&mut self, reason: String) -> Result<(), Ended> {
+    fn refuse(&mut self, source_version: u32, reason: String) -> Result<(), Ended> {
         self.ladder.refuse();
-        self.product(Product::Refused(Refusal { part: Part::Video, reason }))
+        self.product(Product::Refused(Refusal { part: Part::Video, source_version, reason }))
     }
 
     /// Takes the pictures that the decoder has complete.

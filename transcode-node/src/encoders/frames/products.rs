@@ -17,6 +17,7 @@ const CONDITION: u8 = 7;
 const REPORT: u8 = 8;
 const FLUSHED: u8 = 9;
 const FAILED: u8 = 10;
+const REFUSED: u8 = 11;
 
 /// Bytes of a picture's fixed fields: rung, place, places, presentation time, flags.
 const PICTURE_FIELDS: usize = 1 + 8 + 4 + 8 + 1;
@@ -41,7 +42,8 @@ pub enum ChildMessage {
 pub fn encode_product(product: Product) -> Frame {
     match product {
         Product::RungStarted(start) => Frame::json(RUNG_STARTED, &start),
-        Product::RungDropped(rung) => Frame::new(RUNG_DROPPED, &[rung.0], ByteChain::new()),
+        Product::RungDropped { rung, source_version } => Frame::json(RUNG_DROPPED, &(rung, source_version)),
+        Product::Refused(refusal) => Frame::json(REFUSED, &refusal),
         Product::Picture(picture) => {
             let mut fields = Vec::with_capacity(PICTURE_FIELDS);
             fields.put_u8(picture.rung.0);
@@ -73,8 +75,11 @@ pub fn encode_failure(reason: &str) -> Frame {
 pub fn decode_product(kind: u8, mut body: Bytes) -> Result<ChildMessage, FrameError> {
     let product = match kind {
         RUNG_STARTED => Product::RungStarted(json("start of a rung", &body)?),
-        RUNG_DROPPED if body.len() == 1 => Product::RungDropped(RungIndex(body[0])),
-        RUNG_DROPPED => return Err(FrameError::Body("dropped rung")),
+        RUNG_DROPPED => {
+            let (rung, source_version) = json("dropped rung", &body)?;
+            Product::RungDropped { rung, source_version }
+        }
+        REFUSED => Product::Refused(json("refusal", &body)?),
         PICTURE if body.len() > PICTURE_FIELDS => {
             let (rung, slot, slots) = (RungIndex(body.get_u8()), Slot(body.get_u64()), body.get_u32());
             let pts = body.get_i64();

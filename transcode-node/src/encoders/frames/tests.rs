@@ -3,7 +3,7 @@ use millrace_codec::engine::order::{
     AudioSource, EncoderKind, Order, Plan, RungIndex, RungPlan, Slot, SourcePicture, SourceSound, VideoSource,
 };
 use millrace_codec::engine::product::{
-    AudioStart, CodedPicture, Condition, Product, Report, RungReport, RungStart,
+    AudioStart, CodedPicture, Condition, Part, Product, Refusal, Report, RungReport, RungStart,
 };
 use millrace_media::codec::{AudioCodec, VideoCodec};
 use proptest::prelude::*;
@@ -44,6 +44,7 @@ fn order() -> impl Strategy<Value = Order> {
                 width,
                 height: 7,
                 pixel_aspect,
+                frame_rate_milli: 29_970,
                 bitrate,
                 version: 3,
             })
@@ -98,7 +99,13 @@ fn product() -> impl Strategy<Value = Product> {
         });
     prop_oneof![
         start,
-        any::<u8>().prop_map(|rung| Product::RungDropped(RungIndex(rung))),
+        any::<(u8, u32)>().prop_map(|(rung, source_version)| {
+            Product::RungDropped { rung: RungIndex(rung), source_version }
+        }),
+        any::<(u8, u32)>().prop_map(|(rung, source_version)| {
+            let part = Part::Rung(RungIndex(rung));
+            Product::Refused(Refusal { part, source_version, reason: "no encoder opens".to_owned() })
+        }),
         picture,
         (data(), any::<u64>())
             .prop_map(|(record, bitrate)| Product::AudioStarted(AudioStart { record, bitrate })),

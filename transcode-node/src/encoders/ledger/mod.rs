@@ -9,7 +9,7 @@ mod media;
 use std::collections::VecDeque;
 
 use millrace_codec::engine::order::{Order, Plan, RungIndex, Slot};
-use millrace_codec::engine::product::{CodedPicture, Product, RungStart};
+use millrace_codec::engine::product::{CodedPicture, Part, Product, Refusal, RungStart};
 
 use self::media::{is_jpeg, is_length_prefixed};
 
@@ -147,7 +147,9 @@ impl Ledger {
     pub fn check(&mut self, product: &Product) -> Result<(), Violation> {
         match product {
             Product::RungStarted(start) => self.check_start(start),
-            Product::RungDropped(rung) => self.rung("dropped rung", *rung).map(|rung| rung.started = false),
+            Product::RungDropped { rung, .. } => {
+                self.rung("dropped rung", *rung).map(|rung| rung.started = false)
+            }
             Product::Picture(picture) => self.check_picture(picture),
             Product::AudioStarted(start) => {
                 if !self.plan.audio || start.record.is_empty() || start.record.len() > MAX_RECORD {
@@ -164,7 +166,10 @@ impl Ledger {
             Product::Report(report) => {
                 report.rungs.iter().try_for_each(|rung| self.rung("report", rung.rung).map(drop))
             }
-            Product::Condition { .. } => Ok(()),
+            Product::Refused(Refusal { part: Part::Rung(rung), .. }) => {
+                self.rung("refused rung", *rung).map(|rung| rung.started = false)
+            }
+            Product::Refused(_) | Product::Condition { .. } => Ok(()),
             Product::Flushed => match self.flushes.checked_sub(1) {
                 Some(rest) => {
                     self.flushes = rest;
@@ -358,7 +363,7 @@ mod tests {
         ledger.check(&Product::Thumbnail { pts: 0, jpeg }).unwrap();
         let bad = [
             Product::Thumbnail { pts: 0, jpeg: Bytes::from_static(b"GIF89a") },
-            Product::RungDropped(RungIndex(2)),
+            Product::RungDropped { rung: RungIndex(2), source_version: 1 },
             started(2),
             Product::Flushed,
             Product::Report(Report {
@@ -394,7 +399,7 @@ mod tests {
         ledger.check(&Product::Picture(made(0, 159))).unwrap();
         ledger.note(&Order::Encode(vec![RungIndex(0), RungIndex(1)]));
         assert_eq!(ledger.lag_ms(), 0, "a rung that is taken back is not behind for what it left out");
-        ledger.check(&Product::RungDropped(RungIndex(0))).unwrap();
+        ledger.check(&Product::RungDropped { rung: RungIndex(0), source_version: 1 }).unwrap();
         (160..190).for_each(|slot| ledger.note(&ordered(slot)));
         assert_eq!(ledger.lag_ms(), 1000);
     }

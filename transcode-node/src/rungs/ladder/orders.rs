@@ -113,6 +113,7 @@ impl LadderRung {
             width: config.width,
             height: config.height,
             pixel_aspect: config.pixel_aspect,
+            frame_rate_milli: rate,
             bitrate: bit_rate,
             version,
         }))

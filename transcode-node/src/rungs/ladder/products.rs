@@ -1,7 +1,7 @@
 //! The products of the transcoder, on their way to the renditions.
 
 use millrace_codec::engine::order::RungIndex;
-use millrace_codec::engine::product::{AudioStart, CodedPicture, Product, RungStart};
+use millrace_codec::engine::product::{AudioStart, CodedPicture, Part, Product, Refusal, RungStart};
 use millrace_wire::ids::Msn;
 
 use super::{LadderRung, Transcoder};
@@ -34,7 +34,8 @@ impl LadderRung {
         }
         match product {
             Product::RungStarted(start) => self.start_rung(start),
-            Product::RungDropped(rung) => self.drop_rung(rung),
+            Product::RungDropped { rung, .. } => self.drop_rung(rung),
+            Product::Refused(refusal) => self.take_refusal(&refusal),
             Product::Picture(picture) => self.take_picture(picture),
             Product::AudioStarted(start) => self.start_audio(start),
             Product::Sound { pts, data } => {
@@ -64,6 +65,23 @@ impl LadderRung {
         if let Some(rung) = self.rungs.iter_mut().find(|rung| rung.index == index) {
             rung.is_dropped = true;
             rung.track.owed.lose_range(from, u64::MAX);
+        }
+    }
+
+    /// Leaves out what the transcoder cannot make.
+    fn take_refusal(&mut self, refusal: &Refusal) {
+        let reason = &refusal.reason;
+        match refusal.part {
+            Part::Rung(rung) => {
+                tracing::warn!(rung = rung.0, reason, "no encoder opens for the rung; it is left out");
+                self.drop_rung(rung);
+            }
+            Part::Video => {
+                tracing::warn!(reason, "the video is not decoded; the encoded rungs are left out");
+                let rungs: Vec<RungIndex> = self.rungs.iter().map(|rung| rung.index).collect();
+                rungs.into_iter().for_each(|rung| self.drop_rung(rung));
+            }
+            Part::Audio => tracing::warn!(reason, "the audio is not decoded; the encoded audio is left out"),
         }
     }
 
