@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Backends, Control, TOKEN};
+use common::{Backends, Control, TOKEN, renewal};
 use millrace_buf::ByteChain;
 use millrace_bus::{FaultPlan, FaultyBus, JournalConfig, ReaderConfig};
 use millrace_store::{FaultyStore, Meta, StoreFaults, list_all};
@@ -131,6 +131,14 @@ async fn claim_of_a_second_publisher_supersedes_and_kicks_the_first() {
     let key = created["stream_key"].as_str().unwrap();
     let mut kicks = control.link.subscribe(&topics::kick(SessionId::from_u128(1)), 8).await.unwrap();
     let ClaimReply::Granted(first) = control.claim(key, 1).await else { panic!("granted") };
+    let held = control.ask_for_claim(key, 2).await;
+    assert!(matches!(held, ClaimReply::Held { stream, .. } if stream == first.stream), "{held:?}");
+    assert_eq!(
+        control.ask(topics::renew(), &renewal(&first, 1)).await,
+        LeaseReply::Ok,
+        "nothing has changed"
+    );
+    assert!(tokio::time::timeout(Duration::from_millis(50), kicks.recv()).await.is_err());
     let ClaimReply::Granted(second) = control.claim(key, 2).await else { panic!("granted") };
     assert!(second.epoch > first.epoch && second.first_msn > first.first_msn && second.continues);
     assert_eq!(second.broadcast, first.broadcast);

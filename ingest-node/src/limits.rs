@@ -83,6 +83,14 @@ pub const CERTIFICATE_CHECK: Duration = Duration::from_mins(1);
 /// TCP connections that the kernel keeps until they are accepted: a whole event's encoders at once.
 pub const LISTEN_BACKLOG: i32 = 1_024;
 
+/// Time after its first audio frame after which a second publisher whose metadata do not say it counts as one of sound
+/// alone: encoders send the configurations of both tracks before the first frame.
+pub(crate) const AUDIO_ALONE: Duration = Duration::from_secs(1);
+/// Bytes of audio that are kept until the media of a second publisher are found usable: ten seconds at 800 kb/s.
+pub(crate) const MAX_NEWCOMER_AUDIO_BYTES: usize = 1024 * 1024;
+/// Events that are kept until then, most of them audio frames: ten seconds hold about 500.
+pub(crate) const MAX_NEWCOMER_EVENTS: usize = 4_096;
+
 /// Window in which changes of the codec configuration are counted.
 pub(crate) const CONFIG_CHANGE_WINDOW: Duration = Duration::from_mins(1);
 /// Changes of the codec configuration within the window after which the publish ends. Each costs an init segment and a

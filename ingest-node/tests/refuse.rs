@@ -11,9 +11,10 @@ use millrace_ingest::Config;
 use millrace_media::container::flv::file::{Tag, TagKind};
 use millrace_testkit::ClipSpec;
 use millrace_wire::close_reason::CloseReason;
+use millrace_wire::ids::StreamKey;
 use millrace_wire::message::control::PublishLimits;
 use millrace_wire::message::media::Track;
-use support::{Consumer, LIMIT, Pusher, World, config, eventually, frames, pushed, tags};
+use support::{Consumer, LIMIT, Pusher, World, check_order, config, eventually, frames, pushed, tags};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -68,9 +69,9 @@ async fn a_newer_publisher_disconnects_the_older_one() {
     let mut older = Pusher::publish(&world.url(&key), 0).await.unwrap();
     older.push(&tags[..20]).await.unwrap();
     let mut newer = Pusher::publish(&world.url(&key), 0).await.unwrap();
+    newer.push(&tags).await.unwrap();
     assert_eq!(older.refusal().await.as_deref(), Some("NetStream.Publish.BadName"));
     assert_eq!(older.event().await, None);
-    newer.push(&tags).await.unwrap();
     newer.unpublish().await;
     let ends =
         |messages: &[millrace_wire::message::media::MediaMessage]| messages.iter().filter(|m| m.end).count();
@@ -81,6 +82,78 @@ async fn a_newer_publisher_disconnects_the_older_one() {
     // Control ended the older lease itself: the newer publisher alone releases one.
     let release = world.control.released(stream).await;
     assert_eq!((release.epoch, release.reason), (epoch, CloseReason::PublisherLeft));
+}
+
+/// A newer publisher of `key` that sends `sent` and nothing more; returns the status and description that it was refused with.
+async fn refused_newcomer(world: &World, key: &StreamKey, sent: &[Tag]) -> (String, String) {
+    let mut newer = Pusher::publish(&world.url(key), 0).await.unwrap();
+    for tag in sent {
+        // The server may have refused it before its last message.
+        if newer.tag(tag).await.is_err() {
+            break;
+        }
+    }
+    newer.refused().await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn newer_publisher_whose_media_are_refused_costs_the_running_one_no_frame() {
+    let config = Config { publish_timeout_s: 2, ..config() };
+    let world = World::with(config, Arc::new(MemBus::new())).await;
+    let (_clip, tags) = tags(short()).await;
+    let limits = PublishLimits { max_width: 400, max_height: 400, ..PublishLimits::default() };
+    let (stream, key) = world.control.stream_with(Ok(limits));
+    let mut consumer = Consumer::of(&world.bus, stream).await;
+    let mut running = Pusher::publish(&world.url(&key), 0).await.unwrap();
+    let mut parts = tags.chunks(tags.len() / 6);
+    running.push(parts.next().unwrap()).await.unwrap();
+    let tag = |kind, body| Tag { kind, timestamp_ms: 0, body: Bytes::from_static(body) };
+    let (_large, large) =
+        self::tags(ClipSpec { width: 640, height: 360, frames: 10, ..ClipSpec::default() }).await;
+    // Pictures alone, and none of them can be decoded: the keyframe and its configuration are missing.
+    let late: Vec<Tag> =
+        tags.iter().filter(|tag| tag.kind == TagKind::Video).skip(2).take(20).cloned().collect();
+    for (sent, name) in [
+        (vec![tag(TagKind::Video, b"\x90hvc1....")], "HEVC (hvc1)"),
+        (vec![tag(TagKind::Audio, &[0x2f, 1, 2, 3])], "MP3"),
+        (large, "the picture is 640x360"),
+        (late, "no usable media for 2 s"),
+    ] {
+        let (code, description) = refused_newcomer(&world, &key, &sent).await;
+        assert_eq!(code, "NetStream.Publish.Denied");
+        assert!(description.contains(name), "{description}");
+        running.push(parts.next().unwrap()).await.unwrap();
+        eventually("the report to control", async || {
+            let seen = world.control.seen.lock().unwrap();
+            seen.refusals.iter().find(|report| report.text.contains(name)).map(drop)
+        })
+        .await;
+    }
+    // One that leaves before its media come has changed nothing either.
+    drop(Pusher::publish(&world.url(&key), 0).await.unwrap());
+    for rest in parts {
+        running.push(rest).await.unwrap();
+    }
+    running.unpublish().await;
+    let messages = consumer.read_to_end().await;
+    check_order(messages);
+    assert_eq!(frames(messages, Track::Video), pushed(&tags, Track::Video));
+    assert_eq!(frames(messages, Track::Audio), pushed(&tags, Track::Audio));
+    assert_eq!(world.metric("millrace_ingest_refused_total{reason=\"codec_not_accepted\"}"), 2);
+    assert_eq!(world.control.seen.lock().unwrap().releases.len(), 1, "of the running publisher");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn newer_publisher_of_sound_alone_takes_over_from_one_with_pictures() {
+    let world = World::start().await;
+    let (_clip, tags) = tags(short()).await;
+    let sound: Vec<Tag> = tags.iter().filter(|tag| tag.kind == TagKind::Audio).cloned().collect();
+    let (_, key) = world.control.stream();
+    let mut older = Pusher::publish(&world.url(&key), 0).await.unwrap();
+    older.push(&tags[..20]).await.unwrap();
+    let mut newer = Pusher::publish(&world.url(&key), 0).await.unwrap();
+    newer.push(&sound).await.unwrap();
+    assert_eq!(older.refusal().await.as_deref(), Some("NetStream.Publish.BadName"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use millrace_wire::close_reason::CloseReason;
 use millrace_wire::ids::{BroadcastId, StreamId};
 use millrace_wire::message::control::{
-    ClaimReply, ClaimRequest, LadderPlan, LeaseReply, RefusalReport, ReleaseRequest, RenewRequest, SealReport,
+    ClaimReply, ClaimRequest, LadderPlan, LeaseReply, PublishLimits, RefusalReport, ReleaseRequest, RenewRequest,
+    SealReport,
 };
 use millrace_wire::state_keys;
 use tracing::{info, warn};
@@ -20,13 +21,14 @@ impl Audited for ClaimReply {
     fn stream(&self) -> Option<StreamId> {
         match self {
             Self::Granted(grant) => Some(grant.stream),
+            Self::Held { stream, .. } => Some(*stream),
             Self::Refused { .. } => None,
         }
     }
 
     fn refusal(&self) -> Option<&'static str> {
         match self {
-            Self::Granted(_) => None,
+            Self::Granted(_) | Self::Held { .. } => None,
             Self::Refused { reason } => Some(reason.code()),
         }
     }
@@ -75,6 +77,7 @@ impl Livestreams {
             let reply = retry!({ self.try_claim(request).await })?;
             let outcome = match &reply {
                 ClaimReply::Granted(_) => "granted",
+                ClaimReply::Held { .. } => "held",
                 ClaimReply::Refused { reason } => reason.code(),
             };
             self.services.metrics.claims.with(&[outcome]).inc();
@@ -113,6 +116,9 @@ impl Livestreams {
                 return refused(reason);
             }
         };
+        if decision.waits {
+            return Ok(ClaimReply::Held { stream: stream.id, limits: PublishLimits::default() });
+        }
         if !decision.repeated {
             decision.claim.settings.plan = self.plan(&stream);
             let claim_version = current.as_ref().map(|current| current.version);

@@ -243,6 +243,7 @@ impl Fixture {
             node: "ingest-1".parse().unwrap(),
             addr: None,
             protocol: "rtmp".to_owned(),
+            takes_over: true,
         }
     }
 

@@ -169,14 +169,24 @@ impl Control {
         reply
     }
 
-    /// Sends a claim request as an ingest node does.
+    /// Sends a claim request as an ingest node does that has usable media.
     pub(crate) async fn claim_without_media(&self, key: &str, session: u128) -> ClaimReply {
+        self.send_claim(key, session, true).await
+    }
+
+    /// Sends the first claim request of a publisher, which takes no livestream over.
+    pub(crate) async fn ask_for_claim(&self, key: &str, session: u128) -> ClaimReply {
+        self.send_claim(key, session, false).await
+    }
+
+    async fn send_claim(&self, key: &str, session: u128, takes_over: bool) -> ClaimReply {
         let request = ClaimRequest {
             key_hash: KeyHash::of(&self.secret, &key.parse().unwrap()),
             session: SessionId::from_u128(session),
             node: "ingest-1".parse().unwrap(),
             addr: Some([127, 0, 0, 1].into()),
             protocol: "rtmp".to_owned(),
+            takes_over,
         };
         self.ask(topics::claim(), &request).await
     }

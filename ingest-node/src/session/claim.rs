@@ -4,11 +4,20 @@ use std::time::Duration;
 
 use millrace_link::Link;
 use millrace_wire::close_reason::CloseReason;
-use millrace_wire::message::control::{ClaimGrant, ClaimReply, ClaimRequest};
+use millrace_wire::ids::StreamId;
+use millrace_wire::message::control::{ClaimGrant, ClaimReply, ClaimRequest, PublishLimits};
 use millrace_wire::topics;
 use tokio::time::Instant;
 
 use crate::limits;
+
+/// The answer to a claim that is not refused.
+pub(crate) enum Claimed {
+    /// The session has an epoch.
+    Granted(Box<ClaimGrant>),
+    /// Another session publishes; the claim is to be repeated with usable media.
+    Held(StreamId, PublishLimits),
+}
 
 /// Claims the key within `limit`. While control does not answer, the request is repeated: an encoder waits rather than
 /// fails while control restarts. Control answers repetitions of one session alike.
@@ -16,13 +25,14 @@ pub(crate) async fn claim(
     link: &Link,
     request: &ClaimRequest,
     limit: Duration,
-) -> Result<ClaimGrant, CloseReason> {
+) -> Result<Claimed, CloseReason> {
     let topic = topics::claim();
     let deadline = Instant::now() + limit;
     loop {
         let attempt = limits::CLAIM_ATTEMPT.min(deadline.saturating_duration_since(Instant::now()));
         match link.request(&topic, request, attempt).await {
-            Ok(ClaimReply::Granted(grant)) => return Ok(*grant),
+            Ok(ClaimReply::Granted(grant)) => return Ok(Claimed::Granted(grant)),
+            Ok(ClaimReply::Held { stream, limits }) => return Ok(Claimed::Held(stream, limits)),
             Ok(ClaimReply::Refused { reason }) => return Err(reason),
             Err(error) if error.is_retryable() => {
                 tracing::debug!(%error, "control did not answer the claim; it is sent again");

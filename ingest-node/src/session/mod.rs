@@ -14,6 +14,7 @@ mod discontinuities;
 mod health;
 mod media;
 mod message_builder;
+mod newcomer;
 mod publisher;
 mod refusal;
 mod relay;
@@ -25,10 +26,11 @@ use millrace_wire::close_reason::CloseReason;
 
 use crate::admission::ConnectionPermit;
 use crate::context::Context;
-use publisher::Publisher;
+use newcomer::{Newcomer, Proven};
+use publisher::{Opening, Publisher};
 pub(crate) use refusal::refused;
 use relay::Relay;
-use source::{PublishEnd, Source};
+use source::{Identity, PublishEnd, Source};
 
 /// Runs one publish from its claim to its end; returns how it ended. The source has been closed then.
 pub(crate) async fn publish<S: Source>(
@@ -37,13 +39,8 @@ pub(crate) async fn publish<S: Source>(
     permit: &mut ConnectionPermit,
 ) -> PublishEnd {
     let identity = source.identity();
-    let opened = if context.drain.is_draining() {
-        Err(CloseReason::Draining)
-    } else {
-        Publisher::open(context, &identity).await
-    };
-    let end = match opened {
-        Ok(publisher) => {
+    let end = match open(context, &identity, source).await {
+        Ok((publisher, proven)) => {
             let grant = publisher.grant();
             publisher.span().in_scope(|| {
                 let (address, protocol) = (identity.address, identity.protocol);
@@ -51,20 +48,66 @@ pub(crate) async fn publish<S: Source>(
             });
             permit.set_publishing(true);
             let mut relay = Relay::new(context, publisher);
-            let end = relay.run(source).await;
+            let end = relay.run(source, proven).await;
             permit.set_publishing(false);
             relay.end(&end);
             end
         }
-        Err(reason) => {
-            if reason.is_guess() {
+        Err(refused_by) => {
+            let (end, by_control) = match refused_by {
+                RefusedBy::Control(reason) => (reason.into(), true),
+                RefusedBy::Node(end) => (end, false),
+            };
+            if end.reason.is_guess() {
                 tokio::time::sleep(permit.refusal_delay(context.now())).await;
             }
-            let end = refused(context, reason);
-            refusal::report(context, &identity, &end);
+            let end = refused(context, end);
+            if !by_control {
+                refusal::report(context, &identity, &end);
+            }
             end
         }
     };
     source.close(&end).await;
     end
+}
+
+/// The part that refused a publisher: control keeps the refusals that it answered itself.
+enum RefusedBy {
+    Control(CloseReason),
+    Node(PublishEnd),
+}
+
+impl From<CloseReason> for RefusedBy {
+    fn from(reason: CloseReason) -> Self {
+        match reason {
+            CloseReason::Draining | CloseReason::Unavailable | CloseReason::Internal => {
+                Self::Node(reason.into())
+            }
+            reason => Self::Control(reason),
+        }
+    }
+}
+
+/// Claims the source's key. A source whose livestream another session publishes is accepted first: it takes the livestream
+/// over when its media have been found usable, and they are returned with it.
+async fn open<S: Source>(
+    context: &Arc<Context>,
+    identity: &Identity,
+    source: &mut S,
+) -> Result<(Publisher, Option<Proven>), RefusedBy> {
+    if context.drain.is_draining() {
+        return Err(CloseReason::Draining.into());
+    }
+    match Publisher::open(context, identity).await? {
+        Opening::Granted(publisher) => Ok((publisher, None)),
+        Opening::Held { claim, stream, limits } => {
+            tracing::info!(%stream, "another publisher is on the air; this one takes over with its first usable media");
+            let proven = Newcomer::new(context, limits).prove(source).await.map_err(RefusedBy::Node)?;
+            if context.drain.is_draining() {
+                return Err(CloseReason::Draining.into());
+            }
+            Ok((claim.take_over().await?, Some(proven)))
+        }
+    }
 }

@@ -13,13 +13,13 @@ use millrace_runtime::ActorId;
 use millrace_runtime::actors::ActorContext;
 use millrace_runtime::supervisor::Policy;
 use millrace_wire::close_reason::CloseReason;
-use millrace_wire::ids::{SessionId, UnixMillis};
-use millrace_wire::message::control::{ClaimGrant, ClaimRequest, Kick};
+use millrace_wire::ids::{SessionId, StreamId, UnixMillis};
+use millrace_wire::message::control::{ClaimGrant, ClaimRequest, Kick, PublishLimits};
 use millrace_wire::message::job::job_cost;
 use tracing::Instrument;
 
 use super::actor::run_session;
-use super::claim::claim;
+use super::claim::{Claimed, claim};
 use super::disconnect::DisconnectSignal;
 use super::media::MediaPath;
 use super::message_builder::FrameCounts;
@@ -36,17 +36,67 @@ pub(crate) struct Publisher {
     span: tracing::Span,
 }
 
+/// The result of a first claim.
+pub(crate) enum Opening {
+    /// The publisher has an epoch.
+    Granted(Publisher),
+    /// Another session publishes the livestream: the claim takes it over once usable media have come.
+    Held {
+        /// The claim, to be repeated.
+        claim: Claim,
+        /// The livestream.
+        stream: StreamId,
+        /// The limits that the media must keep.
+        limits: PublishLimits,
+    },
+}
+
+/// A session's claim of a key, from the first request to its grant.
+pub(crate) struct Claim {
+    context: Arc<Context>,
+    request: ClaimRequest,
+    kicks: TypedSubscription<Kick>,
+}
+
+impl Claim {
+    /// Takes the livestream over from the session that publishes it.
+    pub(crate) async fn take_over(mut self) -> Result<Publisher, CloseReason> {
+        self.request.takes_over = true;
+        match self.ask().await? {
+            Claimed::Granted(grant) => self.begin(*grant).await,
+            // A control that repeats itself has lost the request's last field.
+            Claimed::Held(..) => Err(CloseReason::Internal),
+        }
+    }
+
+    async fn ask(&self) -> Result<Claimed, CloseReason> {
+        let limit = Duration::from_secs(u64::from(self.context.config.publish_timeout_s));
+        let asked = tokio::time::Instant::now();
+        let claimed = claim(&self.context.link, &self.request, limit).await?;
+        self.context.metrics.claim.observe(asked.elapsed().as_secs_f64());
+        Ok(claimed)
+    }
+
+    async fn begin(self, grant: ClaimGrant) -> Result<Publisher, CloseReason> {
+        let session = self.request.session;
+        let span = tracing::info_span!("session", stream = %grant.stream, epoch = grant.epoch.0, %session);
+        let begun = Publisher::begin(&self.context, grant, session, self.kicks, span.clone());
+        begun.instrument(span).await.map_err(unavailable)
+    }
+}
+
+fn unavailable(error: BusError) -> CloseReason {
+    tracing::warn!(%error, "the bus is not available; the publisher is refused");
+    CloseReason::Unavailable
+}
+
 impl Publisher {
-    /// Claims the key and starts the session's actors.
-    pub(crate) async fn open(context: &Arc<Context>, identity: &Identity) -> Result<Self, CloseReason> {
+    /// Claims the key and starts the session's actors, if no other session publishes the livestream.
+    pub(crate) async fn open(context: &Arc<Context>, identity: &Identity) -> Result<Opening, CloseReason> {
         let Some(key_hash) = identity.credential.key_hash(context.key_secret.expose()) else {
             return Err(CloseReason::UnknownKey);
         };
         let session = SessionId::generate(UnixMillis(context.clock.unix_ms()), &mut rand::rng());
-        let unavailable = |error: BusError| {
-            tracing::warn!(%error, "the bus is not available; the publisher is refused");
-            CloseReason::Unavailable
-        };
         let kicks = subscribe_kicks(&context.link, session).await.map_err(unavailable)?;
         let request = ClaimRequest {
             key_hash,
@@ -54,13 +104,13 @@ impl Publisher {
             node: context.node.clone(),
             addr: Some(identity.address),
             protocol: identity.protocol.to_owned(),
+            takes_over: false,
         };
-        let limit = Duration::from_secs(u64::from(context.config.publish_timeout_s));
-        let asked = tokio::time::Instant::now();
-        let grant = claim(&context.link, &request, limit).await?;
-        context.metrics.claim.observe(asked.elapsed().as_secs_f64());
-        let span = tracing::info_span!("session", stream = %grant.stream, epoch = grant.epoch.0, %session);
-        Self::begin(context, grant, session, kicks, span.clone()).instrument(span).await.map_err(unavailable)
+        let claim = Claim { context: context.clone(), request, kicks };
+        match claim.ask().await? {
+            Claimed::Granted(grant) => Ok(Opening::Granted(claim.begin(*grant).await?)),
+            Claimed::Held(stream, limits) => Ok(Opening::Held { claim, stream, limits }),
+        }
     }
 
     async fn begin(

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use millrace_wire::close_reason::CloseReason;
 use millrace_wire::message::control::{RefusalReport, bounded_text};
 use millrace_wire::topics;
 
@@ -13,20 +12,17 @@ use crate::context::Context;
 /// Time that control has to take a report. It is not repeated: the encoder connects again, and is refused again.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Counts and logs a publisher that is refused for `reason`.
-pub(crate) fn refused(context: &Context, reason: CloseReason) -> PublishEnd {
-    context.metrics.refused.with(&[reason.code()]).inc();
-    tracing::info!(reason = reason.code(), "publisher refused");
-    reason.into()
+/// Counts and logs a publisher that is refused.
+pub(crate) fn refused(context: &Context, end: impl Into<PublishEnd>) -> PublishEnd {
+    let end = end.into();
+    context.metrics.refused.with(&[end.reason.code()]).inc();
+    tracing::info!(reason = end.reason.code(), detail = end.text, "publisher refused");
+    end
 }
 
 /// Reports a refusal that this node decided on its own to control, in the background and once. The report is left out while
 /// too many are on their way.
 pub(super) fn report(context: &Arc<Context>, identity: &Identity, end: &PublishEnd) {
-    // Control knows the refusals that it answered itself.
-    if !matches!(end.reason, CloseReason::Draining | CloseReason::Unavailable | CloseReason::Internal) {
-        return;
-    }
     let Some(key_hash) = identity.credential.key_hash(context.key_secret.expose()) else { return };
     let Ok(permit) = context.refusal_reports.clone().try_acquire_owned() else { return };
     let report = RefusalReport {

@@ -4,11 +4,13 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
+use millrace_media::repair::RepairCounts;
 use millrace_wire::close_reason::CloseReason;
 
 use super::bitrate::BitrateMeter;
 use super::config_changes::ConfigChanges;
 use super::disconnect::Disconnected;
+use super::newcomer::Proven;
 use super::publisher::Publisher;
 use super::source::{MediaError, PublishEnd, Source, SourceEvent};
 use crate::context::Context;
@@ -53,6 +55,8 @@ pub(crate) struct Relay<'a> {
     received_bytes: u64,
     bad_media: u32,
     keyframe_requested: bool,
+    /// Frames that were left out before the publisher took the livestream over.
+    left_out: RepairCounts,
     turn: Turn,
     /// The pauses of the process that the meter has allowed for, in milliseconds.
     paused_ms: u64,
@@ -72,21 +76,37 @@ impl<'a> Relay<'a> {
             received_bytes: 0,
             bad_media: 0,
             keyframe_requested: false,
+            left_out: RepairCounts::new(),
             turn: Turn::default(),
             paused_ms: context.clock.paused_ms(),
         }
     }
 
-    /// Relays until the source, a limit or the session ends the publish.
-    pub(crate) async fn run<S: Source>(&mut self, source: &mut S) -> PublishEnd {
-        match self.relay(source).await {
+    /// Relays until the source, a limit or the session ends the publish. `proven` is what has been read already of a source
+    /// that has been accepted.
+    pub(crate) async fn run<S: Source>(&mut self, source: &mut S, proven: Option<Proven>) -> PublishEnd {
+        match self.relay(source, proven).await {
             Ok(never) => match never {},
             Err(end) => end,
         }
     }
 
-    async fn relay<S: Source>(&mut self, source: &mut S) -> Result<Infallible, PublishEnd> {
-        source.accept()?;
+    async fn relay<S: Source>(
+        &mut self,
+        source: &mut S,
+        proven: Option<Proven>,
+    ) -> Result<Infallible, PublishEnd> {
+        match proven {
+            None => source.accept()?,
+            Some(Proven { events, left_out, bytes }) => {
+                self.left_out = left_out;
+                self.received_bytes += bytes as u64;
+                for event in events {
+                    self.on_event(event, source)?;
+                    self.turn.event().await;
+                }
+            }
+        }
         loop {
             self.relay_arrived(source).await?;
             self.check_health(source)?;
@@ -216,7 +236,9 @@ impl<'a> Relay<'a> {
     fn check_health<S: Source>(&mut self, source: &S) -> Result<(), PublishEnd> {
         let now = self.context.now();
         if self.publisher.is_observation_due(now) {
-            self.publisher.observe(now, &source.repairs())
+            let mut repairs = source.repairs();
+            repairs.merge(&self.left_out);
+            self.publisher.observe(now, &repairs)
         } else {
             Ok(())
         }

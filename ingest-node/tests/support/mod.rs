@@ -21,8 +21,8 @@ use millrace_wire::ids::{
     BroadcastId, DiscontinuitySeq, Epoch, KeyHash, Msn, SessionId, StreamId, StreamKey,
 };
 use millrace_wire::message::control::{
-    ClaimGrant, ClaimReply, ClaimRequest, Kick, LeaseReply, PublishLimits, ReleaseRequest, RenewRequest,
-    StreamSettings,
+    ClaimGrant, ClaimReply, ClaimRequest, Kick, LeaseReply, PublishLimits, RefusalReport, ReleaseRequest,
+    RenewRequest, StreamSettings,
 };
 use millrace_wire::message::media::{MediaMessage, MediaReader, MediaUnit, Track};
 use millrace_wire::{topic, topics};
@@ -40,6 +40,7 @@ pub struct Seen {
     pub claims: Vec<ClaimRequest>,
     pub renewals: Vec<RenewRequest>,
     pub releases: Vec<ReleaseRequest>,
+    pub refusals: Vec<RefusalReport>,
     pub streams: HashMap<KeyHash, (StreamId, Result<PublishLimits, CloseReason>)>,
     pub holders: HashMap<StreamId, SessionId>,
 }
@@ -107,6 +108,12 @@ fn answer(bus: &SharedBus, state: &Mutex<Seen>, subject: &str, payload: &Bytes) 
             let reply = match found {
                 None => ClaimReply::Refused { reason: CloseReason::UnknownKey },
                 Some((_, Err(reason))) => ClaimReply::Refused { reason },
+                Some((stream, Ok(limits)))
+                    if !request.takes_over
+                        && seen.holders.get(&stream).is_some_and(|holder| *holder != request.session) =>
+                {
+                    ClaimReply::Held { stream, limits }
+                }
                 Some((stream, Ok(limits))) => {
                     if let Some(session) = seen.holders.insert(stream, request.session) {
                         let kick = topic::encode(&Kick { session, reason: CloseReason::TakenOver }).unwrap();
@@ -122,6 +129,10 @@ fn answer(bus: &SharedBus, state: &Mutex<Seen>, subject: &str, payload: &Bytes) 
         _ if subject == topics::renew().subject() => {
             let request: RenewRequest = topic::decode(payload).unwrap();
             seen.renewals.push(request);
+            topic::encode(&LeaseReply::Ok)
+        }
+        _ if subject == topics::refused().subject() => {
+            seen.refusals.push(topic::decode(payload).unwrap());
             topic::encode(&LeaseReply::Ok)
         }
         _ if subject == topics::release().subject() => {

@@ -38,6 +38,12 @@ const HOME: [u8; 4] = [127, 0, 0, 1];
 const CROWD: [u8; 4] = [127, 0, 0, 2];
 const GUESSER: [u8; 4] = [127, 0, 0, 3];
 
+/// FLV VIDEODATA: a keyframe of codec 2, Sorenson H.263.
+const SORENSON_KEYFRAME: [u8; 6] = [0x12, 0, 0, 0, 0, 0];
+/// FLV AUDIODATA: the configuration of AAC-LC in stereo at 48 kHz, and frames of silence.
+const SOUND: [&[u8]; 4] = [&[0xaf, 0, 0x11, 0x90], SILENCE, SILENCE, SILENCE];
+const SILENCE: &[u8] = &[0xaf, 1, 0x21, 0x10, 0x04, 0x60, 0x8c, 0x1c];
+
 const BAD_NAME: &str = "NetStream.Publish.BadName";
 const DENIED: &str = "NetStream.Publish.Denied";
 const INVALID_APP: &str = "NetConnection.Connect.InvalidApp";
@@ -111,9 +117,14 @@ async fn publish_twice(api: Api, refusing: String) -> Result<()> {
 
     let live = api.create("taken over").await?;
     let first = Peer::publish(HOME, &live.push_url()).await.context("the first publisher")?;
-    let second = Peer::publish(HOME, &live.push_url()).await.context("the second publisher")?;
+    let mut useless =
+        Peer::publish(HOME, &live.push_url()).await.context("a publisher of a codec of the past")?;
+    useless.video(&SORENSON_KEYFRAME)?;
+    told("a second publisher whose codec is refused", useless, DENIED, "H.263").await?;
+    let mut second = Peer::publish(HOME, &live.push_url()).await.context("the second publisher")?;
+    second.audio(&SOUND).await?;
     told("the publisher taken over from", first, BAD_NAME, "Another publisher took over").await?;
-    // Neither has sent media, so the livestream is still scheduled: it can be cancelled, not stopped.
+    // Three frames of sound begin no segment, so the livestream is still scheduled: it can be cancelled, not stopped.
     api.call(Method::POST, &format!("/livestreams/{}/cancel", live.id), None).await?;
     told("a publisher whose stream is cancelled", second, BAD_NAME, "has ended").await?;
     refused("its reconnect", &live.push_url(), BAD_NAME, "has ended").await
@@ -123,9 +134,10 @@ async fn publish_twice(api: Api, refusing: String) -> Result<()> {
 async fn bad_media(api: Api) -> Result<()> {
     let live = api.create("bad media").await?;
     let mut flash = Peer::publish(HOME, &live.push_url()).await?;
-    // FLV VIDEODATA: a keyframe of codec 2, Sorenson H.263.
-    flash.video(&[0x12, 0, 0, 0, 0, 0])?;
+    flash.video(&SORENSON_KEYFRAME)?;
     told("a codec of the past", flash, DENIED, "codec").await?;
+    // The claim of the one before may not have been released yet.
+    let live = api.create("no media").await?;
     let silent = Peer::publish(HOME, &live.push_url()).await?;
     told("a publisher without media", silent, DENIED, "timed out waiting for media").await
 }

@@ -74,6 +74,18 @@ impl Peer {
         Ok(self.session.push_video(0, Bytes::from_static(body))?)
     }
 
+    /// Sends one RTMP audio message for each body, a frame of AAC apart.
+    pub(crate) async fn audio(&mut self, bodies: &[&'static [u8]]) -> Result<()> {
+        const FRAME_MS: u32 = 21;
+        for (number, body) in (0..).zip(bodies) {
+            self.session.push_audio(number * FRAME_MS, Bytes::from_static(body))?;
+        }
+        while let Some(bytes) = self.session.poll_transmit() {
+            self.socket.write_all(&bytes).await.context("audio messages")?;
+        }
+        Ok(())
+    }
+
     /// Sends video messages with this body, as fast as the socket takes them, until the server has closed.
     pub(crate) async fn flood(&mut self, body: &[u8; 1]) -> Result<()> {
         const MESSAGES: usize = 100_000;

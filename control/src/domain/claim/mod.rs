@@ -148,6 +148,8 @@ pub struct Decision {
     pub kick: Option<SessionId>,
     /// True if the same session repeated its request: nothing changes and the answer is the same.
     pub repeated: bool,
+    /// True if another session publishes the livestream now, and the request does not take it over: nothing changes.
+    pub waits: bool,
 }
 
 /// Decides on a claim request. `fresh` is the id of the broadcast if the request begins one.
@@ -163,7 +165,7 @@ pub fn decide(
     }
     if let Some(claim) = current.filter(|claim| claim.session == request.session && !claim.by_control) {
         let (stream, claim) = (stream.clone(), claim.clone());
-        return Ok(Decision { stream, claim, kick: None, repeated: true });
+        return Ok(Decision { stream, claim, kick: None, repeated: true, waits: false });
     }
     if current.is_some_and(|claim| claim.is_held(now)) && stream.settings.takeover == Takeover::Refuse {
         return Err(CloseReason::AlreadyLive);
@@ -176,7 +178,8 @@ pub fn decide(
     }
     // A session whose lease lapsed may still run behind a broken link: it is kicked too.
     let kick = current.filter(|claim| claim.sealed_msn.is_none()).map(|claim| claim.session);
-    Ok(Decision { stream, claim, kick, repeated: false })
+    let waits = !request.takes_over && current.is_some_and(|claim| claim.is_held(now));
+    Ok(Decision { stream, claim, kick, repeated: false, waits })
 }
 
 /// The decision on a renewal.

@@ -19,6 +19,7 @@ fn request(session: u128) -> ClaimRequest {
         node: "ingest-1".parse().unwrap(),
         addr: Some([192, 0, 2, 1].into()),
         protocol: "rtmp".to_owned(),
+        takes_over: true,
     }
 }
 
@@ -448,4 +449,24 @@ fn every_change_of_presence_leaves_its_lifecycle_event() {
     let over = next.ended(at(12_000));
     assert_eq!(event(&over), Some((at(12_000), LifecycleKind::Ended { broadcast })));
     assert_eq!(event(&over.claimed_by_control(at(20_000))), event(&over));
+}
+
+#[test]
+fn first_request_of_a_second_publisher_waits_while_the_first_holds_its_lease() {
+    let stream = sample();
+    let first = grant(at(0), &stream, None, 1).unwrap();
+    let asked = ClaimRequest { takes_over: false, ..request(2) };
+    let decide =
+        |now, held: &Claim| decide(now, &first.stream, Some(held), &asked, BroadcastId::from_u128(2));
+    assert!(decide(at(LEASE - 1), &first.claim).unwrap().waits);
+    let lapsed = decide(at(LEASE), &first.claim).unwrap();
+    assert!(!lapsed.waits && lapsed.kick.is_some(), "a lapsed lease is taken at once");
+    let own = ClaimRequest { session: first.claim.session, ..asked.clone() };
+    let repeated =
+        super::decide(at(10), &first.stream, Some(&first.claim), &own, first.claim.broadcast).unwrap();
+    assert!(repeated.repeated && !repeated.waits);
+    assert!(
+        !super::decide(at(0), &stream, None, &asked, first.claim.broadcast).unwrap().waits,
+        "no other publisher"
+    );
 }

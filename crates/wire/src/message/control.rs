@@ -35,6 +35,15 @@ pub struct ClaimRequest {
     pub addr: Option<IpAddr>,
     /// Protocol (`rtmp`, `rtmps`, …), for status.
     pub protocol: String,
+    /// True if the claim takes the livestream over from a session that holds it. A session asks without first, so that the
+    /// running publisher is not displaced before the newer one has shown usable media. A node that does not know the field
+    /// takes over at once.
+    #[serde(default = "takes_over")]
+    pub takes_over: bool,
+}
+
+const fn takes_over() -> bool {
+    true
 }
 
 /// Control's answer to a claim.
@@ -43,6 +52,14 @@ pub struct ClaimRequest {
 pub enum ClaimReply {
     /// The publisher may go live.
     Granted(Box<ClaimGrant>),
+    /// The key may publish, but another session holds the livestream: nothing has changed. The session repeats its claim with
+    /// [`ClaimRequest::takes_over`] once it has usable media.
+    Held {
+        /// The livestream that the key is for.
+        stream: StreamId,
+        /// The limits that the media must keep.
+        limits: PublishLimits,
+    },
     /// The publisher is refused for the reason.
     Refused {
         /// The reason, as a stable code.
@@ -343,7 +360,15 @@ mod tests {
             node: "ingest-1".parse().unwrap(),
             addr: Some([127, 0, 0, 1].into()),
             protocol: "rtmp".into(),
+            takes_over: false,
         }
+    }
+
+    #[test]
+    fn claim_of_a_node_that_does_not_know_the_field_takes_over() {
+        let text = String::from_utf8_lossy(&encode(&claim()).unwrap()).replace(",\"takes_over\":false", "");
+        assert!(!text.contains("takes_over"), "{text}");
+        assert!(decode::<ClaimRequest>(text.as_bytes()).unwrap().takes_over);
     }
 
     #[test]
