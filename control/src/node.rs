@@ -7,8 +7,8 @@ use std::time::Duration;
 use anyhow::Context;
 use millrace_node::start_report;
 use millrace_runtime::http::HttpHandle;
-use millrace_runtime::{ActorId, Condition, Policy, Process, Supervisor};
-use millrace_state::SharedState;
+use millrace_runtime::{ActorId, Condition, Policy, Process, Readiness, Supervisor};
+use millrace_state::{SharedState, StateError};
 use millrace_wire::ids::NodeId;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -24,6 +24,9 @@ const PROBE_EVERY: Duration = Duration::from_secs(1);
 
 /// A state store that does not answer the probe within this time is not ready.
 const PROBE_LIMIT: Duration = Duration::from_secs(2);
+
+/// The part of the process that readiness reports as degraded.
+const STATE: &str = "state";
 
 /// A draining control waits this long for its last lifecycle events to reach the journal.
 const EVENTS_LIMIT: Duration = Duration::from_secs(5);
@@ -80,10 +83,16 @@ pub async fn start(settings: impl Into<Settings>, deps: Deps) -> anyhow::Result<
     spawn_bus_services(&supervisor, &livestreams).await?;
     spawn_reconciler(&supervisor, &services, &livestreams, &identity.node).await?;
     start_report(&supervisor, &services.link, &deps.process, identity).await?;
-    let state = deps.backends.state.clone();
+    let (state, probed, readiness) = (deps.backends.state.clone(), services.clone(), readiness.clone());
     supervisor
         .spawn(ActorId::new("probe", "control"), Policy::vital(), move |actor| {
-            probe(state.clone(), state_ready.clone(), actor.stop)
+            let probe = Probe {
+                state: state.clone(),
+                ready: state_ready.clone(),
+                readiness: readiness.clone(),
+                services: probed.clone(),
+            };
+            probe.run(actor.stop)
         })
         .await?;
     let http = http::serve(&config, livestreams, deps.process.observability()).context("control: HTTP")?;
@@ -133,17 +142,46 @@ async fn spawn_reconciler(
     Ok(())
 }
 
-async fn probe(state: SharedState, state_ready: Condition, stop: CancellationToken) -> anyhow::Result<()> {
-    while !stop.is_cancelled() {
-        match tokio::time::timeout(PROBE_LIMIT, state.ready()).await {
-            Ok(Ok(())) => state_ready.hold(),
-            Ok(Err(error)) => state_ready.fail(&error.to_string()),
-            Err(_) => state_ready.fail("does not answer"),
+/// Looks at the state store: readiness says whether it answers, and whether it takes changes.
+struct Probe {
+    state: SharedState,
+    ready: Condition,
+    readiness: Readiness,
+    services: Arc<Services>,
+}
+
+impl Probe {
+    async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+        while !stop.is_cancelled() {
+            self.look().await;
+            tokio::select! {
+                () = tokio::time::sleep(PROBE_EVERY) => {}
+                () = stop.cancelled() => {}
+            }
         }
-        tokio::select! {
-            () = tokio::time::sleep(PROBE_EVERY) => {}
-            () = stop.cancelled() => {}
+        Ok(())
+    }
+
+    async fn look(&self) {
+        let refusal = match tokio::time::timeout(PROBE_LIMIT, self.state.ready()).await {
+            Ok(Ok(())) => {
+                self.ready.hold();
+                None
+            }
+            // Streams that run go on, so the node stays ready for what it can do.
+            Ok(Err(error @ StateError::NotWritable { .. })) => {
+                self.ready.hold();
+                Some(error.to_string())
+            }
+            Ok(Err(error)) => return self.ready.fail(&error.to_string()),
+            Err(_) => return self.ready.fail("does not answer"),
+        };
+        self.services.metrics.state_refuses_changes.set(i64::from(refusal.is_some()));
+        let was = self.services.state_refusal.borrow().clone();
+        if refusal != was {
+            let words = refusal.as_ref().map(|reason| format!("degraded: {reason}"));
+            self.readiness.set_degraded(STATE, words.as_deref());
+            self.services.state_refusal.send_replace(refusal);
         }
     }
-    Ok(())
 }

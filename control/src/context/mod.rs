@@ -32,6 +32,8 @@ pub(crate) struct Services {
     pub(crate) deleted: Notify,
     /// True while this control holds the leader's lease.
     pub(crate) leading: watch::Sender<bool>,
+    /// The reason for which the state store takes no changes, while it takes none.
+    pub(crate) state_refusal: watch::Sender<Option<String>>,
 }
 
 impl Services {
@@ -48,6 +50,7 @@ impl Services {
             metrics: ControlMetrics::new(&scope),
             deleted: Notify::new(),
             leading: watch::Sender::new(false),
+            state_refusal: watch::Sender::new(None),
         }
     }
 
@@ -64,6 +67,8 @@ pub(crate) struct ControlMetrics {
     /// Orphaned logs that control sealed or ended itself.
     pub(crate) logs_closed: Counter,
     pub(crate) objects_deleted: Counter,
+    /// 1 while the state store takes no changes.
+    pub(crate) state_refuses_changes: Gauge,
     pub(crate) retention: RetentionMetrics,
 }
 
@@ -86,6 +91,11 @@ impl ControlMetrics {
                 "objects_deleted",
                 Unit::Count,
                 "Deleted objects of deleted livestreams",
+            ),
+            state_refuses_changes: scope.gauge(
+                "state_refuses_changes",
+                Unit::Count,
+                "1 while the state store answers reads and takes no changes",
             ),
             retention: RetentionMetrics::new(&scope.scope("retention")),
         }

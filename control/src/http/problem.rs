@@ -5,6 +5,7 @@ use std::fmt;
 use actix_web::error::JsonPayloadError;
 use actix_web::http::{StatusCode, header};
 use actix_web::{HttpResponse, ResponseError};
+use millrace_state::StateError;
 use serde::Serialize;
 
 use crate::domain::validate::FieldError;
@@ -119,6 +120,10 @@ impl From<RepoError> for Problem {
                 "Not possible in this state",
                 &error.to_string(),
             ),
+            RepoError::State(StateError::NotWritable { .. }) => {
+                tracing::debug!(%error, "request failed at the state store; answered with 503");
+                Self::unavailable(&format!("{error}; make room for it, then try again"))
+            }
             RepoError::State(_) => {
                 tracing::warn!(%error, "request failed at the state store; answered with 503");
                 Self::unavailable("the state store did not answer; try again")

@@ -12,6 +12,9 @@ use crate::domain::claim::{Claim, Presence};
 use crate::domain::disconnect::Disconnect;
 use crate::domain::stream::{Status, Stream};
 
+/// The consequence of a state store that takes no changes for a livestream.
+const STATE_TEXT: &str = "a running publish goes on, a new one is refused until there is room, and this status may be out of date.";
+
 #[derive(Debug, Serialize)]
 pub(crate) struct StatusView {
     id: StreamId,
@@ -57,7 +60,14 @@ struct DisconnectView {
 }
 
 impl StatusView {
-    pub(crate) fn new(stream: &Stream, claim: Option<&Claim>, viewer_count: u64, now: UnixMillis) -> Self {
+    /// `refusal` is the reason for which the state store takes no changes, if it takes none.
+    pub(crate) fn new(
+        stream: &Stream,
+        claim: Option<&Claim>,
+        viewer_count: u64,
+        refusal: Option<&str>,
+        now: UnixMillis,
+    ) -> Self {
         let claim = claim.filter(|_| matches!(stream.status, Status::Live | Status::Scheduled));
         Self {
             id: stream.id,
@@ -65,7 +75,7 @@ impl StatusView {
             viewer_count,
             started_at: stream.started_at.and_then(timestamp),
             ended_at: stream.ended_at.and_then(timestamp),
-            health: Health::new(stream, claim, now),
+            health: Health::new(stream, claim, refusal, now),
             last_disconnect: stream.last_disconnect.as_ref().map(DisconnectView::new),
         }
     }
@@ -94,8 +104,8 @@ impl StatusView {
 }
 
 impl Health {
-    fn new(stream: &Stream, claim: Option<&Claim>, now: UnixMillis) -> Self {
-        let (state, message) = words(stream, claim, now);
+    fn new(stream: &Stream, claim: Option<&Claim>, refusal: Option<&str>, now: UnixMillis) -> Self {
+        let (mut state, mut message) = words(stream, claim, now);
         let publisher = claim.map(|claim| Publisher {
             connected: claim.is_held(now),
             protocol: claim.protocol.clone(),
@@ -105,7 +115,12 @@ impl Health {
             epoch: claim.epoch,
             connected_at: timestamp(claim.granted_at),
         });
-        let notes = claim.map(|claim| claim.notes.clone()).unwrap_or_default();
+        let mut notes = claim.map(|claim| claim.notes.clone()).unwrap_or_default();
+        if let Some(refusal) = refusal.filter(|_| matches!(stream.status, Status::Live | Status::Scheduled)) {
+            let note = HealthNote::new("state", &format!("{refusal}: {STATE_TEXT}"));
+            (state, message) = ("degraded", format!("degraded: {}", note.text));
+            notes.insert(0, note);
+        }
         Self { state, message, notes, publisher }
     }
 }

@@ -163,7 +163,8 @@ async fn status(livestreams: Data<Livestreams>, id: Path<String>) -> Answer {
     let stream = services.repo.stream(id).await?.value;
     let claim = services.repo.claim(id).await?.map(|claim| claim.value);
     let viewers = services.repo.viewers(id).await?;
-    let status = StatusView::new(&stream, claim.as_ref(), viewers, services.wall_clock());
+    let refusal = services.state_refusal.borrow().clone();
+    let status = StatusView::new(&stream, claim.as_ref(), viewers, refusal.as_deref(), services.wall_clock());
     let known = services.templates.plan(&stream.settings.ladder).is_some();
     let status = if known { status } else { status.with_unknown_template(&stream) };
     Ok(HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "no-store")).json(status))

@@ -53,6 +53,7 @@ pub(crate) struct Reconciler {
     caller: Caller,
     node: NodeId,
     takeovers: TakeoverManager,
+    /// The time since which this control leads, and the state store takes its changes.
     leading_since: Option<u64>,
     /// The time of the last republished event of each claim.
     republished: HashMap<StreamId, UnixMillis>,
@@ -221,7 +222,16 @@ impl Reconciler {
                 self.leading_since = None;
                 Ok(false)
             }
-            Err(error) => Err(error.into()),
+            Err(error) => {
+                // Sessions could not renew either: they get the time of a new leader once the store takes changes again.
+                let now = self.services.clock.now_ms();
+                self.leading_since = self.leading_since.map(|_| now);
+                match error {
+                    // No other control can have got the lease. Readers go on to hear of the epochs that are stored.
+                    StateError::NotWritable { .. } if self.leading_since.is_some() => Ok(true),
+                    error => Err(error.into()),
+                }
+            }
         }
     }
 

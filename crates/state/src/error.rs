@@ -15,6 +15,13 @@ pub enum StateError {
         /// The observed failure, for the operator.
         reason: String,
     },
+    /// The store answers reads and takes no changes: its disk is full or read-only, or its memory is used up. The transaction
+    /// changed nothing that a reader sees.
+    #[error("state store takes no changes: {reason}")]
+    NotWritable {
+        /// The observed failure, for the operator.
+        reason: String,
+    },
     /// The request makes no sense: a bad key, too large a transaction.
     #[error("invalid state request: {reason}")]
     Invalid {
@@ -32,7 +39,7 @@ pub enum StateError {
 impl StateError {
     /// True if the same call may succeed later; a conflict needs a fresh read first.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Unavailable { .. })
+        matches!(self, Self::Unavailable { .. } | Self::NotWritable { .. })
     }
 
     pub(crate) fn unavailable(reason: impl std::fmt::Display) -> Self {

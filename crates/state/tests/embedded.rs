@@ -10,7 +10,10 @@ use conformance::value;
 use millrace_state::{
     FaultyState, RedbState, SharedState, StateError, StateFaults, StateStore, Tx, scan_all,
 };
+use millrace_testkit::disk::{ReadOnly, SmallDisk};
 use millrace_testkit::{Process, wait};
+
+const SOON: Duration = Duration::from_secs(20);
 
 async fn open(dir: &tempfile::TempDir) -> RedbState {
     RedbState::open(dir.path().join("state.redb")).await.unwrap()
@@ -49,6 +52,63 @@ async fn file_is_readable_by_its_owner_alone_and_an_open_one_is_closed_to_others
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
     open(&dir).await.close().await;
     assert_eq!(mode(), 0o600);
+}
+
+/// A value as large as a transaction may be.
+fn large() -> Vec<u8> {
+    vec![7; millrace_state::MAX_TX_BYTES]
+}
+
+/// Commits large records until the disk takes no more.
+async fn fill_by_commits(state: &RedbState) -> StateError {
+    for number in 0..16 {
+        if let Err(error) = state.commit(Tx::new().put(format!("large/{number}"), large())).await {
+            return error;
+        }
+    }
+    panic!("the disk is larger than the test thinks");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn full_disk_stops_no_small_commit_and_a_large_one_is_refused_until_there_is_room() {
+    let disk = SmallDisk::of_kib(64 << 10);
+    let path = disk.path().join("state.redb");
+    let state = RedbState::open(&path).await.unwrap();
+    let before = state.commit(Tx::new().put("k", "before")).await.unwrap();
+    disk.fill();
+    for number in 0..50 {
+        state.commit(Tx::new().put(format!("small/{number}"), vec![1; 1_000])).await.unwrap();
+    }
+    state.ready().await.unwrap();
+    let refused = fill_by_commits(&state).await;
+    let StateError::NotWritable { reason } = &refused else { panic!("{refused:?}") };
+    assert!(reason.contains("No space left on device"), "{reason}");
+    assert!(refused.is_retryable());
+    assert!(matches!(state.ready().await, Err(StateError::NotWritable { .. })));
+    assert_eq!(state.get("k").await.unwrap().unwrap().version, before, "reads go on");
+    disk.make_room();
+    wait::until(SOON, || async { state.commit(Tx::new().put("large/last", large())).await.is_ok() }).await;
+    state.ready().await.unwrap();
+    let last = state.commit(Tx::new().put("k", "after")).await.unwrap();
+    state.close().await;
+    let state = RedbState::open(&path).await.unwrap();
+    assert_eq!(state.get("k").await.unwrap().unwrap().version, last);
+    assert_eq!(scan_all(&state, "small/", 100).await.unwrap().len(), 50);
+    assert_eq!(state.get("large/last").await.unwrap().unwrap().value, large());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn state_on_a_read_only_or_full_disk_is_refused_at_the_start_with_the_cause() {
+    let disk = SmallDisk::of_kib(64);
+    let path = disk.path().join("state.redb");
+    disk.fill();
+    let full = RedbState::open(&path).await.err().unwrap().to_string();
+    assert!(full.contains("No space left on device"), "{full}");
+    disk.make_room();
+    let read_only = ReadOnly::over(disk.path());
+    let refused = RedbState::open(&path).await.err().unwrap().to_string();
+    assert!(refused.contains("Read-only file system"), "{refused}");
+    drop(read_only);
 }
 
 /// Names the folder into which the process that will be killed writes; without it that test does nothing.

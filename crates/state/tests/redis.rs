@@ -64,3 +64,31 @@ async fn a_server_that_is_away_at_first_is_found_later() {
     server.restart().await;
     wait::until(SOON, || async { state.ready().await.is_ok() }).await;
 }
+
+/// Sends one command in the inline form and waits for its answer.
+async fn tell(server: &RedisServer, command: &str) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let address = server.url().replace("redis://", "");
+    let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
+    socket.write_all(format!("{command}\r\n").as_bytes()).await.unwrap();
+    let mut answer = [0; 64];
+    let count = socket.read(&mut answer).await.unwrap();
+    assert!(answer[..count].starts_with(b"+OK"), "{}", String::from_utf8_lossy(&answer[..count]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_without_memory_answers_reads_and_refuses_changes_until_there_is_room() {
+    let server = RedisServer::start().await;
+    let state = connect(&server, "full").await;
+    state.commit(Tx::new().put("k", "1")).await.unwrap();
+    tell(&server, "CONFIG SET maxmemory 1").await;
+    for _ in 0..2 {
+        let refused = state.commit(Tx::new().put("k", "2")).await;
+        assert!(matches!(refused, Err(StateError::NotWritable { .. })), "{refused:?}");
+    }
+    assert!(matches!(state.ready().await, Err(StateError::NotWritable { .. })));
+    assert_eq!(state.get("k").await.unwrap().unwrap().value, "1");
+    tell(&server, "CONFIG SET maxmemory 0").await;
+    state.ready().await.unwrap();
+    state.commit(Tx::new().put("k", "2")).await.unwrap();
+}

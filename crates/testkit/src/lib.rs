@@ -7,6 +7,7 @@
 #![allow(clippy::expect_used, reason = "a test helper fails its test by panicking")]
 
 pub mod clip;
+pub mod disk;
 pub mod ffmpeg;
 pub mod http;
 pub mod ports;

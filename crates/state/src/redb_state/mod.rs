@@ -1,11 +1,11 @@
 //! Embedded state, durable on local disk.
 
+mod database;
+mod file;
 mod sets;
 mod table;
 mod writer;
 
-use std::fs::{OpenOptions, Permissions};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,35 +16,20 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::key::{check_key, check_prefix};
 use crate::{Record, SCAN_PAGE, StateError, StateStore, Tx, Version, Versioned};
+use database::SharedDatabase;
 use sets::Sets;
 use table::unix_ms;
 use writer::Order;
 
 /// Commits that may wait for the writer; more push back on their callers.
 const WRITER_QUEUE: usize = 256;
-/// Pages of the file kept in memory: what is read often (streams, claims, newest segments) is far less, and a long index
-/// of recordings must not fill the memory. The library's own default is 1 GB.
-const CACHE_BYTES: usize = 8 << 20;
-
-/// The mode of the file: only its owner reads and writes it.
-const FILE_MODE: u32 = 0o600;
-
-/// Makes the file, if it is absent, readable to its owner alone, before anything is written to it; one that others could
-/// read is closed to them.
-fn restrict(path: &Path) -> std::io::Result<()> {
-    let file =
-        OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(FILE_MODE).open(path)?;
-    let mode = file.metadata()?.permissions().mode();
-    if mode & 0o077 != 0 {
-        file.set_permissions(Permissions::from_mode(FILE_MODE))?;
-    }
-    Ok(())
-}
-
 /// A redb file. Every commit is on the disk (`fsync`) before it returns; commits that wait together share one
 /// flush. Expiring sets live in memory: viewers announce themselves again within seconds of a restart.
+///
+/// The file has space on the disk reserved. When the disk takes no more, commits fail with [`StateError::NotWritable`],
+/// reads go on, and commits succeed again as soon as there is space.
 pub struct RedbState {
-    db: Arc<Database>,
+    database: Arc<SharedDatabase>,
     orders: mpsc::Sender<Order>,
     sets: Sets,
     /// Resolves when the writer thread has ended and let go of the file.
@@ -56,19 +41,12 @@ impl RedbState {
     /// read it, because it holds the secret of the key hashes.
     pub async fn open(path: impl AsRef<Path>) -> Result<Self, StateError> {
         let path = path.as_ref().to_path_buf();
-        let opened = tokio::task::spawn_blocking(move || {
-            restrict(&path).map_err(StateError::unavailable)?;
-            let db = Database::builder()
-                .set_cache_size(CACHE_BYTES)
-                .create(path)
-                .map_err(StateError::unavailable)?;
-            let version = table::prepare(&db)?;
-            Ok((Arc::new(db), version))
-        });
-        let (db, version) = opened.await.map_err(StateError::unavailable)??;
+        let opened = tokio::task::spawn_blocking(move || SharedDatabase::open(&path));
+        let (database, version) = opened.await.map_err(StateError::unavailable)??;
+        let database = Arc::new(database);
         let (orders, inbox) = mpsc::channel(WRITER_QUEUE);
         let (done, writer_gone) = oneshot::channel();
-        let writer = writer::Writer::new(db.clone(), version);
+        let writer = writer::Writer::new(database.clone(), version);
         std::thread::Builder::new()
             .name("state-writer".into())
             .spawn(move || {
@@ -77,24 +55,31 @@ impl RedbState {
                 let _ = done.send(());
             })
             .map_err(StateError::unavailable)?;
-        Ok(Self { db, orders, sets: Sets::default(), writer_gone })
+        Ok(Self { database, orders, sets: Sets::default(), writer_gone })
     }
 
     /// Finishes what waits and lets go of the file; merely dropped, the store does so a moment later.
     pub async fn close(self) {
-        let Self { db, orders, writer_gone, .. } = self;
+        let Self { database, orders, writer_gone, .. } = self;
         drop(orders);
         // An error means that the writer has ended already.
         let _ = writer_gone.await;
-        drop(db);
+        database.close();
     }
 
     async fn read<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Database) -> Result<T, StateError> + Send + 'static,
     ) -> Result<T, StateError> {
-        let db = self.db.clone();
-        tokio::task::spawn_blocking(move || work(&db)).await.map_err(StateError::unavailable)?
+        let database = match self.database.get() {
+            Ok(database) => database,
+            Err(error) => {
+                // With a full queue the writer has enough reason to look already.
+                drop(self.orders.try_send(Order::Reopen));
+                return Err(error);
+            }
+        };
+        tokio::task::spawn_blocking(move || work(&database)).await.map_err(StateError::unavailable)?
     }
 }
 
@@ -110,7 +95,7 @@ impl StateStore for RedbState {
         tx.validate()?;
         let (answer, answered) = oneshot::channel();
         let gone = || StateError::unavailable("state writer has ended");
-        self.orders.send(Order { tx, answer }).await.map_err(|_| gone())?;
+        self.orders.send(Order::Commit { tx, answer }).await.map_err(|_| gone())?;
         answered.await.map_err(|_| gone())?
     }
 
@@ -140,6 +125,10 @@ impl StateStore for RedbState {
     }
 
     async fn ready(&self) -> Result<(), StateError> {
-        if self.orders.is_closed() { Err(StateError::unavailable("state writer has ended")) } else { Ok(()) }
+        if self.orders.is_closed() {
+            return Err(StateError::unavailable("state writer has ended"));
+        }
+        self.read(|_| Ok(())).await?;
+        self.database.refusal().map_or(Ok(()), |reason| Err(StateError::NotWritable { reason }))
     }
 }

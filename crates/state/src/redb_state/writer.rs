@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use redb::{Database, Durability};
+use redb::Durability;
 use tokio::sync::{mpsc, oneshot};
 
+use super::database::SharedDatabase;
 use super::table::{self, unix_ms};
 use crate::{StateError, Tx, Version};
 
@@ -18,21 +19,51 @@ const PACE: Duration = Duration::from_millis(100);
 /// them.
 const PURGE_EVERY: Duration = Duration::from_mins(1);
 
-/// A commit waiting for the writer.
-pub(super) struct Order {
-    pub(super) tx: Tx,
-    pub(super) answer: oneshot::Sender<Result<Version, StateError>>,
+/// Pause after a commit that the disk did not take. The file is opened again for the next one, which reads all of it, and the
+/// disk does not empty itself in less.
+const REFUSAL_PAUSE: Duration = Duration::from_secs(1);
+/// Interval of the log lines about a disk that takes nothing.
+const REFUSAL_LINE_EVERY: Duration = Duration::from_mins(1);
+
+/// An order that waits for the writer.
+pub(super) enum Order {
+    /// Commits the transaction.
+    Commit {
+        /// The changes to make.
+        tx: Tx,
+        /// The place of the result.
+        answer: oneshot::Sender<Result<Version, StateError>>,
+    },
+    /// Opens the file again: a reader found it closed.
+    Reopen,
 }
 
+type Commit = (Tx, oneshot::Sender<Result<Version, StateError>>);
+
 pub(super) struct Writer {
-    db: Arc<Database>,
+    database: Arc<SharedDatabase>,
     version: u64,
     purged: Instant,
+    /// The time of the newest commit that the disk did not take, until one succeeds.
+    refused: Option<Instant>,
+    /// The time of the last log line about it.
+    told: Option<Instant>,
+    /// True if the log says that the disk takes nothing, and does.
+    is_told: bool,
+}
+
+impl Order {
+    fn into_commit(self) -> Option<Commit> {
+        match self {
+            Self::Commit { tx, answer } => Some((tx, answer)),
+            Self::Reopen => None,
+        }
+    }
 }
 
 impl Writer {
-    pub(super) fn new(db: Arc<Database>, version: u64) -> Self {
-        Self { db, version, purged: Instant::now() }
+    pub(super) fn new(database: Arc<SharedDatabase>, version: u64) -> Self {
+        Self { database, version, purged: Instant::now(), refused: None, told: None, is_told: false }
     }
 
     /// Works until every sender is dropped.
@@ -49,37 +80,103 @@ impl Writer {
                     batch.push(order);
                 }
             }
-            let results = self.write(&batch);
+            let commits: Vec<Commit> = batch.drain(..).filter_map(Order::into_commit).collect();
+            let results = self.write(&commits);
             flushed = Some(Instant::now());
-            for (order, result) in batch.drain(..).zip(results) {
+            for ((_, answer), result) in commits.into_iter().zip(results) {
                 // A caller that gave up does not want to know.
-                let _ = order.answer.send(result);
+                let _ = answer.send(result);
             }
         }
     }
 
-    /// One result per order: its own, or that of the flush they share.
-    fn write(&mut self, batch: &[Order]) -> Vec<Result<Version, StateError>> {
+    /// Returns one result per commit: its own, or that of the flush they share.
+    fn write(&mut self, commits: &[Commit]) -> Vec<Result<Version, StateError>> {
+        let all = |error: &StateError| commits.iter().map(|_| Err(error.clone())).collect();
+        if let Err(error) = self.recover() {
+            return all(&error);
+        }
+        if commits.is_empty() {
+            return Vec::new();
+        }
         let start = self.version;
-        match self.try_write(batch) {
-            Ok(results) => results,
+        match self.try_write(commits) {
+            Ok(results) => {
+                self.note_success();
+                results
+            }
             Err(error) => {
                 self.version = start;
-                tracing::error!(%error, "state commit failed");
-                batch.iter().map(|_| Err(error.clone())).collect()
+                let error = self.note_refusal(&error);
+                // Reads go on with the file opened again. Without it they fail until the next attempt.
+                drop(self.reopen());
+                all(&error)
             }
         }
     }
 
-    fn try_write(&mut self, batch: &[Order]) -> Result<Vec<Result<Version, StateError>>, StateError> {
-        let mut tx = self.db.begin_write().map_err(StateError::unavailable)?;
+    /// Makes the database usable after a refusal, at most once in [`REFUSAL_PAUSE`].
+    fn recover(&mut self) -> Result<(), StateError> {
+        let Some(refused) = self.refused else { return Ok(()) };
+        if refused.elapsed() < REFUSAL_PAUSE {
+            return Err(self.error());
+        }
+        match self.database.get() {
+            Ok(_) => Ok(()),
+            Err(_) => self.reopen(),
+        }
+    }
+
+    fn reopen(&mut self) -> Result<(), StateError> {
+        match self.database.reopen() {
+            Ok(version) => {
+                // A commit whose flush failed may be in the file: its version is not given out again.
+                self.version = self.version.max(version);
+                Ok(())
+            }
+            Err(error) => Err(self.note_refusal(&error)),
+        }
+    }
+
+    /// Returns the error of a commit while the disk takes nothing.
+    fn error(&self) -> StateError {
+        StateError::NotWritable { reason: self.database.refusal().unwrap_or_default() }
+    }
+
+    fn note_refusal(&mut self, error: &StateError) -> StateError {
+        self.refused = Some(Instant::now());
+        let reason = match error {
+            StateError::Unavailable { reason } => reason.clone(),
+            error => error.to_string(),
+        };
+        self.database.set_refusal(Some(reason));
+        if self.told.is_none_or(|at| at.elapsed() >= REFUSAL_LINE_EVERY) {
+            self.told = Some(Instant::now());
+            self.is_told = true;
+            tracing::error!(%error, "the state file takes no changes: they are refused until the disk takes them again");
+        }
+        self.error()
+    }
+
+    fn note_success(&mut self) {
+        if self.refused.take().is_some() {
+            self.database.set_refusal(None);
+        }
+        if std::mem::take(&mut self.is_told) {
+            tracing::info!("the state file takes changes again");
+        }
+    }
+
+    fn try_write(&mut self, commits: &[Commit]) -> Result<Vec<Result<Version, StateError>>, StateError> {
+        let database = self.database.get()?;
+        let mut tx = database.begin_write().map_err(StateError::unavailable)?;
         tx.set_durability(Durability::Immediate).map_err(StateError::unavailable)?;
         let now = unix_ms();
-        let mut results = Vec::with_capacity(batch.len());
+        let mut results = Vec::with_capacity(commits.len());
         {
             let mut records = tx.open_table(table::RECORDS).map_err(StateError::corrupt)?;
-            for order in batch {
-                match table::apply(&mut records, &order.tx, self.version + 1, now) {
+            for (changes, _) in commits {
+                match table::apply(&mut records, changes, self.version + 1, now) {
                     Ok(()) => {
                         self.version += 1;
                         results.push(Ok(Version(self.version)));

@@ -60,7 +60,16 @@ pub struct RedisState {
     limit: Duration,
 }
 
+/// Time for which the record of a probe stays; nothing reads it.
+const PROBE_TTL: Duration = Duration::from_secs(10);
+
+/// Codes of the refusals of a Redis that answers reads: its memory is used up, or it cannot write its snapshot to the disk.
+const NOT_WRITABLE: [&str; 2] = ["OOM", "MISCONF"];
+
 fn failed(error: &RedisError) -> StateError {
+    if error.code().is_some_and(|code| NOT_WRITABLE.contains(&code)) {
+        return StateError::NotWritable { reason: error.to_string() };
+    }
     match error.kind() {
         ErrorKind::UnexpectedReturnType | ErrorKind::Parse => StateError::corrupt(error),
         ErrorKind::InvalidClientConfig => StateError::invalid(error.to_string()),
@@ -124,6 +133,13 @@ impl RedisState {
             let mut connection = self.connection().await?;
             call.invoke_async::<Value>(&mut connection).await.map_err(|error| failed(&error))
         };
+        self.within_limit(work).await
+    }
+
+    async fn within_limit<T>(
+        &self,
+        work: impl Future<Output = Result<T, StateError>>,
+    ) -> Result<T, StateError> {
         let done = tokio::time::timeout(self.limit, work).await;
         done.unwrap_or_else(|_| Err(StateError::unavailable("no answer from Redis within the time limit")))
     }
@@ -243,7 +259,14 @@ impl StateStore for RedisState {
     }
 
     async fn ready(&self) -> Result<(), StateError> {
-        self.run(&self.scripts.set_count.key(self.set("ready"))).await.map(drop)
+        // A write: a server whose memory is used up, or that cannot write its snapshot, answers reads.
+        let work = async {
+            let mut connection = self.connection().await?;
+            let mut probe = redis::cmd("SET");
+            probe.arg(format!("{}ready", self.prefix)).arg(1).arg("EX").arg(PROBE_TTL.as_secs());
+            probe.query_async::<()>(&mut connection).await.map_err(|error| failed(&error))
+        };
+        self.within_limit(work).await
     }
 }
 

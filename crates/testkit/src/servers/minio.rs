@@ -93,6 +93,11 @@ impl MinioServer {
         Self { running, binary }
     }
 
+    /// Returns the directory that holds its objects, and that a small disk may be mounted over.
+    pub fn data(&self) -> PathBuf {
+        self.running.dir.path().join("data")
+    }
+
     /// Returns the server's URL, `http://127.0.0.1:PORT`.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.running.port)

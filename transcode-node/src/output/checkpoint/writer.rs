@@ -68,8 +68,8 @@ async fn run(
             match put_newer(&state, &key, &newest, &mut own).await {
                 Ok(()) => break,
                 Err(StateError::Conflict { .. }) => {}
-                Err(error @ StateError::Unavailable { .. }) => {
-                    tracing::debug!(%error, "state store unavailable; checkpoint will be written later");
+                Err(error) if error.is_retryable() => {
+                    tracing::debug!(%error, "state store takes no checkpoint; it is written later");
                     pause.wait().await;
                 }
                 Err(error) => {

@@ -109,9 +109,9 @@ impl IndexWriter {
                 self.metrics.index_entries.with(&["written"]).add(batch.len() as u64);
                 true
             }
-            Err(StateError::Unavailable { reason }) => {
+            Err(error) if error.is_retryable() => {
                 let entries = self.waiting();
-                tracing::debug!(reason, entries, "state store unavailable; index entries wait");
+                tracing::debug!(%error, entries, "state store takes no index entries; they wait");
                 false
             }
             Err(error) => {
