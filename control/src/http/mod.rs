@@ -39,9 +39,6 @@ use crate::livestreams::Livestreams;
 /// Largest body of a request; the fields of a livestream fit many times.
 const MAX_BODY_BYTES: usize = 64 * 1024;
 
-/// Time an idle connection is kept open: the dashboard asks every few seconds.
-const KEEP_ALIVE: Duration = Duration::from_secs(75);
-
 /// Time for a whole request, from its head to the answer of the state store.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -84,7 +81,6 @@ pub(crate) fn serve(
     let options = ServerOptions {
         workers: WORKERS,
         max_connections: port.per_worker(WORKERS, MAX_CONNECTIONS),
-        keep_alive: KEEP_ALIVE,
         shutdown: SHUTDOWN,
         admit: Some(admission(port, &metrics)),
         metrics,
@@ -154,13 +150,22 @@ async fn openapi() -> HttpResponse {
     HttpResponse::Ok().content_type("application/json").body(OPENAPI)
 }
 
-/// Answers a request that takes longer than its time limit with 503. The request must not be cloned here: routing needs
-/// the only handle to it.
+/// Answers a request that takes longer than its time limit with 503.
 async fn limit_time(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<impl MessageBody + 'static>, actix_web::Error> {
-    match tokio::time::timeout(REQUEST_TIMEOUT, next.call(request)).await {
+    answer_within(REQUEST_TIMEOUT, request, next).await
+}
+
+/// Answers a request that takes longer than `limit` with 503. The request must not be cloned here: routing needs the only
+/// handle to it.
+async fn answer_within(
+    limit: Duration,
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<impl MessageBody + 'static>, actix_web::Error> {
+    match millrace_runtime::timeout(limit, next.call(request)).await {
         Ok(response) => response,
         Err(_) => Err(Problem::timeout().into()),
     }

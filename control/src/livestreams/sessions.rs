@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use millrace_wire::close_reason::CloseReason;
 use millrace_wire::ids::{BroadcastId, StreamId};
 use millrace_wire::message::control::{
-    ClaimReply, ClaimRequest, LadderPlan, LeaseReply, PublishLimits, RefusalReport, ReleaseRequest, RenewRequest,
-    SealReport,
+    ClaimReply, ClaimRequest, LadderPlan, LeaseReply, PublishLimits, RefusalReport, ReleaseRequest,
+    RenewRequest, SealReport,
 };
 use millrace_wire::state_keys;
 use tracing::{info, warn};

@@ -41,7 +41,7 @@ pub use log_limit::LogLimit;
 pub use metrics::Metrics;
 pub use process::Process;
 pub use proxies::{Network, NotANetwork, TrustedProxies};
-pub use running_time::{Elapsed, timeout};
+pub use running_time::{Elapsed, running_sleep, timeout};
 pub use secret::Secret;
 pub use supervisor::{Escalation, Exit, Policy, Restart, Supervisor, SupervisorError};
 pub use system::{Pacing, block_on, start_runtime};

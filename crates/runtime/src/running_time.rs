@@ -4,8 +4,12 @@
 //! While a process is stopped its peers go on, and what they send waits in its sockets. Deadlines that count the pause
 //! would all pass before the first byte is read.
 
+use std::pin::Pin;
 use std::sync::{LazyLock, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
+
+use tokio::time::Sleep;
 
 /// The longest time between two readings of the clock while the process runs, on an idle process too.
 const TICK: Duration = Duration::from_millis(250);
@@ -101,6 +105,38 @@ pub async fn timeout<F: Future>(limit: Duration, future: F) -> Result<F::Output,
             return Err(Elapsed);
         }
         left = Duration::from_millis(limit_ms - ran_ms);
+    }
+}
+
+/// Waits for `time`, not counting time for which the process is stopped.
+pub async fn running_sleep(time: Duration) {
+    // The future never ends before the limit.
+    let _ = timeout(time, std::future::pending::<()>()).await;
+}
+
+/// A timer that is ready once the process has been running for a time.
+pub(crate) struct RunningTimer {
+    sleep: Pin<Box<Sleep>>,
+    end_ms: u64,
+}
+
+impl RunningTimer {
+    /// Starts a timer that is ready after `time`.
+    pub(crate) fn after(time: Duration) -> Self {
+        let end_ms = running_time().now_ms + time.as_millis() as u64;
+        Self { sleep: Box::pin(tokio::time::sleep(time)), end_ms }
+    }
+
+    /// Ready once the time has passed.
+    pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        loop {
+            ready!(self.sleep.as_mut().poll(context));
+            let left = Duration::from_millis(self.end_ms.saturating_sub(running_time().now_ms));
+            if left.is_zero() {
+                return Poll::Ready(());
+            }
+            self.sleep.as_mut().reset(tokio::time::Instant::now() + left);
+        }
     }
 }
 

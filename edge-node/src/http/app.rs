@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use millrace_runtime::TrustedProxies;
 use millrace_runtime::http::Observability;
+use millrace_runtime::{TrustedProxies, running_sleep};
 use millrace_wire::ids::PlaybackId;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -77,7 +77,7 @@ impl App {
         let mut playlists = stream.watch();
         tokio::select! {
             changed = playlists.wait_for(|playlists| ready(playlists)) => changed.map(|_| ()).map_err(|_| NotYet),
-            () = tokio::time::sleep(limit) => Err(NotYet),
+            () = running_sleep(limit) => Err(NotYet),
             () = self.stop.cancelled() => Err(NotYet),
         }
     }

@@ -11,6 +11,7 @@ use actix_web::http::header;
 use actix_web::web::{Bytes, BytesMut, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use futures::StreamExt as _;
+use millrace_runtime::running_sleep;
 use millrace_wire::ids::{PlaybackId, Rendition};
 use serde::{Deserialize, Serialize};
 
@@ -114,7 +115,7 @@ async fn read(mut payload: Payload) -> Result<Bytes, Unread> {
         }
         Ok(body.freeze())
     };
-    tokio::time::timeout(BODY_LIMIT, read).await.unwrap_or(Err(Unread::Late))
+    millrace_runtime::timeout(BODY_LIMIT, read).await.unwrap_or(Err(Unread::Late))
 }
 
 /// Waits until the stream's status differs from the one that the player knows, or is known at all.
@@ -130,7 +131,7 @@ async fn hold(app: &App, stream: &LiveStream, known: Option<&str>) {
     let Ok(_permit) = app.held_beacons.try_acquire() else { return };
     tokio::select! {
         _ = status.wait_for(is_news) => {}
-        () = tokio::time::sleep(limit) => {}
+        () = running_sleep(limit) => {}
         () = app.stop.cancelled() => {}
     }
 }

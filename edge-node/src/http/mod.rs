@@ -26,9 +26,6 @@ use millrace_wire::ids::PlaybackId;
 
 use self::app::App;
 
-/// The time an idle connection is kept open: longer than the longest answer of a blocking reload (three target
-/// durations) and than the 60 s after which usual proxies and CDNs drop idle connections, so the edge is not the first to close.
-const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// Connections that one worker thread holds: about actix's own default, and within a usual limit of file
 /// descriptors for two workers. Further connections wait in the listen queue.
 const CONNECTIONS_PER_WORKER: usize = 25_000;
@@ -48,7 +45,6 @@ pub(crate) fn serve(
     let options = ServerOptions {
         workers,
         max_connections: port.per_worker(workers, CONNECTIONS_PER_WORKER),
-        keep_alive: KEEP_ALIVE,
         shutdown: SHUTDOWN,
         admit: Some(admission(port, &metrics)),
         metrics,

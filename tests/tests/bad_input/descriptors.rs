@@ -87,6 +87,8 @@ async fn http_states_without_progress_end_at_their_deadlines() -> Result<()> {
         // Answered without the body; what comes of it is not waited for.
         (&control, body_of("/api/v1/livestreams", "content-length: 100"), "401"),
         (&edge, body_of("/nothing", "content-length: 100"), "404"),
+        (&control, body_of("/api/v1/livestreams", "transfer-encoding: chunked"), "401"),
+        (&edge, body_of("/nothing", "transfer-encoding: chunked"), "404"),
     ];
     let mut peers = JoinSet::new();
     for (address, request, status) in rows {

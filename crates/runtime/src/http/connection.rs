@@ -16,10 +16,20 @@ use tokio::time::{Instant, Sleep};
 
 use super::cut::Cut;
 use super::progress::{Deadlines, Handling, Progress};
+use crate::running_time::running_time;
 
 /// The time between a deadline and the end of the connection. After the process was stopped for a while (a paused virtual
 /// machine), timers run out before the sockets are found readable; within this time they are.
 const SECOND_LOOK: Duration = Duration::from_millis(50);
+
+/// The answer to a first request whose head does not come in time.
+const REQUEST_TIMEOUT: &[u8] =
+    b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+
+/// Returns the time for which the process has been running.
+fn running() -> Duration {
+    Duration::from_millis(running_time().now_ms)
+}
 
 /// The right of a client to be connected; it is held until the connection has ended.
 pub type Permit = Box<dyn Any + Send>;
@@ -31,6 +41,7 @@ pub struct Connection {
     cut: AtomicU8,
     running: AtomicBool,
     unhandled: AtomicBool,
+    unread_body: AtomicBool,
     requests: AtomicU32,
     waker: AtomicWaker,
 }
@@ -52,12 +63,18 @@ impl Connection {
     pub(super) fn begin(&self) {
         self.running.store(true, Ordering::Relaxed);
         self.unhandled.store(false, Ordering::Relaxed);
+        self.unread_body.store(false, Ordering::Relaxed);
         self.requests.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Notes that the handler has ended.
     pub(super) fn end(&self) {
         self.running.store(false, Ordering::Relaxed);
+    }
+
+    /// Notes that the handler left a part of its request's body unread.
+    pub(super) fn leave_body(&self) {
+        self.unread_body.store(true, Ordering::Relaxed);
     }
 
     fn received(&self) {
@@ -71,6 +88,7 @@ impl Connection {
         Handling {
             running: self.running.load(Ordering::Relaxed),
             unhandled: self.unhandled.load(Ordering::Relaxed),
+            unread_body: self.unread_body.load(Ordering::Relaxed),
             requests: self.requests.load(Ordering::Relaxed),
         }
     }
@@ -97,7 +115,7 @@ impl Stream {
         if let Err(error) = socket.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY could not be set; the end of an answer may come a round trip later");
         }
-        let (progress, look_every) = (Progress::new(deadlines), deadlines.look);
+        let (progress, look_every) = (Progress::new(deadlines, running()), deadlines.look);
         let connection = Arc::default();
         Self { socket, connection, progress, look_every, look: None, suspected: false, _permit: permit }
     }
@@ -114,8 +132,8 @@ impl Stream {
         let every = self.look_every;
         let look = self.look.get_or_insert_with(|| Box::pin(tokio::time::sleep(every)));
         while self.connection.reason().is_none() && look.as_mut().poll(context).is_ready() {
-            let now = Instant::now();
-            let found = self.progress.tick(now, self.connection.handling());
+            let handling = self.connection.handling();
+            let found = self.progress.tick(running(), handling);
             let next = match found {
                 Some(cut) if self.suspected => {
                     self.connection.cut(cut);
@@ -125,13 +143,23 @@ impl Stream {
                 None => every,
             };
             self.suspected = found.is_some();
-            look.as_mut().reset(now + next);
+            look.as_mut().reset(Instant::now() + next);
         }
         match self.connection.reason() {
             None => Poll::Pending,
             Some(cut) => {
-                // A reset instead of an orderly end: the kernel gives up what the client does not read.
-                let _ = self.socket.set_zero_linger();
+                match cut {
+                    // Nothing has been answered yet on this connection, so that an answer fits here.
+                    Cut::SlowHead if self.connection.handling().requests == 0 => {
+                        // A client that does not even take these bytes gets none.
+                        let _ = self.socket.try_write(REQUEST_TIMEOUT);
+                    }
+                    Cut::Idle => {}
+                    _ => {
+                        // A reset instead of an orderly end: the kernel gives up what the client does not read.
+                        let _ = self.socket.set_zero_linger();
+                    }
+                }
                 Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, cut.as_str())))
             }
         }

@@ -12,11 +12,13 @@ pub enum Cut {
     Idle = 3,
     /// Unfinished answers held more memory than they may, and this was the oldest of them.
     Memory = 4,
+    /// A request was answered before its body had come, and the rest did not come in time.
+    SlowBody = 5,
 }
 
 impl Cut {
     /// All reasons.
-    pub const ALL: [Self; 4] = [Self::SlowHead, Self::SlowReader, Self::Idle, Self::Memory];
+    pub const ALL: [Self; 5] = [Self::SlowHead, Self::SlowReader, Self::Idle, Self::Memory, Self::SlowBody];
 
     /// Returns the reason as metrics name it.
     pub const fn as_str(self) -> &'static str {
@@ -25,6 +27,7 @@ impl Cut {
             Self::SlowReader => "slow_reader",
             Self::Idle => "idle",
             Self::Memory => "memory",
+            Self::SlowBody => "slow_body",
         }
     }
 

@@ -7,7 +7,6 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use actix_http::body::{BoxBody, EitherBody, MessageBody};
 use actix_http::error::PayloadError;
@@ -16,13 +15,10 @@ use actix_service::{Service, ServiceFactory};
 use bytes::Bytes;
 use futures::Stream;
 use pin_project_lite::pin_project;
-use tokio::time::Sleep;
 
 use super::connection::Connection;
-
-/// The time from the head of a request to the end of its body. The largest body that a node takes is some kilobytes, and
-/// a client on a poor mobile link sends it within some seconds.
-pub const BODY_DEADLINE: Duration = Duration::from_secs(10);
+use super::progress::BODY_DEADLINE;
+use crate::running_time::RunningTimer;
 
 /// Makes an [`Exchange`] for each worker.
 pub(super) struct ExchangeFactory<F, B> {
@@ -83,9 +79,11 @@ where
             Payload::None => None,
             payload => {
                 let ended = Rc::new(Cell::new(false));
-                let watched: BoxedPayloadStream = Box::pin(WatchedBody { payload, ended: ended.clone() });
+                let connection = request.conn_data::<Arc<Connection>>().cloned();
+                let watched = WatchedBody { payload, ended: ended.clone(), connection };
+                let watched: BoxedPayloadStream = Box::pin(watched);
                 request = request.replace_payload(Payload::Stream { payload: watched }).0;
-                Some(BodyWait { ended, deadline: Box::pin(tokio::time::sleep(BODY_DEADLINE)) })
+                Some(BodyWait { ended, deadline: RunningTimer::after(BODY_DEADLINE) })
             }
         };
         ExchangeFuture { handler: self.application.call(request), running, body, response: PhantomData }
@@ -110,13 +108,23 @@ impl Drop for Running {
 
 struct BodyWait {
     ended: Rc<Cell<bool>>,
-    deadline: Pin<Box<Sleep>>,
+    deadline: RunningTimer,
 }
 
 /// A request's body that notes its end.
 struct WatchedBody {
     payload: Payload,
     ended: Rc<Cell<bool>>,
+    connection: Option<Arc<Connection>>,
+}
+
+impl Drop for WatchedBody {
+    fn drop(&mut self) {
+        // The handler has no use for the rest, which the client still has to send.
+        if let Some(connection) = self.connection.take().filter(|_| !self.ended.get()) {
+            connection.leave_body();
+        }
+    }
 }
 
 impl Stream for WatchedBody {
@@ -163,7 +171,7 @@ where
             *this.body = None;
             return Poll::Pending;
         }
-        ready!(wait.deadline.as_mut().poll(context));
+        ready!(wait.deadline.poll(context));
         this.running.take();
         let mut response =
             Response::with_body(StatusCode::REQUEST_TIMEOUT, BoxBody::new("the body did not come\n"));

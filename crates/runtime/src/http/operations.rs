@@ -21,8 +21,6 @@ const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset
 
 /// The time that a graceful stop waits for open requests.
 const SHUTDOWN: Duration = Duration::from_secs(5);
-/// The time an idle connection of a scraper or probe is kept open: scrapers come every 15 to 60 s.
-const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// Connections of the operations routes: an operator's scrapers, probes and hands.
 const MAX_CONNECTIONS: usize = 256;
 /// Connections from one address; a scraper holds one or two.
@@ -101,7 +99,6 @@ pub fn serve(listen: SocketAddr, observability: Observability) -> io::Result<Htt
     let options = ServerOptions {
         workers: 1,
         max_connections: port.per_worker(1, MAX_CONNECTIONS),
-        keep_alive: KEEP_ALIVE,
         shutdown: SHUTDOWN,
         admit: Some(admission(port, &metrics)),
         metrics,

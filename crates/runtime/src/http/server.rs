@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use actix_http::body::MessageBody;
 use actix_http::error::DispatchError;
-use actix_http::{HttpService, Protocol, Request, Response};
+use actix_http::{HttpService, KeepAlive, Protocol, Request, Response};
 use actix_server::{Server, ServerHandle};
 use actix_service::{IntoServiceFactory, Service, ServiceFactory, ServiceFactoryExt, map_config};
 use actix_web::HttpRequest;
@@ -25,8 +25,6 @@ use super::progress::Deadlines;
 use crate::LogLimit;
 use crate::metrics::{Counter, Metrics, Unit};
 
-/// The time in which a client must finish the head of its first request on a connection.
-const FIRST_HEAD_DEADLINE: Duration = Duration::from_secs(5);
 /// The time in which a client must close a connection after the server has ended it.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
 
@@ -40,8 +38,6 @@ pub struct ServerOptions {
     pub workers: usize,
     /// Connections that one worker holds; further ones wait in the listen queue.
     pub max_connections: usize,
-    /// The time an idle connection is kept open.
-    pub keep_alive: Duration,
     /// The time in which a drain lets open answers finish, in whole seconds.
     pub shutdown: Duration,
     /// The metrics of the node, where the server counts the connections that it ends.
@@ -138,7 +134,7 @@ where
     B: MessageBody + 'static,
 {
     let addr = listener.local_addr()?;
-    let ServerOptions { workers, max_connections, keep_alive, shutdown, metrics, admit, deadlines } = options;
+    let ServerOptions { workers, max_connections, shutdown, metrics, admit, deadlines } = options;
     let ends = Arc::new(Ends::new(&metrics));
     let mut server = Server::build()
         .disable_signals()
@@ -156,8 +152,9 @@ where
                 let ending = ending.clone();
                 async move { ending.notified().await }
             })
-            .keep_alive(keep_alive)
-            .client_request_timeout(FIRST_HEAD_DEADLINE)
+            // The socket has these two deadlines (`progress`): actix-http's count the time for which the process is stopped.
+            .keep_alive(KeepAlive::Os)
+            .client_request_timeout(Duration::ZERO)
             .client_disconnect_timeout(CLOSE_DEADLINE)
             .local_addr(addr)
             .on_connect_ext(|stream: &Stream, data| {

@@ -43,7 +43,6 @@ fn world() -> World {
     let options = ServerOptions {
         workers: 1,
         max_connections: 100,
-        keep_alive: Duration::from_secs(75),
         shutdown: Duration::from_secs(1),
         metrics: metrics.clone(),
         admit: Some(admit),
