@@ -17,7 +17,7 @@ fn path(livestream: &Value) -> String {
 async fn grant(control: &Control, livestream: &Value, session: u128) -> ClaimGrant {
     match control.claim(livestream["stream_key"].as_str().unwrap(), session).await {
         ClaimReply::Granted(grant) => *grant,
-        refused @ ClaimReply::Refused { .. } => panic!("{refused:?}"),
+        other => panic!("{other:?}"),
     }
 }
 
