@@ -1,11 +1,10 @@
 //! Decoding of the source's pictures.
 
-use std::ptr;
-
-use ffmpeg_next::{Packet, codec, decoder, ffi, frame};
+use ffmpeg_next::{codec, decoder, frame};
 use millrace_buf::ByteChain;
 use millrace_media::codec::VideoCodec;
 
+use super::packet;
 use crate::CodecError;
 use crate::engine::order::VideoSource;
 
@@ -38,19 +37,11 @@ impl VideoDecoder {
         let codec = names.iter().find_map(|name| decoder::find_by_name(name)).or_else(|| decoder::find(id));
         let codec = codec.ok_or(CodecError::Missing { codec: source.codec.name() })?;
         let mut context = codec::context::Context::new_with_codec(codec);
-        // SAFETY: the context is valid and not open yet; libav frees the extradata, which has its padding.
+        packet::set_extradata(&mut context, &source.record)?;
+        // SAFETY: the context is valid and not open yet.
         unsafe {
-            let context = context.as_mut_ptr();
-            (*context).thread_count = 1;
-            (*context).max_pixels = MAX_PIXELS as i64;
-            let record = &source.record;
-            let padded = record.len() + ffi::AV_INPUT_BUFFER_PADDING_SIZE as usize;
-            (*context).extradata = ffi::av_mallocz(padded).cast();
-            if (*context).extradata.is_null() {
-                return Err(CodecError::Malformed { what: "memory for the configuration record" });
-            }
-            ptr::copy_nonoverlapping(record.as_ptr(), (*context).extradata, record.len());
-            (*context).extradata_size = record.len() as i32;
+            (*context.as_mut_ptr()).thread_count = 1;
+            (*context.as_mut_ptr()).max_pixels = MAX_PIXELS as i64;
         }
         let opened = context.decoder().open_as(codec).and_then(decoder::Opened::video);
         Ok(Self { decoder: opened.map_err(CodecError::libav("opening the decoder of the source"))? })
@@ -58,13 +49,7 @@ impl VideoDecoder {
 
     /// Hands a coded picture to the decoder. The pictures that it completes are to be received before the next one is sent.
     pub(crate) fn send(&mut self, data: &ByteChain, ticket: i64, keyframe: bool) -> Result<(), CodecError> {
-        let mut packet = Packet::new(data.len());
-        let mut rest = packet.data_mut().ok_or(CodecError::Malformed { what: "empty picture" })?;
-        for slice in data.iter() {
-            let (head, tail) = rest.split_at_mut(slice.len());
-            head.copy_from_slice(slice);
-            rest = tail;
-        }
+        let mut packet = packet::of(data)?;
         packet.set_pts(Some(ticket));
         if keyframe {
             packet.set_flags(codec::packet::Flags::KEY);

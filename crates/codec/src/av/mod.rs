@@ -2,8 +2,11 @@
 
 mod decode;
 mod frame;
+mod packet;
 mod scale;
+mod sound;
 
 pub(crate) use decode::{Decoded, MAX_PIXELS, VideoDecoder};
 pub(crate) use frame::{Colour, Picture, share};
 pub(crate) use scale::Scaler;
+pub(crate) use sound::{AacEncoder, AudioDecoder, FRAME, RATE, Resampler, Stereo};

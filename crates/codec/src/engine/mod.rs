@@ -6,7 +6,9 @@
 //! [`Engine`] runs one thread that decodes and scales, and one for each rung, which encodes. Pictures are shared between them.
 //! Every queue is bounded; a full one makes the thread before it wait, and at last [`EngineInput::push`].
 
+mod audio;
 mod figures;
+mod grid;
 mod ladder;
 pub mod order;
 pub mod places;
@@ -15,6 +17,7 @@ mod rates;
 mod run;
 mod rung;
 mod video;
+mod watch;
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};

@@ -145,7 +145,8 @@ pub struct AudioSource {
 pub struct SourceSound {
     /// Presentation time in samples of the source's rate.
     pub pts: i64,
-    /// True if the encoder is to hand in frames from here on; earlier ones are decoded only.
+    /// True if the frames are to be handed in that reach beyond this one's time; earlier ones only get decoder and encoder
+    /// going. Frames of AAC depend on the one before, MP3 and HE-AAC on some more: four frames before suffice.
     pub encode: bool,
     /// The coded bytes.
     pub data: ByteChain,

@@ -3,6 +3,7 @@
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
 
+use super::audio::Audio;
 use super::figures::{CpuClock, Waiting};
 use super::ladder::Ended;
 use super::order::{Order, Plan};
@@ -14,8 +15,15 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 
 /// Takes orders until their sender or the products' reader is gone.
 pub(super) fn run(orders: &Receiver<Order>, products: &SyncSender<Product>, waiting: &Waiting) {
-    let mut state =
-        State { products, waiting, video: None, cpu: CpuClock::start(), media: 0, reported: Instant::now() };
+    let mut state = State {
+        products,
+        waiting,
+        video: None,
+        audio: None,
+        cpu: CpuClock::start(),
+        media: 0,
+        reported: Instant::now(),
+    };
     // The end of the products' reader is the end of the engine, and no error.
     let _ = state.run(orders);
 }
@@ -24,6 +32,7 @@ struct State<'a> {
     products: &'a SyncSender<Product>,
     waiting: &'a Waiting,
     video: Option<Video>,
+    audio: Option<Audio>,
     cpu: CpuClock,
     /// Ticks of media that were decoded since the last report.
     media: u64,
@@ -51,6 +60,11 @@ impl State<'_> {
     }
 
     fn order(&mut self, order: Order) -> Result<(), Ended> {
+        let order = match (order, &mut self.audio) {
+            (Order::AudioConfig(source), Some(audio)) => return audio.configure(source),
+            (Order::Sound(sound), Some(audio)) => return audio.sound(&sound),
+            (order, _) => order,
+        };
         match (order, &mut self.video) {
             (Order::Start(plan), _) => self.start(plan),
             (Order::VideoConfig(source), Some(video)) => video.configure(source),
@@ -75,6 +89,7 @@ impl State<'_> {
     }
 
     fn start(&mut self, plan: Plan) -> Result<(), Ended> {
+        self.audio = Some(Audio::new(self.products.clone(), plan.audio, plan.pictures));
         match Video::start(plan, self.products.clone()) {
             Ok(video) => self.video = Some(video),
             Err(error) => {
@@ -86,7 +101,8 @@ impl State<'_> {
     }
 
     fn flush(&mut self) -> Result<(), Ended> {
-        self.video.as_mut().map_or(Ok(()), Video::finish)
+        self.video.as_mut().map_or(Ok(()), Video::finish)?;
+        self.audio.as_mut().map_or(Ok(()), Audio::finish)
     }
 
     fn report(&mut self) -> Result<(), Ended> {

@@ -1,5 +1,4 @@
 //! Sources for the transcoder's tests: numbered pictures in any codec, and their way through an engine.
-#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
 
 use std::io::Write as _;
 use std::path::PathBuf;

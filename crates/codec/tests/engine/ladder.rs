@@ -1,12 +1,9 @@
-//! The rungs of a ladder are in step with the source.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+//! Rungs are in step with the source.
 
-mod support;
-
+use crate::support::{Made, Recipe, Timing, plan, run};
 use anyhow::Result;
 use millrace_codec::engine::order::Order;
 use millrace_codec::engine::product::Product;
-use support::{Made, Recipe, Timing, plan, run};
 
 /// Three B pictures with a pyramid, closed groups of 30 pictures.
 const PYRAMID: &str = "-c:v libx264 -preset veryfast -crf 20 -pix_fmt yuv420p \
