@@ -1,0 +1,207 @@
+//! A worker's job with its rungs, without a bus: what it announces, and what it stores.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use millrace_media::hls::MediaPlaylist;
+use millrace_media::hls::checker::Checker;
+use millrace_protocol::job::{Input, Output, Packaged, WorkerJob};
+use millrace_protocol::log::writer::EncodedMessage;
+use millrace_protocol::playlist;
+use millrace_protocol::state::apply;
+use millrace_protocol::{Machine, Millis};
+use millrace_transcode::encoders::EncoderFactory;
+use millrace_transcode::rungs::{BuiltInRungs, Rung, RungFactory};
+use millrace_wire::fact::{Fact, FactMessage, FactReader, Segment, StreamState};
+use millrace_wire::ids::*;
+use millrace_wire::ladder::{LadderPlan, LadderRung};
+use millrace_wire::message::control::StreamSettings;
+use millrace_wire::message::job::Grant;
+use millrace_wire::message::media::MediaMessage;
+
+use super::source::{EPOCH, open};
+
+/// Returns settings with encoded rungs of these heights.
+pub fn settings(heights: &[u32]) -> StreamSettings {
+    let rung =
+        |height: &u32| LadderRung { height: *height, bitrate: 300_000, fps: None, preset: None, codec: None };
+    let plan = LadderPlan::of_rungs(heights.iter().map(rung).collect());
+    StreamSettings { window: 600, target_duration: 4, plan, ..StreamSettings::default() }
+}
+
+/// A job of one generation.
+pub struct Worker {
+    pub job: WorkerJob,
+    pub rungs: Vec<Box<dyn Rung>>,
+    pub facts: Vec<FactMessage>,
+    /// The stored objects.
+    pub stored: BTreeMap<(Rendition, Msn), (Segment, Bytes)>,
+    reader: FactReader,
+    factory: BuiltInRungs,
+    now: u64,
+}
+
+impl Worker {
+    pub fn new(encoders: Arc<dyn EncoderFactory>, settings: StreamSettings) -> Self {
+        Self::granted(encoders, settings, 1, apply::empty(open().broadcast))
+    }
+
+    /// Returns the worker that is granted `generation` on what `base` lists.
+    pub fn granted(
+        encoders: Arc<dyn EncoderFactory>,
+        settings: StreamSettings,
+        generation: u64,
+        base: StreamState,
+    ) -> Self {
+        let factory = BuiltInRungs::new(encoders);
+        let ids = factory.rungs(&settings);
+        let rungs = ids.iter().map(|id| factory.start(id, &settings, &open(), &base)).collect();
+        let grant = Grant {
+            stream: StreamId::from_u128(9),
+            playback: "00112233445566778899aabbccddeeff".parse().unwrap(),
+            session: SessionId::from_u128(5),
+            epoch: EPOCH,
+            generation: Generation(generation),
+            open: open(),
+            cost: 1,
+            base,
+            resume_from: MediaSeq(0),
+            settings,
+        };
+        let node = "worker-a".parse().unwrap();
+        let job = WorkerJob::new(Millis(0), grant, node, ids.into_iter().collect(), 1 << 20, 1).unwrap();
+        let mut worker = Self {
+            job,
+            rungs,
+            facts: Vec::new(),
+            stored: BTreeMap::new(),
+            reader: FactReader::default(),
+            factory,
+            now: 0,
+        };
+        worker.execute();
+        worker
+    }
+
+    /// Hands a message of the session in.
+    pub fn feed(&mut self, message: &MediaMessage) {
+        self.now += 1;
+        self.input(Input::Media(message.clone()));
+        self.poll();
+    }
+
+    fn input(&mut self, input: Input) {
+        self.job.handle(Millis(self.now), input).unwrap();
+        self.execute();
+    }
+
+    /// Takes what the rungs have made.
+    pub fn poll(&mut self) {
+        while let Some((id, packaged)) = self.next() {
+            self.input(Input::Packaged(id, packaged));
+        }
+    }
+
+    /// Takes what the rungs make until `is_done`.
+    #[allow(dead_code)]
+    pub fn wait(&mut self, what: &str, is_done: impl Fn(&Self) -> bool) {
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        while !is_done(self) {
+            assert!(std::time::Instant::now() < deadline, "not in time: {what}");
+            std::thread::sleep(std::time::Duration::from_millis(2));
+            self.poll();
+        }
+    }
+
+    fn next(&mut self) -> Option<(RungId, Packaged)> {
+        let mut context = Context::from_waker(Waker::noop());
+        self.rungs.iter_mut().find_map(|rung| match rung.poll(&mut context) {
+            Poll::Ready(packaged) => Some((rung.id().clone(), packaged)),
+            Poll::Pending => None,
+        })
+    }
+
+    fn execute(&mut self) {
+        while let Some(output) = self.job.poll_output() {
+            match output {
+                Output::Publish(EncodedMessage::Live(fragments)) => {
+                    for fragment in fragments {
+                        self.facts.extend(self.reader.push(fragment).unwrap());
+                    }
+                }
+                Output::Package(message) => self.rungs.iter_mut().for_each(|rung| rung.push(message.clone())),
+                Output::RestartRung(id) => {
+                    let grant = self.job.grant().clone();
+                    let base = self.job.snapshot().unwrap_or(&grant.base).clone();
+                    let rung = self.rungs.iter_mut().find(|rung| *rung.id() == id).unwrap();
+                    *rung = self.factory.start(&id, &grant.settings, &grant.open, &base);
+                }
+                Output::Flush(id) => {
+                    self.rungs.iter_mut().filter(|rung| *rung.id() == id).for_each(|rung| rung.finish());
+                }
+                Output::Upload(segment, body) => {
+                    let key = (segment.rendition.clone(), segment.msn);
+                    let old = self.stored.insert(key.clone(), (segment, body.contiguous()));
+                    assert!(old.is_none(), "{key:?} stored twice");
+                    self.job.handle(Millis(self.now), Input::Stored(key.0, key.1)).unwrap();
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Returns the state that readers fold.
+    pub fn state(&self) -> StreamState {
+        self.job.snapshot().cloned().unwrap_or_else(|| {
+            let mut state = apply::empty(open().broadcast);
+            (state.epoch, state.generation) = (EPOCH, self.job.grant().generation);
+            for fact in &self.facts {
+                apply::apply(&mut state, fact.seq, &fact.fact);
+            }
+            state
+        })
+    }
+
+    pub fn is_sealed(&self) -> bool {
+        self.facts.iter().any(|fact| matches!(fact.fact, Fact::Seal { .. }))
+    }
+
+    /// Returns the parts of a rendition, each with its bytes.
+    pub fn parts(&self, rendition: &Rendition) -> Vec<(millrace_wire::fact::Part, Bytes)> {
+        let parts = self.facts.iter().filter_map(|fact| match &fact.fact {
+            Fact::Part(part) if part.rendition == *rendition => Some((part.clone(), fact.payload.clone())),
+            _ => None,
+        });
+        parts.collect()
+    }
+
+    /// Returns the gaps of a rendition.
+    pub fn gaps(&self, rendition: &Rendition) -> Vec<u64> {
+        let gaps = self.facts.iter().filter_map(|fact| match &fact.fact {
+            Fact::RenditionGap(gap) if gap.rendition == *rendition => Some(gap.msn.0),
+            _ => None,
+        });
+        gaps.collect()
+    }
+
+    /// Returns the numbers and the durations in milliseconds of the complete segments of a rendition.
+    pub fn segments(&self, rendition: &Rendition) -> Vec<(u64, u64)> {
+        let segments = self.facts.iter().filter_map(|fact| match &fact.fact {
+            Fact::Segment(segment) if segment.rendition == *rendition => {
+                Some((segment.msn.0, segment.duration.as_millis()))
+            }
+            _ => None,
+        });
+        segments.collect()
+    }
+}
+
+/// Returns the playlist of a rendition, which must break no rule.
+pub fn playlist_of(state: &StreamState, rendition: &Rendition) -> MediaPlaylist {
+    let (playlist, _) = playlist::media(state, rendition).expect("something to play");
+    let text = playlist.render();
+    assert_eq!(Checker::new().check(&text), [], "{rendition}: {text}");
+    playlist
+}
