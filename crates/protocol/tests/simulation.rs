@@ -21,10 +21,12 @@ use std::sync::Arc;
 
 use millrace_media::hls::MediaPlaylist;
 use millrace_protocol::playlist::media;
+use millrace_protocol::state::query::listing_end;
 use millrace_wire::fact::{RenditionSegment, StreamState};
 use millrace_wire::ids::{Epoch, Msn, Rendition};
 use millrace_wire::message::media::Track;
 use rand::Rng;
+use sim::nodes::segment_name;
 use sim::packager::{low, numbers, renditions_of};
 use sim::world::{Ingest, LADDER, World};
 
@@ -324,6 +326,45 @@ fn playlists_of_a_publisher_away_for_longer_than_the_window_go_on_as_gaps_alone(
         }
         assert!(has_been_gaps, "seed {seed}: the absence was shorter than the window");
         assert!(!listed(&w).iter().any(is_gaps), "seed {seed}: no media after the return");
+        settle(&mut w);
+    }
+}
+
+/// The worker dies in the middle of a segment, and the low rung's bytes differ by generation: the segment that two workers
+/// share travels with its fact, to every edge, and is the object in the store.
+#[test]
+fn a_segment_of_two_generations_travels_with_its_fact() {
+    for seed in 0..20 {
+        let mut w = World::new(seed | LADDER);
+        w.loss = 0.0;
+        w.publish();
+        w.run(5_000 + seed * 97);
+        let is_open = |w: &World| {
+            let end = w.edges[0].reader.shown().and_then(|shown| listing_end(shown, &low()));
+            end.is_some_and(|end| !end.closed && (2..8).contains(&end.parts))
+        };
+        while !is_open(&w) {
+            w.run(w.now + 40);
+        }
+        let primary = w.workers.iter().position(|worker| !worker.jobs.is_empty()).expect("a primary");
+        w.kill_worker(primary);
+        w.run(w.now + 6_000);
+        for edge in &w.edges {
+            let shown = edge.reader.shown().expect("the edge shows the stream");
+            let shared = shown.slots.iter().filter_map(|slot| Some((slot, slot.tracks.get(&low())?)));
+            let shared =
+                shared.filter(|(_, track)| track.parts.first().is_some_and(|part| part.generation.0 == 1));
+            let (slot, segment) = shared
+                .filter_map(|(slot, track)| Some((slot, track.segment.as_ref()?)))
+                .find(|(_, segment)| segment.generation.0 == 2)
+                .unwrap_or_else(|| {
+                    panic!("seed {seed}: no segment of two generations in {}", summary(shown))
+                });
+            let (by, msn) = (segment.generation, slot.msn);
+            let held = w.names.get(&segment_name(&low(), slot.epoch, (msn, by)));
+            assert_eq!(held, w.bodies.get(&(slot.epoch, by, low(), msn)), "seed {seed}: segment {msn}");
+            assert!(held.is_some(), "seed {seed}: segment {msn} did not travel with its fact");
+        }
         settle(&mut w);
     }
 }

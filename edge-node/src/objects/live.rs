@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use millrace_buf::ByteChain;
+use millrace_protocol::state::query::is_parts_laid_together;
 use millrace_runtime::LogLimit;
 use millrace_wire::fact::{RenditionSegment, SegmentSlot, StreamState};
 use millrace_wire::ids::{Epoch, Generation, InitVersion, Msn, PartIndex, PlaybackId, Rendition};
@@ -134,12 +135,13 @@ impl LiveObjects {
         entry.is_some_and(|entry| entry.complete)
     }
 
-    /// Assembles the segments of `shown` that are complete, have all their parts in memory and are not assembled yet.
+    /// Assembles the segments of `shown` that are complete, have all their parts in memory and are not assembled yet. One
+    /// whose parts are of two generations is not its parts laid end to end: its bytes come with its fact, or from the store.
     pub fn assemble_complete(&mut self, shown: &StreamState) {
         for slot in &shown.slots {
             for (rendition, track) in &slot.tracks {
                 let Some(segment) = &track.segment else { continue };
-                if track.parts.len() == segment.parts as usize
+                if is_parts_laid_together(track)
                     && !self.has_segment(rendition, slot.epoch, slot.msn, segment.generation)
                 {
                     let named = track.parts.iter().zip(0..);

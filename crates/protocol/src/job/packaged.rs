@@ -11,8 +11,12 @@ use millrace_wire::message::job::Grant;
 
 use super::io::{Output, Packaged};
 use super::machine::WorkerJob;
-use crate::state::query::{has_ended_before, resume_msn, window_start};
+use crate::state::query::{are_parts_of, has_ended_before, resume_msn, window_start};
 use crate::time::Millis;
+
+/// Most bytes of a segment that travel with its fact: half of the largest message, and of a log's replay buffer. 4 s of
+/// 32 Mb/s are as many.
+const MAX_SEGMENT_PAYLOAD: u64 = 16 << 20;
 
 impl WorkerJob {
     /// Processes one product of `rung`.
@@ -91,10 +95,22 @@ impl WorkerJob {
         if self.is_missing(&key) || self.track(&key).is_some_and(|track| track.stored) {
             return Ok(());
         }
+        let payload = if self.needs_payload(&key, &segment) { body.clone() } else { ByteChain::new() };
         self.objects.start_upload(key, segment.clone());
         self.out.push_back(Output::Upload(segment.clone(), body));
-        self.announce(now, &Fact::Segment(segment), Bytes::new())?;
+        if self.active {
+            self.writer.announce_chain(now, &Fact::Segment(segment), &payload)?;
+            self.publish_written();
+        }
         self.trim(now)
+    }
+
+    /// True if readers cannot lay the segment together from the parts that the log lists, because a predecessor made some
+    /// of them. A segment that no message holds is read from the store.
+    fn needs_payload(&self, key: &(Rendition, Msn), segment: &Segment) -> bool {
+        let own = self.grant.generation;
+        let is_listed = |track: &RenditionSegment| are_parts_of(track, own, segment.parts);
+        segment.bytes <= MAX_SEGMENT_PAYLOAD && !self.track(key).is_some_and(is_listed)
     }
 
     /// Announces a segment that one rendition failed to produce, even if a predecessor completed it but did not store it.

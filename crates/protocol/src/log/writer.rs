@@ -32,7 +32,7 @@ pub struct LogWriter {
     epoch: Epoch,
     generation: Generation,
     state: StreamState,
-    /// Facts by the segment whose part they carry; segment 0 without a part.
+    /// Facts by the segment whose bytes they carry; segment 0 without any.
     replay: ReplayBuffer<Msn>,
     retransmitter: Retransmitter,
     max_payload: usize,
@@ -91,14 +91,18 @@ impl LogWriter {
         let encoded = EncodedFact::new(position, fact, payload, self.max_payload)?;
         let EncodedFact { frames, digest, payload } = encoded;
         apply::apply(&mut self.state, seq, fact);
-        let segment = if let Fact::Part(part) = fact { part.msn } else { Msn(0) };
+        let segment = match fact {
+            Fact::Part(part) => part.msn,
+            Fact::Segment(segment) if !payload.is_empty() => segment.msn,
+            _ => Msn(0),
+        };
         self.replay.push(now, segment, frames.clone());
         self.out.push_back(EncodedMessage::Live(frames));
         self.out.push_back(EncodedMessage::Digest(digest));
         Ok(payload)
     }
 
-    /// Keeps the facts from the first part of segment `oldest` on: its object is not stored, so readers can have its bytes
+    /// Keeps the facts from the first bytes of segment `oldest` on: its object is not stored, so readers can have its bytes
     /// from this replay buffer only.
     pub fn pin_from_segment(&mut self, now: Millis, oldest: Msn) {
         let seq = self.replay.find(|msn| *msn >= oldest).unwrap_or(self.replay.next_seq());

@@ -4,6 +4,8 @@ use bytes::Bytes;
 use millrace_wire::fact::{Fact, FactMessage, StreamState};
 use millrace_wire::ids::{Epoch, Generation, InitVersion, Msn, PartIndex, Rendition};
 
+use crate::state::query::is_parts_laid_together;
+
 /// Bytes that came with a fact, and the object they are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Media {
@@ -61,7 +63,17 @@ pub(super) fn payload_ranges(state: &StreamState) -> Vec<(u64, u64)> {
         .flat_map(|track| &track.parts)
         .filter(|part| part.generation == state.generation)
         .map(|part| part.seq.0);
-    let mut numbers: Vec<u64> = own_inits.chain(own_parts).collect();
+    // Segments that readers cannot lay together from parts, and cannot read from the store yet.
+    let own_segments = state
+        .slots
+        .iter()
+        .filter(|slot| slot.epoch == state.epoch)
+        .flat_map(|slot| slot.tracks.values())
+        .filter(|track| !track.stored && !is_parts_laid_together(track))
+        .filter_map(|track| track.segment.as_ref())
+        .filter(|segment| segment.generation == state.generation)
+        .map(|segment| segment.seq.0);
+    let mut numbers: Vec<u64> = own_inits.chain(own_parts).chain(own_segments).collect();
     numbers.sort_unstable();
     ranges_of(&numbers)
 }

@@ -7,13 +7,15 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use millrace_wire::fact::{Fact, Origin, RenditionSegment, StreamState};
+use millrace_wire::fact::{Fact, Origin, StreamState};
 use millrace_wire::ids::{Msn, Rendition};
 use millrace_wire::topic;
 
 use crate::state::apply;
 use crate::state::position::Position;
-use crate::state::query::{MIN_WINDOW_TARGETS, is_gap_in, slot_duration, start_after};
+use crate::state::query::{
+    MIN_WINDOW_TARGETS, is_gap_in, is_parts_laid_together, slot_duration, start_after,
+};
 
 /// Segments that a checkpoint keeps in the state store: at 2 s each, more than eight minutes. A longer window is cut; its
 /// oldest segments stay in the segment index.
@@ -82,21 +84,13 @@ fn keep_stored(
                 slot.gap = slot.gap.or(duration);
             }
         } else if !track.parts.is_empty()
-            && !are_parts_in_object(track)
+            && !is_parts_laid_together(track)
             && let Some(track) = Arc::make_mut(slot).tracks.get_mut(rendition)
         {
             track.parts.clear();
         }
     }
     open
-}
-
-/// True if the parts laid end to end are the stored object, so that they can be read from it.
-fn are_parts_in_object(track: &RenditionSegment) -> bool {
-    track.segment.as_ref().is_some_and(|segment| {
-        let own = track.parts.iter().all(|part| !part.gap && part.generation == segment.generation);
-        own && segment.parts as usize == track.parts.len()
-    })
 }
 
 /// Returns the checkpoint with no more than its newest `max_slots` segments.

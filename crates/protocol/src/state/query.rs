@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use millrace_wire::fact::{MediaDuration, RenditionSegment, RenditionState, SegmentSlot, StreamState};
-use millrace_wire::ids::{Epoch, Msn, Rendition};
+use millrace_wire::ids::{Epoch, Generation, Msn, Rendition};
 
 /// RFC 8216 §6.2.2: a live playlist keeps at least three target durations of segments.
 pub const MIN_WINDOW_TARGETS: u64 = 3;
@@ -114,6 +114,18 @@ fn is_stored_in_full(state: &StreamState, slot: &SegmentSlot, complete: bool) ->
 /// True if the object of every rendition that has media in `slot` and does not list it as GAP is stored.
 fn are_tracks_stored(slot: &SegmentSlot) -> bool {
     slot.tracks.iter().all(|(name, track)| track.stored || slot.rendition_gaps.contains_key(name))
+}
+
+/// True if the segment is its parts laid end to end: all of them are of the generation that completed it. Parts of two
+/// generations are not, where their bits were encoded twice.
+pub fn is_parts_laid_together(track: &RenditionSegment) -> bool {
+    track.segment.as_ref().is_some_and(|segment| are_parts_of(track, segment.generation, segment.parts))
+}
+
+/// True if the parts that are listed are `count`, all of this generation.
+pub(crate) fn are_parts_of(track: &RenditionSegment, generation: Generation, count: u32) -> bool {
+    let own = track.parts.iter().all(|part| !part.gap && part.generation == generation);
+    own && track.parts.len() == count as usize
 }
 
 /// True if `epoch` is sealed and every segment of it is stored or missing.

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use millrace_media::hls::checker::{Checker, Rule, Violation};
 use millrace_protocol::playlist::media_with_reports;
-use millrace_protocol::state::query::{ListingEnd, is_gap_in, listing_end};
+use millrace_protocol::state::query::{ListingEnd, is_gap_in, is_parts_laid_together, listing_end};
 use millrace_wire::fact::StreamState;
 use millrace_wire::ids::*;
 
+use super::nodes::{part_name, segment_name};
 use super::world::World;
 
 /// Most jobs on all workers together: each epoch leaves a few behind that finish their uploads.
@@ -66,8 +68,34 @@ impl World {
             let text: Vec<_> = violations.map(|(name, v)| format!("{name}: {v}")).collect();
             assert!(text.is_empty(), "{now}: edge {i}: {text:#?} in {}", summary());
         }
-        if let Some(old) = edge.seen.replace(new.clone()) {
+        let old = edge.seen.replace(new.clone());
+        self.check_segments(i, &new);
+        if let Some(old) = old {
             self.check_succession(i, &old, &new);
+        }
+    }
+
+    /// Checks that an edge's bytes of each segment that it shows are those that the store has under the segment's name: its
+    /// parts laid end to end, or what came with the fact.
+    fn check_segments(&self, i: usize, shown: &StreamState) {
+        let now = self.now;
+        for slot in &shown.slots {
+            for (rendition, track) in &slot.tracks {
+                let Some(segment) = &track.segment else { continue };
+                let by = segment.generation;
+                let Some(stored) = self.bodies.get(&(slot.epoch, by, rendition.clone(), slot.msn)) else {
+                    continue;
+                };
+                let part = |part| self.names.get(&part_name(rendition, slot.epoch, (slot.msn, by), part));
+                let held = if is_parts_laid_together(track) {
+                    let parts: Option<Vec<_>> = (0..segment.parts).map(part).collect();
+                    parts.map(|parts| Bytes::from(parts.into_iter().flatten().copied().collect::<Vec<u8>>()))
+                } else {
+                    self.names.get(&segment_name(rendition, slot.epoch, (slot.msn, by))).cloned()
+                };
+                let is_same = held.is_none_or(|held| held == *stored);
+                assert!(is_same, "{now}: edge {i}: segment {} of {rendition} has two contents", slot.msn);
+            }
         }
     }
 

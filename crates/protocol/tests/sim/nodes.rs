@@ -252,7 +252,7 @@ impl World {
     fn drain_job(&mut self, i: usize, key: (Epoch, Generation)) {
         use job::Output as O;
         let mut made: Vec<Packaged> = vec![];
-        let rung = self.low_rung(i);
+        let rung = self.low_rung(i, key.1);
         loop {
             let Some(running) = self.workers[i].jobs.get_mut(&key) else { return };
             let Some(out) = running.job.poll_output() else { return };
@@ -370,10 +370,8 @@ impl World {
                 reader::Output::Bytes(Media { rendition, epoch, generation, what, bytes }) => {
                     let name = match what {
                         MediaKind::Init(version) => format!("{rendition}/{epoch}/init-{version}"),
-                        MediaKind::Part(msn, part) => {
-                            format!("{rendition}/{epoch}/{msn}.{generation}.{part}")
-                        }
-                        MediaKind::Segment(msn) => format!("{rendition}/{epoch}/{msn}.{generation}"),
+                        MediaKind::Part(msn, part) => part_name(&rendition, epoch, (msn, generation), part.0),
+                        MediaKind::Segment(msn) => segment_name(&rendition, epoch, (msn, generation)),
                     };
                     let known = self.names.entry(name.clone()).or_insert_with(|| bytes.clone());
                     assert_eq!(*known, bytes, "{name} names two contents");
@@ -383,6 +381,16 @@ impl World {
             }
         }
     }
+}
+
+/// Returns the name of a part as edges know it.
+pub fn part_name(rendition: &Rendition, epoch: Epoch, (msn, by): (Msn, Generation), part: u32) -> String {
+    format!("{rendition}/{epoch}/{msn}.{by}.{part}")
+}
+
+/// Returns the name of a segment as edges know it.
+pub fn segment_name(rendition: &Rendition, epoch: Epoch, (msn, by): (Msn, Generation)) -> String {
+    format!("{rendition}/{epoch}/{msn}.{by}")
 }
 
 fn brief(input: &impl std::fmt::Debug) -> String {

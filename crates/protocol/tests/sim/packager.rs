@@ -55,9 +55,19 @@ pub fn unit(
     })
 }
 
+/// Bits of a unit's number; the low rung's encoder writes its worker's generation above them.
+const NUMBER_BITS: u32 = 48;
+
 /// Returns the numbers in a part or segment.
 pub fn numbers(bytes: &[u8]) -> Vec<u64> {
-    bytes.chunks_exact(8).map(|chunk| u64::from_le_bytes(chunk.try_into().unwrap())).collect()
+    let units = bytes.chunks_exact(8).map(|chunk| u64::from_le_bytes(chunk.try_into().unwrap()));
+    units.map(|unit| unit & ((1 << NUMBER_BITS) - 1)).collect()
+}
+
+/// Returns a unit as the low rung's encoder writes it: no two generations write the same bytes.
+fn encoded(data: &Bytes, generation: Generation) -> Bytes {
+    let number = numbers(data)[0];
+    Bytes::copy_from_slice(&(number | generation.0 << NUMBER_BITS).to_le_bytes())
 }
 
 /// The state of the encoder of the low rung.
@@ -69,6 +79,8 @@ pub struct LowRung {
     pub is_failing: bool,
     /// The last segment that the rung produces.
     pub last: Option<Msn>,
+    /// The generation of the worker, which the bytes of the rung hold.
+    pub generation: Generation,
 }
 
 #[derive(Default)]
@@ -134,7 +146,8 @@ impl ToyPackager {
             open.pending.clear();
             return;
         }
-        open.pending.push(unit.data.contiguous());
+        let data = unit.data.contiguous();
+        open.pending.push(if is_low { encoded(&data, rung.generation) } else { data });
         if open.pending.len() == PART_UNITS {
             push_part(&rendition, open, made);
         }

@@ -306,9 +306,9 @@ impl World {
     }
 
     /// Returns the state of the low rung's encoder on a worker.
-    pub fn low_rung(&self, worker: usize) -> LowRung {
+    pub fn low_rung(&self, worker: usize, generation: Generation) -> LowRung {
         let is_failing = self.workers[worker].is_low_failing;
-        LowRung { exists: self.has_ladder, is_failing, last: self.low_ends_after }
+        LowRung { exists: self.has_ladder, is_failing, last: self.low_ends_after, generation }
     }
 }
 

@@ -34,7 +34,7 @@ impl LadderRung {
         }
         match product {
             Product::RungStarted(start) => self.start_rung(start),
-            Product::RungDropped { rung, .. } => self.drop_rung(rung),
+            Product::RungDropped { rung, source_version } => self.drop_rung(rung, source_version),
             Product::Refused(refusal) => self.take_refusal(&refusal),
             Product::Picture(picture) => self.take_picture(picture),
             Product::AudioStarted(start) => self.start_audio(start),
@@ -59,12 +59,14 @@ impl LadderRung {
         }
     }
 
-    /// Notes that the transcoder makes nothing of the newest configuration for a rung.
-    fn drop_rung(&mut self, index: RungIndex) {
-        let Some(from) = self.configured.back().map(|configured| configured.from_msn) else { return };
+    /// Notes that the transcoder makes nothing of a configuration for a rung.
+    fn drop_rung(&mut self, index: RungIndex, version: u32) {
+        let mut later = self.configured.iter().skip_while(|configured| configured.version != version);
+        let Some(from) = later.next().map(|configured| configured.from_msn) else { return };
+        let until = later.next().map(|configured| configured.from_msn);
         if let Some(rung) = self.rungs.iter_mut().find(|rung| rung.index == index) {
-            rung.is_dropped = true;
-            rung.track.owed.lose_range(from, u64::MAX);
+            rung.is_dropped |= until.is_none();
+            rung.track.owed.lose_range(from, until.unwrap_or(u64::MAX));
         }
     }
 
@@ -74,14 +76,17 @@ impl LadderRung {
         match refusal.part {
             Part::Rung(rung) => {
                 tracing::warn!(rung = rung.0, reason, "no encoder opens for the rung; it is left out");
-                self.drop_rung(rung);
+                self.drop_rung(rung, refusal.source_version);
             }
             Part::Video => {
                 tracing::warn!(reason, "the video is not decoded; the encoded rungs are left out");
                 let rungs: Vec<RungIndex> = self.rungs.iter().map(|rung| rung.index).collect();
-                rungs.into_iter().for_each(|rung| self.drop_rung(rung));
+                rungs.into_iter().for_each(|rung| self.drop_rung(rung, refusal.source_version));
             }
-            Part::Audio => tracing::warn!(reason, "the audio is not decoded; the encoded audio is left out"),
+            Part::Audio => {
+                tracing::warn!(reason, "the audio is not decoded; the encoded audio is left out");
+                self.sound.refuse();
+            }
         }
     }
 

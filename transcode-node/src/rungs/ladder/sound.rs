@@ -111,6 +111,12 @@ impl Sound {
         self.wait();
     }
 
+    /// Leaves the audio out until its next configuration: it cannot be decoded.
+    pub(super) fn refuse(&mut self) {
+        self.is_wanted = false;
+        self.track.owed.lose_through(u64::MAX);
+    }
+
     fn wait(&mut self) {
         if std::mem::replace(&mut self.progress, Progress::Waits) != Progress::Waits {
             self.track.drop_open();

@@ -76,9 +76,12 @@ impl Track {
         &self.rendition
     }
 
-    /// Returns the parts that a predecessor would have made next: segment and index.
+    /// Returns the parts that a predecessor would have made next: segment and index. The second one is for readers that
+    /// have one part more than the session had folded.
     pub(super) fn next_parts(&self) -> impl Iterator<Item = (u64, u32)> {
-        self.begun.iter().map(|(msn, announced)| (*msn, announced.parts))
+        let next =
+            |(msn, announced): (&u64, &Announced)| [(*msn, announced.parts), (*msn, announced.parts + 1)];
+        self.begun.iter().flat_map(next)
     }
 
     /// Returns PART-TARGET in 90 kHz ticks, if it is known.

@@ -31,6 +31,7 @@ pub fn open() -> EpochOpen {
         program_date_time: UnixMillis(1_700_000_000_000),
         target_duration: 4,
         lead_gaps: 0,
+        plan: millrace_wire::ladder::LadderPlan::default(),
     }
 }
 

@@ -47,7 +47,11 @@ async fn rungs_have_the_parts_and_segments_of_the_source_under_the_same_numbers(
         assert_eq!(own.media_sequence, others.media_sequence);
         assert!(own.independent_segments);
     }
-    let inits: Vec<_> = worker.facts.iter().filter(|fact| matches!(&fact.fact, Fact::Init { rendition: name, .. } if *name == rendition("144p"))).collect();
+    let inits: Vec<_> = worker
+        .facts
+        .iter()
+        .filter(|fact| matches!(&fact.fact, Fact::Init { rendition: name, .. } if *name == rendition("144p")))
+        .collect();
     assert_eq!(inits.len(), 1);
     let Fact::Init { info, .. } = &inits[0].fact else { panic!() };
     assert_eq!(info.bandwidth, 808_000);

@@ -45,14 +45,14 @@ pub struct Worker {
 
 impl Worker {
     pub fn new(encoders: Arc<dyn EncoderFactory>, settings: StreamSettings) -> Self {
-        Self::granted(encoders, settings, 1, apply::empty(open().broadcast))
+        Self::granted(encoders, settings, (1, 0), apply::empty(open().broadcast))
     }
 
-    /// Returns the worker that is granted `generation` on what `base` lists.
+    /// Returns the worker that is granted a generation on what `base` lists, from a message on.
     pub fn granted(
         encoders: Arc<dyn EncoderFactory>,
         settings: StreamSettings,
-        generation: u64,
+        (generation, resume_from): (u64, u64),
         base: StreamState,
     ) -> Self {
         let factory = BuiltInRungs::new(encoders);
@@ -67,7 +67,7 @@ impl Worker {
             open: open(),
             cost: 1,
             base,
-            resume_from: MediaSeq(0),
+            resume_from: MediaSeq(resume_from),
             settings,
         };
         let node = "worker-a".parse().unwrap();
@@ -105,7 +105,6 @@ impl Worker {
     }
 
     /// Takes what the rungs make until `is_done`.
-    #[allow(dead_code)]
     pub fn wait(&mut self, what: &str, is_done: impl Fn(&Self) -> bool) {
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
         while !is_done(self) {
@@ -175,6 +174,21 @@ impl Worker {
             _ => None,
         });
         parts.collect()
+    }
+
+    /// Returns the initialisation section of a rendition, of which there must be one.
+    pub fn init(&self, rendition: &Rendition) -> Bytes {
+        let inits = self.facts.iter().filter_map(|fact| match &fact.fact {
+            Fact::Init { rendition: name, .. } if name == rendition => Some(fact.payload.clone()),
+            _ => None,
+        });
+        let inits: Vec<Bytes> = inits.collect();
+        assert!(
+            !inits.is_empty() && inits.iter().all(|init| *init == inits[0]),
+            "{rendition}: {}",
+            inits.len()
+        );
+        inits[0].clone()
     }
 
     /// Returns the gaps of a rendition.

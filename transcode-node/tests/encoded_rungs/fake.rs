@@ -113,7 +113,7 @@ impl State {
                         encoder: EncoderKind::X264,
                     };
                     let product = if self.dropped.contains(&rung) {
-                        Product::RungDropped(rung)
+                        Product::RungDropped { rung, source_version: source.version }
                     } else {
                         Product::RungStarted(start)
                     };
@@ -133,7 +133,15 @@ impl State {
                     let idr = picture.starts_segment || picture.independent;
                     let data = Bytes::from([&[0, 0, 0, 9, rung.0][..], &number.to_be_bytes()].concat());
                     let (slot, pts) = (picture.slot, picture.pts);
-                    self.held.push_back(CodedPicture { rung, slot, slots: 1, pts, idr, repeats: false, data });
+                    self.held.push_back(CodedPicture {
+                        rung,
+                        slot,
+                        slots: 1,
+                        pts,
+                        idr,
+                        repeats: false,
+                        data,
+                    });
                 }
                 self.release(self.delay * self.plan.rungs.len());
             }
