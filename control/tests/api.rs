@@ -151,6 +151,7 @@ async fn claim_of_a_second_publisher_supersedes_and_kicks_the_first() {
         discontinuity_sequence: first.discontinuity_sequence,
         degraded: None,
         notes: Vec::new(),
+        ladder: None,
     };
     let reply = control.ask(topics::renew(), &renew).await;
     assert_eq!(reply, LeaseReply::Superseded { reason: CloseReason::TakenOver });
@@ -190,6 +191,7 @@ async fn renewal_of_a_sealed_epoch_is_superseded() {
         discontinuity_sequence: grant.discontinuity_sequence,
         degraded: None,
         notes: Vec::new(),
+        ladder: None,
     };
     let reply = control.ask(topics::renew(), &renew).await;
     assert_eq!(reply, LeaseReply::Superseded { reason: CloseReason::ConnectionLost });

@@ -76,6 +76,7 @@ impl FakeWorker {
                                 stored: BTreeMap::new(),
                                 done: *is_done.borrow(),
                                 storage_failing: false,
+                                ladder: None,
                             };
                             tell(&bus, topics::heartbeat(grant.stream, grant.epoch).subject(), &heartbeat);
                         }

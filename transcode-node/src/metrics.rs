@@ -1,6 +1,7 @@
 //! The metrics of a worker node.
 
-use millrace_runtime::metrics::{Counter, Counters, Gauge, Unit};
+use millrace_runtime::metrics::{Counter, Counters, Gauge, Histograms, LATENCY_BUCKETS_S, Unit};
+use millrace_wire::ids::Rendition;
 
 /// The worker's metrics, each named `millrace_transcode_` and its field's name.
 #[derive(Debug)]
@@ -37,6 +38,84 @@ pub(crate) struct Metrics {
     pub(crate) uploads_given_up: Counter,
     /// Frames that rungs moved, dropped or made up, by reason.
     pub(crate) repairs: Counters,
+    /// Figures of the encoded rungs.
+    pub(crate) rungs: RungMetrics,
+}
+
+/// The figures of one rung in about one second.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RungFigures {
+    /// The rendition that the rung makes.
+    pub rendition: Rendition,
+    /// Pictures that were encoded.
+    pub pictures: u64,
+    /// Bytes of these pictures.
+    pub bytes: u64,
+    /// Microseconds of media.
+    pub media_us: u64,
+    /// Microseconds of CPU time that encoding took.
+    pub encode_us: u64,
+    /// Milliseconds of media that waited for the encoder.
+    pub waiting_ms: u64,
+}
+
+/// The metrics of encoded rungs by rendition, over all streams; the API has those of one stream.
+#[derive(Debug)]
+pub(crate) struct RungMetrics {
+    pictures: Counters,
+    media: Counters,
+    speed: Histograms,
+    queue_age: Histograms,
+}
+
+/// Bucket bounds of seconds of media that an encoder makes in a second of CPU time.
+const SPEED_BUCKETS: &[f64] = &[0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0, 40.0];
+
+impl RungMetrics {
+    fn new(scope: &millrace_runtime::Metrics) -> Self {
+        let scope = scope.scope("rung");
+        Self {
+            pictures: scope.counters(
+                "pictures",
+                Unit::Count,
+                "Pictures that encoded rungs have made; their rate over the running rungs is the frame rate",
+                &["rendition"],
+            ),
+            media: scope.counters(
+                "media",
+                Unit::Bytes,
+                "Bytes of the pictures that encoded rungs have made",
+                &["rendition"],
+            ),
+            speed: scope.histograms(
+                "speed",
+                Unit::Count,
+                "Seconds of media that an encoder makes in a second of CPU time, once a second for each rung",
+                SPEED_BUCKETS,
+                &["rendition"],
+            ),
+            queue_age: scope.histograms(
+                "queue_age",
+                Unit::Seconds,
+                "Media that wait for an encoder, once a second for each rung",
+                LATENCY_BUCKETS_S,
+                &["rendition"],
+            ),
+        }
+    }
+
+    /// Adds the figures of reports.
+    pub(crate) fn add(&self, figures: &[RungFigures]) {
+        for figures in figures {
+            let rendition = [figures.rendition.as_str()];
+            self.pictures.with(&rendition).add(figures.pictures);
+            self.media.with(&rendition).add(figures.bytes);
+            self.queue_age.with(&rendition).observe(figures.waiting_ms as f64 / 1_000.0);
+            if figures.encode_us > 0 {
+                self.speed.with(&rendition).observe(figures.media_us as f64 / figures.encode_us as f64);
+            }
+        }
+    }
 }
 
 impl Metrics {
@@ -78,6 +157,7 @@ impl Metrics {
                 "Frames moved, dropped or made up, by reason",
                 &["reason"],
             ),
+            rungs: RungMetrics::new(&scope),
         }
     }
 }

@@ -3,8 +3,9 @@
 use std::net::IpAddr;
 
 use jiff::Timestamp;
-use millrace_wire::ids::{BroadcastId, Epoch, NodeId, StreamId, UnixMillis};
+use millrace_wire::ids::{BroadcastId, Epoch, NodeId, Rendition, StreamId, UnixMillis};
 use millrace_wire::message::control::{HealthNote, Ladder};
+use millrace_wire::message::ladder_health::{LadderHealth, RungHealth, RungState};
 use serde::Serialize;
 
 use super::dto::timestamp;
@@ -34,7 +35,47 @@ struct Health {
     message: String,
     /// The conditions of the media that last, the worst first.
     notes: Vec<HealthNote>,
+    /// The encoded rungs; `None` for a livestream that encodes nothing, or whose worker has reported nothing yet.
+    ladder: Option<LadderView>,
     publisher: Option<Publisher>,
+}
+
+/// The encoded rungs of a livestream, as its worker reported them last.
+#[derive(Debug, Serialize)]
+struct LadderView {
+    rungs: Vec<RungView>,
+    decoder_waiting_ms: u32,
+}
+
+/// One encoded rung.
+#[derive(Debug, Serialize)]
+struct RungView {
+    name: Rendition,
+    state: RungState,
+    encoder: Option<String>,
+    /// Pictures per second of media.
+    fps: f64,
+    /// Bits per second of media.
+    bitrate: u64,
+    /// Seconds of media that the encoder makes in a second of CPU time.
+    speed: f64,
+    waiting_ms: u32,
+}
+
+impl LadderView {
+    fn new(health: &LadderHealth) -> Self {
+        let rung = |rung: &RungHealth| RungView {
+            name: rung.rendition.clone(),
+            state: rung.state,
+            encoder: rung.encoder.clone(),
+            fps: f64::from(rung.fps_milli) / 1_000.0,
+            bitrate: rung.bitrate,
+            speed: f64::from(rung.speed_percent) / 100.0,
+            waiting_ms: rung.waiting_ms,
+        };
+        let rungs = health.rungs.iter().map(rung).collect();
+        Self { rungs, decoder_waiting_ms: health.decoder_waiting_ms }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -115,14 +156,26 @@ impl Health {
             epoch: claim.epoch,
             connected_at: timestamp(claim.granted_at),
         });
-        let mut notes = claim.map(|claim| claim.notes.clone()).unwrap_or_default();
+        let mut notes = claim.map(notes).unwrap_or_default();
         if let Some(refusal) = refusal.filter(|_| matches!(stream.status, Status::Live | Status::Scheduled)) {
             let note = HealthNote::new("state", &format!("{refusal}: {STATE_TEXT}"));
             (state, message) = ("degraded", format!("degraded: {}", note.text));
             notes.insert(0, note);
         }
-        Self { state, message, notes, publisher }
+        let ladder = claim.and_then(|claim| claim.ladder.as_deref()).map(LadderView::new);
+        Self { state, message, notes, ladder, publisher }
     }
+}
+
+/// Returns the conditions that last: those of the media as ingest and worker note them, the rungs that are left out, and what the
+/// decoder sees.
+fn notes(claim: &Claim) -> Vec<HealthNote> {
+    let ladder = claim.ladder.as_deref();
+    let left_out = ladder.and_then(LadderHealth::words).map(|words| HealthNote::new("rungs_left_out", &words));
+    let conditions = ladder.into_iter().flat_map(|ladder| &ladder.conditions);
+    let conditions = conditions.map(|condition| HealthNote::new(condition.code(), condition.text()));
+    let all = claim.notes.iter().cloned().chain(left_out).chain(conditions);
+    all.take(HealthNote::MAX).collect()
 }
 
 /// Returns the state of a livestream and its words.
@@ -146,7 +199,7 @@ fn words(stream: &Stream, claim: Option<&Claim>, now: UnixMillis) -> (&'static s
 }
 
 fn words_of_claim(stream: &Stream, claim: &Claim, now: UnixMillis) -> (&'static str, String) {
-    match (claim.presence, claim.degraded, claim.notes.first()) {
+    match (claim.presence, claim.degraded, notes(claim).first()) {
         (Presence::Publishing, Some(degraded), _) => ("degraded", degraded.text().to_owned()),
         (Presence::Publishing, None, Some(note)) => ("degraded", format!("degraded: {}", note.text)),
         (Presence::Publishing, None, None) if !claim.begun => {

@@ -6,13 +6,14 @@ use millrace_node::LadderTemplates;
 use millrace_wire::close_reason::CloseReason;
 use millrace_wire::ids::{BroadcastId, SessionId, StreamKey, UnixMillis};
 use millrace_wire::message::control::{ClaimRequest, HealthNote};
+use millrace_wire::message::ladder_health::{LadderHealth, MediaCondition, RungHealth, RungState};
 use serde_json::Value;
 
 use super::dto::StreamView;
 use super::status::StatusView;
 use super::*;
 use crate::domain::claim;
-use crate::domain::stream::Status;
+use crate::domain::stream::{Status, Stream};
 use crate::domain::stream::tests::sample;
 use crate::domain::validate::{Create, Update};
 
@@ -67,6 +68,10 @@ async fn slow_request_is_answered_503() {
     let status =
         answer.map_or_else(|error| error.as_response_error().status_code(), |answer| answer.status());
     assert_eq!(status, 503);
+}
+
+fn live(stream: &Stream) -> Stream {
+    Stream { status: Status::Live, ..stream.clone() }
 }
 
 fn schema(name: &str) -> Value {
@@ -200,6 +205,25 @@ fn openapi_describes_every_field_of_a_livestream_and_its_status() {
     let bare = serde_json::to_value(StatusView::new(&stream, None, 0, None, now)).unwrap();
     assert_describes(&schema("Status"), &bare, "Status without publisher");
     let mut claim = claim::decide(now, &stream, None, &request, broadcast).unwrap().claim;
+    claim.ladder = Some(Box::new(LadderHealth {
+        rungs: vec![RungHealth {
+            rendition: "720p".parse().unwrap(),
+            state: RungState::Shed,
+            encoder: None,
+            fps_milli: 29_970,
+            bitrate: 2_800_000,
+            speed_percent: 250,
+            waiting_ms: 7,
+        }],
+        conditions: vec![MediaCondition::Silent],
+        decoder_waiting_ms: 3,
+    }));
+    let words = serde_json::to_value(StatusView::new(&live(&stream), Some(&claim), 3, None, now)).unwrap();
+    let health = &words["health"];
+    assert_eq!((&health["state"], &health["message"]), (&"degraded".into(), &"degraded: overloaded: 720p left out".into()));
+    let codes: Vec<_> = health["notes"].as_array().unwrap().iter().map(|note| note["code"].as_str().unwrap()).collect();
+    assert_eq!(codes, ["rungs_left_out", "silent"]);
+    assert_eq!((&health["ladder"]["rungs"][0]["fps"], &health["ladder"]["rungs"][0]["speed"]), (&29.97.into(), &2.5.into()));
     claim.notes = vec![HealthNote::new("audio_hole", "The audio has holes.")];
     stream.status = Status::Live;
     stream.last_disconnect = Some(claim.disconnect(now, CloseReason::Idle, ""));

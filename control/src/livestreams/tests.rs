@@ -256,6 +256,7 @@ impl Fixture {
             discontinuity_sequence: DiscontinuitySeq(0),
             degraded: None,
             notes: Vec::new(),
+            ladder: None,
         }
     }
 

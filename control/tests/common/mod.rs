@@ -163,6 +163,7 @@ impl Control {
                 discontinuity_sequence: grant.discontinuity_sequence,
                 degraded: None,
                 notes: Vec::new(),
+                ladder: None,
             };
             let _: LeaseReply = self.ask(topics::renew(), &renewal).await;
         }
@@ -202,5 +203,6 @@ pub(crate) fn renewal(grant: &ClaimGrant, session: u128) -> RenewRequest {
         discontinuity_sequence: grant.discontinuity_sequence,
         degraded: None,
         notes: Vec::new(),
+        ladder: None,
     }
 }

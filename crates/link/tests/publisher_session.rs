@@ -22,6 +22,7 @@ use millrace_wire::ids::{
 };
 use millrace_wire::message::control::{ClaimGrant, Kick, LeaseReply, PublishLimits, StreamSettings};
 use millrace_wire::message::job::{Bid, COPY_COST, Grant, GrantOrder, Heartbeat, WorkerFree};
+use millrace_wire::message::ladder_health::{LadderHealth, MediaCondition};
 use millrace_wire::message::media::{FrameUnit, MediaMessage, MediaUnit, Track};
 use millrace_wire::message::repair::{RepairRequest, SnapshotRequest};
 use millrace_wire::topics;
@@ -207,6 +208,7 @@ fn heartbeat(grant: &Grant, done: bool) -> Heartbeat {
         stored: BTreeMap::new(),
         done,
         storage_failing: false,
+        ladder: None,
     }
 }
 
@@ -249,6 +251,40 @@ async fn publisher_session_publishes_repairs_and_ends_once_everything_is_stored(
     tokio::time::timeout(LIMIT, ended).await.unwrap();
     drop(log);
     assert!(world.closed.try_recv().is_err(), "a session whose publisher left closes no connection");
+}
+
+#[tokio::test]
+async fn renewal_of_the_lease_carries_the_newest_health_of_the_worker_s_rungs() {
+    let world = World::start().await;
+    let mut renewals = world.link.serve(&topics::renew(), topics::CONTROL_QUEUE, 16).await.unwrap();
+    world.control.abort();
+    let grant = world.take_job().await;
+    let health = LadderHealth {
+        rungs: Vec::new(),
+        conditions: vec![MediaCondition::Frozen, MediaCondition::Frozen],
+        decoder_waiting_ms: 5,
+    };
+    let mut beat = tokio::time::interval(Duration::from_millis(50));
+    let mut sent = Some(Box::new(health.clone()));
+    let told = async {
+        loop {
+            tokio::select! {
+                _ = beat.tick() => {
+                    // A worker sends its health once: later heartbeats have none.
+                    let heartbeat = Heartbeat { ladder: sent.take(), ..heartbeat(&grant, false) };
+                    world.link.publish(&topics::heartbeat(stream(), EPOCH), &heartbeat).unwrap();
+                }
+                Some(request) = renewals.recv() => {
+                    request.respond(&LeaseReply::Ok);
+                    if let Some(ladder) = &request.message.ladder {
+                        return ladder.clone();
+                    }
+                }
+            }
+        }
+    };
+    let told = tokio::time::timeout(LIMIT, told).await.unwrap();
+    assert_eq!(*told, health.bounded());
 }
 
 #[tokio::test]

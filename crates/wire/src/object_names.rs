@@ -100,6 +100,10 @@ pub fn multivariant(playback: PlaybackId) -> String {
 pub fn media_playlist(playback: PlaybackId, rendition: &Rendition) -> String {
     format!("{ROOT}/{playback}/{rendition}/index.m3u8")
 }
+/// Path of the newest picture of a stream.
+pub fn thumbnail(playback: PlaybackId) -> String {
+    format!("{ROOT}/{playback}/thumbnail.jpg")
+}
 /// Prefix of everything a stream has stored.
 pub fn stream_prefix(playback: PlaybackId) -> String {
     format!("{ROOT}/{playback}/")

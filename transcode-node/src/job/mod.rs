@@ -24,6 +24,7 @@ use crate::context::NodeContext;
 use crate::output::checkpoint::CheckpointPublisher;
 use crate::output::index::IndexWriter;
 use crate::output::objects::{Objects, UploadReport};
+use crate::output::pictures::PictureWriter;
 use crate::rungs::{RungFactory, RungSet};
 
 /// Media fragments taken from a subscription at once.
@@ -136,6 +137,7 @@ struct Job {
     objects: Objects,
     index: Arc<IndexWriter>,
     checkpoint: CheckpointPublisher,
+    pictures: PictureWriter,
     /// The state that was announced last. A newer epoch's session builds on it, and may ask for it just after this job
     /// stopped announcing.
     last_state: Option<StreamState>,
@@ -159,6 +161,7 @@ impl Job {
             Objects::new(context.uploader.clone(), grant.playback, grant.epoch, grant.generation);
         let rungs = RungSet::start(factory, &grant.settings, &grant.open, &grant.base);
         let checkpoint = CheckpointPublisher::new(&context, &grant);
+        let pictures = PictureWriter::new(context.store.clone(), grant.playback);
         let repairs = RepairReport::new(&context.metrics.repairs);
         let (node, max_payload, seed) = (context.node.clone(), context.link.max_payload(), rand::random());
         let heartbeats = topics::heartbeat(grant.stream, grant.epoch);
@@ -176,6 +179,7 @@ impl Job {
             objects,
             index,
             checkpoint,
+            pictures,
             last_state: None,
             replies: mpsc::channel(REPLY_CAPACITY),
             uploads,

@@ -6,11 +6,13 @@ use std::time::Duration;
 use millrace_protocol::job::{Input, Output, Packaged};
 use millrace_wire::ids::RungId;
 use millrace_wire::message::control::SealReport;
+use millrace_wire::message::ladder_health::LadderHealth;
 use millrace_wire::message::repair::RepairRequest;
 use millrace_wire::topics;
 
 use super::{Job, JobError};
 use crate::output::uploads::is_storage_failing;
+use crate::rungs::LadderNews;
 
 /// The longest time a seal report may take: control writes to the state store before it answers.
 const SEAL_REPORT_LIMIT: Duration = Duration::from_secs(2);
@@ -50,6 +52,8 @@ impl Job {
             Output::Heartbeat(mut heartbeat) => {
                 heartbeat.storage_failing = is_storage_failing(&self.context.uploader);
                 self.repairs.report(&self.rungs.repairs());
+                heartbeat.ladder = self.take_ladder_news();
+                self.take_thumbnail();
                 if let Err(error) = self.context.link.publish(&self.heartbeats, &heartbeat) {
                     tracing::debug!(%error, "heartbeat not sent; the next one follows");
                 }
@@ -71,11 +75,26 @@ impl Job {
             Output::Report(report) => self.report_seal(report),
             Output::Superseded => {
                 self.superseded = true;
+                self.pictures.stop();
                 tracing::info!("another author took over; finishing uploads");
             }
             Output::Done => {}
         }
         Ok(())
+    }
+
+    /// Counts the figures of the encoded rungs; returns their health if it has changed.
+    fn take_ladder_news(&mut self) -> Option<Box<LadderHealth>> {
+        let LadderNews { health, figures } = self.rungs.take_news()?;
+        self.context.metrics.rungs.add(&figures);
+        Some(Box::new(health))
+    }
+
+    /// Stores the newest picture, unless another worker has the stream.
+    fn take_thumbnail(&mut self) {
+        if let Some(jpeg) = self.rungs.take_thumbnail().filter(|_| self.driver.machine().snapshot().is_some()) {
+            self.pictures.put(jpeg);
+        }
     }
 
     /// Hands the machine what a rung has made, and carries out what follows.

@@ -4,6 +4,7 @@
 pub(crate) mod checkpoint;
 pub(crate) mod index;
 pub(crate) mod objects;
+pub(crate) mod pictures;
 pub(crate) mod playlists;
 mod segment_metadata;
 pub(crate) mod uploads;

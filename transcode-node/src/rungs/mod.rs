@@ -13,14 +13,17 @@ mod set;
 use std::fmt::Debug;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use millrace_media::repair::RepairCounts;
 use millrace_protocol::job::Packaged;
 use millrace_wire::fact::{EpochOpen, StreamState};
 use millrace_wire::ids::RungId;
 use millrace_wire::message::control::StreamSettings;
+use millrace_wire::message::ladder_health::LadderHealth;
 use millrace_wire::message::media::MediaMessage;
 
 pub use self::built_in::BuiltInRungs;
+pub use crate::metrics::RungFigures;
 pub(crate) use self::set::RungSet;
 
 /// One rung at work on one epoch.
@@ -44,6 +47,25 @@ pub trait Rung: Debug + Send {
     fn repairs(&self) -> RepairCounts {
         RepairCounts::new()
     }
+
+    /// Returns news of the encoded rungs, if there are any since the last call.
+    fn take_news(&mut self) -> Option<LadderNews> {
+        None
+    }
+
+    /// Returns the newest picture of the source as a JPEG file, if there is one since the last call.
+    fn take_thumbnail(&mut self) -> Option<Bytes> {
+        None
+    }
+}
+
+/// News of the encoded rungs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LadderNews {
+    /// The health, for the session.
+    pub health: LadderHealth,
+    /// The figures of the reports that have come, for metrics.
+    pub figures: Vec<RungFigures>,
 }
 
 /// Starts the rungs that a stream's settings ask for.

@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use bytes::Bytes;
 use millrace_media::repair::RepairCounts;
 use millrace_protocol::job::Packaged;
 use millrace_wire::fact::{EpochOpen, StreamState};
@@ -11,7 +12,7 @@ use millrace_wire::ids::RungId;
 use millrace_wire::message::control::StreamSettings;
 use millrace_wire::message::media::MediaMessage;
 
-use super::{Rung, RungFactory};
+use super::{LadderNews, Rung, RungFactory};
 
 /// The rungs of one job.
 #[derive(Debug)]
@@ -75,6 +76,16 @@ impl RungSet {
         let mut repairs = self.replaced;
         self.rungs.iter().for_each(|rung| repairs.merge(&rung.repairs()));
         repairs
+    }
+
+    /// Returns news of the encoded rungs, if there are any since the last call.
+    pub(crate) fn take_news(&mut self) -> Option<LadderNews> {
+        self.rungs.iter_mut().find_map(|rung| rung.take_news())
+    }
+
+    /// Returns the newest picture of the source, if there is one since the last call.
+    pub(crate) fn take_thumbnail(&mut self) -> Option<Bytes> {
+        self.rungs.iter_mut().find_map(|rung| rung.take_thumbnail())
     }
 
     /// Returns the next thing that a rung has made already.

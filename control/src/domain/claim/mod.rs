@@ -2,6 +2,7 @@
 //! session begins with.
 
 mod due;
+mod told;
 
 use std::net::IpAddr;
 
@@ -14,8 +15,10 @@ use millrace_wire::message::control::{
     ClaimGrant, ClaimRequest, HealthNote, LifecycleEvent, LifecycleKind, PublishLimits, ReleaseRequest,
     RenewRequest, SealReport, StreamSettings, Takeover,
 };
+use millrace_wire::message::ladder_health::LadderHealth;
 use serde::{Deserialize, Serialize};
 
+pub use self::told::Told;
 use super::disconnect::Disconnect;
 use super::stream::{Status, Stream};
 pub use due::{Due, due};
@@ -123,6 +126,12 @@ pub struct Claim {
     /// The conditions of the media that last, as the session reports them.
     #[serde(default)]
     pub notes: Vec<HealthNote>,
+    /// The health of the encoded rungs, as the session reported it last.
+    #[serde(default)]
+    pub ladder: Option<Box<LadderHealth>>,
+    /// The conditions and the number of missing rungs that lifecycle events have told of.
+    #[serde(default)]
+    pub told: Told,
     /// True if control writes the epoch's log itself: the publisher left or the broadcast ended, and no log writer was alive.
     #[serde(default)]
     pub by_control: bool,
@@ -221,7 +230,13 @@ pub fn renew(now: UnixMillis, claim: &Claim, request: &RenewRequest) -> Lease {
         Presence::Publishing => None,
         _ => (claim.begun && claim.away_since.is_none()).then_some(LifecycleKind::Resumed),
     };
+    let ladder = request.ladder.clone().map(|ladder| Box::new(ladder.bounded()));
+    let mut told = claim.told.clone();
+    // One event in each renewal: the claim keeps the newest one only, until it is in the journal.
+    let event = event.or_else(|| told.step(ladder.as_deref()));
     let renewed = Claim {
+        ladder: ladder.clone(),
+        told,
         event: event.map(|kind| self::event(now, claim.stream, kind)).or(claim.event.clone()),
         begun: claim.begun || has_media,
         away_since: claim.away_since.filter(|_| !has_media),
@@ -233,7 +248,13 @@ pub fn renew(now: UnixMillis, claim: &Claim, request: &RenewRequest) -> Lease {
         ..claim.clone()
     };
     let due = now.0.saturating_sub(claim.renewed_at.0) >= PERSIST_EVERY_MS;
-    if renewed == *claim && !due {
+    // The figures of the rungs change all the time: they wait until the claim is due.
+    let is_alike = match (&ladder, &claim.ladder) {
+        (Some(ladder), Some(before)) => ladder.is_alike(before),
+        (ladder, before) => ladder == before,
+    };
+    let is_same = || *claim == Claim { ladder: claim.ladder.clone(), ..renewed.clone() };
+    if is_alike && !due && is_same() {
         return Lease::Kept(None);
     }
     Lease::Kept(Some(Box::new(Claim { renewed_at: now, ..renewed })))
@@ -278,6 +299,8 @@ impl Claim {
             away_since: last.filter(|_| continues).and_then(Self::away_since),
             degraded: None,
             notes: Vec::new(),
+            ladder: None,
+            told: Told::default(),
             by_control: false,
             event: last.filter(|_| continues).and_then(|last| match last.away_since() {
                 Some(_) => last.event.clone(),
@@ -395,7 +418,13 @@ impl Claim {
     pub fn ended(&self, now: UnixMillis) -> Self {
         let presence = Presence::Ended { since: now, confirmed: false };
         let event = event(now, self.stream, LifecycleKind::Ended { broadcast: self.broadcast });
-        Self { presence, degraded: None, notes: Vec::new(), event: Some(event), ..self.clone() }
+        Self { event: Some(event), ..self.without_media(presence) }
+    }
+
+    /// Returns the claim of a publisher that sends nothing: what lasted in its media is over.
+    fn without_media(&self, presence: Presence) -> Self {
+        let (notes, told) = (Vec::new(), Told::default());
+        Self { presence, degraded: None, notes, ladder: None, told, ..self.clone() }
     }
 
     /// Returns the claim after its publisher went away. If no media of the epoch came, the publisher counts as away since
@@ -407,7 +436,7 @@ impl Claim {
             _ => self.event.clone(),
         };
         let presence = Presence::Away { since: before.unwrap_or(now) };
-        Self { presence, degraded: None, notes: Vec::new(), event, ..self.clone() }
+        Self { event, ..self.without_media(presence) }
     }
 
     /// Returns the time since which the publisher is away, or was before this epoch if the epoch has no media.

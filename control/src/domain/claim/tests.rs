@@ -1,6 +1,7 @@
 //! The rules of the claim, each in a test of its own.
 
 use millrace_wire::message::control::AwayPolicy;
+use millrace_wire::message::ladder_health::{MediaCondition, RungHealth, RungState};
 
 use super::super::stream::tests::sample;
 use super::*;
@@ -57,6 +58,7 @@ fn renewal(claim: &Claim, open: Option<u64>) -> RenewRequest {
         discontinuity_sequence: claim.discontinuity,
         degraded: None,
         notes: Vec::new(),
+        ladder: None,
     }
 }
 
@@ -469,4 +471,59 @@ fn first_request_of_a_second_publisher_waits_while_the_first_holds_its_lease() {
         !super::decide(at(0), &stream, None, &asked, first.claim.broadcast).unwrap().waits,
         "no other publisher"
     );
+}
+
+fn ladder(conditions: &[MediaCondition], state: RungState, bitrate: u64) -> LadderHealth {
+    let rung = RungHealth {
+        rendition: "720p".parse().unwrap(),
+        state,
+        encoder: None,
+        fps_milli: 0,
+        bitrate,
+        speed_percent: 0,
+        waiting_ms: 0,
+    };
+    LadderHealth { rungs: vec![rung], conditions: conditions.to_vec(), decoder_waiting_ms: 0 }
+}
+
+#[test]
+fn renew_tells_each_change_of_conditions_and_rungs_once_and_writes_figures_only_when_due() {
+    use LifecycleKind::{ConditionBegan, ConditionEnded, RungsLeftOut};
+    use MediaCondition::{Black, Silent};
+    use RungState::{Encoding, Shed};
+    let (_, mut claim) = renewed();
+    let mut told = Vec::new();
+    let mut step = |ladder: LadderHealth| {
+        let request = RenewRequest { ladder: Some(Box::new(ladder)), ..renewal(&claim, Some(claim.open_msn.0)) };
+        match renew(at(10), &claim, &request) {
+            Lease::Kept(Some(kept)) => {
+                if kept.event != claim.event {
+                    told.extend(kept.event.as_ref().map(|event| event.kind));
+                }
+                claim = *kept;
+                true
+            }
+            Lease::Kept(None) => false,
+            lost => panic!("{lost:?}"),
+        }
+    };
+    assert!(step(ladder(&[], Encoding, 1)), "the first report");
+    assert!(!step(ladder(&[], Encoding, 2)), "figures alone wait");
+    for _ in 0..3 {
+        step(ladder(&[Black, Silent], Shed, 2));
+    }
+    assert!(!step(ladder(&[Black, Silent], Shed, 3)), "everything is told");
+    for _ in 0..2 {
+        step(ladder(&[Silent], Encoding, 3));
+    }
+    let condition = |condition| ConditionBegan { condition };
+    let expected = [
+        condition(Black),
+        condition(Silent),
+        RungsLeftOut { rungs: 1 },
+        ConditionEnded { condition: Black },
+        RungsLeftOut { rungs: 0 },
+    ];
+    assert_eq!(told, expected);
+    assert_eq!(claim.ended(at(20)).ladder, None, "nothing lasts beyond the broadcast");
 }

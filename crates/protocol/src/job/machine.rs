@@ -273,6 +273,7 @@ impl WorkerJob {
             done: self.completion.is_sealed() && self.objects.is_settled(),
             // The shell knows the store.
             storage_failing: false,
+            ladder: None,
         }
     }
 }

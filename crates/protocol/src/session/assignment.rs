@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use millrace_wire::fact::{FactMessage, StreamState};
 use millrace_wire::ids::{Epoch, FactSeq, Generation, MediaSeq, NodeId};
 use millrace_wire::message::job::{Grant, GrantOrder, Heartbeat};
+use millrace_wire::message::ladder_health::LadderHealth;
 use millrace_wire::message::repair::RepairReply;
 
 use super::failure_detector::FailureDetector;
@@ -44,6 +45,8 @@ pub(super) struct Assignment {
     quiesced_at: Option<FactSeq>,
     done: bool,
     storage: Storage,
+    /// The health of its encoded rungs, as a heartbeat told it last.
+    ladder: Option<Box<LadderHealth>>,
 }
 
 impl Assignment {
@@ -61,6 +64,7 @@ impl Assignment {
             quiesced_at: None,
             done: false,
             storage: Storage::Takes,
+            ladder: None,
         }
     }
 
@@ -82,6 +86,11 @@ impl Assignment {
     /// True if the worker's last heartbeat reported that the object store takes nothing.
     pub(super) fn is_storage_failing(&self) -> bool {
         self.storage == Storage::TakesNothing
+    }
+
+    /// Returns the health of the worker's encoded rungs, as it reported it last.
+    pub(super) fn ladder(&self) -> Option<&LadderHealth> {
+        self.ladder.as_deref()
     }
 
     /// True if the worker's last heartbeat reported that the epoch is sealed and stored.
@@ -159,6 +168,9 @@ impl PrimaryStandby {
                 assignment.storage =
                     if heartbeat.storage_failing { Storage::TakesNothing } else { Storage::Takes };
                 assignment.leaving |= heartbeat.leaving;
+                if let Some(ladder) = &heartbeat.ladder {
+                    assignment.ladder = Some(Box::new((**ladder).clone().bounded()));
+                }
                 assignment.quiesced_at = heartbeat.quiesced.then_some(heartbeat.next_fact);
             }
         }

@@ -154,6 +154,7 @@ impl Lease {
                 discontinuity_sequence,
                 degraded,
                 notes: self.all_notes(),
+                ladder: None,
             })
         })
     }

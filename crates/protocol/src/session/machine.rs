@@ -259,7 +259,8 @@ impl Session {
             self.out.push_back(Output::Loopback);
         }
         self.lease.set_storage(self.assignments.primary().is_some_and(Assignment::is_storage_failing));
-        self.out.extend(self.lease.poll(now, &self.cfg, self.degraded));
+        let renewal = self.lease.poll(now, &self.cfg, self.degraded);
+        self.out.extend(renewal.map(|renewal| self.with_ladder(renewal)));
         if self.initial_state.poll_ask(now) {
             self.out.push_back(Output::AskSnapshot);
         }
@@ -272,6 +273,15 @@ impl Session {
             self.announce(now);
         }
         self.finish(now);
+    }
+
+    /// Adds the health of the primary's encoded rungs to a renewal.
+    fn with_ladder(&self, mut request: Output) -> Output {
+        if let Output::Renew(renewal) = &mut request {
+            let ladder = self.assignments.primary().and_then(Assignment::ladder);
+            renewal.ladder = ladder.cloned().map(Box::new);
+        }
+        request
     }
 
     fn finish(&mut self, now: Millis) {

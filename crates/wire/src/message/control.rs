@@ -10,6 +10,7 @@ use crate::ids::{
     UnixMillis,
 };
 pub use crate::ladder::{Ladder, LadderPlan};
+use crate::message::ladder_health::{LadderHealth, MediaCondition};
 use crate::topic::Message;
 
 impl Message for ClaimRequest {}
@@ -196,6 +197,9 @@ pub struct RenewRequest {
     /// Conditions of the media that last, in words; at most [`HealthNote::MAX`] count.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<HealthNote>,
+    /// The health of the encoded rungs, as the worker reported it last; `None` for a stream without any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ladder: Option<Box<LadderHealth>>,
 }
 
 /// Longest text of a note or of the end of a publish, in characters: two sentences.
@@ -326,6 +330,21 @@ pub enum LifecycleKind {
     Interrupted,
     /// The publisher is back in the same broadcast.
     Resumed,
+    /// A condition of the decoded media lasts.
+    ConditionBegan {
+        /// The condition.
+        condition: MediaCondition,
+    },
+    /// The condition is over.
+    ConditionEnded {
+        /// The condition.
+        condition: MediaCondition,
+    },
+    /// The number of rungs that are missing against the livestream's ladder has changed.
+    RungsLeftOut {
+        /// The missing rungs; 0 when all are encoded again.
+        rungs: u8,
+    },
     /// The broadcast is over for good.
     Ended {
         /// The broadcast that the epoch belongs to.
@@ -340,6 +359,9 @@ impl LifecycleEvent {
             LifecycleKind::Started { .. } => "started",
             LifecycleKind::Interrupted => "interrupted",
             LifecycleKind::Resumed => "resumed",
+            LifecycleKind::ConditionBegan { .. } => "condition_began",
+            LifecycleKind::ConditionEnded { .. } => "condition_ended",
+            LifecycleKind::RungsLeftOut { .. } => "rungs_left_out",
             LifecycleKind::Ended { .. } => "ended",
         };
         format!("{}-{}-{name}", self.stream, self.at)

@@ -10,6 +10,7 @@ use crate::ids::{
 };
 use crate::ladder::Ladder;
 use crate::message::control::StreamSettings;
+use crate::message::ladder_health::LadderHealth;
 use crate::topic::{MAX_STATE_MESSAGE, Message};
 
 /// Cost units of a job that copies and encodes nothing: the unit itself.
@@ -155,6 +156,9 @@ pub struct Heartbeat {
     /// True if the object store has taken nothing from this worker for some seconds.
     #[serde(default)]
     pub storage_failing: bool,
+    /// The health of the encoded rungs, in the first heartbeat after it has changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ladder: Option<Box<LadderHealth>>,
 }
 
 impl Message for Heartbeat {}

@@ -14,6 +14,7 @@
 //! A successor encodes the segments again that its predecessor left open, with an IDR picture where its own parts begin
 //! behind the predecessor's ([`part_starts`]).
 
+mod health;
 mod names;
 mod orders;
 mod owed;
@@ -29,6 +30,7 @@ mod video;
 use std::collections::VecDeque;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use millrace_codec::engine::order::{Order, Plan, RungIndex};
 use millrace_media::packager::PartTiming;
 use millrace_media::repair::{Repair, RepairCounts};
@@ -36,14 +38,16 @@ use millrace_protocol::job::Packaged;
 use millrace_wire::fact::{EpochOpen, StreamState};
 use millrace_wire::ids::{Rendition, RungId};
 use millrace_wire::message::control::StreamSettings;
+use millrace_wire::message::ladder_health::RungState;
 use millrace_wire::message::media::MediaMessage;
 
+use self::health::Health;
 use self::part_starts::PartStarts;
 use self::segments::{Places, Segments};
 use self::sound::Sound;
 use self::source::Source;
 use self::video::VideoRung;
-use super::Rung;
+use super::{LadderNews, Rung};
 use super::copy::part_setup;
 use crate::encoders::crash_policy::CrashPolicy;
 use crate::encoders::{EncoderFactory, Encoders};
@@ -99,6 +103,8 @@ pub(crate) struct LadderRung {
     wish: Option<Vec<RungIndex>>,
     out: VecDeque<Packaged>,
     lost_units: u64,
+    health: Health,
+    thumbnail: Option<Bytes>,
 }
 
 impl LadderRung {
@@ -115,6 +121,7 @@ impl LadderRung {
             VideoRung::new(RungIndex(u8::try_from(index).unwrap_or(u8::MAX)), name, open, base)
         };
         let rungs: Vec<VideoRung> = named.into_iter().enumerate().map(rung).collect();
+        let health = Health::new(rungs.iter().map(|rung| rung.track.rendition().clone()));
         let wanted = rungs.iter().flat_map(|rung| rung.track.next_parts()).collect();
         Self {
             id: Self::rung_id(),
@@ -132,6 +139,8 @@ impl LadderRung {
             wish: None,
             out: VecDeque::new(),
             lost_units: 0,
+            health,
+            thumbnail: None,
         }
     }
 
@@ -213,5 +222,19 @@ impl Rung for LadderRung {
         let mut repairs = RepairCounts::new();
         repairs.add(Repair::UnreadableMessage, self.lost_units);
         repairs
+    }
+
+    fn take_news(&mut self) -> Option<LadderNews> {
+        let Self { health, rungs, policy, transcoder, .. } = self;
+        let is_failing = *transcoder == Transcoder::Absent && policy.is_failing();
+        health.take(|index| match rungs.iter().find(|rung| rung.index == index)? {
+            rung if rung.is_dropped => Some(RungState::Dropped),
+            rung if rung.is_shed => Some(RungState::Shed),
+            _ => is_failing.then_some(RungState::Failed),
+        })
+    }
+
+    fn take_thumbnail(&mut self) -> Option<Bytes> {
+        self.thumbnail.take()
     }
 }

@@ -226,6 +226,7 @@ impl LadderRung {
     /// Loses everything that the transcoder has not handed in.
     pub(super) fn lose_transcoder(&mut self) {
         self.transcoder = Transcoder::Absent;
+        self.health.ended();
         for rung in &mut self.rungs {
             rung.wait();
             rung.track.owed.lose_through(u64::MAX);

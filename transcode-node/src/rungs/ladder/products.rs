@@ -43,8 +43,9 @@ impl LadderRung {
                 self.sound.package(&self.segments, false, &mut self.out);
             }
             Product::Flushed => self.flushed(),
-            // The encoders' own task hands these to the node.
-            Product::Thumbnail { .. } | Product::Condition { .. } | Product::Report(_) => {}
+            Product::Thumbnail { jpeg, .. } => self.thumbnail = Some(jpeg),
+            Product::Condition { condition, begins } => self.health.condition(condition, begins),
+            Product::Report(report) => self.health.report(&report),
         }
     }
 
@@ -52,6 +53,7 @@ impl LadderRung {
         let of_version = |configured: &&super::Configured| configured.version == start.source_version;
         let Some(configured) = self.configured.iter().rev().find(of_version).copied() else { return };
         let Some(rung) = self.rungs.iter_mut().find(|rung| rung.index == start.rung) else { return };
+        self.health.started(start.rung, start.encoder.name());
         let name = rung.track.rendition().clone();
         if let Err(error) = rung.start(start, configured.timing, configured.rate, &mut self.out) {
             tracing::warn!(rendition = %name, %error, "the encoder's parameter sets cannot be read; the rung is left out");
