@@ -4,14 +4,14 @@ use millrace_runtime::Metrics;
 use millrace_runtime::metrics::{Counter, Gauge, Gauges, Histogram, LATENCY_BUCKETS_S, Unit};
 
 /// The kinds of requests that are counted apart.
-const KINDS: [&str; 5] = ["media", "playlist", "beacon", "preflight", "other"];
+const KINDS: [&str; 6] = ["media", "playlist", "picture", "beacon", "preflight", "other"];
 /// The classes of status codes that are counted apart.
 const CLASSES: [&str; 4] = ["2xx", "3xx", "4xx", "5xx"];
 
 /// The metrics of an edge; their names begin with `millrace_edge_`.
 #[derive(Debug, Clone)]
 pub struct EdgeMetrics {
-    requests: [[Counter; 4]; 5],
+    requests: [[Counter; 4]; 6],
     /// Bytes of response bodies that were sent.
     pub sent_bytes: Counter,
     /// Requests waiting for a playlist or a part.

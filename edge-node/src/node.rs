@@ -27,6 +27,7 @@ use crate::metrics::EdgeMetrics;
 use crate::objects::answers::Answers;
 use crate::objects::cache::ObjectCache;
 use crate::objects::fetch::Fetcher;
+use crate::objects::fresh::FreshObjects;
 
 /// The weight of the viewers' share of the process's descriptors; each RTMP port has as much, the API a quarter of it.
 const PORT_WEIGHT: usize = 4;
@@ -136,10 +137,12 @@ pub async fn start(config: Config, deps: Deps) -> anyhow::Result<Node> {
         Some(listen) => (None, Some(observe::serve(listen, routes).context("edge: metrics")?)),
         None => (Some(routes), None),
     };
+    let fetcher = Fetcher::new(store, cache.clone(), metrics.clone());
     let app = Arc::new(App {
         catalog: catalog.clone(),
         registry: registry.clone(),
-        fetcher: Fetcher::new(store, cache.clone(), metrics.clone()),
+        fresh: FreshObjects::new(fetcher.clone()),
+        fetcher,
         cache: cache.clone(),
         answers: answers.clone(),
         signer: Signer::new(&config.beacon_secret),

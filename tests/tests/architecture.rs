@@ -308,6 +308,7 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
             &["config", "metrics"],
             &["context"],
             &["encoders"],
+            &["pictures"],
             &["rungs", "output"],
             &["job"],
             &["worker"],

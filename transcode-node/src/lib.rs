@@ -12,6 +12,7 @@ mod job;
 mod metrics;
 mod node;
 mod output;
+mod pictures;
 mod role;
 pub mod rungs;
 mod worker;

@@ -38,6 +38,8 @@ pub(crate) struct Metrics {
     pub(crate) uploads_given_up: Counter,
     /// Frames that rungs moved, dropped or made up, by reason.
     pub(crate) repairs: Counters,
+    /// Keyframes of copied streams that were to become pictures, by outcome.
+    pub(crate) pictures: Counters,
     /// Figures of the encoded rungs.
     pub(crate) rungs: RungMetrics,
 }
@@ -156,6 +158,12 @@ impl Metrics {
                 Unit::Count,
                 "Frames moved, dropped or made up, by reason",
                 &["reason"],
+            ),
+            pictures: scope.counters(
+                "pictures",
+                Unit::Count,
+                "Keyframes of copied streams that were to become pictures, by outcome",
+                &["outcome"],
             ),
             rungs: RungMetrics::new(&scope),
         }

@@ -20,6 +20,7 @@ use crate::metrics::Metrics;
 use crate::output::checkpoint::responder;
 use crate::output::index::{IndexWriter, QueueLimits};
 use crate::output::uploads;
+use crate::pictures::PictureService;
 use crate::rungs::{BuiltInRungs, RungFactory};
 use crate::worker::Worker;
 
@@ -93,7 +94,12 @@ pub async fn start_with_rungs(config: Config, deps: Deps, rungs: Arc<dyn RungFac
         clock,
         metrics,
     };
-    let jobs = JobContext { node: context.clone(), index: index.clone(), rungs };
+    let pictures = rungs.encoders().map(|encoders| PictureService::new(encoders, context.metrics.clone()));
+    if let Some(service) = pictures.clone() {
+        let id = ActorId::new("pictures", "transcode");
+        supervisor.spawn(id, Policy::vital(), move |actor| service.clone().run(actor)).await?;
+    }
+    let jobs = JobContext { node: context.clone(), index: index.clone(), rungs, pictures };
     let worker = Worker::new(&config, jobs, drain.clone(), supervisor.clone());
     spawn_services(&supervisor, &worker, &index, context, readiness).await?;
     let id = identity.node.clone();

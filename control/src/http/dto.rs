@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use millrace_wire::ids::{PlaybackId, StreamId, StreamKey, UnixMillis};
 use millrace_wire::message::control::{AwayPolicy, Ladder, Takeover};
+use millrace_wire::object_names;
 use serde::Serialize;
 
 use crate::Config;
@@ -35,7 +36,8 @@ impl Urls {
         self.rtmp_url.clone().unwrap_or_else(|| format!("rtmp://{}:{}/live", host(authority), self.rtmp_port))
     }
 
-    fn edge(&self, authority: &str) -> String {
+    /// Returns the base of playback URLs.
+    pub(crate) fn edge(&self, authority: &str) -> String {
         self.edge_url.clone().unwrap_or_else(|| format!("http://{}:{}", host(authority), self.edge_port))
     }
 }
@@ -70,6 +72,7 @@ pub(crate) struct StreamView {
     rtmp_url: String,
     hls_url: String,
     watch_url: String,
+    thumbnail_url: String,
     /// The stream key, in the answer that creates or replaces it and in no other.
     #[serde(skip_serializing_if = "Option::is_none")]
     stream_key: Option<String>,
@@ -99,6 +102,7 @@ impl StreamView {
             rtmp_url: urls.rtmp(authority),
             hls_url: format!("{edge}/live/{playback}/index.m3u8"),
             watch_url: format!("{edge}/watch/{playback}"),
+            thumbnail_url: format!("{edge}/{}", object_names::thumbnail(playback)),
             stream_key: None,
         }
     }

@@ -60,9 +60,10 @@ const WORKERS: usize = 1;
 const DASHBOARD: &str = include_str!("../../web/index.html");
 const OPENAPI: &str = include_str!("../../web/openapi.json");
 
-/// The content security policy of the dashboard: inline script and style, requests to its own origin only.
+/// The content security policy of the dashboard: inline script and style, requests to its own origin only, and pictures of the
+/// edge, whose address is appended.
 const DASHBOARD_CSP: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
-    connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+    connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; img-src data:";
 
 /// Starts the HTTP server on the configured address.
 pub(crate) fn serve(
@@ -136,14 +137,24 @@ async fn not_found(request: HttpRequest) -> Result<HttpResponse, Problem> {
     Err(Problem::not_found(&format!("there is nothing at {}", request.path())))
 }
 
-async fn dashboard() -> HttpResponse {
+async fn dashboard(request: HttpRequest, urls: Data<Urls>) -> HttpResponse {
+    let edge = urls.edge(&origin::host(&request));
+    // A host that is no plain address must not add rules of its own.
+    let is_plain = edge.chars().all(|char| char.is_ascii_alphanumeric() || "-._~:/[]".contains(char));
+    let policy = format!("{DASHBOARD_CSP} {}", if is_plain { edge_origin(&edge) } else { "" });
     HttpResponse::Ok()
         .content_type("text/html; charset=utf-8")
-        .insert_header((header::CONTENT_SECURITY_POLICY, DASHBOARD_CSP))
+        .insert_header((header::CONTENT_SECURITY_POLICY, policy.trim_end()))
         .insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
         .insert_header((header::REFERRER_POLICY, "no-referrer"))
         .insert_header((header::CACHE_CONTROL, "no-cache"))
         .body(DASHBOARD)
+}
+
+/// Returns scheme and host of a URL: a source of a policy with a path would allow that path alone.
+fn edge_origin(url: &str) -> &str {
+    let host = url.find("://").map_or(0, |at| at + 3);
+    url[host..].find('/').map_or(url, |end| &url[..host + end])
 }
 
 async fn openapi() -> HttpResponse {

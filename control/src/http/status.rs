@@ -171,7 +171,8 @@ impl Health {
 /// decoder sees.
 fn notes(claim: &Claim) -> Vec<HealthNote> {
     let ladder = claim.ladder.as_deref();
-    let left_out = ladder.and_then(LadderHealth::words).map(|words| HealthNote::new("rungs_left_out", &words));
+    let left_out =
+        ladder.and_then(LadderHealth::words).map(|words| HealthNote::new("rungs_left_out", &words));
     let conditions = ladder.into_iter().flat_map(|ladder| &ladder.conditions);
     let conditions = conditions.map(|condition| HealthNote::new(condition.code(), condition.text()));
     let all = claim.notes.iter().cloned().chain(left_out).chain(conditions);

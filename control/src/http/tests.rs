@@ -13,8 +13,8 @@ use super::dto::StreamView;
 use super::status::StatusView;
 use super::*;
 use crate::domain::claim;
-use crate::domain::stream::{Status, Stream};
 use crate::domain::stream::tests::sample;
+use crate::domain::stream::{Status, Stream};
 use crate::domain::validate::{Create, Update};
 
 #[test]
@@ -51,6 +51,16 @@ fn openapi_references_only_schemas_that_it_defines() {
     for reference in found {
         let pointer = reference.strip_prefix('#').unwrap_or_else(|| panic!("{reference} is not local"));
         assert!(description.pointer(pointer).is_some(), "{reference} is not defined");
+    }
+}
+
+#[test]
+fn edge_origin_is_scheme_and_host() {
+    for (url, origin) in [
+        ("https://cdn.example.com/a/b", "https://cdn.example.com"),
+        ("http://[::1]:8000", "http://[::1]:8000"),
+    ] {
+        assert_eq!(edge_origin(url), origin);
     }
 }
 
@@ -220,10 +230,17 @@ fn openapi_describes_every_field_of_a_livestream_and_its_status() {
     }));
     let words = serde_json::to_value(StatusView::new(&live(&stream), Some(&claim), 3, None, now)).unwrap();
     let health = &words["health"];
-    assert_eq!((&health["state"], &health["message"]), (&"degraded".into(), &"degraded: overloaded: 720p left out".into()));
-    let codes: Vec<_> = health["notes"].as_array().unwrap().iter().map(|note| note["code"].as_str().unwrap()).collect();
+    assert_eq!(
+        (&health["state"], &health["message"]),
+        (&"degraded".into(), &"degraded: overloaded: 720p left out".into())
+    );
+    let codes: Vec<_> =
+        health["notes"].as_array().unwrap().iter().map(|note| note["code"].as_str().unwrap()).collect();
     assert_eq!(codes, ["rungs_left_out", "silent"]);
-    assert_eq!((&health["ladder"]["rungs"][0]["fps"], &health["ladder"]["rungs"][0]["speed"]), (&29.97.into(), &2.5.into()));
+    assert_eq!(
+        (&health["ladder"]["rungs"][0]["fps"], &health["ladder"]["rungs"][0]["speed"]),
+        (&29.97.into(), &2.5.into())
+    );
     claim.notes = vec![HealthNote::new("audio_hole", "The audio has holes.")];
     stream.status = Status::Live;
     stream.last_disconnect = Some(claim.disconnect(now, CloseReason::Idle, ""));

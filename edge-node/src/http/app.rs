@@ -19,6 +19,7 @@ use crate::metrics::EdgeMetrics;
 use crate::objects::answers::Answers;
 use crate::objects::cache::ObjectCache;
 use crate::objects::fetch::Fetcher;
+use crate::objects::fresh::FreshObjects;
 
 /// The time limits of requests that wait.
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +36,7 @@ pub(crate) struct App {
     pub(crate) registry: Arc<Registry>,
     pub(crate) cache: Arc<ObjectCache>,
     pub(crate) fetcher: Arc<Fetcher>,
+    pub(crate) fresh: Arc<FreshObjects>,
     pub(crate) answers: Arc<Answers>,
     pub(crate) signer: Signer,
     pub(crate) heartbeats: Arc<Heartbeats>,

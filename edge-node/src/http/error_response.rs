@@ -22,6 +22,11 @@ pub(super) fn not_found() -> HttpResponse {
     error(StatusCode::NOT_FOUND, "not found\n", headers::NO_STORE)
 }
 
+/// Answers 404 for the picture of a stream that has none yet.
+pub(super) fn no_picture() -> HttpResponse {
+    error(StatusCode::NOT_FOUND, "the stream has no picture yet\n", headers::UNKNOWN_STREAM)
+}
+
 /// Answers 404 for a playback id that no livestream has.
 fn unknown_stream() -> HttpResponse {
     error(StatusCode::NOT_FOUND, "not found\n", headers::UNKNOWN_STREAM)

@@ -10,6 +10,8 @@ pub(super) const NEWEST: HeaderValue = HeaderValue::from_static("public, max-age
 /// The answer to a blocking reload: its URL names the segment or part it contains, so it may be cached for as long as that
 /// segment stays in any window of the length that the API sets (60 s), the time in a shared cache included.
 pub(super) const BLOCKED: HeaderValue = HeaderValue::from_static("public, max-age=24");
+/// The newest picture of a stream: another follows about every ten seconds.
+pub(super) const PICTURE: HeaderValue = HeaderValue::from_static("public, max-age=10");
 /// A playback id that does not exist now may exist in a second; until then a CDN may answer for it.
 pub(super) const UNKNOWN_STREAM: HeaderValue = HeaderValue::from_static("public, max-age=1");
 /// An answer that no cache may keep.
@@ -18,6 +20,7 @@ pub(super) const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 pub(super) const MPEGURL: HeaderValue = HeaderValue::from_static("application/vnd.apple.mpegurl");
 pub(super) const SEGMENT: HeaderValue = HeaderValue::from_static("video/iso.segment");
 pub(super) const MP4: HeaderValue = HeaderValue::from_static("video/mp4");
+pub(super) const JPEG: HeaderValue = HeaderValue::from_static("image/jpeg");
 pub(super) const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 

@@ -7,6 +7,7 @@ mod error_response;
 mod headers;
 mod object;
 mod page;
+mod picture;
 mod playlist;
 mod range;
 
@@ -91,6 +92,11 @@ async fn get(app: &App, request: &HttpRequest) -> (&'static str, HttpResponse) {
     }
     let mut path = key.split('/').skip(1);
     let playback = path.next().and_then(|text| text.parse::<PlaybackId>().ok());
+    if let (Some(playback), Some("thumbnail.jpg"), None) =
+        (playback, path.clone().next(), path.clone().nth(1))
+    {
+        return ("picture", picture::thumbnail(app, request, playback).await);
+    }
     let response = match (playback, path.next(), path.next(), path.next()) {
         (Some(playback), Some("index.m3u8"), None, _) => playlist::serve(app, request, playback, None).await,
         (Some(playback), Some(rendition), Some("index.m3u8"), None) => {

@@ -10,7 +10,7 @@ use millrace_wire::ids::PlaybackId;
 
 use super::app::App;
 use super::playlist::accepts_gzip;
-use super::{error_response, headers};
+use super::{error_response, headers, picture};
 
 /// The longest wait for the title of a stream that is not in the catalogue yet. Without it the page is served with a general
 /// title: a viewer is to see the picture even while the state store does not answer.
@@ -19,6 +19,11 @@ const TITLE_LIMIT: Duration = Duration::from_millis(300);
 const UNTITLED: &str = "Live stream";
 /// The place in the built page where the stream's title stands.
 const TITLE_PLACE: &str = "{{title}}";
+
+/// The longest wait for the answer whether the stream has a picture. The page must not wait for a slow store.
+const POSTER_LIMIT: Duration = Duration::from_millis(100);
+/// The place in the built page where the stream's picture stands, if it has one.
+const POSTER_PLACE: &str = "{{poster}}";
 
 /// Name, content type and bytes of each built file: from `web/dist`, or a page that explains how to build it.
 mod embedded {
@@ -68,12 +73,12 @@ fn send(name: &str, cache: HeaderValue, request: &HttpRequest) -> HttpResponse {
 pub(super) async fn watch(app: Data<App>, playback: Path<String>) -> HttpResponse {
     let Some((_, content_type, page)) = find("watch.html") else { return error_response::not_found() };
     let playback: Option<PlaybackId> = playback.parse().ok();
-    let title = match playback {
-        Some(playback) => title(&app, playback).await,
-        None => None,
+    let (title, poster) = match playback {
+        Some(playback) => tokio::join!(title(&app, playback), poster(&app, playback)),
+        None => (None, String::new()),
     };
     let shown = escape(title.as_deref().unwrap_or(UNTITLED));
-    let page = String::from_utf8_lossy(page).replace(TITLE_PLACE, &shown);
+    let page = String::from_utf8_lossy(page).replace(TITLE_PLACE, &shown).replace(POSTER_PLACE, &poster);
     let mut response = HttpResponse::Ok().body(page);
     let out = response.headers_mut();
     secure(out, content_type, headers::NEWEST);
@@ -87,6 +92,19 @@ pub(super) async fn watch(app: Data<App>, playback: Path<String>) -> HttpRespons
 async fn title(app: &App, playback: PlaybackId) -> Option<String> {
     let found = tokio::time::timeout(TITLE_LIMIT, app.catalog.find(playback)).await;
     found.ok()?.ok()?.title.clone()
+}
+
+/// Returns the element that shows the stream's newest picture until it plays; nothing if there is none, because a browser would
+/// report it as missing.
+async fn poster(app: &App, playback: PlaybackId) -> String {
+    let found = tokio::time::timeout(POSTER_LIMIT, picture::has_thumbnail(app, playback)).await;
+    if found.unwrap_or(false) {
+        format!(
+            "<img class=\"poster\" src=\"/live/{playback}/thumbnail.jpg\" alt=\"\" fetchpriority=\"low\">"
+        )
+    } else {
+        String::new()
+    }
 }
 
 /// Escapes a text for HTML, inside and outside of attributes.
@@ -133,6 +151,7 @@ mod tests {
         // A build without the page serves an explanation instead.
         let Some((.., page)) = find("watch.html").filter(|_| embedded::FILES.len() > 2) else { return };
         assert!(String::from_utf8_lossy(page).contains(TITLE_PLACE));
+        assert!(String::from_utf8_lossy(page).contains(POSTER_PLACE));
         assert!(embedded::FILES.iter().any(|(name, ..)| name.ends_with(".js.gz")));
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use millrace_runtime::LogLimit;
 use millrace_store::{SharedStore, StoreError};
 use tokio::sync::Semaphore;
@@ -28,12 +29,24 @@ pub enum Outcome {
     Failed,
 }
 
+/// The result of a read that leaves nothing in the cache.
+#[derive(Debug, Clone)]
+pub enum Stored {
+    /// The bytes of the object.
+    Found(Bytes),
+    /// The store has no object of this name.
+    Missing,
+    /// The store failed, or did not answer in time.
+    Failed,
+}
+
 /// Reads objects through the cache.
 #[derive(Debug)]
 pub struct Fetcher {
     store: StoreRef,
     cache: Arc<ObjectCache>,
     flights: Arc<SingleFlight<String, Outcome>>,
+    newest: Arc<SingleFlight<String, Stored>>,
     reads: Semaphore,
     failures: LogLimit,
     metrics: EdgeMetrics,
@@ -51,11 +64,12 @@ impl std::fmt::Debug for StoreRef {
 impl Fetcher {
     /// Creates a fetcher that reads from `store` and leaves what it read in `cache`.
     pub fn new(store: SharedStore, cache: Arc<ObjectCache>, metrics: EdgeMetrics) -> Arc<Self> {
-        let (flights, reads) = (Arc::default(), Semaphore::new(MAX_READS));
+        let (flights, newest, reads) = (Arc::default(), Arc::default(), Semaphore::new(MAX_READS));
         Arc::new(Self {
             store: StoreRef(store),
             cache,
             flights,
+            newest,
             reads,
             failures: LogLimit::default(),
             metrics,
@@ -71,11 +85,15 @@ impl Fetcher {
             .run(key, known, || {
                 let (fetcher, key) = (self.clone(), key.to_owned());
                 async move {
-                    let outcome = fetcher.read(&key).await;
-                    if let Outcome::Found(object) = &outcome {
-                        fetcher.cache.insert_cached(&key, object.clone());
+                    match fetcher.read(&key).await {
+                        Stored::Found(bytes) => {
+                            let object = Object::new(&key, bytes);
+                            fetcher.cache.insert_cached(&key, object.clone());
+                            Outcome::Found(object)
+                        }
+                        Stored::Missing => Outcome::Missing,
+                        Stored::Failed => Outcome::Failed,
                     }
-                    outcome
                 }
             })
             .await;
@@ -83,7 +101,16 @@ impl Fetcher {
         outcome.value.unwrap_or(Outcome::Failed)
     }
 
-    async fn read(&self, key: &str) -> Outcome {
+    /// Reads the object under `key` as it is now, past the cache. Concurrent requests make one read.
+    pub async fn read_newest(self: &Arc<Self>, key: &str) -> Stored {
+        let start = || {
+            let (fetcher, key) = (self.clone(), key.to_owned());
+            async move { fetcher.read(&key).await }
+        };
+        self.newest.run(key, || None, start).await.value.unwrap_or(Stored::Failed)
+    }
+
+    async fn read(&self, key: &str) -> Stored {
         let read = async {
             let _permit = self.reads.acquire().await;
             self.metrics.store_reads.inc();
@@ -92,15 +119,15 @@ impl Fetcher {
         match tokio::time::timeout(READ_LIMIT, read).await {
             Ok(Ok(object)) => {
                 self.metrics.store_read_bytes.add(object.body.len() as u64);
-                Outcome::Found(Object::new(key, object.body))
+                Stored::Found(object.body)
             }
-            Ok(Err(StoreError::NotFound { .. })) => Outcome::Missing,
+            Ok(Err(StoreError::NotFound { .. })) => Stored::Missing,
             Ok(Err(error)) => {
                 self.metrics.store_errors.inc();
                 if let Some(suppressed) = self.failures.due() {
                     tracing::warn!(key, %error, suppressed, "object store read failed; requests for objects that are not in memory are answered with 503 or 404");
                 }
-                Outcome::Failed
+                Stored::Failed
             }
             Err(_) => {
                 self.metrics.store_errors.inc();
@@ -113,7 +140,7 @@ impl Fetcher {
                         "object store read timed out; requests for objects that are not in memory are answered with 503 or 404"
                     );
                 }
-                Outcome::Failed
+                Stored::Failed
             }
         }
     }

@@ -3,6 +3,7 @@
 pub mod answers;
 pub mod cache;
 pub mod fetch;
+pub mod fresh;
 pub mod live;
 pub mod media;
 pub(crate) mod single_flight;

@@ -91,3 +91,36 @@ async fn pages_and_health_endpoints_answer() {
     until(&node, "/readyz", |answer| answer.status == 200).await;
     node.drain().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn thumbnail_is_served_for_ten_seconds_and_is_the_watch_page_s_poster() {
+    let world = World::new().await;
+    let node = world.edge().await;
+    let key = millrace_wire::object_names::thumbnail(world.playback);
+    let picture = Bytes::from_static(b"\xff\xd8 a picture");
+    world.store.put(&key, picture.clone().into(), Meta::of_type("image/jpeg")).await.unwrap();
+    let answer = get(&node, &format!("/{key}")).await;
+    assert_eq!((answer.status, answer.body.clone()), (200, picture));
+    assert_eq!(answer.header("cache-control"), Some("public, max-age=10"));
+    assert_eq!(answer.header("content-type"), Some("image/jpeg"));
+    let tag = answer.header("etag").unwrap();
+    let same = request(node.addr(), "GET", &format!("/{key}"), &[("if-none-match", tag)], b"").await;
+    assert_eq!(same.status, 304);
+    assert_eq!(metric(&node, "millrace_edge_store_reads_total").await.as_deref(), Some("1"));
+    let page = get(&node, &format!("/watch/{}", world.playback)).await.text();
+    assert!(page.contains(&format!("src=\"/{key}\"")) || page.contains("has no watch page"), "{page}");
+    node.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn thumbnail_of_a_stream_without_pictures_is_404_in_words_and_the_watch_page_names_none() {
+    let world = World::new().await;
+    let node = world.edge().await;
+    let answer = get(&node, &world.path("thumbnail.jpg")).await;
+    assert_eq!((answer.status, answer.text()), (404, "the stream has no picture yet\n".to_owned()));
+    let unknown = get(&node, "/live/ffeeddccbbaa99887766554433221100/thumbnail.jpg").await;
+    assert_eq!((unknown.status, unknown.text()), (404, "not found\n".to_owned()));
+    let page = get(&node, &format!("/watch/{}", world.playback)).await.text();
+    assert!(!page.contains("thumbnail.jpg") && !page.contains("{{"), "{page}");
+    node.drain().await;
+}

@@ -25,6 +25,7 @@ use crate::output::checkpoint::CheckpointPublisher;
 use crate::output::index::IndexWriter;
 use crate::output::objects::{Objects, UploadReport};
 use crate::output::pictures::PictureWriter;
+use crate::pictures::{PictureService, PictureSlot, Sampler};
 use crate::rungs::{RungFactory, RungSet};
 
 /// Media fragments taken from a subscription at once.
@@ -43,6 +44,8 @@ pub(crate) struct JobContext {
     pub(crate) node: NodeContext,
     pub(crate) index: Arc<IndexWriter>,
     pub(crate) rungs: Arc<dyn RungFactory>,
+    /// Makes the pictures of copied streams; `None` if the node has nothing to decode with.
+    pub(crate) pictures: Option<PictureService>,
 }
 
 /// An order of the publisher's session or of the node to a running job.
@@ -138,6 +141,9 @@ struct Job {
     index: Arc<IndexWriter>,
     checkpoint: CheckpointPublisher,
     pictures: PictureWriter,
+    picture_service: Option<PictureService>,
+    sampler: Sampler,
+    picture_slot: PictureSlot,
     /// The state that was announced last. A newer epoch's session builds on it, and may ask for it just after this job
     /// stopped announcing.
     last_state: Option<StreamState>,
@@ -155,7 +161,7 @@ impl Job {
         subscriptions: Subscriptions,
         status: StatusHandle,
     ) -> Result<Self, JobError> {
-        let JobContext { node: context, index, rungs: factory } = context;
+        let JobContext { node: context, index, rungs: factory, pictures: picture_service } = context;
         let now = Millis(context.clock.now_ms());
         let (objects, uploads) =
             Objects::new(context.uploader.clone(), grant.playback, grant.epoch, grant.generation);
@@ -180,6 +186,9 @@ impl Job {
             index,
             checkpoint,
             pictures,
+            picture_service,
+            sampler: Sampler::default(),
+            picture_slot: PictureSlot::default(),
             last_state: None,
             replies: mpsc::channel(REPLY_CAPACITY),
             uploads,

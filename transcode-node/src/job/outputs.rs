@@ -7,6 +7,7 @@ use millrace_protocol::job::{Input, Output, Packaged};
 use millrace_wire::ids::RungId;
 use millrace_wire::message::control::SealReport;
 use millrace_wire::message::ladder_health::LadderHealth;
+use millrace_wire::message::media::MediaMessage;
 use millrace_wire::message::repair::RepairRequest;
 use millrace_wire::topics;
 
@@ -35,6 +36,7 @@ impl Job {
                 self.context.metrics.facts_dropped.add(self.subscriptions.log.publish(message));
             }
             Output::Package(message) => {
+                self.sample(&message);
                 self.rungs.push(message);
                 self.take_packaged()?;
             }
@@ -92,8 +94,19 @@ impl Job {
 
     /// Stores the newest picture, unless another worker has the stream.
     fn take_thumbnail(&mut self) {
-        if let Some(jpeg) = self.rungs.take_thumbnail().filter(|_| self.driver.machine().snapshot().is_some()) {
+        let jpeg = self.rungs.take_thumbnail().or_else(|| self.picture_slot.take());
+        if let Some(jpeg) = jpeg.filter(|_| self.driver.machine().snapshot().is_some()) {
             self.pictures.put(jpeg);
+        }
+    }
+
+    /// Asks for a picture of a stream that is copied only, when one is due. A ladder's transcoder makes its own.
+    fn sample(&mut self, message: &MediaMessage) {
+        let encodes = self.driver.machine().grant().settings.plan.encodes();
+        if let Some(pictures) = self.picture_service.as_ref().filter(|_| !encodes)
+            && let Some(snapshot) = self.sampler.look(message)
+        {
+            pictures.ask(snapshot, &self.picture_slot);
         }
     }
 

@@ -31,6 +31,10 @@ impl RungFactory for BuiltInRungs {
         [RungId::copy()].into_iter().chain(encoded).collect()
     }
 
+    fn encoders(&self) -> Option<Arc<dyn EncoderFactory>> {
+        self.encoders.clone()
+    }
+
     fn start(
         &self,
         id: &RungId,

@@ -11,6 +11,7 @@ pub(crate) mod ladder;
 mod set;
 
 use std::fmt::Debug;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -23,8 +24,9 @@ use millrace_wire::message::ladder_health::LadderHealth;
 use millrace_wire::message::media::MediaMessage;
 
 pub use self::built_in::BuiltInRungs;
-pub use crate::metrics::RungFigures;
 pub(crate) use self::set::RungSet;
+use crate::encoders::EncoderFactory;
+pub use crate::metrics::RungFigures;
 
 /// One rung at work on one epoch.
 pub trait Rung: Debug + Send {
@@ -72,6 +74,11 @@ pub struct LadderNews {
 pub trait RungFactory: Debug + Send + Sync {
     /// Returns the ids of the rungs that a stream with these settings has; they do not change during a job.
     fn rungs(&self, settings: &StreamSettings) -> Vec<RungId>;
+
+    /// Returns the encoders that the rungs use, if there are any: pictures of copied streams are made with them, too.
+    fn encoders(&self) -> Option<Arc<dyn EncoderFactory>> {
+        None
+    }
 
     /// Starts a rung with these settings for the epoch that `open` describes. `base` is the stream's state so far, whose
     /// PART-TARGETs the rung must keep.

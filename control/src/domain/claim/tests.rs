@@ -494,7 +494,8 @@ fn renew_tells_each_change_of_conditions_and_rungs_once_and_writes_figures_only_
     let (_, mut claim) = renewed();
     let mut told = Vec::new();
     let mut step = |ladder: LadderHealth| {
-        let request = RenewRequest { ladder: Some(Box::new(ladder)), ..renewal(&claim, Some(claim.open_msn.0)) };
+        let request =
+            RenewRequest { ladder: Some(Box::new(ladder)), ..renewal(&claim, Some(claim.open_msn.0)) };
         match renew(at(10), &claim, &request) {
             Lease::Kept(Some(kept)) => {
                 if kept.event != claim.event {

@@ -26,6 +26,7 @@ impl Told {
             return Some(LifecycleKind::ConditionEnded { condition });
         }
         let rungs = u8::try_from(ladder.left_out()).unwrap_or(u8::MAX);
-        (std::mem::replace(&mut self.left_out, rungs) != rungs).then_some(LifecycleKind::RungsLeftOut { rungs })
+        (std::mem::replace(&mut self.left_out, rungs) != rungs)
+            .then_some(LifecycleKind::RungsLeftOut { rungs })
     }
 }

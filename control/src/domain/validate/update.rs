@@ -82,7 +82,7 @@ static FIELDS: [Field; 11] = [
 ];
 
 /// The fields of a livestream that a request cannot change.
-const FIXED: [&str; 10] = [
+const FIXED: [&str; 11] = [
     "id",
     "playback_id",
     "status",
@@ -92,6 +92,7 @@ const FIXED: [&str; 10] = [
     "rtmp_url",
     "hls_url",
     "watch_url",
+    "thumbnail_url",
     "stream_key",
 ];
 

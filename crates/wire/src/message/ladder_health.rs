@@ -93,7 +93,9 @@ impl MediaCondition {
             Self::Black => "The picture is black: is the right scene or input selected?",
             Self::Frozen => "The picture does not change: the source may have stopped.",
             Self::Silent => "The sound is silent: is the microphone or the mixer muted?",
-            Self::DecodeErrors => "Pictures of the source cannot be decoded: data are lost or damaged on their way.",
+            Self::DecodeErrors => {
+                "Pictures of the source cannot be decoded: data are lost or damaged on their way."
+            }
         }
     }
 }
@@ -131,7 +133,8 @@ impl LadderHealth {
             rungs.map(|rung| rung.rendition.as_str()).collect()
         };
         let (failed, shed) = (names(RungState::Failed), names(RungState::Shed));
-        let failed = (!failed.is_empty()).then(|| format!("the encoder failed: {} left out", failed.join(", ")));
+        let failed =
+            (!failed.is_empty()).then(|| format!("the encoder failed: {} left out", failed.join(", ")));
         let shed = (!shed.is_empty()).then(|| format!("overloaded: {} left out", shed.join(", ")));
         let words: Vec<String> = failed.into_iter().chain(shed).collect();
         (!words.is_empty()).then(|| words.join("; "))
@@ -157,7 +160,11 @@ pub(crate) mod tests {
     #[test]
     fn words_name_the_rungs_that_are_left_out_and_the_reason() {
         let health = |states: [RungState; 3]| LadderHealth {
-            rungs: ["720p", "480p", "360p"].into_iter().zip(states).map(|(name, state)| rung(name, state)).collect(),
+            rungs: ["720p", "480p", "360p"]
+                .into_iter()
+                .zip(states)
+                .map(|(name, state)| rung(name, state))
+                .collect(),
             ..LadderHealth::default()
         };
         use RungState::{Dropped, Encoding, Failed, Shed};
@@ -166,13 +173,19 @@ pub(crate) mod tests {
         assert_eq!(shed.words().as_deref(), Some("overloaded: 720p left out"));
         assert_eq!((shed.left_out(), shed.is_alike(&health([Encoding; 3]))), (1, false));
         let failed = health([Failed, Failed, Shed]).words();
-        assert_eq!(failed.as_deref(), Some("the encoder failed: 720p, 480p left out; overloaded: 360p left out"));
+        assert_eq!(
+            failed.as_deref(),
+            Some("the encoder failed: 720p, 480p left out; overloaded: 360p left out")
+        );
     }
 
     #[test]
     fn bounded_report_has_no_more_than_a_stream_can_have() {
         let long = LadderHealth {
-            rungs: vec![RungHealth { encoder: Some("x".repeat(500)), ..rung("720p", RungState::Encoding) }; 20],
+            rungs: vec![
+                RungHealth { encoder: Some("x".repeat(500)), ..rung("720p", RungState::Encoding) };
+                20
+            ],
             conditions: vec![MediaCondition::Silent, MediaCondition::Black, MediaCondition::Silent],
             decoder_waiting_ms: 0,
         };

@@ -145,7 +145,8 @@ impl Health {
 impl Shown {
     fn take(&mut self, media_us: u64, rung: &RungReport) {
         let narrow = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
-        let per_second = |count: u64| count.saturating_mul(SECOND_US).checked_div(media_us).unwrap_or_default();
+        let per_second =
+            |count: u64| count.saturating_mul(SECOND_US).checked_div(media_us).unwrap_or_default();
         self.fps_milli = narrow(per_second(rung.pictures.saturating_mul(1_000)));
         self.bitrate = per_second(rung.bytes.saturating_mul(8));
         let percent = media_us.saturating_mul(100).checked_div(rung.encode_us);

@@ -47,8 +47,8 @@ use self::segments::{Places, Segments};
 use self::sound::Sound;
 use self::source::Source;
 use self::video::VideoRung;
-use super::{LadderNews, Rung};
 use super::copy::part_setup;
+use super::{LadderNews, Rung};
 use crate::encoders::crash_policy::CrashPolicy;
 use crate::encoders::{EncoderFactory, Encoders};
 
