@@ -85,6 +85,13 @@ fn seal(claim: &Claim, last: Option<u64>, ended: bool) -> SealReport {
     }
 }
 
+/// A livestream with a TARGETDURATION of 4 s.
+fn with_segments_of_4_s() -> Stream {
+    let mut stream = sample();
+    stream.settings.target_duration = 4;
+    stream
+}
+
 #[test]
 fn renew_with_the_first_media_begins_the_broadcast_and_a_grant_alone_changes_no_stream() {
     let grant = grant_without_media(T0, &sample(), None, 1);
@@ -175,7 +182,7 @@ fn decide_grants_a_second_publisher_and_kicks_the_first() {
     assert_eq!(second.claim.epoch, Epoch(at(2_000).0));
     assert_eq!(second.claim.broadcast, first.claim.broadcast);
     assert_eq!(second.claim.discontinuity, DiscontinuitySeq(1));
-    assert_eq!(second.claim.first_msn, first.claim.first_msn.plus(4), "the first one may still be stamping");
+    assert_eq!(second.claim.first_msn, first.claim.first_msn.plus(5), "the first one may still be stamping");
     assert!(second.claim.continues && !first.claim.continues);
     assert_eq!((second.claim.follows, first.claim.follows), (Some(first.claim.epoch), None));
 }
@@ -290,7 +297,7 @@ fn claim_without_the_released_field_is_read() {
 
 #[test]
 fn numbers_granted_for_gaps_are_not_granted_again() {
-    let first = grant(T0, &sample(), None, 1).unwrap();
+    let first = grant(T0, &with_segments_of_4_s(), None, 1).unwrap();
     let away = first.claim.released(T0, &release(&first.claim, Some(1_700_000_010))).unwrap();
     assert_eq!(due(at(3_999), &away), Due::Nothing);
     let Due::Gaps(lent) = due(at(8_000), &away) else { panic!("two target durations passed") };
@@ -382,7 +389,7 @@ fn released_ignores_sessions_that_do_not_hold_the_claim() {
 
 #[test]
 fn due_grants_gap_numbers_to_the_epoch_of_control_while_the_publisher_is_away() {
-    let first = grant(T0, &sample(), None, 1).unwrap();
+    let first = grant(T0, &with_segments_of_4_s(), None, 1).unwrap();
     let away = first.claim.released(T0, &release(&first.claim, Some(1_700_000_010))).unwrap();
     let Due::Gaps(lent) = due(at(6_000), &away) else { panic!("a target duration passed") };
     let own = lent.claimed_by_control(at(6_000));
