@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use bytes::Bytes;
-use millrace_media::codec::h264::{AvcConfig, PictureRepeater};
+use millrace_media::codec::h264::{ParameterSets, PictureRepeater};
 
 /// Splits an Annex B stream into NAL units without start codes.
 fn nal_units(stream: &[u8]) -> Vec<&[u8]> {
@@ -68,10 +68,25 @@ fn decoded(stream: &[u8], folder: &Path, name: &str) -> Vec<String> {
     frames.map(|line| line.rsplit(',').next().unwrap().trim().to_owned()).collect()
 }
 
+/// Encodes moving pictures of an odd size by x264 with these settings, the profile first, as Annex B.
+fn encoded(settings: &str, pictures: u32) -> Vec<u8> {
+    let (profile, settings) = settings.split_once(':').unwrap();
+    let profile = profile.trim_start_matches("profile=");
+    let encoded = Command::new("ffmpeg")
+        .args(["-hide_banner", "-nostdin", "-loglevel", "error", "-f", "lavfi", "-i", "testsrc2=s=318x180:r=30"])
+        .args(["-frames:v", &pictures.to_string(), "-pix_fmt", "yuv420p", "-c:v", "libx264"])
+        .args(["-profile:v", profile, "-g", "30", "-x264-params", settings, "-f", "h264", "-"])
+        .output()
+        .unwrap();
+    assert!(encoded.status.success(), "{}", String::from_utf8_lossy(&encoded.stderr));
+    encoded.stdout
+}
+
 #[test]
 fn decoder_shows_the_last_picture_again_and_all_others_as_they_were() {
     let folder = std::env::temp_dir().join(format!("millrace-repeat-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
+    let other = encoded("profile=baseline:sps-id=1", 1);
     for (number, settings) in [
         "profile=baseline:bframes=0",
         "profile=main:bframes=0:ref=1:weightp=0",
@@ -81,23 +96,24 @@ fn decoder_shows_the_last_picture_again_and_all_others_as_they_were() {
         "profile=high:bframes=2:ref=1:weightp=2:cabac=0",
         "profile=high:bframes=3:ref=4:b-pyramid=normal",
         "profile=high:bframes=0:sliced-threads=1:rc-lookahead=0:sync-lookahead=0",
+        "profile=high:bframes=0:fake-interlaced=1",
+        "profile=high:bframes=0:tff=1:weightp=2",
+        "profile=main:bframes=0:bff=1:ref=4:slices=2",
+        "profile=main:bframes=0:tff=1:cabac=0",
+        "profile=high:bframes=2:tff=1:ref=4",
     ]
     .into_iter()
     .enumerate()
     {
-        let (profile, settings) = settings.split_once(':').unwrap();
-        let profile = profile.trim_start_matches("profile=");
-        let encoded = Command::new("ffmpeg")
-            .args(["-hide_banner", "-nostdin", "-loglevel", "error", "-f", "lavfi", "-i"])
-            .args(["testsrc2=s=318x178:r=30", "-frames:v", "60", "-pix_fmt", "yuv420p", "-c:v", "libx264"])
-            .args(["-profile:v", profile, "-g", "30", "-x264-params", settings, "-f", "h264", "-"])
-            .output()
-            .unwrap();
-        assert!(encoded.status.success(), "{}", String::from_utf8_lossy(&encoded.stderr));
-        let units = access_units(&encoded.stdout);
-        let set = |kind: u8| *units[0].iter().find(|nal| nal[0] & 0x1f == kind).unwrap();
-        let mut repeater = PictureRepeater::new(&AvcConfig::build(set(7), set(8)).unwrap()).unwrap();
-        let reference = decoded(&encoded.stdout, &folder, &format!("{number}-source.h264"));
+        let encoded = encoded(settings, 60);
+        let units = access_units(&encoded);
+        // Parameter sets of another encoding come first.
+        let mut sets = ParameterSets::default();
+        for nal in access_units(&other)[0].iter().chain(&units[0]) {
+            sets.insert(&Bytes::copy_from_slice(nal)).unwrap();
+        }
+        let mut repeater = PictureRepeater::new(&sets.record(Some(1)).unwrap()).unwrap();
+        let reference = decoded(&encoded, &folder, &format!("{number}-source.h264"));
         let annex_b = |unit: &[&[u8]]| {
             unit.iter().flat_map(|nal| [&[0, 0, 0, 1][..], nal].concat()).collect::<Vec<u8>>()
         };

@@ -52,7 +52,8 @@ impl Standing {
         self.is_repeated = false;
         if let Some(repeater) = &mut self.repeater {
             repeater.observe(&picture.data);
-            self.idr = (picture.sync == SyncKind::Idr).then(|| picture.data.clone());
+            let is_whole = repeater.is_between_frames();
+            self.idr = (picture.sync == SyncKind::Idr && is_whole).then(|| picture.data.clone());
         }
     }
 

@@ -1,8 +1,9 @@
 //! Pictures that pause or come rarely: variable frame rate, static scenes, one cover picture, slow cameras.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use millrace_media::codec::h264::ParameterSets;
 use millrace_testkit::ClipSpec;
-use millrace_tests::tape::Tape;
+use millrace_tests::tape::{TagKind, Tape};
 
 use super::seconds;
 use crate::seen::Case;
@@ -34,6 +35,29 @@ async fn slow(pictures: u32, step_ms: i64, sound: bool) -> Result<Tape> {
     Ok(tape.with_sound_of(clip))
 }
 
+/// A clip of x264 with these settings, whose pictures pause from 4 s to 8 s.
+async fn paused(name: &str, x264: &str) -> Result<Tape> {
+    let length = seconds().max(12);
+    let spec = ClipSpec { frames: 30 * length, gop: 60, b_frames: 0, ..ClipSpec::default() };
+    let arguments = format!("-c:a copy -c:v libx264 -preset veryfast -crf 26 -x264-params keyint=60:scenecut=0:{x264}");
+    let tape = Tape::encoded(&format!("pauses-{name}-{length}"), spec, &arguments).await?;
+    Ok(tape.keep_pictures(|number, _| !(120..240).contains(&number)))
+}
+
+/// The tape with the parameter sets of another one in its header, before its own.
+fn with_sets_of(tape: Tape, other: &Tape) -> Result<Tape> {
+    let mut sets = ParameterSets::default();
+    for set in other.sets().iter().chain(&tape.sets()) {
+        sets.insert(set).context("a parameter set")?;
+    }
+    let record = sets.record(Some(0)).context("a record of both")?;
+    Ok(tape.map(|tag| {
+        if tag.kind == TagKind::Video && tag.is_header() {
+            tag.set_media(&record);
+        }
+    }))
+}
+
 pub(crate) const REPAIRS: &[(&str, u64, u64)] =
     &[("repeated_picture", 500, u64::MAX), ("segment_without_keyframe", 0, 6), ("picture_hole", 0, 5)];
 
@@ -59,6 +83,12 @@ pub(crate) async fn cases() -> Result<Vec<Case>> {
     cases.push(Case { page_within: Some(9.0), ..cover });
     let stop = clip.clone().keep_pictures(|_, tag| tag.true_ms < 5_000);
     cases.push(Case::new("pictures_stop_for_good", stop, lasting(20_000.0)).in_chromium());
+    let fields = paused("interlaced", "tff=1:bframes=0").await?;
+    cases.push(Case::new("interlaced", fields, lasting(4_040.0)).in_chromium());
+    let fields = paused("interlaced-b", "bff=1:bframes=2:cabac=0").await?;
+    cases.push(Case::new("interlaced_with_b_frames", fields, lasting(4_040.0)));
+    let sets = with_sets_of(paused("plain", "bframes=0").await?, &paused("other", "sps-id=1:cabac=0").await?)?;
+    cases.push(Case::new("two_sets_of_parameters", sets, lasting(4_040.0)));
     for (name, pictures, step, sound) in [
         ("one_in_2_s_with_sound", 7, 2_000, true),
         ("one_in_4_s_with_sound", 4, 4_000, true),

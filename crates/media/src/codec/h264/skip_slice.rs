@@ -149,14 +149,17 @@ impl Encoder<'_> {
     }
 }
 
-/// Writes the data of a CABAC slice of `macroblocks` skipped macroblocks, and the stop bit.
-pub(super) fn write_cabac(out: &mut BitWriter, macroblocks: u32) {
+/// Writes the data of a CABAC slice of `macroblocks` skipped macroblocks, and the stop bit. A slice of pairs
+/// may end behind a pair only (H.264 §7.3.4).
+pub(super) fn write_cabac(out: &mut BitWriter, macroblocks: u32, is_paired: bool) {
     out.align_with_ones();
     let mut encoder = Encoder { out, low: 0, range: 510, is_first: true, outstanding: 0 };
     let mut state = 0;
     for macroblock in 1..=macroblocks {
         encoder.most_probable(state);
         state = (state + 1).min(RANGES.len() - 1);
-        encoder.terminate(macroblock == macroblocks);
+        if !is_paired || macroblock.is_multiple_of(2) {
+            encoder.terminate(macroblock == macroblocks);
+        }
     }
 }
