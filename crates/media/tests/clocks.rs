@@ -3,7 +3,6 @@
 
 mod support;
 
-use std::time::Duration;
 
 use millrace_media::container::flv::FlvAudio;
 use millrace_media::container::flv::FlvVideo;
@@ -307,9 +306,9 @@ fn tiny_pictures_whose_times_run_away_cost_a_bounded_amount() {
         events.extend(ingest.push(Message::Audio(0, FlvAudio::SequenceHeader(asc))));
         let mut most = 0;
         for number in 0..PICTURES {
-            let now = Duration::from_millis(u64::from(number) / 4);
-            ingest.timeline.arrive(now);
-            ingest.segmenter.arrive(now);
+            let arrival = i64::from(number) * 90 / 4;
+            ingest.timeline.arrive(arrival);
+            ingest.segmenter.arrive(arrival);
             let picture = access_unit(number, has_keyframe && number == 0, 0);
             let before = events.len();
             events.extend(ingest.push(Message::Video(number * 1_500, picture)));

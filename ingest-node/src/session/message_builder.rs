@@ -122,8 +122,9 @@ impl MessageBuilder {
 
     /// Takes a coded frame that arrived at `now`, of any origin; a frame without a configuration before it is dropped.
     pub(crate) fn frame(&mut self, frame: SourceFrame, now: Duration) {
-        self.timeline.arrive(now);
-        self.segmenter.arrive(now);
+        let arrival = Timescale::VIDEO.ticks(now);
+        self.timeline.arrive(arrival);
+        self.segmenter.arrive(arrival);
         let SourceFrame { position, presentation_time, sync, data } = frame;
         let pts = position.video_ticks(presentation_time);
         match position.track {

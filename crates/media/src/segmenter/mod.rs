@@ -33,7 +33,6 @@ mod standing;
 mod waiting;
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use crate::frame::{
     AccessUnit, AudioFrame, MediaEvent, MediaFrame, SegmentTag, TaggedFrame, TrackConfig, TrackKind,
@@ -167,10 +166,10 @@ impl Segmenter {
         })
     }
 
-    /// Sets the arrival of the frames that follow: the time of the caller's clock since any origin. Without it,
-    /// repeated pictures are bounded for each frame only.
-    pub fn arrive(&mut self, now: Duration) {
-        self.arrival = Some(Timescale::VIDEO.ticks(now));
+    /// Sets the arrival of the frames that follow: the time of the caller's clock since any origin, in 90 kHz ticks.
+    /// Without it, repeated pictures are bounded for each frame only.
+    pub const fn arrive(&mut self, now: i64) {
+        self.arrival = Some(now);
     }
 
     /// Returns the oldest event that was not returned yet.

@@ -56,7 +56,6 @@ mod order;
 mod video;
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use audio::{Arriving, AudioCount, Verdict, Witness};
 use cadence::Cadence;
@@ -143,9 +142,9 @@ impl Timeline {
         &self.repairs
     }
 
-    /// Sets the arrival of the frames that follow: the time of the caller's clock since any origin.
-    pub fn arrive(&mut self, now: Duration) {
-        self.clock.arrive(Timescale::VIDEO.ticks(now));
+    /// Sets the arrival of the frames that follow: the time of the caller's clock since any origin, in 90 kHz ticks.
+    pub const fn arrive(&mut self, now: i64) {
+        self.clock.arrive(now);
     }
 
     /// Returns the oldest event that was not returned yet.

@@ -1,7 +1,6 @@
 //! A simulated encoder whose clocks and arrivals are set frame by frame, and the repaired times.
 #![allow(dead_code)]
 
-use std::time::Duration;
 
 use bytes::Bytes;
 use millrace_media::frame::{AudioConfig, MediaFrame, VideoConfig};
@@ -81,7 +80,7 @@ pub fn repair(mut timeline: Timeline, mut frames: Vec<Sent>, has_clock: bool) ->
     let mut out = Repaired::default();
     for frame in frames {
         if has_clock {
-            timeline.arrive(Duration::from_millis(frame.arrival() as u64));
+            timeline.arrive(frame.arrival() as i64 * 90);
         }
         match frame {
             Sent::Picture(_, time, cts, is_b) => {

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use millrace_buf::ByteChain;
 use millrace_media::codec::CodecError;
 use millrace_media::codec::h264::H264Error;
-use millrace_media::container::flv::{FlvAudio, FlvError, FlvVideo, Unused};
+use millrace_media::container::flv::{FlvAudio, FlvError, FlvVideo, Unused, has_other_tracks};
 use millrace_media::frame::{SyncKind, TrackConfig, TrackKind};
 use millrace_media::intake::{AacIntake, AudioStep, H264Intake, VideoStep};
 use millrace_media::repair::{Repair, RepairCounts};
@@ -49,6 +49,7 @@ impl MediaReader {
     /// Reads a video message: an FLV VIDEODATA body.
     pub(super) fn video(&mut self, timestamp: u32, body: ByteChain) -> Result<(), MediaError> {
         let mut position = self.next_position(TrackKind::Video, timestamp);
+        self.unused.add(Repair::ExtraTrack, u64::from(has_other_tracks(TrackKind::Video, &body)));
         let Some(video) = FlvVideo::parse(body).map_err(|error| at(position, fault(error)))? else {
             return Ok(());
         };
@@ -91,6 +92,7 @@ impl MediaReader {
     /// Reads an audio message: an FLV AUDIODATA body.
     pub(super) fn audio(&mut self, timestamp: u32, body: ByteChain) -> Result<(), MediaError> {
         let mut position = self.next_position(TrackKind::Audio, timestamp);
+        self.unused.add(Repair::ExtraTrack, u64::from(has_other_tracks(TrackKind::Audio, &body)));
         let Some(audio) = FlvAudio::parse(body).map_err(|error| at(position, fault(error)))? else {
             return Ok(());
         };
@@ -260,6 +262,15 @@ mod tests {
         }
         let error = read(&mut reader).unwrap_err();
         assert_eq!(error.fault.ends_publish(), Some(CloseReason::CodecNotAccepted), "{error}");
+    }
+
+    #[test]
+    fn reader_counts_messages_that_hold_other_tracks_beside_the_first() {
+        let mut reader = MediaReader::default();
+        // Tracks 0 and 1 of one codec, with one byte each, and track 0 alone.
+        reader.audio(0, body(b"\x95\x11mp4a\x00\0\0\x01!\x01\0\0\x01!")).unwrap();
+        reader.audio(0, body(b"\x95\x01mp4a\x00!")).unwrap();
+        assert_eq!(reader.repairs().get(Repair::ExtraTrack), 1);
     }
 
     #[test]

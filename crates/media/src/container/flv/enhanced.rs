@@ -97,6 +97,11 @@ const MAX_TRACKS: usize = 64;
 const ONE_TRACK: u8 = 0;
 const MANY_CODECS: u8 = 2;
 
+/// True if a message that begins with this packet type may have packets of several tracks.
+pub(super) const fn may_have_tracks(packet_type: u8) -> bool {
+    matches!(packet_type, VIDEO_MULTITRACK | AUDIO_MULTITRACK | MOD_EX)
+}
+
 impl ExMessage {
     /// Reads a video message; `None` if it is truncated.
     pub fn parse_video(body: ByteChain) -> Option<Self> {

@@ -14,6 +14,8 @@ use millrace_buf::ByteChain;
 
 use enhanced::{ExMessage, ExPacket, FourCc};
 
+use crate::frame::TrackKind;
+
 /// An error in a tag body, or a codec that is not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FlvError {
@@ -90,6 +92,23 @@ impl fmt::Display for SoundFormat {
         };
         write!(f, "{name} (FLV sound format {})", self.0)
     }
+}
+
+/// True if a message of this track holds packets of other tracks beside track 0, which alone is read.
+pub fn has_other_tracks(track: TrackKind, body: &ByteChain) -> bool {
+    let Some([first]) = body.first_chunk() else { return false };
+    let is_extended = match track {
+        TrackKind::Video => first & 0x80 != 0,
+        TrackKind::Audio => first >> 4 == SOUND_EX_HEADER,
+    };
+    if !is_extended || !enhanced::may_have_tracks(first & 0x0f) {
+        return false;
+    }
+    let message = match track {
+        TrackKind::Video => ExMessage::parse_video(body.clone()),
+        TrackKind::Audio => ExMessage::parse_audio(body.clone()),
+    };
+    matches!(message, Some(ExMessage::Packet(packet)) if packet.has_other_tracks)
 }
 
 /// The content of a video message.
