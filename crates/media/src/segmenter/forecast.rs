@@ -1,5 +1,6 @@
 //! The ends of segments, as far as they can be foretold.
 
+use super::pause::LEAD;
 use super::{
     BOUNDARY_SLACK, EXTINF_ROUNDING, MAX_AUDIO_FRAME, OpenSegment, SEGMENT_AIM, Segmenter, VIDEO_STALL,
 };
@@ -9,8 +10,13 @@ impl Segmenter {
     /// True if a segment without a keyframe has to begin with the picture at `dts` of this duration: the open one would
     /// exceed the target duration with it, or has its share of the time to the next keyframe.
     pub(super) fn is_due_without_keyframe(&self, open: &OpenSegment, dts: i64, duration: i64) -> bool {
-        dts - open.earliest + duration.max(self.clock.frame_ticks()) > self.longest_segment()
+        self.exceeds(self.longest_segment(), open, dts, duration)
             || self.share_of(open).is_some_and(|share| dts - open.start >= share)
+    }
+
+    /// True if the open segment would last longer than `longest` with a picture at `dts` of this duration.
+    fn exceeds(&self, longest: i64, open: &OpenSegment, dts: i64, duration: i64) -> bool {
+        dts - open.earliest + duration.max(self.clock.frame_ticks()) > longest
     }
 
     /// Returns the duration of the open segment if the time to the next keyframe is divided into equal segments; `None` if
@@ -23,18 +29,19 @@ impl Segmenter {
         (count > 1).then(|| span / count - frame / 2)
     }
 
-    /// Returns the longest duration of a segment between pictures: audio may last a frame longer at
-    /// either end.
+    /// Returns the longest duration of a segment between pictures.
     pub(super) fn longest_segment(&self) -> i64 {
-        if self.standing.is_standing() {
-            // Audio is ahead of pictures that are repeated.
-            return self.target;
-        }
+        self.longest(if self.standing.is_standing() { LEAD } else { 0 })
+    }
+
+    /// Returns the longest duration of a segment between pictures that audio is `ahead` of; audio may last a frame longer at
+    /// either end.
+    fn longest(&self, ahead: i64) -> i64 {
         let audio = match &self.audio.config {
             Some(TrackConfig::Audio(config)) => i64::from(config.frame_ticks()),
             _ => 0,
         };
-        self.target + (EXTINF_ROUNDING - 2 * audio - 2 * self.clock.frame_ticks()).max(0)
+        self.target + (EXTINF_ROUNDING - ahead - 2 * audio - self.clock.step()).max(0)
     }
 
     /// True if a picture or audio frame at `time` may start a segment, as far as that can be foretold.
@@ -44,13 +51,16 @@ impl Segmenter {
         if !self.video.started {
             return elapsed >= SEGMENT_AIM;
         }
+        // Pictures may pause from here on.
+        let longest = self.longest(LEAD);
         let keyframe_cuts = self.video.changed
             || !open.independent
             || self.discontinuity_pending
             || elapsed >= SEGMENT_AIM - BOUNDARY_SLACK
-            || time - open.earliest + self.keyframes.distance() > self.longest_segment();
+            || time - open.earliest + self.keyframes.distance() > longest;
         (keyframe_cuts && self.keyframes.is_expected_at(time))
             || self.is_due_without_keyframe(&open, time, 0)
+            || self.exceeds(longest, &open, time, 0)
             || self.audio_is_full_at(self.audio_segment.end() + MAX_AUDIO_FRAME)
             || self.is_stalled_at(time) && elapsed >= self.target - MAX_AUDIO_FRAME
     }

@@ -11,7 +11,7 @@ use crate::repair::Repair;
 
 /// Audio may be ahead of the pictures by this much before the last one is repeated: encoders and
 /// muxers send either track in advance. 90 kHz ticks (250 ms).
-const LEAD: i64 = 22_500;
+pub(super) const LEAD: i64 = 22_500;
 
 impl Segmenter {
     /// Repeats the last picture while audio that has come to `time` is ahead of the pictures.

@@ -23,8 +23,9 @@ pub(crate) const LASTED: Duration = Duration::from_secs(5);
 const QUIET: Duration = Duration::from_secs(11);
 /// Observations in which a repair must have been made before it counts as lasting: two repairs far apart are two hiccups.
 const MIN_SAMPLES: u32 = 3;
-/// Distance of keyframes beyond the target duration that is still a rounding of timestamps, in 90 kHz ticks (100 ms).
-const KEYFRAME_SLACK: i64 = 9_000;
+/// Distance of keyframes beyond the target duration with which every segment still begins with one, because EXTINF is rounded,
+/// in 90 kHz ticks (400 ms).
+const KEYFRAME_SLACK: i64 = 36_000;
 
 /// The counts of one publish since its beginning, and the newest times of its tracks.
 #[derive(Debug, Clone, Copy, Default)]
@@ -111,6 +112,7 @@ pub(crate) struct HealthJudge {
     runs: Vec<Run>,
     pictures: Stall,
     audio: Stall,
+    far_keyframes: Run,
     /// The first observation with a frame since the last usable one.
     nothing_usable_since: Option<Duration>,
     notes: Vec<HealthNote>,
@@ -127,6 +129,7 @@ impl HealthJudge {
             runs: vec![Run::default(); Repair::ALL.len()],
             pictures: Stall::default(),
             audio: Stall::default(),
+            far_keyframes: Run::default(),
             nothing_usable_since: None,
             notes: Vec::new(),
         }
@@ -154,11 +157,17 @@ impl HealthJudge {
         } else if received.video + received.audio > 0 {
             self.nothing_usable_since.get_or_insert(now.saturating_sub(SAMPLE));
         }
+        self.far_keyframes.observe(now, self.far_keyframe().is_some(), 2 * SAMPLE);
         self.check_usable(now)?;
         let notes = self.judge();
         let changed = notes != self.notes;
         self.notes = notes;
         Ok(changed)
+    }
+
+    /// Returns the distance of the two newest keyframes if it is too large for every segment to begin with one.
+    fn far_keyframe(&self) -> Option<i64> {
+        self.last.keyframe_distance.filter(|distance| *distance > self.target.0 + KEYFRAME_SLACK)
     }
 
     /// Returns the conditions that last, the worst first.
@@ -205,8 +214,9 @@ impl HealthJudge {
                 notes.push(HealthNote::new(code, &format!("No usable {what} for 5 s: {why}.")));
             }
         }
-        let (target, seconds) = self.target;
-        let far = self.last.keyframe_distance.filter(|distance| *distance > target + KEYFRAME_SLACK);
+        let (_, seconds) = self.target;
+        // A keyframe that is lost on the way doubles one distance.
+        let far = self.far_keyframe().filter(|_| self.far_keyframes.lasted() >= LASTED);
         if let Some(distance) = far {
             let text = format!(
                 "Keyframes are {:.1} s apart, more than the target duration of {seconds} s: set the encoder's keyframe interval to 2 s.",

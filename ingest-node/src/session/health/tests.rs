@@ -154,6 +154,12 @@ fn judge_advises_on_keyframes_further_apart_than_the_target_duration() {
     publish.seen.keyframe_distance = Some(360_000);
     publish.seconds(20, &GOOD);
     assert_eq!(publish.notes(), []);
+    // One keyframe was lost on the way.
+    publish.seen.keyframe_distance = Some(720_000);
+    publish.seconds(4, &GOOD);
+    publish.seen.keyframe_distance = Some(360_000);
+    publish.seconds(1, &GOOD);
+    assert_eq!(publish.notes(), []);
     publish.seen.keyframe_distance = Some(750_000);
     let repairs = [(Repair::SegmentWithoutKeyframe, 1)];
     publish.seconds(20, &Second { repairs: &repairs, ..GOOD });
