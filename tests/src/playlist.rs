@@ -163,6 +163,11 @@ impl Media {
         }
     }
 
+    /// Returns the media sequence number behind the last complete segment.
+    pub fn next_msn(&self) -> u64 {
+        self.media_sequence + self.segments.len() as u64
+    }
+
     /// Returns the faults of `self`, served after `earlier`: a viewer's playlist never goes backwards and
     /// never changes what it has listed.
     pub fn violations_after(&self, earlier: &Self) -> Vec<String> {
@@ -188,10 +193,9 @@ impl Media {
             format!("TARGETDURATION went from {} to {}", earlier.target_duration, self.target_duration),
         );
         hold(!earlier.ended || self == earlier, "changed after ENDLIST".to_owned());
-        let last = |playlist: &Self| playlist.media_sequence + playlist.segments.len() as u64;
         hold(
-            last(self) >= last(earlier),
-            format!("the last segment fell from {} to {}", last(earlier), last(self)),
+            self.next_msn() >= earlier.next_msn(),
+            format!("the last segment fell from {} to {}", earlier.next_msn(), self.next_msn()),
         );
         for segment in &self.segments {
             let before = earlier.segments.iter().find(|before| before.msn == segment.msn);

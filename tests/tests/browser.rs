@@ -165,6 +165,23 @@ async fn watch_page_of_a_long_keyframe_interval_is_close_to_the_newest_part_with
     Script::run(&server, "states.mjs", &[&url, "--within", "30", "playing:live"])?.succeeds().await
 }
 
+/// Such a player begins three target durations behind the end of the playlist.
+#[tokio::test(flavor = "multi_thread")]
+async fn player_without_low_latency_is_within_eight_seconds_of_the_live_edge() -> Result<()> {
+    let _processor = PROCESSOR.read().await;
+    let server = Standalone::start().await?;
+    let (one, two) = (server.api().create("one").await?, server.api().create("two").await?);
+    let clip = |gop| Clip::numbered(ClipSpec { gop, ..small(40) });
+    let _encoders = (
+        push(&clip(30).await?, &one.push_url(), server.folder())?,
+        push(&clip(60).await?, &two.push_url(), server.folder())?,
+    );
+    // A playlist shorter than the distance is joined at its beginning.
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let arguments = ["8", "8", &one.hls_url, &two.hls_url];
+    Script::run(&server, "plain.mjs", &arguments)?.succeeds().await
+}
+
 /// Chromium's decoder fails at pictures that refer to the GOP before the one it starts in.
 #[tokio::test(flavor = "multi_thread")]
 async fn watch_page_joins_an_open_gop_at_a_keyframe_that_is_no_idr_picture() -> Result<()> {

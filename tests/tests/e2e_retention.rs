@@ -82,6 +82,48 @@ async fn stored_beyond(store: &impl ObjectStore, live: &Livestream, newest_befor
     .await
 }
 
+/// The media playlists of a stream as one viewer reads them.
+struct Playlists {
+    urls: Vec<String>,
+    newest: Vec<Media>,
+}
+
+impl Playlists {
+    async fn open(hls_url: &str) -> Result<Self> {
+        let main = Multivariant::parse(&http::get_text(hls_url).await?)?;
+        let uris = main.variants.iter().chain(&main.audio);
+        let urls = uris.map(|uri| http::resolve(hls_url, uri)).collect::<Result<_>>()?;
+        let mut playlists = Self { urls, newest: Vec::new() };
+        playlists.read().await?;
+        Ok(playlists)
+    }
+
+    /// Reads them once more; an error if one is refused or goes back.
+    async fn read(&mut self) -> Result<()> {
+        let mut newest = Vec::new();
+        for url in &self.urls {
+            newest.push(Media::parse(&http::get_text(url).await?)?);
+        }
+        for (now, before) in newest.iter().zip(&self.newest) {
+            let wrong = now.violations_after(before);
+            ensure!(wrong.is_empty(), "{wrong:?}");
+        }
+        self.newest = newest;
+        Ok(())
+    }
+
+    /// Reads them until it holds for all.
+    async fn until(&mut self, what: &str, holds: impl Fn(&Media) -> bool) -> Result<()> {
+        let end = tokio::time::Instant::now() + CLIP_LIMIT;
+        while !self.newest.iter().all(&holds) {
+            ensure!(tokio::time::Instant::now() < end, "no {what}: {:?}", self.newest);
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            self.read().await?;
+        }
+        Ok(())
+    }
+}
+
 fn epochs(names: &BTreeSet<ObjectName>) -> BTreeSet<u64> {
     names.iter().map(|name| name.epoch.0).collect()
 }
@@ -122,9 +164,18 @@ async fn retention_outlives_killed_and_drained_workers_and_a_takeover() -> Resul
     let status = second.wait(CLIP_LIMIT).await?;
     ensure!(status.success(), "the encoder failed\n{}\n{}", tail(&second), cluster.tails());
 
+    // The publisher is away for longer than the window: the playlists go on as GAPs alone.
+    let mut playlists = Playlists::open(&hls_url).await?;
+    let is_gaps = |media: &Media| media.open_parts == 0 && media.segments.iter().all(|segment| segment.gap);
+    playlists.until("GAPs alone", is_gaps).await.with_context(|| cluster.tails())?;
+    let end = playlists.newest.iter().map(Media::next_msn).max().unwrap_or_default();
+    playlists.until("another GAP", |media| media.next_msn() > end).await?;
+
     // A third session, of an encoder that connects again within the reconnect window, is stopped while it publishes: the end leaves its last playlist, whole, and nothing else.
     let earlier = epochs(&bucket(&store, &live).await?);
     let third = push(&clip, &live.push_url(), cluster.folder())?;
+    let is_back = |media: &Media| media.segments.last().is_some_and(|segment| !segment.gap);
+    playlists.until("media behind the GAPs", is_back).await.with_context(|| cluster.tails())?;
     wait::value("a window of the third session", CLIP_LIMIT, || async {
         let names = listed(&hls_url).await.ok()?;
         let segments = names.iter().filter(|name| matches!(name.kind, ObjectKind::Segment(..))).count();

@@ -3,7 +3,6 @@
 
 mod support;
 
-
 use millrace_media::container::flv::FlvAudio;
 use millrace_media::container::flv::FlvVideo;
 use millrace_media::frame::TrackKind;

@@ -82,7 +82,10 @@ fn field(frame: u32, is_bottom: bool) -> Vec<u8> {
 }
 
 fn with_lengths(nals: &[Vec<u8>]) -> Bytes {
-    nals.iter().flat_map(|nal| [&(nal.len() as u32).to_be_bytes()[..], nal].concat()).collect::<Vec<u8>>().into()
+    nals.iter()
+        .flat_map(|nal| [&(nal.len() as u32).to_be_bytes()[..], nal].concat())
+        .collect::<Vec<u8>>()
+        .into()
 }
 
 /// The hash of each decoded frame; any complaint of the decoder fails.
@@ -108,8 +111,7 @@ fn decoded(nals: &[Vec<u8>], name: &str) -> Vec<String> {
 
 #[test]
 fn decoder_shows_the_last_frame_of_two_fields_again_and_nothing_is_repeated_between_fields() {
-    let frames: Vec<[Vec<u8>; 2]> =
-        (0..20).map(|frame| [field(frame, false), field(frame, true)]).collect();
+    let frames: Vec<[Vec<u8>; 2]> = (0..20).map(|frame| [field(frame, false), field(frame, true)]).collect();
     let stream = |frames: &[[Vec<u8>; 2]]| [&[sps(), pps()][..], &frames.concat()].concat();
     let reference = decoded(&stream(&frames), "source");
     assert_eq!(reference.len(), 20);

@@ -73,7 +73,16 @@ fn encoded(settings: &str, pictures: u32) -> Vec<u8> {
     let (profile, settings) = settings.split_once(':').unwrap();
     let profile = profile.trim_start_matches("profile=");
     let encoded = Command::new("ffmpeg")
-        .args(["-hide_banner", "-nostdin", "-loglevel", "error", "-f", "lavfi", "-i", "testsrc2=s=318x180:r=30"])
+        .args([
+            "-hide_banner",
+            "-nostdin",
+            "-loglevel",
+            "error",
+            "-f",
+            "lavfi",
+            "-i",
+            "testsrc2=s=318x180:r=30",
+        ])
         .args(["-frames:v", &pictures.to_string(), "-pix_fmt", "yuv420p", "-c:v", "libx264"])
         .args(["-profile:v", profile, "-g", "30", "-x264-params", settings, "-f", "h264", "-"])
         .output()

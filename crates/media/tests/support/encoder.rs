@@ -1,7 +1,6 @@
 //! A simulated encoder whose clocks and arrivals are set frame by frame, and the repaired times.
 #![allow(dead_code)]
 
-
 use bytes::Bytes;
 use millrace_media::frame::{AudioConfig, MediaFrame, VideoConfig};
 use millrace_media::repair::{Repair, RepairCounts};

@@ -10,7 +10,8 @@ use crate::want::Want;
 /// Where the losses begin: in the middle of the clip, behind a keyframe.
 const FROM: usize = 122;
 
-pub(crate) const REPAIRS: &[(&str, u64, u64)] = &[("repeated_picture", 1, 20), ("segment_without_keyframe", 1, 2)];
+pub(crate) const REPAIRS: &[(&str, u64, u64)] =
+    &[("repeated_picture", 1, 20), ("segment_without_keyframe", 1, 2)];
 
 pub(crate) async fn cases() -> Result<Vec<Case>> {
     let mut cases = Vec::new();

@@ -39,7 +39,8 @@ async fn slow(pictures: u32, step_ms: i64, sound: bool) -> Result<Tape> {
 async fn paused(name: &str, x264: &str) -> Result<Tape> {
     let length = seconds().max(12);
     let spec = ClipSpec { frames: 30 * length, gop: 60, b_frames: 0, ..ClipSpec::default() };
-    let arguments = format!("-c:a copy -c:v libx264 -preset veryfast -crf 26 -x264-params keyint=60:scenecut=0:{x264}");
+    let arguments =
+        format!("-c:a copy -c:v libx264 -preset veryfast -crf 26 -x264-params keyint=60:scenecut=0:{x264}");
     let tape = Tape::encoded(&format!("pauses-{name}-{length}"), spec, &arguments).await?;
     Ok(tape.keep_pictures(|number, _| !(120..240).contains(&number)))
 }
@@ -87,7 +88,8 @@ pub(crate) async fn cases() -> Result<Vec<Case>> {
     cases.push(Case::new("interlaced", fields, lasting(4_040.0)).in_chromium());
     let fields = paused("interlaced-b", "bff=1:bframes=2:cabac=0").await?;
     cases.push(Case::new("interlaced_with_b_frames", fields, lasting(4_040.0)));
-    let sets = with_sets_of(paused("plain", "bframes=0").await?, &paused("other", "sps-id=1:cabac=0").await?)?;
+    let sets =
+        with_sets_of(paused("plain", "bframes=0").await?, &paused("other", "sps-id=1:cabac=0").await?)?;
     cases.push(Case::new("two_sets_of_parameters", sets, lasting(4_040.0)));
     for (name, pictures, step, sound) in [
         ("one_in_2_s_with_sound", 7, 2_000, true),
