@@ -17,6 +17,14 @@ pub enum CodecError {
         /// The error text that libav gives.
         message: String,
     },
+    /// A step that OpenH264 refused.
+    #[error("OpenH264 failed at {step}: {message}")]
+    Openh264 {
+        /// The step, as a verb phrase.
+        step: &'static str,
+        /// The error text that OpenH264 gives.
+        message: String,
+    },
     /// The input does not have the shape the codec's specification asks for.
     #[error("malformed {what}")]
     Malformed {

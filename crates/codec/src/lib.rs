@@ -12,6 +12,7 @@ pub mod engine;
 mod error;
 mod h264;
 
+pub use encoder::LibavLicence;
 pub use error::CodecError;
 pub use h264::{H264Decoder, LumaFrame};
 

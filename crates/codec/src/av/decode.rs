@@ -65,6 +65,11 @@ impl VideoDecoder {
         Some(Decoded { ticket: picture.pts()?, picture, damaged })
     }
 
+    /// Makes an ended decoder ready for a keyframe.
+    pub(crate) fn reset(&mut self) {
+        self.decoder.flush();
+    }
+
     /// Tells the decoder that nothing follows: it hands out the pictures that it holds.
     pub(crate) fn end(&mut self) -> Result<(), CodecError> {
         self.decoder.send_eof().map_err(CodecError::libav("ending the decoder of the source"))

@@ -2,11 +2,13 @@
 
 mod decode;
 mod frame;
+mod jpeg;
 mod packet;
 mod scale;
 mod sound;
 
 pub(crate) use decode::{Decoded, MAX_PIXELS, VideoDecoder};
-pub(crate) use frame::{Colour, Picture, share};
+pub(crate) use frame::{Colour, Picture, is_full_range, share};
+pub(crate) use jpeg::{black, jpeg, paste};
 pub(crate) use scale::Scaler;
 pub(crate) use sound::{AacEncoder, AudioDecoder, FRAME, RATE, Resampler, Stereo};

@@ -1,4 +1,4 @@
-//! Scaling to 8-bit 4:2:0 of limited range.
+//! Scaling to 8-bit 4:2:0.
 
 use ffmpeg_next::{ffi, format::Pixel, frame};
 
@@ -49,24 +49,32 @@ fn plain(format: Pixel) -> Pixel {
 pub(crate) struct Scaler {
     width: u32,
     height: u32,
+    /// True for the full range and the matrix of JPEG (BT.601), false for limited range and the source's matrix.
+    for_jpeg: bool,
     pool: Pool,
     context: Option<(Shape, Context)>,
 }
 
 impl Scaler {
+    /// A scaler to limited range and the source's matrix, for encoders.
     pub(crate) const fn new(width: u32, height: u32) -> Self {
-        Self { width, height, pool: Pool::new(width, height), context: None }
+        Self { width, height, for_jpeg: false, pool: Pool::new(width, height), context: None }
     }
 
-    /// Returns the picture in the scaler's size, 8-bit 4:2:0 and limited range: shared if it is so already.
+    /// A scaler to full range and the matrix of BT.601.
+    pub(crate) const fn for_jpeg(width: u32, height: u32) -> Self {
+        Self { width, height, for_jpeg: true, pool: Pool::new(width, height), context: None }
+    }
+
+    /// Returns the picture in the scaler's size and range, 8-bit 4:2:0: shared if it is so already.
     pub(crate) fn scale(&mut self, picture: &Picture) -> Result<Picture, CodecError> {
         let shape = Shape::of(picture);
         let same_size = (shape.width, shape.height) == (self.width, self.height);
-        if same_size && shape.format == Pixel::YUV420P && !shape.full_range {
+        if same_size && shape.format == Pixel::YUV420P && shape.full_range == self.for_jpeg {
             return Ok(picture.clone());
         }
         if self.context.as_ref().is_none_or(|(known, _)| *known != shape) {
-            self.context = Some((shape, Context::new(shape, self.width, self.height)?));
+            self.context = Some((shape, Context::new(shape, self.width, self.height, self.for_jpeg)?));
         }
         let Some((_, context)) = &mut self.context else {
             return Err(CodecError::Malformed { what: "scaler" });
@@ -75,10 +83,13 @@ impl Scaler {
     }
 }
 
-struct Context(*mut ffi::SwsContext);
+struct Context {
+    raw: *mut ffi::SwsContext,
+    for_jpeg: bool,
+}
 
 impl Context {
-    fn new(from: Shape, width: u32, height: u32) -> Result<Self, CodecError> {
+    fn new(from: Shape, width: u32, height: u32, for_jpeg: bool) -> Result<Self, CodecError> {
         const FAILED: CodecError =
             CodecError::Malformed { what: "picture format: there is no conversion from it" };
         let options = [
@@ -89,19 +100,19 @@ impl Context {
             (c"dstw", i64::from(width)),
             (c"dsth", i64::from(height)),
             (c"dst_format", i64::from(ffi::AVPixelFormat::AV_PIX_FMT_YUV420P as i32)),
-            (c"dst_range", 0),
+            (c"dst_range", i64::from(for_jpeg)),
             (c"sws_flags", i64::from(FILTER)),
         ];
         // SAFETY: the context is allocated here and freed by `Drop`; the options and tables outlive the calls.
         unsafe {
-            let context = Self(ffi::sws_alloc_context());
-            if context.0.is_null() {
+            let context = Self { raw: ffi::sws_alloc_context(), for_jpeg };
+            if context.raw.is_null() {
                 return Err(FAILED);
             }
             for (name, value) in options {
-                ffi::av_opt_set_int(context.0.cast(), name.as_ptr(), value, 0);
+                ffi::av_opt_set_int(context.raw.cast(), name.as_ptr(), value, 0);
             }
-            if ffi::sws_init_context(context.0, std::ptr::null_mut(), std::ptr::null_mut()) < 0 {
+            if ffi::sws_init_context(context.raw, std::ptr::null_mut(), std::ptr::null_mut()) < 0 {
                 return Err(FAILED);
             }
             // The matrix stays the source's; only samples of red, green and blue are converted, by that of BT.709.
@@ -109,18 +120,11 @@ impl Context {
                 ffi::AVColorSpace::AVCOL_SPC_RGB => ffi::SWS_CS_ITU709,
                 matrix => matrix as i32,
             };
-            let table = ffi::sws_getCoefficients(matrix);
+            let source = ffi::sws_getCoefficients(matrix);
+            let target = if for_jpeg { ffi::sws_getCoefficients(ffi::SWS_CS_ITU601) } else { source };
             let unit = 1 << 16;
-            ffi::sws_setColorspaceDetails(
-                context.0,
-                table,
-                i32::from(from.full_range),
-                table,
-                0,
-                0,
-                unit,
-                unit,
-            );
+            let (full, jpeg) = (i32::from(from.full_range), i32::from(for_jpeg));
+            ffi::sws_setColorspaceDetails(context.raw, source, full, target, jpeg, 0, unit, unit);
             Ok(context)
         }
     }
@@ -129,10 +133,15 @@ impl Context {
         // SAFETY: the context was made for the shape of `from` and for the size and format of `to`, which the pool allocates.
         let lines = unsafe {
             let (source, target) = (from.as_ptr(), to.as_mut_ptr());
-            (*target).color_range = ffi::AVColorRange::AVCOL_RANGE_MPEG;
-            (*target).colorspace = (*source).colorspace;
+            (*target).color_range = if self.for_jpeg {
+                ffi::AVColorRange::AVCOL_RANGE_JPEG
+            } else {
+                ffi::AVColorRange::AVCOL_RANGE_MPEG
+            };
+            (*target).colorspace =
+                if self.for_jpeg { ffi::AVColorSpace::AVCOL_SPC_SMPTE170M } else { (*source).colorspace };
             ffi::sws_scale(
-                self.0,
+                self.raw,
                 (*source).data.as_ptr().cast(),
                 (*source).linesize.as_ptr(),
                 0,
@@ -151,6 +160,6 @@ impl Context {
 impl Drop for Context {
     fn drop(&mut self) {
         // SAFETY: the context is owned and freed once; null is allowed.
-        unsafe { ffi::sws_freeContext(self.0) }
+        unsafe { ffi::sws_freeContext(self.raw) }
     }
 }

@@ -2,6 +2,8 @@
 
 mod annex_b;
 mod libav;
+mod openh264;
+mod probe;
 
 use std::fmt;
 
@@ -10,6 +12,8 @@ use bytes::Bytes;
 use crate::CodecError;
 use crate::av::{Colour, Picture};
 use crate::engine::order::EncoderKind;
+
+pub use probe::LibavLicence;
 
 /// The settings of an encoder, which together with the kind decide its parameter sets: equal settings give equal ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,7 +65,8 @@ pub(crate) fn open(kind: EncoderKind, settings: &Settings) -> Result<Box<dyn Enc
         EncoderKind::X264 => Ok(Box::new(libav::LibavEncoder::open(&libav::X264, settings)?)),
         EncoderKind::Nvenc => Ok(Box::new(libav::LibavEncoder::open(&libav::NVENC, settings)?)),
         EncoderKind::Qsv => Ok(Box::new(libav::LibavEncoder::open(&libav::QSV, settings)?)),
-        EncoderKind::Vaapi | EncoderKind::Openh264 => Err(CodecError::Missing { codec: kind.name() }),
+        EncoderKind::Openh264 => Ok(Box::new(openh264::Openh264::open(settings)?)),
+        EncoderKind::Vaapi => Err(CodecError::Missing { codec: kind.name() }),
     }
 }
 

@@ -57,6 +57,11 @@ impl CpuClock {
         Self(thread_us())
     }
 
+    /// Returns the microseconds since the start or the last lap.
+    pub(super) fn read(&self) -> u64 {
+        thread_us().saturating_sub(self.0)
+    }
+
     /// Returns the microseconds since the last call.
     pub(super) fn lap(&mut self) -> u64 {
         let now = thread_us();

@@ -91,8 +91,13 @@ impl Ladder {
         self.release(false)
     }
 
-    /// Gives each rung that takes the place its picture. `picture` is absent if none has been decoded so far.
-    pub(super) fn place(&mut self, filled: &Filled, picture: Option<&Picture>) -> Result<(), Ended> {
+    /// Gives each rung that takes the place its picture. `picture` is absent if none has been decoded so far. Returns the
+    /// smallest picture that was scaled.
+    pub(super) fn place(
+        &mut self,
+        filled: &Filled,
+        picture: Option<&Picture>,
+    ) -> Result<Option<Picture>, Ended> {
         let place = filled.place;
         if place.starts_segment {
             self.apply_wish()?;
@@ -104,11 +109,11 @@ impl Ladder {
         // A picture that waits for its distance still looks at the places behind it.
         let oldest = self.rungs.iter().filter_map(|rung| rung.held.front()).map(|task| task.slot).min();
         self.ahead.passed(oldest.map_or(place.slot, |oldest| oldest.min(place.slot)));
-        let Some(picture) = picture.filter(|_| place.encode) else { return Ok(()) };
+        let Some(picture) = picture.filter(|_| place.encode) else { return Ok(None) };
         let mut above = picture.clone();
         // The lowest rung that takes the place decides how far down the chain scales.
         let lowest = self.rungs.iter().zip(&takes).rposition(|(rung, takes)| *takes && rung.encodes());
-        let Some(lowest) = lowest else { return Ok(()) };
+        let Some(lowest) = lowest else { return Ok(None) };
         for (at, takes) in takes.into_iter().enumerate().take(lowest + 1) {
             let rung = &mut self.rungs[at];
             if !rung.encodes() {
@@ -143,7 +148,8 @@ impl Ladder {
                 repeats,
             });
         }
-        self.release(false)
+        self.release(false)?;
+        Ok(Some(above))
     }
 
     /// Hands in everything, and waits for it. The next picture begins new encoders.

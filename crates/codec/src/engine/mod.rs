@@ -11,6 +11,7 @@ mod figures;
 mod grid;
 mod ladder;
 pub mod order;
+mod pictures;
 pub mod places;
 pub mod product;
 mod rates;

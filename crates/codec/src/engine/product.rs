@@ -39,6 +39,17 @@ pub enum Product {
         /// The JPEG file.
         jpeg: Bytes,
     },
+    /// A sheet of the storyboard so far: tiles of 160 × 90 pixels, five in a line, one for each thumbnail.
+    Sheet {
+        /// Number of the sheet, from 0 on; a sheet of 25 tiles is full.
+        number: u32,
+        /// Tiles on it.
+        tiles: u8,
+        /// Presentation time of its first tile in 90 kHz ticks.
+        first_pts: i64,
+        /// The JPEG file, of 800 × 450 pixels.
+        jpeg: Bytes,
+    },
     /// A condition of the pictures or of the sound begins or ends.
     Condition {
         /// The condition.

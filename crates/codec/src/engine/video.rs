@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
+use super::figures::CpuClock;
 use super::ladder::{Ended, Ladder};
 use super::order::{Plan, Slot, SourcePicture, VideoSource};
+use super::pictures::Pictures;
 use super::places::{Filled, Place, Places};
 use super::product::{Condition, Part, Product, Refusal, RungReport};
 use super::rates::refusal;
@@ -23,8 +25,30 @@ pub(super) struct Video {
     places: Places,
     /// The picture that a lost one repeats.
     last: Option<Picture>,
+    pictures: Option<Pictures>,
+    /// The pictures to decode if there are no rungs; `None` if all are decoded.
+    keyframes: Option<Keyframes>,
     pub(super) lost_pictures: u64,
     errors: Errors,
+}
+
+/// The choice of the keyframes that are decoded for the pictures alone.
+#[derive(Debug, Default)]
+struct Keyframes {
+    /// Ticks of media since the last one.
+    passed: u64,
+    /// Microseconds of CPU time that the last one took; 0 before the first.
+    spent: u64,
+}
+
+impl Keyframes {
+    /// True if the media since the last one are a hundred times as long as it took, and no less than 2 s.
+    const fn allows(&self) -> bool {
+        const LEAST_US: u64 = 2_000_000;
+        const SHARE: u64 = 100;
+        let passed_us = self.passed * 100 / 9;
+        self.spent == 0 || (passed_us >= LEAST_US && passed_us >= self.spent * SHARE)
+    }
 }
 
 /// The condition of the decoder.
@@ -38,10 +62,23 @@ struct Errors {
 
 impl Video {
     pub(super) fn start(plan: Plan, products: SyncSender<Product>) -> std::io::Result<Self> {
+        let pictures = plan.pictures.then(|| Pictures::new(products.clone()));
+        let keyframes = plan.rungs.is_empty().then(Keyframes::default);
         let ladder = Ladder::start(plan, &products)?;
         let (source, decoder, last) = (None, None, None);
         let (places, errors) = (Places::default(), Errors::default());
-        Ok(Self { products, ladder, source, decoder, places, last, lost_pictures: 0, errors })
+        Ok(Self {
+            products,
+            ladder,
+            source,
+            decoder,
+            places,
+            last,
+            pictures,
+            keyframes,
+            lost_pictures: 0,
+            errors,
+        })
     }
 
     /// Ends the source before and begins another.
@@ -55,12 +92,21 @@ impl Video {
         for rung in self.ladder.configure(&source) {
             self.product(Product::RungDropped { rung, source_version: source.version })?;
         }
+        if let Some(pictures) = &mut self.pictures {
+            pictures.configure(&source);
+        }
+        if let Some(keyframes) = &mut self.keyframes {
+            *keyframes = Keyframes::default();
+        }
         self.source = Some(source);
         self.open()
     }
 
     /// Decodes a picture and gives the rungs the pictures that are complete.
     pub(super) fn picture(&mut self, picture: &SourcePicture) -> Result<(), Ended> {
+        if self.keyframes.is_some() {
+            return self.keyframe(picture);
+        }
         if self.decoder.is_none() {
             self.open()?;
         }
@@ -85,6 +131,9 @@ impl Video {
 
     /// Hands in everything that was ordered before.
     pub(super) fn finish(&mut self) -> Result<(), Ended> {
+        if self.keyframes.is_some() {
+            return Ok(());
+        }
         if let Some(mut decoder) = self.decoder.take() {
             // What an ended decoder does not hand out is repeated.
             let _ = decoder.end();
@@ -95,6 +144,30 @@ impl Video {
             self.repeat(&open)?;
         }
         self.ladder.finish()
+    }
+
+    /// Decodes a keyframe for the pictures alone, if the budget allows it.
+    fn keyframe(&mut self, picture: &SourcePicture) -> Result<(), Ended> {
+        let (Some(keyframes), Some(pictures)) = (&mut self.keyframes, &mut self.pictures) else {
+            return Ok(());
+        };
+        keyframes.passed += u64::from(picture.duration);
+        if !picture.keyframe || !keyframes.allows() {
+            return Ok(());
+        }
+        let ticks = std::mem::take(&mut keyframes.passed);
+        let clock = CpuClock::start();
+        let Some(decoder) = &mut self.decoder else { return Ok(()) };
+        // A keyframe that cannot be decoded is one thumbnail less.
+        let sent = decoder.send(&picture.data, picture.slot.0 as i64, true).and_then(|()| decoder.end());
+        if sent.is_ok()
+            && let Some(decoded) = decoder.receive()
+        {
+            pictures.look(picture.pts, ticks, &Arc::new(decoded.picture), None)?;
+        }
+        decoder.reset();
+        keyframes.spent = clock.read();
+        Ok(())
     }
 
     pub(super) fn encode_only(&mut self, rungs: Vec<super::order::RungIndex>) {
@@ -134,7 +207,10 @@ impl Video {
             self.repeat(lost)?;
             let picture: Picture = Arc::new(picture);
             self.last = Some(picture.clone());
-            self.ladder.place(own, Some(&picture))?;
+            let small = self.ladder.place(own, Some(&picture))?;
+            if let Some(pictures) = &mut self.pictures {
+                pictures.look(own.pts, u64::from(own.place.duration), &picture, small.as_ref())?;
+            }
         }
         Ok(())
     }

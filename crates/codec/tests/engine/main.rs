@@ -2,5 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub, reason = "tests")]
 
 mod ladder;
+mod pictures;
+mod random;
 mod sound;
 mod support;
+mod trouble;

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
 use ffmpeg_next as av;
 use millrace_codec::engine::order::{AudioSource, Order, Plan, SourceSound};
-use millrace_codec::engine::product::{AudioStart, Product};
+use millrace_codec::engine::product::{AudioStart, Condition, Product};
 use millrace_media::codec::AudioCodec;
 use millrace_media::codec::opus::to_specific_box;
 use millrace_testkit::ffmpeg::ffmpeg;
@@ -252,5 +252,23 @@ fn gap_in_the_source_is_silence_and_an_overlap_is_dropped() -> Result<()> {
     assert!(loudest(gap + 2048..gap + 20_000) < 0.001);
     assert!(loudest(gap - 8000..gap - 2048) > 0.05);
     assert!(loudest(gap + 28_000..gap + 40_000) > 0.05);
+    Ok(())
+}
+
+#[test]
+fn silence_is_told_once_it_has_lasted_and_ends_with_the_sound() -> Result<()> {
+    let tone = Tone::encode(AudioCodec::Aac, 44_100, 1, 1024, "-c:a aac -b:a 96k", "m4a")?;
+    let mut orders = tone.orders(0..100, 0, 0);
+    for order in &mut orders {
+        if let Order::Sound(sound) = order
+            && sound.pts >= 40 * 1024
+        {
+            sound.pts += 6 * 44_100;
+        }
+    }
+    let conditions: Vec<Product> =
+        run(orders)?.into_iter().filter(|product| matches!(product, Product::Condition { .. })).collect();
+    let told = |begins| Product::Condition { condition: Condition::Silent, begins };
+    assert_eq!(conditions, [told(true), told(false)]);
     Ok(())
 }

@@ -26,7 +26,13 @@ pub struct Recipe {
     pub codec: VideoCodec,
     /// ffmpeg's arguments for the encoder.
     pub arguments: &'static str,
+    /// The name of the drawing, and the drawing of a picture's luma in so many columns and lines.
+    pub draw: (&'static str, fn(usize, usize, usize) -> Vec<u8>),
 }
+
+/// Pictures with their numbers.
+pub const NUMBERS: (&str, fn(usize, usize, usize) -> Vec<u8>) =
+    ("numbers", |number, width, height| draw_number(number as u16, number * 5, width, height));
 
 /// A coded source.
 #[derive(Debug, Clone)]
@@ -50,7 +56,17 @@ pub struct Coded {
 impl Recipe {
     /// H.264 at 320 × 180.
     pub const fn h264(frames: usize, arguments: &'static str) -> Self {
-        Self { frames, size: (320, 180), codec: VideoCodec::H264, arguments }
+        Self { frames, size: (320, 180), codec: VideoCodec::H264, arguments, draw: NUMBERS }
+    }
+
+    /// The same in another codec.
+    pub const fn of(self, codec: VideoCodec) -> Self {
+        Self { codec, ..self }
+    }
+
+    /// The same in another size.
+    pub const fn sized(self, width: usize, height: usize) -> Self {
+        Self { size: (width, height), ..self }
     }
 
     /// Encodes the pictures, unless a test did it before.
@@ -65,7 +81,7 @@ impl Recipe {
         let name: String =
             self.arguments.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
         let (width, height) = self.size;
-        let path = folder.join(format!("engine-{width}x{height}-{}{name}.mp4", self.frames));
+        let path = folder.join(format!("engine-{}-{width}x{height}-{}{name}.mp4", self.draw.0, self.frames));
         if !path.is_file() {
             let unfinished = tempfile::Builder::new().suffix(".mp4").tempfile_in(&folder)?;
             let mut command = ffmpeg();
@@ -84,7 +100,7 @@ impl Recipe {
                 command.stdin(Stdio::piped()).spawn().context("start ffmpeg (apt-get install ffmpeg)")?;
             let mut pipe = child.stdin.take().context("ffmpeg's input")?;
             for number in 0..self.frames {
-                pipe.write_all(&draw_number(number as u16, number * 5, width, height))?;
+                pipe.write_all(&(self.draw.1)(number, width, height))?;
             }
             drop(pipe);
             ensure!(child.wait()?.success(), "ffmpeg could not encode {self:?}");

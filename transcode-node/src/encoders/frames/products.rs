@@ -18,9 +18,12 @@ const REPORT: u8 = 8;
 const FLUSHED: u8 = 9;
 const FAILED: u8 = 10;
 const REFUSED: u8 = 11;
+const SHEET: u8 = 12;
 
 /// Bytes of a picture's fixed fields: rung, place, places, presentation time, flags.
 const PICTURE_FIELDS: usize = 1 + 8 + 4 + 8 + 1;
+/// Bytes of a sheet's fixed fields: number, tiles, presentation time.
+const SHEET_FIELDS: usize = 4 + 1 + 8;
 /// Bytes of the fixed field of sounds and thumbnails: presentation time.
 const TIME_FIELD: usize = 8;
 /// The longest reason that a child gives for its end.
@@ -56,6 +59,13 @@ pub fn encode_product(product: Product) -> Frame {
         Product::AudioStarted(start) => Frame::json(AUDIO_STARTED, &start),
         Product::Sound { pts, data } => Frame::new(SOUND, &pts.to_be_bytes(), data.into()),
         Product::Thumbnail { pts, jpeg } => Frame::new(THUMBNAIL, &pts.to_be_bytes(), jpeg.into()),
+        Product::Sheet { number, tiles, first_pts, jpeg } => {
+            let mut fields = Vec::with_capacity(SHEET_FIELDS);
+            fields.put_u32(number);
+            fields.put_u8(tiles);
+            fields.put_i64(first_pts);
+            Frame::new(SHEET, &fields, jpeg.into())
+        }
         Product::Condition { condition, begins } => Frame::json(CONDITION, &(condition, begins)),
         Product::Report(report) => Frame::json(REPORT, &report),
         Product::Flushed => Frame::new(FLUSHED, &[], ByteChain::new()),
@@ -92,6 +102,11 @@ pub fn decode_product(kind: u8, mut body: Bytes) -> Result<ChildMessage, FrameEr
         SOUND if body.len() > TIME_FIELD => Product::Sound { pts: body.get_i64(), data: body },
         SOUND => return Err(FrameError::Body("sound")),
         THUMBNAIL if body.len() > TIME_FIELD => Product::Thumbnail { pts: body.get_i64(), jpeg: body },
+        SHEET if body.len() > SHEET_FIELDS => {
+            let (number, tiles, first_pts) = (body.get_u32(), body.get_u8(), body.get_i64());
+            Product::Sheet { number, tiles, first_pts, jpeg: body }
+        }
+        SHEET => return Err(FrameError::Body("sheet of a storyboard")),
         THUMBNAIL => return Err(FrameError::Body("thumbnail")),
         CONDITION => {
             let (condition, begins): (Condition, bool) = json("condition", &body)?;

@@ -111,6 +111,9 @@ fn product() -> impl Strategy<Value = Product> {
             .prop_map(|(record, bitrate)| Product::AudioStarted(AudioStart { record, bitrate })),
         (any::<i64>(), data()).prop_map(|(pts, data)| Product::Sound { pts, data }),
         (any::<i64>(), data()).prop_map(|(pts, jpeg)| Product::Thumbnail { pts, jpeg }),
+        (any::<(u32, u8, i64)>(), data()).prop_map(|((number, tiles, first_pts), jpeg)| {
+            Product::Sheet { number, tiles, first_pts, jpeg }
+        }),
         any::<bool>().prop_map(|begins| Product::Condition { condition: Condition::Frozen, begins }),
         report,
         Just(Product::Flushed),

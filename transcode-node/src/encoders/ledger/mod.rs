@@ -159,7 +159,7 @@ impl Ledger {
                 Ok(())
             }
             Product::Sound { pts, data } => self.check_sound(*pts, data),
-            Product::Thumbnail { jpeg, .. } => {
+            Product::Thumbnail { jpeg, .. } | Product::Sheet { jpeg, .. } => {
                 let fits = self.plan.pictures && jpeg.len() <= MAX_JPEG && is_jpeg(jpeg);
                 if fits { Ok(()) } else { refuse("thumbnail", format!("{} bytes", jpeg.len())) }
             }

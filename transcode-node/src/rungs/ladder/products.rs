@@ -44,6 +44,8 @@ impl LadderRung {
             }
             Product::Flushed => self.flushed(),
             Product::Thumbnail { jpeg, .. } => self.thumbnail = Some(jpeg),
+            // A storyboard is not published.
+            Product::Sheet { .. } => {}
             Product::Condition { condition, begins } => self.health.condition(condition, begins),
             Product::Report(report) => self.health.report(&report),
         }
