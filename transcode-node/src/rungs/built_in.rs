@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use millrace_wire::fact::{EpochOpen, StreamState};
-use millrace_wire::ids::RungId;
+use millrace_wire::ids::{Rendition, RungId};
 use millrace_wire::message::control::StreamSettings;
 
 use super::copy::{self, CopyRung};
-use super::ladder::LadderRung;
+use super::ladder::{self, LadderRung};
 use super::{Rung, RungFactory};
 use crate::encoders::EncoderFactory;
 
@@ -21,6 +21,15 @@ impl BuiltInRungs {
     /// Returns the rungs of a node with these encoders.
     pub fn new(encoders: Arc<dyn EncoderFactory>) -> Self {
         Self { encoders: Some(encoders) }
+    }
+}
+
+impl BuiltInRungs {
+    /// Returns the renditions that the rungs of these settings may make.
+    fn renditions(&self, settings: &StreamSettings) -> Vec<Rendition> {
+        let encodes = self.encoders.is_some() && settings.plan.encodes();
+        let encoded = encodes.then(|| ladder::renditions(&settings.plan));
+        [Rendition::video(), Rendition::audio()].into_iter().chain(encoded.into_iter().flatten()).collect()
     }
 }
 
@@ -46,7 +55,10 @@ impl RungFactory for BuiltInRungs {
             Some(encoders) if *id == LadderRung::rung_id() => {
                 Box::new(LadderRung::new(&**encoders, settings, open, base))
             }
-            _ => Box::new(CopyRung::new(open, copy::part_setup(base, settings))),
+            _ => {
+                let made = self.renditions(settings);
+                Box::new(CopyRung::new(open, copy::part_setup(base, settings)).ending_others(base, &made))
+            }
         }
     }
 }

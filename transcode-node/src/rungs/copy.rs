@@ -38,6 +38,19 @@ impl CopyRung {
         }
     }
 
+    /// Ends the renditions of `base` that are not among `made`: an earlier epoch of the broadcast had another ladder, and
+    /// nothing more comes of them.
+    #[must_use]
+    pub fn ending_others(mut self, base: &StreamState, made: &[Rendition]) -> Self {
+        let Some(last) = base.slots.back().map(|slot| slot.msn) else { return self };
+        for (rendition, known) in &base.renditions {
+            if known.ended.is_none() && !made.contains(rendition) {
+                self.facts.end_rendition(rendition.clone(), last);
+            }
+        }
+        self
+    }
+
     /// Returns how many units could not be read or came too late to be packaged.
     pub const fn lost_units(&self) -> u64 {
         self.unreadable_units + self.packager.repairs().get(Repair::LateFrame)

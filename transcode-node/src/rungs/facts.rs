@@ -131,6 +131,11 @@ impl FactBuilder {
         }
     }
 
+    /// Adds the end of a rendition of an earlier ladder, after its segment `last`.
+    pub(super) fn end_rendition(&mut self, rendition: Rendition, last: Msn) {
+        self.ready.push_back(Packaged::RenditionEnd { rendition, last });
+    }
+
     /// Adds that everything asked for has been made.
     pub(super) fn flushed(&mut self) {
         self.ready.push_back(Packaged::Flushed);

@@ -15,7 +15,6 @@ pub struct EngineFactory(Arc<Mutex<Option<Ended>>>);
 
 impl EngineFactory {
     /// Kills the transcoder that runs.
-    #[expect(dead_code, reason = "the tests of trouble kill it")]
     pub fn kill(&self) {
         let text = "signal 9".to_owned();
         *self.0.lock().unwrap() = Some(Ended { cause: EndCause::Died, text });

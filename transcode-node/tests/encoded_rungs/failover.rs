@@ -6,8 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use millrace_protocol::state::query::resume_msn;
 use millrace_testkit::ClipSpec;
-use millrace_wire::fact::Fact;
-use millrace_wire::ids::{Msn, PartIndex, Rendition};
+use millrace_wire::fact::{Fact, StreamState};
+use millrace_wire::ids::{Epoch, Msn, PartIndex, Rendition};
 use millrace_wire::message::media::MediaMessage;
 
 use super::engine::EngineFactory;
@@ -102,4 +102,20 @@ async fn a_successor_goes_on_wherever_its_predecessor_died() {
             assert_eq!(stored.len(), 4, "{name}, died at message {until}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_rendition_of_an_earlier_ladder_ends_with_the_next_epoch() {
+    let published = publish(&clip(SPEC).await);
+    let mut first = Worker::new(Arc::new(EngineFactory::default()), settings(&[180, 144]));
+    published.iter().for_each(|message| first.feed(message));
+    first.wait("the seal", Worker::is_sealed);
+    // The publisher comes back, and the livestream's ladder has been changed meanwhile.
+    let base = StreamState { epoch: Epoch(EPOCH.0 - 1), ..first.state() };
+    let later = Worker::granted(Arc::new(EngineFactory::default()), settings(&[180]), (1, 0), base);
+    let mut later = later;
+    later.poll();
+    let ended = |name: &Rendition| later.state().renditions[name].ended.is_some();
+    assert_eq!(rungs().map(|name| ended(&name)), [false, true]);
+    assert!(!ended(&Rendition::video()) && !ended(&Rendition::audio()));
 }

@@ -8,4 +8,5 @@ mod gaps;
 mod in_step;
 mod pictures;
 mod source;
+mod trouble;
 mod worker;

@@ -38,3 +38,8 @@ pub fn decode<'a>(init: &Bytes, media: impl IntoIterator<Item = &'a Bytes>) -> V
 pub fn start(media: &Bytes) -> i64 {
     parse_fragments(media).unwrap()[0].samples[0].dts
 }
+
+/// Returns the number of samples.
+pub fn count(media: &Bytes) -> usize {
+    parse_fragments(media).unwrap().iter().map(|fragment| fragment.samples.len()).sum()
+}

@@ -7,6 +7,7 @@ use millrace_media::container::flv::{FlvAudio, FlvVideo};
 use millrace_media::frame::{AudioConfig, MediaEvent, TrackConfig, VideoConfig};
 use millrace_media::segmenter::{Segmenter, SegmenterConfig};
 use millrace_media::timeline::Timeline;
+use millrace_testkit::ffmpeg::ffmpeg;
 use millrace_testkit::{Clip, ClipSpec};
 use millrace_wire::fact::EpochOpen;
 use millrace_wire::ids::{BroadcastId, DiscontinuitySeq, Epoch, InitVersion, MediaSeq, Msn, UnixMillis};
@@ -38,7 +39,23 @@ pub fn open() -> EpochOpen {
 /// Returns the messages of a clip.
 pub async fn clip(spec: ClipSpec) -> Vec<Message> {
     let clip = Clip::flv(spec).await.unwrap();
-    let file = Bytes::from(std::fs::read(&clip.path).unwrap());
+    read(Bytes::from(std::fs::read(&clip.path).unwrap()))
+}
+
+/// Returns the messages of a clip with the sound that ffmpeg makes of `sound`: a source and the encoder's arguments.
+pub async fn with_sound(spec: ClipSpec, sound: &str) -> Vec<Message> {
+    let clip = Clip::flv(spec).await.unwrap();
+    let mut words = sound.split_whitespace();
+    let mut command = ffmpeg();
+    command.arg("-i").arg(&clip.path).args(["-f", "lavfi", "-i", words.next().unwrap()]);
+    command.args(["-c:v", "copy"]).args(words).args(["-t", &clip.seconds().to_string()]);
+    command.args(["-map", "0:v", "-map", "1:a", "-f", "flv", "-"]);
+    let output = command.stderr(std::process::Stdio::inherit()).output().unwrap();
+    assert!(output.status.success(), "{sound}");
+    read(Bytes::from(output.stdout))
+}
+
+fn read(file: Bytes) -> Vec<Message> {
     let tags = Reader::new(file).unwrap().map(Result::unwrap);
     let message = tags.filter_map(|tag| match tag.kind {
         TagKind::Video => Some(Message::Video(tag.timestamp_ms, FlvVideo::parse(tag.body).unwrap()?)),

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use millrace_media::hls::MediaPlaylist;
-use millrace_media::hls::checker::Checker;
+use millrace_media::hls::checker::{Checker, Violation};
 use millrace_protocol::job::{Input, Output, Packaged, WorkerJob};
 use millrace_protocol::log::writer::EncodedMessage;
 use millrace_protocol::playlist;
@@ -210,6 +210,12 @@ impl Worker {
         });
         segments.collect()
     }
+}
+
+/// Returns the rules that the playlist of a rendition breaks.
+pub fn violations(state: &StreamState, rendition: &Rendition) -> Vec<Violation> {
+    let (playlist, _) = playlist::media(state, rendition).expect("something to play");
+    Checker::new().check(&playlist.render())
 }
 
 /// Returns the playlist of a rendition, which must break no rule.

@@ -37,6 +37,7 @@ use millrace_media::repair::{Repair, RepairCounts};
 use millrace_protocol::job::Packaged;
 use millrace_wire::fact::{EpochOpen, StreamState};
 use millrace_wire::ids::{Rendition, RungId};
+use millrace_wire::ladder::LadderPlan;
 use millrace_wire::message::control::StreamSettings;
 use millrace_wire::message::ladder_health::RungState;
 use millrace_wire::message::media::MediaMessage;
@@ -51,6 +52,11 @@ use super::copy::part_setup;
 use super::{LadderNews, Rung};
 use crate::encoders::crash_policy::CrashPolicy;
 use crate::encoders::{EncoderFactory, Encoders};
+
+/// Returns the renditions that the rung may make of a plan.
+pub(super) fn renditions(plan: &LadderPlan) -> Vec<Rendition> {
+    names::named_rungs(plan).into_iter().map(|(name, _)| name).chain([names::encoded_audio()]).collect()
+}
 
 /// The name of the rung.
 const LADDER: &str = "ladder";
