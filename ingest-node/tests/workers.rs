@@ -77,6 +77,7 @@ impl FakeWorker {
                                 done: *is_done.borrow(),
                                 storage_failing: false,
                                 ladder: None,
+                                encoding: None,
                             };
                             tell(&bus, topics::heartbeat(grant.stream, grant.epoch).subject(), &heartbeat);
                         }

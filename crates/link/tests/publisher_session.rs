@@ -209,6 +209,7 @@ fn heartbeat(grant: &Grant, done: bool) -> Heartbeat {
         done,
         storage_failing: false,
         ladder: None,
+        encoding: None,
     }
 }
 

@@ -125,7 +125,7 @@ impl Publisher {
         let setup = SessionSetup {
             grant: grant.clone(),
             session,
-            job_cost: job_cost(&grant.settings.ladder),
+            job_cost: job_cost(&grant.settings.plan),
             replay: ReplayLimits {
                 bytes: context.config.ring_bytes,
                 age_ms: u64::from(context.config.ring_s) * 1_000,

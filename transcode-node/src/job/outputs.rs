@@ -53,6 +53,7 @@ impl Job {
             Output::AskMedia(request) => self.request_media(request),
             Output::Heartbeat(mut heartbeat) => {
                 heartbeat.storage_failing = is_storage_failing(&self.context.uploader);
+                heartbeat.encoding = self.rungs.trouble();
                 self.repairs.report(&self.rungs.repairs());
                 heartbeat.ladder = self.take_ladder_news();
                 self.take_thumbnail();

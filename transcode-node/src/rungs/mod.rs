@@ -19,6 +19,7 @@ use millrace_media::repair::RepairCounts;
 use millrace_protocol::job::Packaged;
 use millrace_wire::fact::{EpochOpen, StreamState};
 use millrace_wire::ids::RungId;
+use millrace_wire::message::announce::Degraded;
 use millrace_wire::message::control::StreamSettings;
 use millrace_wire::message::ladder_health::LadderHealth;
 use millrace_wire::message::media::MediaMessage;
@@ -44,6 +45,11 @@ pub trait Rung: Debug + Send {
     /// Gives the next thing made. When there is none yet it arranges for `context`'s waker to be woken, unless the rung
     /// makes things only within `push` and `finish`, after which the job polls anyway.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Packaged>;
+
+    /// Returns the reason why the rung does not make all of its renditions now; `None` if it does.
+    fn trouble(&self) -> Option<Degraded> {
+        None
+    }
 
     /// Returns what the rung has moved, dropped or made up since it started.
     fn repairs(&self) -> RepairCounts {

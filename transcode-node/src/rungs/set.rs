@@ -9,6 +9,7 @@ use millrace_media::repair::RepairCounts;
 use millrace_protocol::job::Packaged;
 use millrace_wire::fact::{EpochOpen, StreamState};
 use millrace_wire::ids::RungId;
+use millrace_wire::message::announce::Degraded;
 use millrace_wire::message::control::StreamSettings;
 use millrace_wire::message::media::MediaMessage;
 
@@ -86,6 +87,11 @@ impl RungSet {
     /// Returns the newest picture of the source, if there is one since the last call.
     pub(crate) fn take_thumbnail(&mut self) -> Option<Bytes> {
         self.rungs.iter_mut().find_map(|rung| rung.take_thumbnail())
+    }
+
+    /// Returns the reason why a rung does not make all of its renditions.
+    pub(crate) fn trouble(&self) -> Option<Degraded> {
+        self.rungs.iter().find_map(|rung| rung.trouble())
     }
 
     /// Returns the next thing that a rung has made already.

@@ -274,6 +274,8 @@ impl WorkerJob {
             // The shell knows the store.
             storage_failing: false,
             ladder: None,
+            // And the rungs.
+            encoding: None,
         }
     }
 }

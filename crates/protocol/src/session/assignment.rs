@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 
 use millrace_wire::fact::{FactMessage, StreamState};
 use millrace_wire::ids::{Epoch, FactSeq, Generation, MediaSeq, NodeId};
+use millrace_wire::message::announce::Degraded;
 use millrace_wire::message::job::{Grant, GrantOrder, Heartbeat};
 use millrace_wire::message::ladder_health::LadderHealth;
 use millrace_wire::message::repair::RepairReply;
@@ -47,6 +48,10 @@ pub(super) struct Assignment {
     storage: Storage,
     /// The health of its encoded rungs, as a heartbeat told it last.
     ladder: Option<Box<LadderHealth>>,
+    /// The reason why the worker does not make all renditions of its grant.
+    encoding: Option<Degraded>,
+    /// True once another worker has won the bid for the job with what this grant leaves out.
+    outbid: bool,
 }
 
 impl Assignment {
@@ -65,6 +70,8 @@ impl Assignment {
             done: false,
             storage: Storage::Takes,
             ladder: None,
+            encoding: None,
+            outbid: false,
         }
     }
 
@@ -93,6 +100,16 @@ impl Assignment {
         self.ladder.as_deref()
     }
 
+    /// Returns the reason why encoded renditions are missing: the grant leaves them out, or the worker's last heartbeat said so.
+    pub(super) fn encoding(&self, cost: u64) -> Option<Degraded> {
+        if self.leaves_out(cost) { Some(Degraded::CopyOnly) } else { self.encoding }
+    }
+
+    /// True if the grant is for less than a job of `cost`.
+    fn leaves_out(&self, cost: u64) -> bool {
+        self.grant.cost < cost
+    }
+
     /// True if the worker's last heartbeat reported that the epoch is sealed and stored.
     pub(super) fn is_done(&self) -> bool {
         self.done
@@ -104,7 +121,7 @@ impl Assignment {
     }
 
     fn is_lost(&self, now: Millis, detector: &FailureDetector) -> bool {
-        self.leaving || self.is_silent(now, detector)
+        self.leaving || self.outbid || self.is_silent(now, detector)
     }
 
     fn revocation(&self) -> Output {
@@ -171,6 +188,7 @@ impl PrimaryStandby {
                 if let Some(ladder) = &heartbeat.ladder {
                     assignment.ladder = Some(Box::new((**ladder).clone().bounded()));
                 }
+                assignment.encoding = heartbeat.encoding;
                 assignment.quiesced_at = heartbeat.quiesced.then_some(heartbeat.next_fact);
             }
         }
@@ -210,7 +228,7 @@ impl PrimaryStandby {
         detector: &FailureDetector,
         out: &mut VecDeque<Output>,
     ) -> bool {
-        let draining = self.primary.as_ref().filter(|primary| primary.leaving);
+        let draining = self.primary.as_ref().filter(|primary| primary.leaving || primary.outbid);
         let Some(primary) = draining.filter(|primary| !primary.is_silent(now, detector)) else {
             return false;
         };
@@ -223,6 +241,24 @@ impl PrimaryStandby {
     /// True if nothing more is to come of the primary's log: it is folded to its end, or the primary is silent.
     pub(super) fn is_handed_over(&self, now: Millis, detector: &FailureDetector) -> bool {
         self.primary.as_ref().is_none_or(|p| p.is_handed_over() || p.is_silent(now, detector))
+    }
+
+    /// True if the primary is well, but its grant is for less than a job of `cost`, and no standby is to replace it.
+    pub(super) fn wants_more(&self, now: Millis, detector: &FailureDetector, cost: u64) -> bool {
+        let well = self.primary.as_ref().filter(|primary| !primary.is_lost(now, detector));
+        self.standby.is_none() && well.is_some_and(|primary| primary.leaves_out(cost))
+    }
+
+    /// True if `node` is a primary that stays: it is not to bid for its own replacement.
+    pub(super) fn is_full_primary(&self, node: &NodeId, cost: u64) -> bool {
+        self.primary.as_ref().is_some_and(|primary| primary.node == *node && !primary.leaves_out(cost))
+    }
+
+    /// Has the primary replaced by a worker that has won the bid for the job with what the primary's grant leaves out.
+    pub(super) fn outbid_primary(&mut self) {
+        if let Some(primary) = &mut self.primary {
+            primary.outbid = true;
+        }
     }
 
     /// True if a standby is needed and there is none.

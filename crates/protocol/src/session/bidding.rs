@@ -15,15 +15,17 @@ pub const REOFFER_MS: u64 = 2000;
 /// The result of a round.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// The bid of this node was the best.
-    Won(NodeId),
-    /// No worker has bid in time.
-    NoBid,
+    /// The bid of this node was the best, for a job of this cost.
+    Won(NodeId, u64),
+    /// No worker has bid in time for a job of this cost.
+    NoBid(u64),
 }
 
 #[derive(Debug)]
 struct OpenRound {
     since: Millis,
+    /// The cost units that the job was offered for.
+    cost: u64,
     first_bid: Option<Millis>,
     best: Option<Bid>,
 }
@@ -58,10 +60,10 @@ impl BidRound {
         self.open.is_none() && now >= self.offer_at
     }
 
-    /// Opens a new round and forgets the bids of the last.
-    pub(super) fn open(&mut self, now: Millis) {
+    /// Opens a new round for a job of `cost` and forgets the bids of the last.
+    pub(super) fn open(&mut self, now: Millis, cost: u64) {
         self.number += 1;
-        self.open = Some(OpenRound { since: now, first_bid: None, best: None });
+        self.open = Some(OpenRound { since: now, cost, first_bid: None, best: None });
     }
 
     /// Closes the open round without a winner: no worker is needed any more.
@@ -91,10 +93,10 @@ impl BidRound {
     pub(super) fn poll(&mut self, now: Millis) -> Option<Outcome> {
         let round = self.open.take_if(|round| round.due() <= now)?;
         if let Some(best) = round.best {
-            return Some(Outcome::Won(best.node));
+            return Some(Outcome::Won(best.node, round.cost));
         }
         self.offer_at = now + REOFFER_MS;
-        Some(Outcome::NoBid)
+        Some(Outcome::NoBid(round.cost))
     }
 
     /// Returns when to poll again; `None` if no round is open.
@@ -108,6 +110,8 @@ impl BidRound {
 pub(super) struct Successor {
     /// The worker that won the round.
     pub(super) node: NodeId,
+    /// The cost units that it has bid for.
+    pub(super) cost: u64,
     /// When it is granted the job even if the primary has not quiesced.
     pub(super) grant_at: Millis,
 }

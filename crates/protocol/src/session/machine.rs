@@ -158,7 +158,8 @@ impl Session {
 
     /// Returns the reason the stream runs with less than it should; `None` if it does not.
     pub fn degraded(&self) -> Option<Degraded> {
-        self.degraded
+        let encoding = || self.assignments.primary().and_then(|primary| primary.encoding(self.cfg.cost));
+        self.degraded.or_else(encoding)
     }
 
     /// Returns the announced primary and its generation.
@@ -259,7 +260,7 @@ impl Session {
             self.out.push_back(Output::Loopback);
         }
         self.lease.set_storage(self.assignments.primary().is_some_and(Assignment::is_storage_failing));
-        let renewal = self.lease.poll(now, &self.cfg, self.degraded);
+        let renewal = self.lease.poll(now, &self.cfg, self.degraded());
         self.out.extend(renewal.map(|renewal| self.with_ladder(renewal)));
         if self.initial_state.poll_ask(now) {
             self.out.push_back(Output::AskSnapshot);
@@ -349,7 +350,7 @@ impl Session {
             session: self.cfg.session,
             generation: primary.map(Assignment::generation),
             worker: primary.map(|primary| primary.node().clone()),
-            degraded: self.degraded,
+            degraded: self.degraded(),
         }));
     }
 }

@@ -13,6 +13,8 @@
 
 mod assignment;
 mod bidding;
+#[cfg(test)]
+mod capacity_tests;
 mod dispatch;
 mod failure_detector;
 mod initial_state;

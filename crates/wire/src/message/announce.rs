@@ -71,6 +71,12 @@ pub enum Degraded {
     NoCapacity,
     /// The ring overflowed before media were stored: some segments are GAPs.
     MediaLost,
+    /// No worker has the capacity to encode: the source's own rendition alone is delivered until one has.
+    CopyOnly,
+    /// The encoded renditions fail one time after the other: they are GAPs, and are tried again.
+    EncodersFailing,
+    /// The worker is slower than the source: the highest encoded renditions are left out until it keeps up.
+    RungsShed,
 }
 
 impl Degraded {
@@ -79,6 +85,11 @@ impl Degraded {
         match self {
             Self::NoCapacity => "degraded: no capacity",
             Self::MediaLost => "degraded: media lost",
+            Self::CopyOnly => "degraded: no capacity to encode; only the source's own quality is delivered",
+            Self::EncodersFailing => {
+                "degraded: the encoders fail on this source; the encoded qualities are missing and are tried again"
+            }
+            Self::RungsShed => "degraded: encoding is too slow; the highest encoded qualities are left out",
         }
     }
 }

@@ -8,25 +8,44 @@ use crate::fact::{EpochOpen, StreamState};
 use crate::ids::{
     Epoch, FactSeq, Generation, MediaSeq, Msn, NodeId, PartIndex, PlaybackId, Rendition, SessionId, StreamId,
 };
-use crate::ladder::Ladder;
+use crate::ladder::{LadderPlan, LadderRung, RungCodec};
+use crate::message::announce::Degraded;
 use crate::message::control::StreamSettings;
 use crate::message::ladder_health::LadderHealth;
 use crate::topic::{MAX_STATE_MESSAGE, Message};
 
 /// Cost units of a job that copies and encodes nothing: the unit itself.
 pub const COPY_COST: u64 = 1;
-/// Cost units of one encoded rung: an encoder takes about a core, and a copied stream well under a percent of one.
-pub const ENCODE_COST: u64 = 100;
+/// Cost units that a processor core of the machine has whose figures are in `docs/PERFORMANCE.md`: a copied stream takes well
+/// under a percent of one. A worker measures how many its own have.
+pub const CORE_COST: u64 = 100;
+/// Pixels that an encoder of H.264 makes in a second for one cost unit, on that machine.
+const PIXELS_PER_UNIT: u64 = 400_000;
+/// Cost units of decoding and scaling a source, whose size nobody knows before it is decoded: those of 1080p at 30 pictures a
+/// second.
+const DECODE_COST: u64 = 40;
+/// Pictures a second of a rung that has no limit, for its cost: most sources have no more.
+const USUAL_FPS: u64 = 30;
 
-/// Returns the cost units of a job that makes this ladder: [`COPY_COST`] for the source's own bits, and [`ENCODE_COST`] more
-/// for each encoded rung. A template counts as one rung until it is resolved.
-pub fn job_cost(ladder: &Ladder) -> u64 {
-    let encoded = match ladder {
-        Ladder::Copy => 0,
-        Ladder::Template(_) => 1,
-        Ladder::Rungs(rungs) => rungs.len() as u64,
+/// Returns the cost units of a job that makes this plan: [`COPY_COST`] for the source's own bits, and for encoded rungs the
+/// decoding of the source and the pixels of each rung, by what its codec takes for one.
+pub fn job_cost(plan: &LadderPlan) -> u64 {
+    if !plan.encodes() {
+        return COPY_COST;
+    }
+    COPY_COST + DECODE_COST + plan.rungs.iter().map(rung_cost).sum::<u64>()
+}
+
+fn rung_cost(rung: &LadderRung) -> u64 {
+    let height = u64::from(rung.height);
+    let pixels = height * (height * 16 / 9) * rung.fps.map_or(USUAL_FPS, u64::from);
+    // An encoder of a newer codec takes several times as long for the same pixels.
+    let factor = match rung.codec.unwrap_or_default() {
+        RungCodec::H264 => 1,
+        RungCodec::Hevc => 3,
+        RungCodec::Av1 => 4,
     };
-    COPY_COST + encoded * ENCODE_COST
+    (pixels * factor).div_ceil(PIXELS_PER_UNIT)
 }
 
 /// On `jobs.offer`: a session looks for a worker that takes its job.
@@ -159,6 +178,9 @@ pub struct Heartbeat {
     /// The health of the encoded rungs, in the first heartbeat after it has changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ladder: Option<Box<LadderHealth>>,
+    /// The reason why encoded renditions are missing; `None` if none is.
+    #[serde(default)]
+    pub encoding: Option<Degraded>,
 }
 
 impl Message for Heartbeat {}
@@ -166,12 +188,20 @@ impl Message for Heartbeat {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ladder::LadderRung;
 
     #[test]
-    fn job_cost_is_one_unit_for_a_copy_and_more_for_each_encoded_rung() {
-        let rung = LadderRung { height: 720, bitrate: 3_000_000, fps: None, preset: None, codec: None };
-        assert_eq!(job_cost(&Ladder::Copy), COPY_COST);
-        assert_eq!(job_cost(&Ladder::Rungs(vec![rung.clone(), rung])), COPY_COST + 2 * ENCODE_COST);
+    fn job_cost_is_one_unit_for_a_copy_and_grows_with_the_pixels_of_each_encoded_rung() {
+        let rung = |height, fps, codec| LadderRung { height, bitrate: 3_000_000, fps, preset: None, codec };
+        let cost = |rungs: &[LadderRung]| job_cost(&LadderPlan::of_rungs(rungs.to_vec()));
+        assert_eq!(cost(&[]), COPY_COST);
+        let base = COPY_COST + DECODE_COST;
+        assert_eq!(cost(&[rung(720, None, None)]), base + 70);
+        assert_eq!(cost(&[rung(720, Some(60), None)]), base + 139);
+        assert_eq!(cost(&[rung(720, Some(15), Some(RungCodec::Hevc))]), base + 104);
+        let standard = [rung(720, None, None), rung(480, None, None), rung(360, None, None)];
+        assert_eq!(cost(&standard), base + 70 + 31 + 18, "1.6 cores, as measured for a source of 1080p30");
+        let largest = LadderRung { height: u32::MAX, fps: Some(120), ..rung(2, None, Some(RungCodec::Av1)) };
+        let height = crate::ladder::HEIGHTS.1;
+        assert!(cost(&[LadderRung { height, ..largest }]) > 100 * CORE_COST, "and nothing overflows");
     }
 }

@@ -38,6 +38,7 @@ use millrace_protocol::job::Packaged;
 use millrace_wire::fact::{EpochOpen, StreamState};
 use millrace_wire::ids::{Rendition, RungId};
 use millrace_wire::ladder::LadderPlan;
+use millrace_wire::message::announce::Degraded;
 use millrace_wire::message::control::StreamSettings;
 use millrace_wire::message::ladder_health::RungState;
 use millrace_wire::message::media::MediaMessage;
@@ -222,6 +223,13 @@ impl Rung for LadderRung {
                 Poll::Pending => return Poll::Pending,
             }
         }
+    }
+
+    fn trouble(&self) -> Option<Degraded> {
+        if self.policy.is_failing() {
+            return Some(Degraded::EncodersFailing);
+        }
+        self.rungs.iter().any(|rung| rung.is_shed && !rung.is_dropped).then_some(Degraded::RungsShed)
     }
 
     fn repairs(&self) -> RepairCounts {
