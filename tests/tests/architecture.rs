@@ -305,6 +305,7 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
     (
         "transcode-node",
         &[
+            &["codec_policy"],
             &["config", "metrics"],
             &["context"],
             &["encoders"],

@@ -4,15 +4,25 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use millrace_codec::engine::order::EncoderKind;
 use millrace_node::{LadderTemplate, LadderTemplates};
 use millrace_protocol::admission::AdmissionLimits;
 use millrace_runtime::Section;
 use millrace_store::UploaderConfig;
 use serde::Deserialize;
 
+use crate::codec_policy::CodecPolicy;
+
 /// The share of the capacity that is reserved for copied streams is one in this many: a node full of encoders can still
 /// take all streams of an event.
 const COPY_SHARE: u64 = 4;
+
+/// The least memory of a process that encodes: that of a small picture, its decoder and one encoder.
+const MIN_ENCODER_MEMORY: u64 = 128 << 20;
+/// The lowest priority.
+const MAX_NICE: i32 = 19;
+/// Threads beyond which an encoder gains nothing and loses quality.
+const MAX_ENCODER_THREADS: u32 = 64;
 
 /// The settings of `[transcode]`: how many jobs the worker takes and how it uploads.
 #[derive(Debug, Clone, Deserialize)]
@@ -32,6 +42,16 @@ pub struct Config {
     pub parallel_uploads: usize,
     /// Seconds that running jobs have to move to other workers after a drain began.
     pub drain_s: u32,
+    /// The encoders of H.264 that may be opened, in the order of preference; those on the CPU when empty.
+    pub encoders: Vec<EncoderKind>,
+    /// The licences of the software that encodes.
+    pub codec_policy: CodecPolicy,
+    /// Threads that the encoders of one stream use together; 0 lets the encoders choose.
+    pub encoder_threads: u32,
+    /// Bytes of memory of the process that encodes one stream.
+    pub encoder_memory_bytes: u64,
+    /// Nice value of that process, 0 to 19: what packages streams comes first.
+    pub encoder_nice: i32,
     /// The operator's templates of ladders, by name; control resolves them, from the same section.
     pub templates: BTreeMap<String, LadderTemplate>,
 }
@@ -48,6 +68,13 @@ impl Default for Config {
             spill_bytes: uploads.max_bytes,
             parallel_uploads: uploads.parallel,
             drain_s: 30,
+            encoders: Vec::new(),
+            codec_policy: CodecPolicy::default(),
+            encoder_threads: 0,
+            // A ladder of a 2160p source takes about 1 GB.
+            encoder_memory_bytes: 2 << 30,
+            // At 5 a process gets a third of what the node's own threads get when both want the processor.
+            encoder_nice: 5,
             templates: BTreeMap::new(),
         }
     }
@@ -68,6 +95,20 @@ impl Config {
         let capacity = self.capacity.unwrap_or_else(|| u64::from(self.max_jobs));
         let copy_reserve = self.copy_reserve.unwrap_or(capacity / COPY_SHARE);
         AdmissionLimits { jobs: self.max_jobs as usize, capacity, copy_reserve }
+    }
+
+    fn check_encoding(&self) -> Result<(), (&'static str, String)> {
+        self.codec_policy.check(&self.encoders).map_err(|reason| ("encoders", reason))?;
+        if self.encoder_memory_bytes < MIN_ENCODER_MEMORY {
+            return Err(("encoder_memory_bytes", format!("at least {MIN_ENCODER_MEMORY} bytes are needed")));
+        }
+        if !(0..=MAX_NICE).contains(&self.encoder_nice) {
+            return Err(("encoder_nice", format!("nice values go from 0 to {MAX_NICE}")));
+        }
+        if self.encoder_threads > MAX_ENCODER_THREADS {
+            return Err(("encoder_threads", format!("at most {MAX_ENCODER_THREADS} are of use")));
+        }
+        Ok(())
     }
 
     /// Returns the longest time a drain may take.
@@ -93,6 +134,7 @@ impl Section for Config {
         if self.parallel_uploads == 0 {
             return Err(("parallel_uploads", "at least one object must be sent at a time".to_owned()));
         }
+        self.check_encoding()?;
         LadderTemplates::new(self.templates.clone()).check().map_err(|rule| ("templates", rule))
     }
 }
@@ -114,6 +156,17 @@ mod tests {
         for (wrong, key) in [
             (Config { max_jobs: 0, ..Config::default() }, "max_jobs"),
             (Config { capacity: Some(0), ..Config::default() }, "capacity"),
+            (Config { encoder_nice: 20, ..Config::default() }, "encoder_nice"),
+            (Config { encoder_memory_bytes: 1 << 20, ..Config::default() }, "encoder_memory_bytes"),
+            (Config { encoder_threads: 65, ..Config::default() }, "encoder_threads"),
+            (
+                Config {
+                    codec_policy: CodecPolicy::Lgpl,
+                    encoders: vec![EncoderKind::X264],
+                    ..Config::default()
+                },
+                "encoders",
+            ),
             (Config { capacity: Some(9), copy_reserve: Some(10), ..Config::default() }, "copy_reserve"),
         ] {
             assert_eq!(wrong.check().map_err(|(key, _)| key), Err(key));

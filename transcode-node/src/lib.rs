@@ -5,6 +5,7 @@
 //! and playlists are written by the tasks of `output`; the live path never waits for them.
 #![forbid(unsafe_code)]
 
+mod codec_policy;
 mod config;
 mod context;
 pub mod encoders;
@@ -17,6 +18,7 @@ mod role;
 pub mod rungs;
 mod worker;
 
+pub use codec_policy::CodecPolicy;
 pub use config::Config;
 pub use context::Deps;
 pub use node::{Node, start, start_with_rungs};

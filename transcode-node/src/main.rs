@@ -7,6 +7,9 @@ use millrace_node::{Program, Role, report};
 use millrace_transcode::Transcode;
 
 fn main() -> ExitCode {
+    if let Some(code) = millrace_transcode::encoders::run_if_ordered(std::env::args_os()) {
+        return code;
+    }
     let program = Program::<Transcode>::parse();
     let loaded = program.load(std::env::vars_os().collect());
     report(Transcode::PROGRAM, loaded.and_then(|tree| program.run(&tree)))

@@ -42,6 +42,14 @@ pub(crate) struct Metrics {
     pub(crate) pictures: Counters,
     /// Figures of the encoded rungs.
     pub(crate) rungs: RungMetrics,
+    /// Encoders' processes that run.
+    pub(crate) encoder_processes: Gauge,
+    /// Ends of encoders' processes that were not asked for, by cause.
+    pub(crate) encoder_ends: Counters,
+    /// Encoders' processes that were given up because they were too far behind.
+    pub(crate) encoders_behind: Counter,
+    /// Rungs that are left out now because encoding is slower than the source.
+    pub(crate) rungs_shed: Gauge,
 }
 
 /// The figures of one rung in about one second.
@@ -166,6 +174,15 @@ impl Metrics {
                 &["outcome"],
             ),
             rungs: RungMetrics::new(&scope),
+            encoder_processes: scope.gauge("encoder_processes", Unit::Count, "Encoders' processes that run"),
+            encoder_ends: scope.counters(
+                "encoder_ends",
+                Unit::Count,
+                "Ends of encoders' processes that were not asked for, by cause",
+                &["cause"],
+            ),
+            encoders_behind: count("encoders_behind", "Encoders given up because they were too far behind"),
+            rungs_shed: scope.gauge("rungs_shed", Unit::Count, "Rungs left out because encoding is too slow"),
         }
     }
 }

@@ -15,6 +15,7 @@ use millrace_wire::topics;
 
 use crate::config::Config;
 use crate::context::{Deps, NodeContext};
+use crate::encoders::{ChildSettings, ProcessEncoders};
 use crate::job::JobContext;
 use crate::metrics::Metrics;
 use crate::output::checkpoint::responder;
@@ -57,7 +58,9 @@ impl std::fmt::Debug for Node {
 /// # Errors
 /// Fails if the actor system does not start, a subscription is refused, or no node name can be made.
 pub async fn start(config: Config, deps: Deps) -> Result<Node> {
-    start_with_rungs(config, deps, Arc::new(BuiltInRungs::default())).await
+    let metrics = Arc::new(Metrics::new(&deps.process.metrics));
+    let encoders = Arc::new(ProcessEncoders::new(ChildSettings::of(&config), metrics.clone()));
+    start_node(config, deps, Arc::new(BuiltInRungs::new(encoders)), metrics).await
 }
 
 /// As [`start`], with jobs whose rungs `rungs` starts.
@@ -65,6 +68,16 @@ pub async fn start(config: Config, deps: Deps) -> Result<Node> {
 /// # Errors
 /// As [`start`].
 pub async fn start_with_rungs(config: Config, deps: Deps, rungs: Arc<dyn RungFactory>) -> Result<Node> {
+    let metrics = Arc::new(Metrics::new(&deps.process.metrics));
+    start_node(config, deps, rungs, metrics).await
+}
+
+async fn start_node(
+    config: Config,
+    deps: Deps,
+    rungs: Arc<dyn RungFactory>,
+    metrics: Arc<Metrics>,
+) -> Result<Node> {
     let config = Arc::new(config);
     let identity = deps.identity("transcode")?;
     let Backends { bus, store, state } = deps.backends;
@@ -74,7 +87,6 @@ pub async fn start_with_rungs(config: Config, deps: Deps, rungs: Arc<dyn RungFac
     let Process { metrics: registry, readiness, clock, drain, actors, .. } = process.clone();
     let supervisor = Supervisor::start("transcode", &registry, &process_drain, &actors)?;
     let uploader = Arc::new(Uploader::start(&store, config.uploads()));
-    let metrics = Arc::new(Metrics::new(&registry));
     readiness.follow("transcode.bus", bus.connected(), "not connected to the bus");
     let journal = JournalConfig::new(topics::INDEX_STREAM, topics::INDEX_SUBJECTS);
     let counted = metrics.clone();

@@ -5,16 +5,28 @@
 //! orders and takes products over a socket pair ([`frames`]); it checks each field of a product ([`ledger`]), since a broken
 //! child may write any bytes. No call of [`Encoders`] waits for the child.
 
+mod child;
 pub mod crash_policy;
 pub mod frames;
 pub mod ledger;
 pub mod overload;
+mod probe;
+mod process;
+mod sandbox;
+mod shared;
+mod spawner;
+mod stderr_tail;
+mod transcoder;
 
 use std::fmt::{Debug, Display, Formatter};
 use std::task::{Context, Poll};
 
 use millrace_codec::engine::order::{Order, Plan, RungIndex};
 use millrace_codec::engine::product::Product;
+
+pub use self::child::run_if_ordered;
+pub use self::probe::{Isolation, ProbeReport, probe};
+pub use self::transcoder::{ChildSettings, ProcessEncoders};
 
 /// The encoders of one job, for the job's whole life. No call waits.
 pub trait Encoders: Debug + Send {

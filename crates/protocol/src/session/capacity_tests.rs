@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use millrace_wire::ids::{
-    BroadcastId, DiscontinuitySeq, Epoch, FactSeq, Generation, InitVersion, Msn, NodeId, SessionId,
-    StreamId, UnixMillis,
+    BroadcastId, DiscontinuitySeq, Epoch, FactSeq, Generation, InitVersion, Msn, NodeId, SessionId, StreamId,
+    UnixMillis,
 };
 use millrace_wire::ladder::{LadderPlan, LadderRung};
 use millrace_wire::message::announce::Degraded;

@@ -114,7 +114,12 @@ impl FrameReader {
     pub fn read_from(&mut self, stream: &mut impl Read) -> io::Result<usize> {
         let start = self.buffer.len();
         self.buffer.resize(start + READ_BYTES, 0);
-        let result = stream.read(&mut self.buffer[start..]);
+        let result = loop {
+            match stream.read(&mut self.buffer[start..]) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => break result,
+            }
+        };
         self.buffer.truncate(start + result.as_ref().map_or(0, |read| *read));
         result
     }

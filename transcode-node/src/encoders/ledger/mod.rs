@@ -28,6 +28,8 @@ const MAX_SOUND: usize = 2048;
 const MAX_JPEG: usize = 512 << 10;
 /// Samples of an AAC frame, which sound lies on a grid of.
 const SOUND_GRID: i64 = 1024;
+/// 90 kHz ticks that a coded sound stands for at least, in the count of what waits: pictures beside it count by themselves.
+const SOUND_TICKS: u64 = 20 * 90;
 /// 90 kHz ticks in a millisecond.
 const TICKS_PER_MS: i64 = 90;
 
@@ -71,6 +73,8 @@ pub struct Ledger {
     first: Slot,
     places: VecDeque<Place>,
     end_at: i64,
+    /// 90 kHz ticks of media that were ordered since the last product.
+    unanswered: u64,
     flushes: u32,
     has_audio: bool,
     last_sound: Option<i64>,
@@ -85,6 +89,7 @@ impl Ledger {
             first: Slot(0),
             places: VecDeque::new(),
             end_at: 0,
+            unanswered: 0,
             flushes: 0,
             has_audio: false,
             last_sound: None,
@@ -102,6 +107,7 @@ impl Ledger {
                 let place = Place { pts: picture.pts, at: self.end_at, encode: picture.encode };
                 self.places.push_back(place);
                 self.end_at = self.end_at.saturating_add(i64::from(picture.duration));
+                self.unanswered = self.unanswered.saturating_add(u64::from(picture.duration));
                 if self.places.len() > MAX_PLACES {
                     self.places.pop_front();
                     self.first.0 += 1;
@@ -119,13 +125,19 @@ impl Ledger {
                 }
             }
             Order::Flush => self.flushes = self.flushes.saturating_add(1),
-            Order::Start(_) | Order::VideoConfig(_) | Order::AudioConfig(_) | Order::Sound(_) => {}
+            Order::Sound(_) => self.unanswered = self.unanswered.saturating_add(SOUND_TICKS),
+            Order::Start(_) | Order::VideoConfig(_) | Order::AudioConfig(_) => {}
         }
     }
 
     /// True if a flush waits for its answer.
     pub const fn is_flushing(&self) -> bool {
         self.flushes > 0
+    }
+
+    /// Returns the milliseconds of media that were ordered since the last product.
+    pub const fn unanswered_ms(&self) -> u64 {
+        self.unanswered / TICKS_PER_MS as u64
     }
 
     /// Returns the lag in milliseconds: the media from the newest place that the slowest encoded rung has handed in to the
@@ -145,6 +157,7 @@ impl Ledger {
     /// # Errors
     /// When no order allows it.
     pub fn check(&mut self, product: &Product) -> Result<(), Violation> {
+        self.unanswered = 0;
         match product {
             Product::RungStarted(start) => self.check_start(start),
             Product::RungDropped { rung, .. } => {
