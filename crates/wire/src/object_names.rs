@@ -104,6 +104,26 @@ pub fn media_playlist(playback: PlaybackId, rendition: &Rendition) -> String {
 pub fn thumbnail(playback: PlaybackId) -> String {
     format!("{ROOT}/{playback}/thumbnail.jpg")
 }
+/// Path of the storyboard of a stream: WebVTT, whose cues name the tiles of its sheets.
+pub fn storyboard(playback: PlaybackId) -> String {
+    format!("{ROOT}/{playback}/storyboard.vtt")
+}
+/// Path of a sheet of the storyboard, relative to the storyboard's own. A sheet that gets another tile gets another name.
+pub fn storyboard_sheet(epoch: Epoch, generation: Generation, number: u32, tiles: u8) -> String {
+    format!("storyboard/{epoch}/{generation}-{number}-{tiles}.jpg")
+}
+/// Returns true if `path` is that of a sheet, relative to the storyboard's own path.
+pub fn is_storyboard_sheet(path: &str) -> bool {
+    let parse = || {
+        let (epoch, file) = path.strip_prefix("storyboard/")?.split_once('/')?;
+        let mut numbers = file.strip_suffix(".jpg")?.split('-');
+        let epoch: Epoch = epoch.parse().ok()?;
+        let generation: Generation = numbers.next()?.parse().ok()?;
+        let (number, tiles) = (numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?);
+        numbers.next().is_none().then(|| storyboard_sheet(epoch, generation, number, tiles))
+    };
+    parse().is_some_and(|name| name == path)
+}
 /// Prefix of everything a stream has stored.
 pub fn stream_prefix(playback: PlaybackId) -> String {
     format!("{ROOT}/{playback}/")
@@ -165,6 +185,15 @@ mod tests {
             path in "live/[0-9a-f]{32}/(video|a.b|audio)/[0-9]{1,3}/(init-)?[0-9.]{1,8}(\\.m4s|\\.mp4|/)"
         ) {
             if let Ok(name) = path.parse::<ObjectName>() { prop_assert_eq!(name.key(), path); }
+        }
+
+        #[test]
+        fn sheets_are_known_by_their_names_and_nothing_else_is(epoch: u64, generation: u64, number: u32, tiles: u8) {
+            let name = storyboard_sheet(Epoch(epoch), Generation(generation), number, tiles);
+            prop_assert!(is_storyboard_sheet(&name));
+            let dotted = name.replace("storyboard/", "storyboard/../");
+            prop_assert!(!is_storyboard_sheet(&dotted) && !is_storyboard_sheet(&name[1..]));
+            prop_assert!(!is_storyboard_sheet(&name.replace('-', "-0")));
         }
 
         #[test]

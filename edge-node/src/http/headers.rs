@@ -20,6 +20,7 @@ pub(super) const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 pub(super) const MPEGURL: HeaderValue = HeaderValue::from_static("application/vnd.apple.mpegurl");
 pub(super) const SEGMENT: HeaderValue = HeaderValue::from_static("video/iso.segment");
 pub(super) const MP4: HeaderValue = HeaderValue::from_static("video/mp4");
+pub(super) const VTT: HeaderValue = HeaderValue::from_static("text/vtt; charset=utf-8");
 pub(super) const JPEG: HeaderValue = HeaderValue::from_static("image/jpeg");
 pub(super) const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");

@@ -92,10 +92,8 @@ async fn get(app: &App, request: &HttpRequest) -> (&'static str, HttpResponse) {
     }
     let mut path = key.split('/').skip(1);
     let playback = path.next().and_then(|text| text.parse::<PlaybackId>().ok());
-    if let (Some(playback), Some("thumbnail.jpg"), None) =
-        (playback, path.clone().next(), path.clone().nth(1))
-    {
-        return ("picture", picture::thumbnail(app, request, playback).await);
+    if let Some((playback, tail)) = playback.zip(picture_path(key)) {
+        return ("picture", picture::serve(app, request, playback, tail).await);
     }
     let response = match (playback, path.next(), path.next(), path.next()) {
         (Some(playback), Some("index.m3u8"), None, _) => playlist::serve(app, request, playback, None).await,
@@ -105,6 +103,12 @@ async fn get(app: &App, request: &HttpRequest) -> (&'static str, HttpResponse) {
         _ => error_response::not_found(),
     };
     ("playlist", response)
+}
+
+/// Returns the path below the stream's own, if it may be one of a picture.
+fn picture_path(key: &str) -> Option<&str> {
+    let (_, tail) = key.split_once('/')?.1.split_once('/')?;
+    [".jpg", ".vtt"].iter().any(|suffix| tail.ends_with(suffix)).then_some(tail)
 }
 
 async fn post(app: Data<App>, request: HttpRequest, payload: Payload) -> HttpResponse {

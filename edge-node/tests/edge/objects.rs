@@ -107,6 +107,19 @@ async fn thumbnail_is_served_for_ten_seconds_and_is_the_watch_page_s_poster() {
     let same = request(node.addr(), "GET", &format!("/{key}"), &[("if-none-match", tag)], b"").await;
     assert_eq!(same.status, 304);
     assert_eq!(metric(&node, "millrace_edge_store_reads_total").await.as_deref(), Some("1"));
+    for (tail, content_type, cache) in [
+        ("storyboard.vtt", "text/vtt; charset=utf-8", "public, max-age=10"),
+        ("storyboard/17/2-0-3.jpg", "image/jpeg", "public, max-age=31536000, immutable"),
+    ] {
+        let key = format!("live/{}/{tail}", world.playback);
+        world.store.put(&key, Bytes::from(tail).into(), Meta::default()).await.unwrap();
+        let answer = get(&node, &format!("/{key}")).await;
+        assert_eq!((answer.status, answer.text().as_str()), (200, tail));
+        assert_eq!(answer.header("content-type"), Some(content_type));
+        assert_eq!(answer.header("cache-control"), Some(cache));
+    }
+    assert_eq!(get(&node, &world.path("storyboard/17/2-0-4.jpg")).await.status, 404);
+    assert_eq!(get(&node, &world.path("storyboard/17/x.jpg")).await.status, 404);
     let page = get(&node, &format!("/watch/{}", world.playback)).await.text();
     assert!(page.contains(&format!("src=\"/{key}\"")) || page.contains("has no watch page"), "{page}");
     node.drain().await;

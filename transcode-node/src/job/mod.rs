@@ -25,6 +25,7 @@ use crate::output::checkpoint::CheckpointPublisher;
 use crate::output::index::IndexWriter;
 use crate::output::objects::{Objects, UploadReport};
 use crate::output::pictures::PictureWriter;
+use crate::output::storyboard::StoryboardWriter;
 use crate::pictures::{PictureService, PictureSlot, Sampler};
 use crate::rungs::{RungFactory, RungSet};
 
@@ -144,6 +145,8 @@ struct Job {
     picture_service: Option<PictureService>,
     sampler: Sampler,
     picture_slot: PictureSlot,
+    /// Begun with the first sheet.
+    storyboard: Option<StoryboardWriter>,
     /// The state that was announced last. A newer epoch's session builds on it, and may ask for it just after this job
     /// stopped announcing.
     last_state: Option<StreamState>,
@@ -189,6 +192,7 @@ impl Job {
             picture_service,
             sampler: Sampler::default(),
             picture_slot: PictureSlot::default(),
+            storyboard: None,
             last_state: None,
             replies: mpsc::channel(REPLY_CAPACITY),
             uploads,

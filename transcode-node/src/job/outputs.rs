@@ -12,8 +12,9 @@ use millrace_wire::message::repair::RepairRequest;
 use millrace_wire::topics;
 
 use super::{Job, JobError};
+use crate::output::storyboard::StoryboardWriter;
 use crate::output::uploads::is_storage_failing;
-use crate::rungs::LadderNews;
+use crate::rungs::{LadderNews, Sheet};
 
 /// The longest time a seal report may take: control writes to the state store before it answers.
 const SEAL_REPORT_LIMIT: Duration = Duration::from_secs(2);
@@ -79,6 +80,7 @@ impl Job {
             Output::Superseded => {
                 self.superseded = true;
                 self.pictures.stop();
+                self.storyboard = None;
                 tracing::info!("another author took over; finishing uploads");
             }
             Output::Done => {}
@@ -99,6 +101,18 @@ impl Job {
         if let Some(jpeg) = jpeg.filter(|_| self.driver.machine().snapshot().is_some()) {
             self.pictures.put(jpeg);
         }
+        if let Some(sheet) = self.rungs.take_sheet().filter(|_| self.driver.machine().snapshot().is_some()) {
+            self.put_sheet(sheet);
+        }
+    }
+
+    fn put_sheet(&mut self, sheet: Sheet) {
+        let (store, grant) = (&self.context.store, self.driver.machine().grant());
+        let start = || {
+            let log = (grant.epoch, grant.generation);
+            StoryboardWriter::start(store.clone(), grant.playback, log, grant.settings.record)
+        };
+        self.storyboard.get_or_insert_with(start).put(sheet);
     }
 
     /// Asks for a picture of a stream that is copied only, when one is due. A ladder's transcoder makes its own.

@@ -7,4 +7,5 @@ pub(crate) mod objects;
 pub(crate) mod pictures;
 pub(crate) mod playlists;
 mod segment_metadata;
+pub(crate) mod storyboard;
 pub(crate) mod uploads;

@@ -13,7 +13,7 @@ use millrace_wire::message::announce::Degraded;
 use millrace_wire::message::control::StreamSettings;
 use millrace_wire::message::media::MediaMessage;
 
-use super::{LadderNews, Rung, RungFactory};
+use super::{LadderNews, Rung, RungFactory, Sheet};
 
 /// The rungs of one job.
 #[derive(Debug)]
@@ -82,6 +82,11 @@ impl RungSet {
     /// Returns news of the encoded rungs, if there are any since the last call.
     pub(crate) fn take_news(&mut self) -> Option<LadderNews> {
         self.rungs.iter_mut().find_map(|rung| rung.take_news())
+    }
+
+    /// Returns the newest sheet of the storyboard, if there is one since the last call.
+    pub(crate) fn take_sheet(&mut self) -> Option<Sheet> {
+        self.rungs.iter_mut().find_map(|rung| rung.take_sheet())
     }
 
     /// Returns the newest picture of the source, if there is one since the last call.

@@ -50,7 +50,7 @@ use self::sound::Sound;
 use self::source::Source;
 use self::video::VideoRung;
 use super::copy::part_setup;
-use super::{LadderNews, Rung};
+use super::{LadderNews, Rung, Sheet};
 use crate::encoders::crash_policy::CrashPolicy;
 use crate::encoders::{EncoderFactory, Encoders};
 
@@ -112,6 +112,7 @@ pub(crate) struct LadderRung {
     lost_units: u64,
     health: Health,
     thumbnail: Option<Bytes>,
+    sheet: Option<Sheet>,
 }
 
 impl LadderRung {
@@ -148,6 +149,7 @@ impl LadderRung {
             lost_units: 0,
             health,
             thumbnail: None,
+            sheet: None,
         }
     }
 
@@ -246,6 +248,10 @@ impl Rung for LadderRung {
             rung if rung.is_shed => Some(RungState::Shed),
             _ => is_failing.then_some(RungState::Failed),
         })
+    }
+
+    fn take_sheet(&mut self) -> Option<Sheet> {
+        self.sheet.take()
     }
 
     fn take_thumbnail(&mut self) -> Option<Bytes> {

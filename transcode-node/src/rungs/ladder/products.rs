@@ -6,6 +6,7 @@ use millrace_wire::ids::Msn;
 
 use super::{LadderRung, Transcoder};
 use crate::encoders::Event;
+use crate::rungs::Sheet;
 
 impl LadderRung {
     /// Takes an event of the transcoder.
@@ -45,7 +46,10 @@ impl LadderRung {
             Product::Flushed => self.flushed(),
             Product::Thumbnail { jpeg, .. } => self.thumbnail = Some(jpeg),
             // A storyboard is not published.
-            Product::Sheet { .. } => {}
+            Product::Sheet { number, tiles, first_pts, jpeg } => {
+                let first = self.segments.wall_clock(first_pts);
+                self.sheet = Some(Sheet { number, tiles, first, jpeg });
+            }
             Product::Condition { condition, begins } => self.health.condition(condition, begins),
             Product::Report(report) => self.health.report(&report),
         }

@@ -84,15 +84,20 @@ impl Segments {
     pub(super) fn gap(&self, rendition: &Rendition, msn: u64) -> Option<RenditionGap> {
         let span = self.get(msn)?;
         let ticks = self.duration(&span)?;
-        let start = Timescale::VIDEO.convert(TIMELINE_START, Timescale::MILLIS);
-        let millis = Timescale::VIDEO.convert(span.start, Timescale::MILLIS) - start;
         Some(RenditionGap {
             rendition: rendition.clone(),
             msn: Msn(msn),
             duration: MediaDuration { ticks, timescale: Timescale::VIDEO.ticks_per_second() },
             discontinuity_sequence: span.sequence,
-            program_date_time: UnixMillis(self.epoch_start.0.saturating_add_signed(millis)),
+            program_date_time: self.wall_clock(span.start),
         })
+    }
+
+    /// Returns the wall clock of a time in 90 kHz ticks.
+    pub(super) fn wall_clock(&self, ticks: i64) -> UnixMillis {
+        let start = Timescale::VIDEO.convert(TIMELINE_START, Timescale::MILLIS);
+        let millis = Timescale::VIDEO.convert(ticks, Timescale::MILLIS) - start;
+        UnixMillis(self.epoch_start.0.saturating_add_signed(millis))
     }
 }
 
