@@ -313,6 +313,7 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
             &["rungs", "output"],
             &["job"],
             &["worker"],
+            &["calibration"],
             &["node"],
             &["role"],
         ],

@@ -90,9 +90,10 @@ impl Config {
         }
     }
 
-    /// Returns the limits on the worker's jobs.
-    pub(crate) fn admission(&self) -> AdmissionLimits {
-        let capacity = self.capacity.unwrap_or_else(|| u64::from(self.max_jobs));
+    /// Returns the limits on the worker's jobs; `measured` are the cost units of this machine.
+    pub(crate) fn admission(&self, measured: u64) -> AdmissionLimits {
+        // A machine too weak to encode still copies as many streams as it may package.
+        let capacity = self.capacity.unwrap_or_else(|| measured.max(u64::from(self.max_jobs)));
         let copy_reserve = self.copy_reserve.unwrap_or(capacity / COPY_SHARE);
         AdmissionLimits { jobs: self.max_jobs as usize, capacity, copy_reserve }
     }
@@ -111,6 +112,12 @@ impl Config {
         Ok(())
     }
 
+    /// Returns the limits on the worker's jobs when nothing can be encoded.
+    pub(crate) fn admission_to_copy(&self) -> AdmissionLimits {
+        let limits = self.admission(0);
+        AdmissionLimits { copy_reserve: limits.capacity, ..limits }
+    }
+
     /// Returns the longest time a drain may take.
     pub(crate) fn drain(&self) -> Duration {
         Duration::from_secs(u64::from(self.drain_s))
@@ -124,7 +131,7 @@ impl Section for Config {
         if self.max_jobs == 0 {
             return Err(("max_jobs", "a worker takes at least one job".to_owned()));
         }
-        let AdmissionLimits { capacity, copy_reserve, .. } = self.admission();
+        let AdmissionLimits { capacity, copy_reserve, .. } = self.admission(0);
         if capacity == 0 {
             return Err(("capacity", "a worker takes at least one job".to_owned()));
         }
@@ -146,7 +153,7 @@ mod tests {
     #[test]
     fn config_derives_capacity_from_max_jobs_unless_it_is_set() {
         let limits = |config: Config| {
-            let AdmissionLimits { jobs, capacity, copy_reserve } = config.admission();
+            let AdmissionLimits { jobs, capacity, copy_reserve } = config.admission(0);
             (jobs, capacity, copy_reserve)
         };
         assert_eq!(limits(Config::default()), (200, 200, 50));

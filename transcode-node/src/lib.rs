@@ -5,6 +5,7 @@
 //! and playlists are written by the tasks of `output`; the live path never waits for them.
 #![forbid(unsafe_code)]
 
+mod calibration;
 mod codec_policy;
 mod config;
 mod context;

@@ -1,6 +1,6 @@
 //! The metrics of a worker node.
 
-use millrace_runtime::metrics::{Counter, Counters, Gauge, Histograms, LATENCY_BUCKETS_S, Unit};
+use millrace_runtime::metrics::{Counter, Counters, Gauge, Gauges, Histograms, LATENCY_BUCKETS_S, Unit};
 use millrace_wire::ids::Rendition;
 
 /// The worker's metrics, each named `millrace_transcode_` and its field's name.
@@ -42,6 +42,10 @@ pub(crate) struct Metrics {
     pub(crate) pictures: Counters,
     /// Figures of the encoded rungs.
     pub(crate) rungs: RungMetrics,
+    /// 1 for each encoder that works on this machine, 0 for one that was to be used and does not.
+    pub(crate) encoder_usable: Gauges,
+    /// Pixels that the first of them makes in a second of one core's time.
+    pub(crate) encoder_speed: Gauge,
     /// Encoders' processes that run.
     pub(crate) encoder_processes: Gauge,
     /// Ends of encoders' processes that were not asked for, by cause.
@@ -174,6 +178,17 @@ impl Metrics {
                 &["outcome"],
             ),
             rungs: RungMetrics::new(&scope),
+            encoder_usable: scope.gauges(
+                "encoder_usable",
+                Unit::Count,
+                "1 for each encoder that works on this machine, 0 for one that does not",
+                &["encoder"],
+            ),
+            encoder_speed: scope.gauge(
+                "encoder_speed",
+                Unit::Count,
+                "Pixels that the encoder makes in a second of one core's time, measured at start",
+            ),
             encoder_processes: scope.gauge("encoder_processes", Unit::Count, "Encoders' processes that run"),
             encoder_ends: scope.counters(
                 "encoder_ends",

@@ -13,6 +13,7 @@ use millrace_store::Uploader;
 use millrace_wire::ids::NodeId;
 use millrace_wire::topics;
 
+use crate::calibration;
 use crate::config::Config;
 use crate::context::{Deps, NodeContext};
 use crate::encoders::{ChildSettings, ProcessEncoders};
@@ -58,9 +59,13 @@ impl std::fmt::Debug for Node {
 /// # Errors
 /// Fails if the actor system does not start, a subscription is refused, or no node name can be made.
 pub async fn start(config: Config, deps: Deps) -> Result<Node> {
+    calibration::check_licence(config.codec_policy)?;
     let metrics = Arc::new(Metrics::new(&deps.process.metrics));
     let encoders = Arc::new(ProcessEncoders::new(ChildSettings::of(&config), metrics.clone()));
-    start_node(config, deps, Arc::new(BuiltInRungs::new(encoders)), metrics).await
+    let rungs = Arc::new(BuiltInRungs::new(encoders.clone()));
+    let node = start_node(config, deps, rungs, metrics.clone()).await?;
+    tokio::spawn(calibration::run(node.config.clone(), encoders, metrics, node.worker.clone()));
+    Ok(node)
 }
 
 /// As [`start`], with jobs whose rungs `rungs` starts.
@@ -112,12 +117,13 @@ async fn start_node(
         supervisor.spawn(id, Policy::vital(), move |actor| service.clone().run(actor)).await?;
     }
     let jobs = JobContext { node: context.clone(), index: index.clone(), rungs, pictures };
-    let worker = Worker::new(&config, jobs, drain.clone(), supervisor.clone());
+    let worker =
+        Worker::new(config.admission(calibration::usual_capacity()), jobs, drain.clone(), supervisor.clone());
     spawn_services(&supervisor, &worker, &index, context, readiness).await?;
     let id = identity.node.clone();
     start_report(&supervisor, &link, &process, identity).await?;
     leave_when_drained(&worker, &drain);
-    tracing::info!(node = %id, limits = ?config.admission(), "transcode node started; bidding for jobs");
+    tracing::info!(node = %id, "transcode node started; bidding for jobs");
     Ok(Node { id, config, worker, uploader, index, index_journal, supervisor, drain })
 }
 

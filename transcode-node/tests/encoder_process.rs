@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use flv::Flv;
-use millrace_codec::engine::order::{Order, Plan, RungIndex, RungPlan, SourcePicture};
+use millrace_codec::engine::order::{EncoderKind, Order, Plan, RungIndex, RungPlan, SourcePicture};
 use millrace_codec::engine::product::Product;
 use millrace_runtime::Metrics;
 use millrace_testkit::clip::{Clip, ClipSpec};
@@ -129,6 +129,19 @@ async fn eventually(mut condition: impl FnMut() -> bool) {
 async fn child_cannot_open_a_file_or_a_socket_or_start_a_process_and_has_no_environment() {
     let report = probe(&settings(1)).await.unwrap();
     assert!(report.isolation.holds(false), "{report:?}");
+}
+
+#[tokio::test]
+async fn trial_tells_the_encoders_that_work_and_the_speed_of_the_first() {
+    // Nothing in this machine answers to NVENC, or the test says nothing about falling back.
+    let encoders = vec![EncoderKind::Nvenc, EncoderKind::X264, EncoderKind::Openh264];
+    let settings = ChildSettings { encoders: encoders.clone(), ..settings(9) };
+    let report = probe(&settings).await.unwrap();
+    assert_eq!(report.encoders.iter().map(|trial| trial.kind).collect::<Vec<_>>(), encoders);
+    let usable = report.usable();
+    assert!(usable.ends_with(&[EncoderKind::X264, EncoderKind::Openh264]), "{report:?}");
+    assert!(report.pixels_per_second > Some(1_000_000), "{report:?}");
+    assert!(report.isolation.holds(true), "device files are all that it may open: {report:?}");
 }
 
 #[tokio::test]

@@ -33,6 +33,11 @@ impl Admission {
         Self { limits, used: BTreeMap::new() }
     }
 
+    /// Replaces the bounds; jobs that run go on.
+    pub const fn set_limits(&mut self, limits: AdmissionLimits) {
+        self.limits = limits;
+    }
+
     /// Returns the cost units in use.
     pub fn used(&self) -> u64 {
         self.used.values().fold(0, |sum, cost| sum.saturating_add(*cost))

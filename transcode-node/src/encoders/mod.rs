@@ -15,6 +15,7 @@ mod process;
 mod sandbox;
 mod shared;
 mod spawner;
+mod speed;
 mod stderr_tail;
 mod transcoder;
 
@@ -25,7 +26,7 @@ use millrace_codec::engine::order::{Order, Plan, RungIndex};
 use millrace_codec::engine::product::Product;
 
 pub use self::child::run_if_ordered;
-pub use self::probe::{Isolation, ProbeReport, probe};
+pub use self::probe::{EncoderTrial, Isolation, ProbeReport, probe};
 pub use self::transcoder::{ChildSettings, ProcessEncoders};
 
 /// The encoders of one job, for the job's whole life. No call waits.

@@ -1,7 +1,7 @@
 //! A trial of the child process before any stream needs it: what it is kept from, and what it can encode with.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::process::Command;
@@ -9,12 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use millrace_codec::engine::order::EncoderKind;
 use serde::{Deserialize, Serialize};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::child::PROBE;
 use super::process::describe;
+use super::speed;
 use super::stderr_tail::StderrTail;
 use super::transcoder::ChildSettings;
 
@@ -59,17 +61,47 @@ impl Isolation {
     }
 }
 
+/// The trial of one encoder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EncoderTrial {
+    /// The encoder.
+    pub kind: EncoderKind,
+    /// The reason why it cannot be used here; `None` if it can.
+    pub refused: Option<String>,
+}
+
 /// The report of a trial.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProbeReport {
     /// What the process is kept from.
     pub isolation: Isolation,
+    /// The encoders that were tried, in the order of preference.
+    pub encoders: Vec<EncoderTrial>,
+    /// Pixels that the first encoder that works makes in a second of one core's time; `None` if none works.
+    pub pixels_per_second: Option<u64>,
 }
 
-/// Runs the trial in this process, a child, and writes the report to the worker.
+impl ProbeReport {
+    /// Returns the encoders that work, in the order of preference.
+    pub fn usable(&self) -> Vec<EncoderKind> {
+        self.encoders.iter().filter(|trial| trial.refused.is_none()).map(|trial| trial.kind).collect()
+    }
+}
+
+/// Runs the trial in this process, a child, and writes the report to the worker. The order says which encoders are to be tried.
 pub(super) fn report(socket: &Arc<UnixStream>) -> anyhow::Result<()> {
-    let report = ProbeReport { isolation: Isolation::try_all() };
     let mut socket: &UnixStream = socket;
+    let mut order = Vec::new();
+    socket.take(MAX_REPORT).read_to_end(&mut order)?;
+    let kinds: Vec<EncoderKind> = serde_json::from_slice(&order).context("order")?;
+    let isolation = Isolation::try_all();
+    let attempt =
+        |kind: EncoderKind| EncoderTrial { kind, refused: kind.probe().err().map(|error| error.to_string()) };
+    let encoders = kinds.into_iter().map(attempt).collect();
+    let mut report = ProbeReport { isolation, encoders, pixels_per_second: None };
+    if let Some(first) = report.usable().first() {
+        report.pixels_per_second = Some(speed::measure(*first)?);
+    }
     Ok(socket.write_all(&serde_json::to_vec(&report)?)?)
 }
 
@@ -83,7 +115,11 @@ pub async fn probe(settings: &ChildSettings) -> anyhow::Result<ProbeReport> {
 
 async fn run(settings: &ChildSettings) -> anyhow::Result<ProbeReport> {
     let started = settings.program().start(PROBE).await;
-    let (mut child, socket) = started.context("the encoders' process did not start")?;
+    let (mut child, mut socket) = started.context("the encoders' process did not start")?;
+    let order = serde_json::to_vec(&settings.encoders)?;
+    // A child that has ended already says why below.
+    let _ = socket.write_all(&order).await;
+    let _ = socket.shutdown().await;
     let mut report = Vec::new();
     socket.take(MAX_REPORT).read_to_end(&mut report).await.context("report of the encoders' process")?;
     let mut tail = StderrTail::default();

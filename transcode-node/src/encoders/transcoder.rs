@@ -1,7 +1,7 @@
 //! The encoders of a job in child processes, one after the other.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context, Poll};
 
 use millrace_codec::engine::order::{EncoderKind, Order, Plan};
@@ -66,11 +66,16 @@ impl ChildSettings {
         }
     }
 
-    /// Returns the program with the limits of a child.
-    pub(super) fn program(&self) -> Program {
+    /// True if a child may open device files: an encoder in hardware is among those that may be opened.
+    pub(crate) fn opens_devices(&self) -> bool {
         let in_hardware =
             |kind: &EncoderKind| matches!(kind, EncoderKind::Nvenc | EncoderKind::Vaapi | EncoderKind::Qsv);
-        let devices = self.encoders.iter().any(in_hardware);
+        self.encoders.iter().any(in_hardware)
+    }
+
+    /// Returns the program with the limits of a child.
+    pub(super) fn program(&self) -> Program {
+        let devices = self.opens_devices();
         let limits = Limits { memory_bytes: self.memory_bytes, nice: self.nice, devices };
         Program { path: self.program.clone(), limits }
     }
@@ -79,14 +84,24 @@ impl ChildSettings {
 /// Opens encoders in child processes.
 #[derive(Debug)]
 pub struct ProcessEncoders {
-    settings: ChildSettings,
+    settings: RwLock<ChildSettings>,
     metrics: Arc<Metrics>,
 }
 
 impl ProcessEncoders {
     /// Creates the factory of a node; nothing is started yet.
     pub(crate) fn new(settings: ChildSettings, metrics: Arc<Metrics>) -> Self {
-        Self { settings, metrics }
+        Self { settings: RwLock::new(settings), metrics }
+    }
+
+    /// Returns the settings of children that start from now on.
+    pub(crate) fn settings(&self) -> ChildSettings {
+        self.settings.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Leaves encoders out that do not work here.
+    pub(crate) fn use_only(&self, encoders: Vec<EncoderKind>) {
+        self.settings.write().unwrap_or_else(PoisonError::into_inner).encoders = encoders;
     }
 
     /// Creates a factory whose metrics are collected in `registry`.
@@ -98,7 +113,7 @@ impl ProcessEncoders {
 impl EncoderFactory for ProcessEncoders {
     fn open(&self, plan: &Plan) -> Box<dyn Encoders> {
         Box::new(JobEncoders {
-            settings: self.settings.clone(),
+            settings: self.settings(),
             metrics: self.metrics.clone(),
             overload: Overload::new(plan.rungs.len()),
             current: None,

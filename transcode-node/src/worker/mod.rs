@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use anyhow::Context;
-use millrace_protocol::admission::{Admission, JobKey};
+use millrace_protocol::admission::{Admission, AdmissionLimits, JobKey};
 use millrace_runtime::supervisor::{Policy, Supervisor};
 use millrace_runtime::{ActorContext, ActorId, Drain, Exit};
 use millrace_wire::message::job::{Bid, Grant, GrantOrder, Offer, WorkerFree};
@@ -14,7 +14,6 @@ use millrace_wire::topics;
 use tokio::sync::{mpsc, watch};
 use tracing::Instrument;
 
-use crate::config::Config;
 use crate::context::NodeContext;
 use crate::job::{self, JobContext, Order};
 
@@ -40,9 +39,14 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn new(config: &Config, jobs: JobContext, drain: Drain, supervisor: Supervisor) -> Self {
+    pub(crate) fn new(
+        limits: AdmissionLimits,
+        jobs: JobContext,
+        drain: Drain,
+        supervisor: Supervisor,
+    ) -> Self {
         let context = jobs.node.clone();
-        let admission = Admission::new(config.admission());
+        let admission = Admission::new(limits);
         let running = Arc::new(watch::Sender::new(RunningJobs { orders: HashMap::new(), admission }));
         Self { context, jobs, drain, supervisor, running }
     }
@@ -65,6 +69,12 @@ impl Worker {
                 () = actor.stop.cancelled() => return Ok(()),
             }
         }
+    }
+
+    /// Replaces the limits on the worker's jobs; those that run go on.
+    pub(crate) fn limit(&self, limits: AdmissionLimits) {
+        self.running.send_modify(|running| running.admission.set_limits(limits));
+        self.announce_free_capacity();
     }
 
     /// Returns what the worker does, for operators.

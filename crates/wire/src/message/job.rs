@@ -20,7 +20,7 @@ pub const COPY_COST: u64 = 1;
 /// under a percent of one. A worker measures how many its own have.
 pub const CORE_COST: u64 = 100;
 /// Pixels that an encoder of H.264 makes in a second for one cost unit, on that machine.
-const PIXELS_PER_UNIT: u64 = 400_000;
+pub const PIXELS_PER_UNIT: u64 = 400_000;
 /// Cost units of decoding and scaling a source, whose size nobody knows before it is decoded: those of 1080p at 30 pictures a
 /// second.
 const DECODE_COST: u64 = 40;
