@@ -11,17 +11,22 @@ use crate::av::{Picture, share};
 pub(super) struct Description {
     name: &'static str,
     preset: &'static str,
+    /// Options that go with the default preset.
+    tuning: &'static [(&'static str, &'static str)],
     options: &'static [(&'static str, &'static str)],
 }
 
-/// Pictures that x264 looks ahead: a sixth of a second at 60 pictures a second, a third at 30. It is the encoder's whole delay.
-pub(crate) const LOOK_AHEAD: u32 = 10;
+/// Pictures that x264 looks ahead, which is the encoder's whole delay: 167 ms at 30 pictures a second. Ten pictures look
+/// no better, three and none look worse (docs/PERFORMANCE.md).
+const LOOK_AHEAD: u32 = 5;
 
 /// libx264. Keyframes stand where they are forced and nowhere else; one thread a rung, because the rungs already run side by
 /// side, and threads within a picture (slices) cost bits.
 pub(super) const X264: Description = Description {
     name: "libx264",
     preset: "veryfast",
+    // A fifth of the CPU time for a loss that the look-ahead more than makes up for (docs/PERFORMANCE.md).
+    tuning: &[("subq", "1")],
     options: &[
         ("forced-idr", "1"),
         ("x264-params", "scenecut=0:open-gop=0:sliced-threads=0:sync-lookahead=0:nal-hrd=none:annexb=1"),
@@ -32,6 +37,7 @@ pub(super) const X264: Description = Description {
 pub(super) const NVENC: Description = Description {
     name: "h264_nvenc",
     preset: "p4",
+    tuning: &[],
     options: &[
         ("forced-idr", "1"),
         ("no-scenecut", "1"),
@@ -45,6 +51,7 @@ pub(super) const NVENC: Description = Description {
 pub(super) const QSV: Description = Description {
     name: "h264_qsv",
     preset: "veryfast",
+    tuning: &[],
     options: &[("forced_idr", "1"), ("look_ahead", "0"), ("async_depth", "1")],
 };
 
@@ -64,6 +71,11 @@ impl LibavEncoder {
         unsafe { prepare(&mut *video.as_mut_ptr(), settings) };
         let mut options = Dictionary::new();
         options.set("preset", settings.preset.as_deref().unwrap_or(description.preset));
+        if settings.preset.is_none() {
+            for (name, value) in description.tuning {
+                options.set(name, value);
+            }
+        }
         options.set("rc-lookahead", &LOOK_AHEAD.to_string());
         for (name, value) in description.options {
             options.set(name, value);

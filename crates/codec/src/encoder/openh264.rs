@@ -13,6 +13,10 @@ use super::{Coded, Encoder, Settings, annex_b};
 use crate::CodecError;
 use crate::av::{Colour, Picture, black};
 
+/// The option of OpenH264's log level (`ENCODER_OPTION_TRACE_LEVEL`), and its value for no log: it writes to stderr past ours.
+const TRACE_LEVEL: i32 = 25;
+const QUIET: i32 = 0;
+
 /// The encoder. It hands each picture out at once. It has no exact VBV: its rate control aims at the bit rate over some
 /// pictures, and may not leave out any, because each place needs one.
 pub(super) struct Openh264 {
@@ -78,7 +82,12 @@ fn wrapped(settings: &Settings) -> Result<Wrapped, CodecError> {
         .complexity(complexity)
         .num_threads(1)
         .vui(vui(&settings.colour));
-    Wrapped::with_api_config(OpenH264API::from_source(), config).map_err(failed("opening OpenH264"))
+    let mut encoder =
+        Wrapped::with_api_config(OpenH264API::from_source(), config).map_err(failed("opening OpenH264"))?;
+    let mut quiet = QUIET;
+    // SAFETY: the option takes a pointer to an integer, which outlives the call; the wrapper sets the same one later.
+    unsafe { encoder.raw_api().set_option(TRACE_LEVEL, (&raw mut quiet).cast()) };
+    Ok(encoder)
 }
 
 fn encode(encoder: &mut Wrapped, picture: &frame::Video, time: i64) -> Result<Vec<u8>, CodecError> {

@@ -2,6 +2,7 @@
 //! `docs/PERFORMANCE.md`. `make bench` builds what it needs in release.
 #![forbid(unsafe_code)]
 
+mod ladder;
 mod latency;
 mod publishers;
 mod report;
@@ -14,7 +15,7 @@ use anyhow::{Result, bail};
 use clap::Parser;
 
 /// The scenarios, in the order of the table.
-const SCENARIOS: &[&str] = &["publishers", "ingest", "growth", "latency", "start", "failover"];
+const SCENARIOS: &[&str] = &["publishers", "ingest", "growth", "latency", "start", "failover", "ladder"];
 
 #[derive(Parser)]
 struct Arguments {
@@ -48,6 +49,7 @@ async fn main() -> Result<()> {
             "latency" => latency::frame_to_part(arguments.publishers, arguments.seconds).await?,
             "start" => latency::first_playlist().await?,
             "failover" => latency::failover().await?,
+            "ladder" => ladder::against_ffmpeg().await?,
             _ => bail!("no scenario {name}; there are {}", SCENARIOS.join(", ")),
         };
         report.write(&arguments.out)?;
