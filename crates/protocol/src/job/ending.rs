@@ -39,13 +39,18 @@ impl WorkerJob {
 
     /// Takes no more media and has the rungs close their open segments.
     pub(super) fn flush(&mut self) {
+        let held = self.quiesce.give_up();
+        self.out.extend(held.into_iter().map(Output::Package));
         self.completion.start_flush(&self.rungs);
         self.intake.finish();
         self.out.extend(self.rungs.iter().cloned().map(Output::Flush));
     }
 
-    /// Seals the epoch once every rung has handed in everything.
+    /// Seals the epoch, or quiesces, once every rung has handed in everything.
     pub(super) fn on_flushed(&mut self, now: Millis, rung: &RungId) -> Result<(), FragmentError> {
+        if self.completion.is_running() && self.quiesce.on_flushed(now, rung) {
+            return Ok(());
+        }
         if self.completion.finish_flush(rung) { self.seal(now) } else { Ok(()) }
     }
 
@@ -65,7 +70,7 @@ impl WorkerJob {
     /// and end.
     pub(super) fn drive_ending(&mut self, now: Millis) -> Result<(), FragmentError> {
         let is_over = self.completion.phase().is_some() || self.completion.is_epoch_over();
-        let takes_media = self.completion.is_running() && !self.quiesce.is_active();
+        let takes_media = self.completion.is_running() && !self.quiesce.takes_no_media();
         if takes_media && self.intake.is_session_silent(now) && is_over {
             // An unannounced standby must not seal the epoch: it may lack media the primary already has, and the replay
             // buffer died with the session.

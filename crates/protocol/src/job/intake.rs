@@ -1,11 +1,11 @@
 //! Media for the packager, in order. Missing messages are repaired from the session's replay buffer; what it no longer
 //! holds becomes GAPs, and a segment is begun at its boundary only.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use millrace_wire::fact::{SegmentSlot, StreamState};
 use millrace_wire::ids::{Epoch, MediaSeq, Msn};
-use millrace_wire::message::media::MediaMessage;
+use millrace_wire::message::media::{MediaMessage, MediaUnit, Track};
 use millrace_wire::message::repair::{RepairReply, RepairRequest};
 
 use crate::log::repair::GapTracker;
@@ -37,6 +37,8 @@ pub(super) struct Intake {
     /// The first segment to package.
     resume: Msn,
     last_given: Option<Msn>,
+    /// The segment of the newest frame of each track.
+    newest: BTreeMap<Track, Msn>,
     /// The next message is the first, or the first after a loss.
     after_loss: bool,
     /// A segment that was begun before a loss, and so cannot be completed.
@@ -54,6 +56,7 @@ impl Intake {
             caught_up: false,
             resume,
             last_given: None,
+            newest: BTreeMap::new(),
             after_loss: true,
             cut_short: None,
         }
@@ -62,6 +65,19 @@ impl Intake {
     /// Returns the first segment to package.
     pub(super) fn resume(&self) -> Msn {
         self.resume
+    }
+
+    /// Returns the newest segment of which media were taken.
+    pub(super) fn newest(&self) -> Option<Msn> {
+        self.newest.values().max().copied()
+    }
+
+    /// True if all media of segment `msn` were taken: each track has gone on, or has had no frame since the segment before,
+    /// or the other is two segments ahead, which ingest does not let happen otherwise.
+    pub(super) fn has_passed(&self, msn: Msn) -> bool {
+        let is_far_ahead = self.newest.values().any(|newest| *newest >= msn.plus(2));
+        let is_behind = |newest: &&Msn| newest.next() >= msn && **newest <= msn;
+        self.newest() > Some(msn) && (is_far_ahead || self.newest.values().find(is_behind).is_none())
     }
 
     /// True if everything that the session was known to have has been taken.
@@ -120,6 +136,9 @@ impl Intake {
         let resume = self.resume;
         message.units.retain(|unit| unit.msn() >= resume);
         self.last_given = message.last_msn().max(self.last_given);
+        for frame in message.units.iter().filter_map(MediaUnit::frame) {
+            self.newest.insert(frame.track, frame.msn);
+        }
         Some((message, skipped))
     }
 

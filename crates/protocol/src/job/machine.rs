@@ -169,11 +169,15 @@ impl WorkerJob {
         }
     }
 
-    /// Stops announcing, because the session has a successor. A worker that does not drain, or whose log readers do not
+    /// Stops announcing, because the session has a successor; with several rungs at the end of the open segment. A worker that does not drain, or whose log readers do not
     /// follow, goes on.
     fn on_quiesce(&mut self, now: Millis) {
-        if self.active && self.announced && self.leaving && self.completion.is_running() {
-            self.quiesce.start(now);
+        if !(self.active && self.announced && self.leaving && self.completion.is_running()) {
+            return;
+        }
+        match self.intake.newest() {
+            Some(open) if self.rungs.len() > 1 => self.quiesce.start_after(open),
+            _ => self.quiesce.start(now),
         }
     }
 
@@ -181,6 +185,8 @@ impl WorkerJob {
     /// become GAPs.
     fn on_media_reply(&mut self, now: Millis, reply: &RepairReply) {
         if self.intake.on_reply(now, reply) {
+            // What was held belongs to a segment that was begun before the loss.
+            self.quiesce.give_up();
             self.out.extend(self.rungs.iter().cloned().map(Output::RestartRung));
             self.objects.drop_open();
         }
@@ -203,11 +209,14 @@ impl WorkerJob {
     }
 
     fn drive(&mut self, now: Millis) -> Result<(), FragmentError> {
-        self.quiesce.expire(now);
+        if let Some(held) = self.quiesce.expire(now) {
+            self.out.extend(self.rungs.iter().cloned().map(Output::RestartRung));
+            self.out.extend(held.into_iter().map(Output::Package));
+        }
         if self.quiesce.set_complete(self.has_quiesced()) {
             self.heartbeat_at = now;
         }
-        if self.completion.is_running() && !self.quiesce.is_active() {
+        if self.completion.is_running() && !self.quiesce.takes_no_media() {
             self.take_media(now)?;
             self.out.extend(self.intake.poll_request(now).map(Output::AskMedia));
         }
@@ -227,11 +236,21 @@ impl WorkerJob {
         while let Some((message, skipped)) = self.intake.pop(self.writer.state(), self.grant.epoch) {
             self.skip_segments(now, skipped)?;
             let is_last = message.end;
+            if is_last {
+                let held = self.quiesce.give_up();
+                self.out.extend(held.into_iter().map(Output::Package));
+            }
+            let message = self.quiesce.hold_behind(message);
             if !message.units.is_empty() {
                 self.out.push_back(Output::Package(message));
             }
             if is_last {
                 self.flush();
+                return Ok(());
+            }
+            if self.quiesce.last().is_some_and(|last| self.intake.has_passed(last)) {
+                self.quiesce.flush(&self.rungs);
+                self.out.extend(self.rungs.iter().cloned().map(Output::Flush));
                 return Ok(());
             }
         }

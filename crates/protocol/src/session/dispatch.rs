@@ -18,7 +18,8 @@ use crate::time::Millis;
 
 /// A live primary is replaced at most once in this time.
 pub const REDISPATCH_MS: u64 = 5000;
-/// A draining primary has this long to quiesce; then its successor is granted the job without it.
+/// A draining primary has this long to quiesce; then its successor is granted the job without it. One that encodes goes on
+/// to the end of the open segment first, which lasts a target duration at most.
 pub const QUIESCE_WAIT_MS: u64 = 1000;
 
 impl Session {
@@ -79,10 +80,16 @@ impl Session {
     /// Grants the job to the winner of a round, once the primary that it replaces has quiesced, if that one can.
     fn hand_over(&mut self, now: Millis, node: NodeId, cost: u64) {
         if self.assignments.request_quiesce(now, &self.detector, &mut self.out) {
-            self.successor = Some(Successor { node, cost, grant_at: now + QUIESCE_WAIT_MS });
+            self.successor = Some(Successor { node, cost, grant_at: now + self.quiesce_wait_ms() });
         } else {
             self.grant(now, node, cost);
         }
+    }
+
+    fn quiesce_wait_ms(&self) -> u64 {
+        let settings = &self.cfg.claim.settings;
+        let segment_ms = u64::from(settings.target_duration) * 1000;
+        QUIESCE_WAIT_MS + if settings.plan.encodes() { segment_ms } else { 0 }
     }
 
     fn queue_in_backlog(&mut self, now: Millis) {

@@ -20,8 +20,8 @@ use crate::state::query::{
     target_duration,
 };
 
-/// Parts stay in the state for this many target durations from the end: one more than playlists must list them
-/// (RFC 8216bis §6.2.2), because renditions differ in length.
+/// Parts stay in the state for this many target durations from the end of their rendition: one more than playlists must list
+/// them (RFC 8216bis §6.2.2), because renditions differ in length.
 pub const PARTS_KEPT: u64 = 4;
 
 /// Returns the state of a broadcast that no log has been folded into.
@@ -321,27 +321,23 @@ fn bound(state: &mut StreamState) {
     }
 }
 
-/// Drops the parts of closed segments that playlists no longer list; the playlist of an ended rendition keeps them.
+/// Drops the parts of closed segments that playlists no longer list. What a rendition lists counts from its own end: one
+/// that is encoded may be segments behind the others. The playlist of an ended rendition keeps its parts.
 fn prune_parts(state: &mut StreamState) {
     let keep_ms = target_duration(state.target_duration).as_millis() * PARTS_KEPT;
-    let renditions = &state.renditions;
-    let mut newer_ms = 0;
-    for slot in state.slots.iter_mut().rev() {
-        let is_prunable = |name: &Rendition, track: &RenditionSegment| {
-            let is_closed = track.segment.is_some() || slot.rendition_gaps.contains_key(name);
-            is_closed && !track.parts.is_empty() && renditions.get(name).is_none_or(|r| r.ended.is_none())
-        };
-        let prunable: Vec<Rendition> = if newer_ms > keep_ms {
-            let tracks = slot.tracks.iter().filter(|(name, track)| is_prunable(name, track));
-            tracks.map(|(name, _)| name.clone()).collect()
-        } else {
-            Vec::new()
-        };
-        for name in &prunable {
-            if let Some(track) = Arc::make_mut(slot).tracks.get_mut(name) {
+    let StreamState { slots, renditions, .. } = state;
+    for (name, _) in renditions.iter().filter(|(_, known)| known.ended.is_none()) {
+        let mut newer_ms = 0;
+        for slot in slots.iter_mut().rev().filter(|slot| is_closed_in(slot, name)) {
+            let is_closed = |track: &RenditionSegment| {
+                track.segment.is_some() || slot.rendition_gaps.contains_key(name)
+            };
+            let has_parts = |track: &RenditionSegment| !track.parts.is_empty() && is_closed(track);
+            let is_prunable = newer_ms > keep_ms && slot.tracks.get(name).is_some_and(has_parts);
+            if is_prunable && let Some(track) = Arc::make_mut(slot).tracks.get_mut(name) {
                 track.parts.clear();
             }
+            newer_ms += slot_duration(slot).map_or(0, MediaDuration::as_millis);
         }
-        newer_ms += slot_duration(slot).map_or(0, MediaDuration::as_millis);
     }
 }

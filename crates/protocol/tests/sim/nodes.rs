@@ -1,5 +1,7 @@
 //! The simulated nodes: how each handles a message and executes the outputs of its machines.
 
+use std::collections::VecDeque;
+
 use millrace_protocol::job::{self, Packaged, WorkerJob};
 use millrace_protocol::log::writer::EncodedMessage;
 use millrace_protocol::reader::{self, Media, MediaKind};
@@ -13,8 +15,11 @@ use millrace_wire::message::job::{Bid, GrantOrder};
 use rand::Rng;
 
 use super::network::{Msg, To};
-use super::packager::{ToyPackager, numbers};
+use super::packager::{ToyPackager, low, numbers};
 use super::world::{Job, World};
+
+/// The encoding rung hands in what it makes within so many milliseconds.
+const MOST_LATE_MS: u64 = 400;
 
 impl World {
     /// Hands a message to the node it is for, if that is up.
@@ -224,9 +229,12 @@ impl World {
                     return;
                 }
                 let (node, seed) = (self.workers[i].node.clone(), self.rng.random());
-                let rungs = [RungId::copy()].into();
+                let encodes = self.has_ladder.then(|| low().as_str().parse().unwrap());
+                let rungs: Vec<RungId> = [RungId::copy()].into_iter().chain(encodes).collect();
+                let packagers = rungs.iter().map(|id| (id.clone(), ToyPackager::of(id))).collect();
+                let rungs = rungs.into_iter().collect();
                 let job = WorkerJob::new(Millis(self.now), *grant, node, rungs, 1 << 16, seed).unwrap();
-                self.workers[i].jobs.insert(key, Job { job, packager: ToyPackager::default() });
+                self.workers[i].jobs.insert(key, Job { job, packagers, late: VecDeque::new() });
                 self.drain_job(i, key);
             }
             GrantOrder::Quiesce { epoch, generation, .. } => {
@@ -251,17 +259,30 @@ impl World {
 
     fn drain_job(&mut self, i: usize, key: (Epoch, Generation)) {
         use job::Output as O;
-        let mut made: Vec<Packaged> = vec![];
+        let mut made: Vec<(RungId, Packaged)> = vec![];
         let rung = self.low_rung(i, key.1);
         loop {
             let Some(running) = self.workers[i].jobs.get_mut(&key) else { return };
             let Some(out) = running.job.poll_output() else { return };
             match out {
-                O::Package(message) => running.packager.push(&message.units, rung, &mut made),
-                O::RestartRung(_) => running.packager = ToyPackager::default(),
-                O::Flush(_) => {
-                    running.packager.flush(&mut made);
-                    made.push(Packaged::Flushed);
+                O::Package(message) => {
+                    for (id, packager) in &mut running.packagers {
+                        let mut own = vec![];
+                        packager.push(&message.units, rung, &mut own);
+                        made.extend(own.into_iter().map(|packaged| (id.clone(), packaged)));
+                    }
+                }
+                O::RestartRung(id) => {
+                    if id != RungId::copy() {
+                        running.late.clear();
+                    }
+                    running.packagers.insert(id.clone(), ToyPackager::of(&id));
+                }
+                O::Flush(id) => {
+                    let mut own = vec![];
+                    running.packagers.get_mut(&id).unwrap().flush(&mut own);
+                    own.push(Packaged::Flushed);
+                    made.extend(own.into_iter().map(|packaged| (id.clone(), packaged)));
                 }
                 O::Done => {
                     self.workers[i].jobs.remove(&key);
@@ -279,10 +300,29 @@ impl World {
                 O::Report(report) => self.send(To::Control, Msg::Report(report, i)),
                 O::UploadInit(..) | O::Superseded => {}
             }
-            for packaged in made.drain(..) {
-                let input = job::Input::Packaged(RungId::copy(), packaged);
+            for (id, packaged) in made.drain(..) {
                 let running = self.workers[i].jobs.get_mut(&key).unwrap();
-                running.job.handle(Millis(self.now), input).unwrap();
+                if id == RungId::copy() {
+                    running.job.handle(Millis(self.now), job::Input::Packaged(id, packaged)).unwrap();
+                } else {
+                    let before = running.late.back().map_or(0, |(at, _)| *at);
+                    let at = before.max(self.now + self.rng.random_range(0..MOST_LATE_MS));
+                    running.late.push_back((at, packaged));
+                }
+            }
+        }
+    }
+
+    /// Hands in what the encoding rungs of a worker have finished by now, unless their jobs quiesce.
+    pub fn take_late(&mut self, i: usize) {
+        let keys: Vec<_> = self.workers[i].jobs.keys().copied().collect();
+        for key in keys {
+            while let Some(running) = self.workers[i].jobs.get_mut(&key)
+                && !running.job.is_quiescing()
+                && let Some((_, packaged)) = running.late.pop_front_if(|(at, _)| *at <= self.now)
+            {
+                let id = low().as_str().parse().unwrap();
+                self.input_job(i, key, job::Input::Packaged(id, packaged));
             }
         }
     }

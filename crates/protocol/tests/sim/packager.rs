@@ -101,17 +101,30 @@ pub struct ToyPackager {
     open: BTreeMap<Rendition, OpenSegment>,
     has_started: bool,
     has_ended_low: bool,
+    /// It packages the low rung alone, or else the source's own renditions.
+    is_low: bool,
 }
 
 impl ToyPackager {
+    /// Creates the packager of a rung.
+    pub fn of(rung: &RungId) -> Self {
+        Self { is_low: *rung != RungId::copy(), ..Self::default() }
+    }
+
+    fn makes(&self, rendition: &Rendition) -> bool {
+        (*rendition == low()) == self.is_low
+    }
+
     /// Packages units, and appends what they complete to `made`.
     pub fn push(&mut self, units: &[MediaUnit], rung: LowRung, made: &mut Vec<Packaged>) {
         for unit in units.iter().filter_map(MediaUnit::frame) {
             if !std::mem::replace(&mut self.has_started, true) {
-                describe_renditions(rung.exists, made);
+                self.describe(rung.exists, made);
             }
             for rendition in renditions_of(unit.track, rung.exists) {
-                self.push_to(unit, rendition, rung, made);
+                if self.makes(&rendition) {
+                    self.push_to(unit, rendition, rung, made);
+                }
             }
         }
     }
@@ -120,6 +133,15 @@ impl ToyPackager {
     pub fn flush(&mut self, made: &mut Vec<Packaged>) {
         for rendition in [Rendition::video(), low(), Rendition::audio()] {
             self.close(&rendition, made);
+        }
+    }
+
+    fn describe(&self, has_ladder: bool, made: &mut Vec<Packaged>) {
+        let all = [Track::Video, Track::Audio].into_iter().flat_map(|track| renditions_of(track, has_ladder));
+        for rendition in all.filter(|rendition| self.makes(rendition)) {
+            made.push(init(&rendition, 1));
+            let target = MediaDuration::from_millis(PART_TARGET_MS);
+            made.push(Packaged::PartTarget { rendition, target });
         }
     }
 
@@ -183,13 +205,6 @@ impl ToyPackager {
     }
 }
 
-fn describe_renditions(has_ladder: bool, made: &mut Vec<Packaged>) {
-    for rendition in [Track::Video, Track::Audio].into_iter().flat_map(|t| renditions_of(t, has_ladder)) {
-        made.push(init(&rendition, 1));
-        let target = MediaDuration::from_millis(PART_TARGET_MS);
-        made.push(Packaged::PartTarget { rendition, target });
-    }
-}
 
 fn init(rendition: &Rendition, bandwidth: u64) -> Packaged {
     let info = TrackInfo {

@@ -1,9 +1,9 @@
 //! The world: the nodes of one stream's cluster, and what happens to them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use millrace_protocol::job::WorkerJob;
+use millrace_protocol::job::{Packaged, WorkerJob};
 use millrace_protocol::log::repair::RepairLimits;
 use millrace_protocol::log::replay_buffer::ReplayLimits;
 use millrace_protocol::reader::{self, StreamReader};
@@ -25,10 +25,12 @@ use super::takeover::Orphan;
 /// Seeds with this bit make a ladder of two video renditions.
 pub const LADDER: u64 = 1 << 41;
 
-/// A job on a worker, with the packager that works for it.
+/// A job on a worker, with the packagers that work for it: one of the copy rung, and one of a rung that encodes.
 pub struct Job {
     pub job: WorkerJob,
-    pub packager: ToyPackager,
+    pub packagers: BTreeMap<RungId, ToyPackager>,
+    /// What the rung that encodes has made and not handed in yet, and when it does.
+    pub late: VecDeque<(u64, Packaged)>,
 }
 
 pub struct Worker {
@@ -291,6 +293,7 @@ impl World {
             for key in due {
                 self.input_job(i, key, job::Input::Tick);
             }
+            self.take_late(i);
         }
         self.tick_orphan_log();
         for i in 0..self.edges.len() {
