@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use millrace_protocol::job::{Input, Output, Packaged, SEAL_SILENCE_MS, WorkerJob};
+use millrace_protocol::job::{Input, Output, Packaged, QUIESCE_LIMIT_MS, SEAL_SILENCE_MS, WorkerJob};
 use millrace_protocol::state::apply;
 use millrace_protocol::{Machine, Millis};
 use millrace_wire::fact::{
@@ -25,6 +25,11 @@ fn playback() -> PlaybackId {
 }
 
 fn job(base: StreamState) -> WorkerJob {
+    job_with(base, &["copy"])
+}
+
+/// A job with these rungs.
+fn job_with(base: StreamState, rungs: &[&str]) -> WorkerJob {
     let grant = Grant {
         stream: StreamId::from_u128(1),
         playback: playback(),
@@ -46,7 +51,8 @@ fn job(base: StreamState) -> WorkerJob {
         settings: StreamSettings { window: 600, ..StreamSettings::default() },
     };
     let node = "worker-1".parse().unwrap();
-    WorkerJob::new(Millis(0), grant, node, BTreeSet::from([RungId::copy()]), 1 << 16, 1).unwrap()
+    let rungs: BTreeSet<RungId> = rungs.iter().map(|rung| rung.parse().unwrap()).collect();
+    WorkerJob::new(Millis(0), grant, node, rungs, 1 << 16, 1).unwrap()
 }
 
 /// A unit that begins a segment, as message number `seq`.
@@ -230,4 +236,100 @@ fn job_ends_one_rendition_and_announces_nothing_more_of_it() {
     let state = job.snapshot().unwrap();
     assert_eq!((state.seq, state.slots.back().unwrap().msn), (seq, Msn(FIRST)));
     assert_eq!(state.renditions[&low].ended.map(|span| span.last), Some(Msn(FIRST)));
+}
+
+/// A message of one frame.
+fn frame(seq: u64, track: Track, msn: u64) -> MediaMessage {
+    let mut message = boundary(seq, msn);
+    if let MediaUnit::Frame(frame) = &mut message.units[0] {
+        (frame.track, frame.boundary) = (track, false);
+    }
+    message
+}
+
+/// A draining job of two rungs that has taken some of the first segment, and was told to quiesce at 2 ms.
+fn quiescing() -> WorkerJob {
+    let mut job = job_with(apply::empty(BROADCAST), &["copy", "ladder"]);
+    job.handle(Millis(1), Input::Media(boundary(0, FIRST))).unwrap();
+    job.handle(Millis(1), Input::Media(frame(1, Track::Audio, FIRST))).unwrap();
+    job.handle(Millis(1), Input::Leave).unwrap();
+    job.handle(Millis(2), Input::Quiesce).unwrap();
+    outputs(&mut job);
+    job
+}
+
+fn segments_of(outputs: &[Output]) -> Vec<(u64, Track)> {
+    let messages = outputs.iter().filter_map(|output| match output {
+        Output::Package(message) => Some(message),
+        _ => None,
+    });
+    messages.flat_map(|message| &message.units).map(|unit| (unit.msn().0, unit.track())).collect()
+}
+
+fn flushes(outputs: &[Output]) -> Vec<String> {
+    let flushed = outputs.iter().filter_map(|output| match output {
+        Output::Flush(rung) => Some(rung.to_string()),
+        _ => None,
+    });
+    flushed.collect()
+}
+
+fn is_quiesced(outputs: &[Output]) -> bool {
+    outputs.iter().any(|output| matches!(output, Output::Heartbeat(heartbeat) if heartbeat.quiesced))
+}
+
+#[test]
+fn job_of_several_rungs_quiesces_once_they_have_handed_in_the_open_segment() {
+    let mut job = quiescing();
+    assert!(!job.is_quiescing());
+    // The picture of the next segment is held; the audio of this one is still coming.
+    job.handle(Millis(10), Input::Media(boundary(2, FIRST + 1))).unwrap();
+    job.handle(Millis(11), Input::Media(frame(3, Track::Audio, FIRST))).unwrap();
+    let before = outputs(&mut job);
+    assert_eq!((segments_of(&before), flushes(&before)), (vec![(FIRST, Track::Audio)], vec![]));
+    job.handle(Millis(12), Input::Media(frame(4, Track::Audio, FIRST + 1))).unwrap();
+    let after = outputs(&mut job);
+    assert_eq!(
+        (segments_of(&after), flushes(&after)),
+        (vec![], vec!["copy".to_owned(), "ladder".to_owned()])
+    );
+    job.handle(Millis(13), Input::Packaged(RungId::copy(), Packaged::Flushed)).unwrap();
+    assert!(!job.is_quiescing() && !is_quiesced(&outputs(&mut job)), "a rung answers late");
+    job.handle(Millis(300), Input::Packaged("ladder".parse().unwrap(), Packaged::Flushed)).unwrap();
+    assert!(job.is_quiescing() && is_quiesced(&outputs(&mut job)));
+    assert!(!job.snapshot().unwrap().sealed);
+}
+
+#[test]
+fn job_that_quiesced_at_a_boundary_goes_on_with_what_it_held_if_no_successor_comes() {
+    let mut job = quiescing();
+    for (seq, track) in [(2, Track::Video), (3, Track::Audio)] {
+        job.handle(Millis(10), Input::Media(frame(seq, track, FIRST + 1))).unwrap();
+    }
+    for rung in ["copy", "ladder"] {
+        job.handle(Millis(11), Input::Packaged(rung.parse().unwrap(), Packaged::Flushed)).unwrap();
+    }
+    job.handle(Millis(12), Input::Media(frame(4, Track::Video, FIRST + 1))).unwrap();
+    assert_eq!(segments_of(&outputs(&mut job)), []);
+    job.handle_timeout(Millis(11 + QUIESCE_LIMIT_MS)).unwrap();
+    let made = outputs(&mut job);
+    let restarts = made.iter().filter(|output| matches!(output, Output::RestartRung(_))).count();
+    let taken = [Track::Video, Track::Audio, Track::Video].map(|track| (FIRST + 1, track));
+    assert_eq!((restarts, segments_of(&made)), (2, taken.to_vec()));
+    assert!(!job.is_quiescing());
+}
+
+#[test]
+fn last_message_of_the_media_ends_the_epoch_of_a_job_that_quiesces() {
+    let mut job = quiescing();
+    job.handle(Millis(10), Input::Media(boundary(2, FIRST + 1))).unwrap();
+    let last = MediaMessage { end: true, ..frame(3, Track::Video, FIRST + 1) };
+    job.handle(Millis(11), Input::Media(last)).unwrap();
+    let made = outputs(&mut job);
+    assert_eq!(segments_of(&made), [(FIRST + 1, Track::Video), (FIRST + 1, Track::Video)]);
+    assert_eq!(flushes(&made).len(), 2);
+    for rung in ["copy", "ladder"] {
+        job.handle(Millis(12), Input::Packaged(rung.parse().unwrap(), Packaged::Flushed)).unwrap();
+    }
+    assert!(job.snapshot().unwrap().sealed);
 }

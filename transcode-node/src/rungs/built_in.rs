@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use millrace_wire::fact::{EpochOpen, StreamState};
 use millrace_wire::ids::{Rendition, RungId};
+use millrace_wire::ladder::LadderPlan;
 use millrace_wire::message::control::StreamSettings;
 
 use super::copy::{self, CopyRung};
@@ -27,10 +28,14 @@ impl BuiltInRungs {
 impl BuiltInRungs {
     /// Returns the renditions that the rungs of these settings may make.
     fn renditions(&self, settings: &StreamSettings) -> Vec<Rendition> {
-        let encodes = self.encoders.is_some() && settings.plan.encodes();
-        let encoded = encodes.then(|| ladder::renditions(&settings.plan));
-        [Rendition::video(), Rendition::audio()].into_iter().chain(encoded.into_iter().flatten()).collect()
+        if self.encoders.is_some() { renditions(&settings.plan) } else { renditions(&LadderPlan::default()) }
     }
+}
+
+/// Returns the renditions that a plan may have.
+fn renditions(plan: &LadderPlan) -> Vec<Rendition> {
+    let encoded = plan.encodes().then(|| ladder::renditions(plan));
+    [Rendition::video(), Rendition::audio()].into_iter().chain(encoded.into_iter().flatten()).collect()
 }
 
 impl RungFactory for BuiltInRungs {
@@ -56,8 +61,8 @@ impl RungFactory for BuiltInRungs {
                 Box::new(LadderRung::new(&**encoders, settings, open, base))
             }
             _ => {
-                let made = self.renditions(settings);
-                Box::new(CopyRung::new(open, copy::part_setup(base, settings)).ending_others(base, &made))
+                let rung = CopyRung::new(open, copy::part_setup(base, settings));
+                Box::new(rung.beside(base, &renditions(&open.plan), &self.renditions(settings)))
             }
         }
     }

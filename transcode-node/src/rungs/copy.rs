@@ -3,6 +3,7 @@
 //! Its output depends only on the media from a segment's boundary on, on the epoch's numbers and on the part timing. So
 //! two workers that package the same segment announce the same facts and write the same bytes.
 
+use std::collections::VecDeque;
 use std::task::{Context, Poll};
 
 use millrace_link::media_convert::media_event;
@@ -10,8 +11,8 @@ use millrace_media::frame::TrackKind;
 use millrace_media::packager::{Packager, PartSetup};
 use millrace_media::repair::{Repair, RepairCounts};
 use millrace_protocol::job::Packaged;
-use millrace_wire::fact::{EpochOpen, StreamState};
-use millrace_wire::ids::{Rendition, RungId};
+use millrace_wire::fact::{EpochOpen, RenditionGap, Segment, StreamState};
+use millrace_wire::ids::{Msn, Rendition, RungId};
 use millrace_wire::message::control::StreamSettings;
 use millrace_wire::message::media::{MediaMessage, Track};
 
@@ -25,6 +26,11 @@ pub struct CopyRung {
     packager: Packager,
     facts: FactBuilder,
     unreadable_units: u64,
+    /// Listed renditions that no rung of the job makes.
+    absent: Vec<Rendition>,
+    /// The newest segment that they lack.
+    lacked: Option<Msn>,
+    gaps: VecDeque<Packaged>,
 }
 
 impl CopyRung {
@@ -35,17 +41,23 @@ impl CopyRung {
             packager: Packager::new(setup),
             facts: FactBuilder::new(renditions(), open, setup),
             unreadable_units: 0,
+            absent: Vec::new(),
+            lacked: None,
+            gaps: VecDeque::new(),
         }
     }
 
-    /// Ends the renditions of `base` that are not among `made`: an earlier epoch of the broadcast had another ladder, and
-    /// nothing more comes of them.
+    /// Answers for the renditions of `base` that no rung of this job makes. Those that the epoch's plan has not, because an
+    /// earlier epoch had another ladder, end; those that are only not encoded here lack each segment.
     #[must_use]
-    pub fn ending_others(mut self, base: &StreamState, made: &[Rendition]) -> Self {
-        let Some(last) = base.slots.back().map(|slot| slot.msn) else { return self };
-        for (rendition, known) in &base.renditions {
-            if known.ended.is_none() && !made.contains(rendition) {
-                self.facts.end_rendition(rendition.clone(), last);
+    pub fn beside(mut self, base: &StreamState, planned: &[Rendition], made: &[Rendition]) -> Self {
+        for (rendition, _) in base.renditions.iter().filter(|(_, known)| known.ended.is_none()) {
+            if !planned.contains(rendition) {
+                if let Some(last) = base.slots.back().map(|slot| slot.msn) {
+                    self.facts.end_rendition(rendition.clone(), last);
+                }
+            } else if !made.contains(rendition) {
+                self.absent.push(rendition.clone());
             }
         }
         self
@@ -100,8 +112,22 @@ impl Rung for CopyRung {
     }
 
     fn poll(&mut self, _: &mut Context<'_>) -> Poll<Packaged> {
-        self.facts.next().map_or(Poll::Pending, Poll::Ready)
+        let next = self.gaps.pop_front().or_else(|| self.facts.next());
+        if let Some(Packaged::Segment(segment)) = &next
+            && self.lacked < Some(segment.msn)
+        {
+            self.lacked = Some(segment.msn);
+            self.gaps.extend(self.absent.iter().map(|rendition| gap(rendition, segment)));
+        }
+        next.map_or(Poll::Pending, Poll::Ready)
     }
+}
+
+/// Returns the GAP of a rendition that lacks a segment which the copy rung has.
+fn gap(rendition: &Rendition, segment: &Segment) -> Packaged {
+    let Segment { msn, duration, discontinuity_sequence, program_date_time, .. } = *segment;
+    let rendition = rendition.clone();
+    Packaged::Gap(RenditionGap { rendition, msn, duration, discontinuity_sequence, program_date_time })
 }
 
 /// Returns the part timing that the copy rung starts with if it goes on from `base`: a running stream keeps its

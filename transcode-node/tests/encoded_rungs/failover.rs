@@ -12,7 +12,7 @@ use millrace_wire::message::media::MediaMessage;
 
 use super::engine::EngineFactory;
 use super::pictures::decode;
-use super::source::{EPOCH, clip, open, publish};
+use super::source::{EPOCH, clip, open, open_with, publish};
 use super::worker::{Worker, playlist_of, settings};
 
 const SPEC: ClipSpec =
@@ -118,4 +118,34 @@ async fn a_rendition_of_an_earlier_ladder_ends_with_the_next_epoch() {
     let ended = |name: &Rendition| later.state().renditions[name].ended.is_some();
     assert_eq!(rungs().map(|name| ended(&name)), [false, true]);
     assert!(!ended(&Rendition::video()) && !ended(&Rendition::audio()));
+}
+
+#[tokio::test]
+async fn rungs_that_no_worker_has_room_for_lack_each_segment_until_one_has() {
+    let published = publish(&clip(SPEC).await);
+    let begins = |msn: u64| published.iter().position(|m| m.first_msn() == Some(Msn(msn))).unwrap();
+    let encoders = || Arc::new(EngineFactory::default());
+    let (whole, copy) = (settings(&[180, 144]), settings(&[]));
+    let mut first = Worker::new(encoders(), whole.clone());
+    published[..begins(1001) + 90].iter().for_each(|message| first.feed(message));
+    first.wait("the first segment", |worker| rungs().iter().all(|name| worker.segments(name).len() == 1));
+    let grant = |settings, generation, base: StreamState| {
+        let resume = resume_msn(&base, EPOCH, open().first_msn);
+        let from = published.iter().position(|message| message.last_msn() >= Some(resume)).unwrap();
+        let place = (generation, published[from].seq.0);
+        (Worker::granted_in(encoders(), settings, place, base, open_with(&[180, 144])), from)
+    };
+    let (mut second, from) = grant(copy, 2, first.state());
+    published[from..begins(1002) + 20].iter().for_each(|message| second.feed(message));
+    let (mut third, from) = grant(whole, 3, second.state());
+    published[from..].iter().for_each(|message| third.feed(message));
+    third.wait("the seal", Worker::is_sealed);
+    for name in rungs() {
+        assert_eq!(second.gaps(&name), [1001]);
+        let state = third.state();
+        assert!(state.renditions[&name].ended.is_none());
+        let complete: Vec<u64> = third.segments(&name).into_iter().map(|(msn, _)| msn).collect();
+        assert_eq!(complete, [1002, 1003], "{name}");
+        assert_eq!(playlist_of(&state, &name).segments.iter().filter(|segment| segment.gap).count(), 1);
+    }
 }

@@ -11,6 +11,7 @@ use millrace_testkit::ffmpeg::ffmpeg;
 use millrace_testkit::{Clip, ClipSpec};
 use millrace_wire::fact::EpochOpen;
 use millrace_wire::ids::{BroadcastId, DiscontinuitySeq, Epoch, InitVersion, MediaSeq, Msn, UnixMillis};
+use millrace_wire::ladder::{LadderPlan, LadderRung};
 use millrace_wire::message::media::{MediaMessage, MediaUnit};
 
 pub const FIRST: u64 = 1000;
@@ -24,6 +25,18 @@ pub enum Message {
     Audio(u32, FlvAudio),
 }
 
+/// The numbers of an epoch that is to have encoded rungs of these heights.
+pub fn open_with(heights: &[u32]) -> EpochOpen {
+    EpochOpen { plan: plan(heights), ..open() }
+}
+
+/// Returns the plan of encoded rungs of these heights.
+pub fn plan(heights: &[u32]) -> LadderPlan {
+    let rung =
+        |height: &u32| LadderRung { height: *height, bitrate: 300_000, fps: None, preset: None, codec: None };
+    LadderPlan::of_rungs(heights.iter().map(rung).collect())
+}
+
 pub fn open() -> EpochOpen {
     EpochOpen {
         broadcast: BroadcastId::from_u128(1),
@@ -32,7 +45,7 @@ pub fn open() -> EpochOpen {
         program_date_time: UnixMillis(1_700_000_000_000),
         target_duration: 4,
         lead_gaps: 0,
-        plan: millrace_wire::ladder::LadderPlan::default(),
+        plan: LadderPlan::default(),
     }
 }
 

@@ -14,21 +14,17 @@ use millrace_protocol::state::apply;
 use millrace_protocol::{Machine, Millis};
 use millrace_transcode::encoders::EncoderFactory;
 use millrace_transcode::rungs::{BuiltInRungs, Rung, RungFactory};
-use millrace_wire::fact::{Fact, FactMessage, FactReader, Segment, StreamState};
+use millrace_wire::fact::{EpochOpen, Fact, FactMessage, FactReader, Segment, StreamState};
 use millrace_wire::ids::*;
-use millrace_wire::ladder::{LadderPlan, LadderRung};
 use millrace_wire::message::control::StreamSettings;
 use millrace_wire::message::job::Grant;
 use millrace_wire::message::media::MediaMessage;
 
-use super::source::{EPOCH, open};
+use super::source::{EPOCH, open, plan};
 
 /// Returns settings with encoded rungs of these heights.
 pub fn settings(heights: &[u32]) -> StreamSettings {
-    let rung =
-        |height: &u32| LadderRung { height: *height, bitrate: 300_000, fps: None, preset: None, codec: None };
-    let plan = LadderPlan::of_rungs(heights.iter().map(rung).collect());
-    StreamSettings { window: 600, target_duration: 4, plan, ..StreamSettings::default() }
+    StreamSettings { window: 600, target_duration: 4, plan: plan(heights), ..StreamSettings::default() }
 }
 
 /// A job of one generation.
@@ -55,16 +51,28 @@ impl Worker {
         (generation, resume_from): (u64, u64),
         base: StreamState,
     ) -> Self {
+        let plan = settings.plan.clone();
+        Self::granted_in(encoders, settings, (generation, resume_from), base, EpochOpen { plan, ..open() })
+    }
+
+    /// Returns the worker that is granted a generation of an epoch whose numbers and plan are `open`.
+    pub fn granted_in(
+        encoders: Arc<dyn EncoderFactory>,
+        settings: StreamSettings,
+        (generation, resume_from): (u64, u64),
+        base: StreamState,
+        open: EpochOpen,
+    ) -> Self {
         let factory = BuiltInRungs::new(encoders);
         let ids = factory.rungs(&settings);
-        let rungs = ids.iter().map(|id| factory.start(id, &settings, &open(), &base)).collect();
+        let rungs = ids.iter().map(|id| factory.start(id, &settings, &open, &base)).collect();
         let grant = Grant {
             stream: StreamId::from_u128(9),
             playback: "00112233445566778899aabbccddeeff".parse().unwrap(),
             session: SessionId::from_u128(5),
             epoch: EPOCH,
             generation: Generation(generation),
-            open: open(),
+            open,
             cost: 1,
             base,
             resume_from: MediaSeq(resume_from),

@@ -329,9 +329,8 @@ fn prune_parts(state: &mut StreamState) {
     for (name, _) in renditions.iter().filter(|(_, known)| known.ended.is_none()) {
         let mut newer_ms = 0;
         for slot in slots.iter_mut().rev().filter(|slot| is_closed_in(slot, name)) {
-            let is_closed = |track: &RenditionSegment| {
-                track.segment.is_some() || slot.rendition_gaps.contains_key(name)
-            };
+            let is_closed =
+                |track: &RenditionSegment| track.segment.is_some() || slot.rendition_gaps.contains_key(name);
             let has_parts = |track: &RenditionSegment| !track.parts.is_empty() && is_closed(track);
             let is_prunable = newer_ms > keep_ms && slot.tracks.get(name).is_some_and(has_parts);
             if is_prunable && let Some(track) = Arc::make_mut(slot).tracks.get_mut(name) {

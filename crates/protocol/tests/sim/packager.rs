@@ -205,7 +205,6 @@ impl ToyPackager {
     }
 }
 
-
 fn init(rendition: &Rendition, bandwidth: u64) -> Packaged {
     let info = TrackInfo {
         media: TrackMedia::Audio { channels: 2, sample_rate: 48_000 },
