@@ -75,9 +75,8 @@ impl VideoConfig {
                 Ok(Self { codec, record, codecs, width, height, pixel_aspect, frame_rate, nal_length_size })
             }
             VideoCodec::Hevc => {
-                let HevcConfig { codecs, nal_length_size, width, height, frame_rate } =
+                let HevcConfig { codecs, nal_length_size, width, height, pixel_aspect, frame_rate } =
                     HevcConfig::parse(&record)?;
-                let pixel_aspect = (1, 1);
                 Ok(Self { codec, record, codecs, width, height, pixel_aspect, frame_rate, nal_length_size })
             }
             VideoCodec::Av1 => {

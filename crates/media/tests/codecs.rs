@@ -132,6 +132,18 @@ fn hevc_of_x265_is_packaged_as_hvc1() {
 }
 
 #[test]
+fn hevc_states_pixels_that_are_not_square_behind_reference_sets_of_any_kind() {
+    for settings in ["bframes=0", "bframes=3:ref=4", "bframes=4:b-pyramid=1:ref=5", "scaling-list=default"] {
+        let settings = format!("log-level=none:sar=64\\:45:{settings}");
+        let options =
+            ["-c:v", "libx265", "-preset", "ultrafast", "-tag:v", "hvc1", "-x265-params", &settings];
+        let file = clip("testsrc2=s=720x576:r=25:d=0.6", &options);
+        let Some(TrackConfig::Video(config)) = parse_config(&file).ok() else { panic!("no video") };
+        assert_eq!((config.pixel_aspect, config.display_size()), ((64, 45), (1_024, 576)), "{settings}");
+    }
+}
+
+#[test]
 fn av1_of_libaom_is_packaged_as_av01() {
     let options = ["-cpu-used", "8", "-usage", "realtime", "-g", "50", "-keyint_min", "50"];
     let file = clip(PICTURES, &[&["-c:v", "libaom-av1"][..], &options].concat());

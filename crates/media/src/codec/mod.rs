@@ -14,6 +14,7 @@ pub mod hevc;
 pub mod mp3;
 pub mod nal;
 pub mod opus;
+mod pixel_aspect;
 pub mod sync;
 
 use std::fmt;

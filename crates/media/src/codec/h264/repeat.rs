@@ -94,8 +94,9 @@ impl PictureRepeater {
     pub fn new(record: &[u8]) -> Option<Self> {
         let length_size = AvcConfig::parse(record).ok()?.nal_length_size;
         let mut rest = record.get(5..)?;
-        let sequences: Vec<Sequence> = take_sets(&mut rest, 0x1f)?.filter_map(Sequence::parse).collect();
-        let pictures = take_sets(&mut rest, 0xff)?.filter_map(Picture::parse);
+        let sequences: Vec<Sequence> =
+            take_sets(&mut rest, 0x1f)?.filter_map(|set| Sequence::parse(&set)).collect();
+        let pictures = take_sets(&mut rest, 0xff)?.filter_map(|set| Picture::parse(&set));
         let with_sequence = |picture: Picture| {
             let sequence = *sequences.iter().find(|sequence| sequence.id == picture.sequence)?;
             Some(Sets { sequence, picture })
@@ -244,8 +245,8 @@ fn take_sets(rest: &mut &[u8], mask: u8) -> Option<impl Iterator<Item = Vec<u8>>
 }
 
 impl Sequence {
-    fn parse(rbsp: Vec<u8>) -> Option<Self> {
-        let mut bits = BitReader::new(&rbsp);
+    fn parse(rbsp: &[u8]) -> Option<Self> {
+        let mut bits = BitReader::new(rbsp);
         let profile = bits.bits(8)?;
         bits.bits(16)?;
         let id = bits.ue()?;
@@ -275,8 +276,8 @@ impl Sequence {
 }
 
 impl Picture {
-    fn parse(rbsp: Vec<u8>) -> Option<Self> {
-        let mut bits = BitReader::new(&rbsp);
+    fn parse(rbsp: &[u8]) -> Option<Self> {
+        let mut bits = BitReader::new(rbsp);
         let (id, sequence) = (bits.ue()?, bits.ue()?);
         let is_cabac = bits.flag()?;
         let has_field_order = bits.flag()?;

@@ -3,6 +3,7 @@
 use super::H264Error;
 use crate::bits::BitReader;
 use crate::codec::nal::unescape;
+use crate::codec::pixel_aspect::{self, gcd};
 
 /// Largest width or height accepted: level 6.2 allows 16 384.
 const MAX_SIDE: u64 = 16_384;
@@ -173,30 +174,6 @@ fn size(bits: &mut BitReader<'_>, format: &Format) -> Result<(u32, u32), H264Err
     Ok((width as u32, height as u32))
 }
 
-/// Sample aspect ratios by `aspect_ratio_idc` (H.264 table E-1).
-const ASPECT_RATIOS: [(u32, u32); 16] = [
-    (1, 1),
-    (12, 11),
-    (10, 11),
-    (16, 11),
-    (40, 33),
-    (24, 11),
-    (20, 11),
-    (32, 11),
-    (80, 33),
-    (18, 11),
-    (15, 11),
-    (64, 33),
-    (160, 99),
-    (4, 3),
-    (3, 2),
-    (2, 1),
-];
-/// `aspect_ratio_idc` of a ratio that is written out.
-const EXTENDED_ASPECT_RATIO: u32 = 255;
-/// Largest distortion of pixels that is believed, in either direction.
-const MAX_ASPECT: u64 = 8;
-
 /// The fields of the VUI (H.264 §E.1.1) that matter here.
 struct Vui {
     pixel_aspect: (u32, u32),
@@ -207,28 +184,13 @@ impl Vui {
     /// Reads the VUI, if there is one. What cannot be read is as if it were absent.
     fn read(bits: &mut BitReader<'_>) -> Self {
         let mut vui = Self { pixel_aspect: (1, 1), frame_rate: None };
-        if bits.flag() == Some(true) && vui.read_aspect(bits).is_some() {
+        if bits.flag() == Some(true)
+            && let Some(pixel_aspect) = pixel_aspect::read(bits)
+        {
+            vui.pixel_aspect = pixel_aspect;
             vui.frame_rate = frame_rate(bits);
         }
         vui
-    }
-
-    fn read_aspect(&mut self, bits: &mut BitReader<'_>) -> Option<()> {
-        if !bits.flag()? {
-            return Some(());
-        }
-        let ratio = match bits.bits(8)? {
-            EXTENDED_ASPECT_RATIO => (bits.bits(16)?, bits.bits(16)?),
-            0 => (0, 0), // unspecified
-            index => ASPECT_RATIOS.get(index as usize - 1).copied().unwrap_or_default(),
-        };
-        let (width, height) = (u64::from(ratio.0), u64::from(ratio.1));
-        let is_sane = width > 0 && width <= height * MAX_ASPECT && height <= width * MAX_ASPECT;
-        if is_sane {
-            let divisor = gcd(width, height);
-            self.pixel_aspect = ((width / divisor) as u32, (height / divisor) as u32);
-        }
-        Some(())
     }
 }
 
@@ -258,11 +220,4 @@ fn frame_rate(bits: &mut BitReader<'_>) -> Option<(u32, u32)> {
     }
     let divisor = gcd(scale, units);
     Some((u32::try_from(scale / divisor).ok()?, u32::try_from(units / divisor).ok()?))
-}
-
-const fn gcd(mut a: u64, mut b: u64) -> u64 {
-    while b != 0 {
-        (a, b) = (b, a % b);
-    }
-    a
 }

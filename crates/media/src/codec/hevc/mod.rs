@@ -1,13 +1,15 @@
 //! HEVC: the decoder configuration record, the size in the SPS, random access points.
 
+mod sps;
+
 use std::fmt::Write as _;
 
 use bytes::Buf;
 use millrace_buf::ByteChain;
 
-use super::nal::{nal_units, unescape};
-use crate::bits::BitReader;
+use super::nal::nal_units;
 use crate::codec::sync::SyncKind;
+use sps::Sps;
 
 /// Why an HEVC header was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -52,6 +54,8 @@ pub struct HevcConfig {
     pub width: u32,
     /// Luma height after cropping, in pixels.
     pub height: u32,
+    /// Width and height of a pixel as a reduced fraction; 1:1 if the SPS does not state them.
+    pub pixel_aspect: (u32, u32),
     /// Frames per second as a fraction, if the record states an average frame rate.
     pub frame_rate: Option<(u32, u32)>,
 }
@@ -72,11 +76,12 @@ impl HevcConfig {
         if nal_length_size == 3 {
             return Err(HevcError::LengthSize(nal_length_size));
         }
-        let (width, height) = size(first_sps(arrays, fixed[22])?.ok_or(HevcError::NoSps)?)?;
+        let Sps { width, height, pixel_aspect } =
+            Sps::parse(first_sps(arrays, fixed[22])?.ok_or(HevcError::NoSps)?)?;
         // Frames per 256 seconds; 0 means unspecified.
         let average = u32::from(u16::from_be_bytes([fixed[19], fixed[20]]));
         let frame_rate = Some((average, 256)).filter(|_| average > 0);
-        Ok(Self { codecs: codecs(fixed), nal_length_size, width, height, frame_rate })
+        Ok(Self { codecs: codecs(fixed), nal_length_size, width, height, pixel_aspect, frame_rate })
     }
 }
 
@@ -115,69 +120,6 @@ fn first_sps(mut rest: &[u8], arrays: u8) -> Result<Option<&[u8]>, HevcError> {
         rest = tail;
     }
     Ok(sps)
-}
-
-/// Reads the size of the pictures from an SPS NAL unit (HEVC §7.3.2.2.1), cropping applied.
-fn size(nal: &[u8]) -> Result<(u32, u32), HevcError> {
-    let truncated = HevcError::Truncated("SPS");
-    let rbsp = unescape(nal.get(2..).ok_or(truncated)?);
-    let mut bits = BitReader::new(&rbsp);
-    bits.bits(4).ok_or(truncated)?; // sps_video_parameter_set_id
-    let sub_layers = bits.bits(3).ok_or(truncated)?; // sps_max_sub_layers_minus1
-    bits.flag().ok_or(truncated)?; // sps_temporal_id_nesting_flag
-    skip_profile_tier_level(&mut bits, sub_layers).ok_or(truncated)?;
-    bits.ue().ok_or(truncated)?; // sps_seq_parameter_set_id
-    let chroma = bits.ue().ok_or(truncated)?;
-    let separate = chroma == 3 && bits.flag().ok_or(truncated)?;
-    let (width, height) = (bits.ue().ok_or(truncated)?, bits.ue().ok_or(truncated)?);
-    if chroma > 3 || !(1..=MAX_SIDE).contains(&width) || !(1..=MAX_SIDE).contains(&height) {
-        return Err(HevcError::Range("pic_width_in_luma_samples"));
-    }
-    if !bits.flag().ok_or(truncated)? {
-        return Ok((width, height));
-    }
-    let mut window = [0u64; 4];
-    for offset in &mut window {
-        *offset = u64::from(bits.ue().ok_or(truncated)?);
-    }
-    // Offsets count chroma samples (HEVC table 6-1).
-    let (sub_width, sub_height) = match chroma {
-        1 => (2, 2),
-        2 => (2, 1),
-        _ => (1, 1),
-    };
-    let (sub_width, sub_height) = if separate { (1, 1) } else { (sub_width, sub_height) };
-    let crop = |side: u32, offsets: u64| {
-        let cropped = u64::from(side).checked_sub(offsets).filter(|side| *side > 0);
-        cropped.map(|side| side as u32).ok_or(HevcError::Range("conformance window"))
-    };
-    let width = crop(width, (window[0] + window[1]) * sub_width)?;
-    let height = crop(height, (window[2] + window[3]) * sub_height)?;
-    Ok((width, height))
-}
-
-/// Skips `profile_tier_level(1, sub_layers)` (HEVC §7.3.3).
-fn skip_profile_tier_level(bits: &mut BitReader<'_>, sub_layers: u32) -> Option<()> {
-    let skip = |bits: &mut BitReader<'_>, mut count: u32| {
-        while count > 0 {
-            let step = count.min(32);
-            bits.bits(step)?;
-            count -= step;
-        }
-        Some(())
-    };
-    skip(bits, 88 + 8)?; // general profile and level
-    let mut present = Vec::new();
-    for _ in 0..sub_layers {
-        present.push((bits.flag()?, bits.flag()?));
-    }
-    if sub_layers > 0 {
-        skip(bits, 2 * (8 - sub_layers))?;
-    }
-    for (profile, level) in present {
-        skip(bits, if profile { 88 } else { 0 } + if level { 8 } else { 0 })?;
-    }
-    Some(())
 }
 
 /// Returns how a decoder can start at this access unit, whose NAL units have prefixes of
@@ -233,6 +175,7 @@ mod tests {
         assert_eq!(parsed.codecs, "hvc1.1.6.L60.90");
         assert_eq!((parsed.width, parsed.height), (320, 180));
         assert_eq!((parsed.nal_length_size, parsed.frame_rate), (4, None));
+        assert_eq!(parsed.pixel_aspect, (1, 1));
     }
 
     #[test]
