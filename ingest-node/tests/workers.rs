@@ -3,7 +3,6 @@
 
 mod support;
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,7 +11,7 @@ use millrace_protocol::Millis;
 use millrace_protocol::log::writer::{EncodedMessage, LogWriter};
 use millrace_testkit::ClipSpec;
 use millrace_wire::fact::{Fact, Gap, MediaDuration, StreamState};
-use millrace_wire::ids::{FactSeq, NodeId};
+use millrace_wire::ids::NodeId;
 use millrace_wire::message::announce::{Degraded, SessionAnnouncement};
 use millrace_wire::message::job::{Bid, Grant, GrantOrder, Heartbeat, Offer, WorkerFree};
 use millrace_wire::message::repair::SnapshotRequest;
@@ -64,21 +63,8 @@ impl FakeWorker {
                                 seal(&bus, &grant);
                                 sealed = true;
                             }
-                            let heartbeat = Heartbeat {
-                                node: node.clone(),
-                                epoch: grant.epoch,
-                                generation: grant.generation,
-                                ready: true,
-                                leaving: false,
-                                quiesced: false,
-                                next_fact: FactSeq(0),
-                                announced: BTreeMap::new(),
-                                stored: BTreeMap::new(),
-                                done: *is_done.borrow(),
-                                storage_failing: false,
-                                ladder: None,
-                                encoding: None,
-                            };
+                            let heartbeat =
+                                Heartbeat { done: *is_done.borrow(), ..Heartbeat::new(node.clone(), &grant) };
                             tell(&bus, topics::heartbeat(grant.stream, grant.epoch).subject(), &heartbeat);
                         }
                     }

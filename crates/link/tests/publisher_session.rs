@@ -1,7 +1,6 @@
 //! A publisher session on the in-process bus with a worker and a control node that the test plays.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +17,7 @@ use millrace_runtime::{Metrics, SystemClock};
 use millrace_wire::close_reason::CloseReason;
 use millrace_wire::fact::{Fact, Gap, MediaDuration};
 use millrace_wire::ids::{
-    BroadcastId, DiscontinuitySeq, Epoch, FactSeq, InitVersion, Msn, NodeId, PlaybackId, SessionId, StreamId,
+    BroadcastId, DiscontinuitySeq, Epoch, InitVersion, Msn, NodeId, PlaybackId, SessionId, StreamId,
 };
 use millrace_wire::message::control::{ClaimGrant, Kick, LeaseReply, PublishLimits, StreamSettings};
 use millrace_wire::message::job::{Bid, COPY_COST, Grant, GrantOrder, Heartbeat, WorkerFree};
@@ -196,21 +195,7 @@ async fn seal(link: &Link, grant: &Grant) -> LogServer {
 }
 
 fn heartbeat(grant: &Grant, done: bool) -> Heartbeat {
-    Heartbeat {
-        node: node(),
-        epoch: grant.epoch,
-        generation: grant.generation,
-        ready: true,
-        leaving: false,
-        quiesced: false,
-        next_fact: FactSeq(0),
-        announced: BTreeMap::new(),
-        stored: BTreeMap::new(),
-        done,
-        storage_failing: false,
-        ladder: None,
-        encoding: None,
-    }
+    Heartbeat { done, ..Heartbeat::new(node(), grant) }
 }
 
 #[tokio::test]

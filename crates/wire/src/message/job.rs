@@ -185,6 +185,27 @@ pub struct Heartbeat {
 
 impl Message for Heartbeat {}
 
+impl Heartbeat {
+    /// Returns the heartbeat of a worker that is ready to work on `grant`, and has announced and stored nothing.
+    pub fn new(node: NodeId, grant: &Grant) -> Self {
+        Self {
+            node,
+            epoch: grant.epoch,
+            generation: grant.generation,
+            ready: true,
+            leaving: false,
+            quiesced: false,
+            next_fact: FactSeq(0),
+            announced: BTreeMap::new(),
+            stored: BTreeMap::new(),
+            done: false,
+            storage_failing: false,
+            ladder: None,
+            encoding: None,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
