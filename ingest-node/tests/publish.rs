@@ -4,7 +4,9 @@ mod support;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use millrace_bus::MemBus;
+use millrace_media::container::flv::file::{Tag, TagKind};
 use millrace_testkit::{Clip, ClipSpec, FfmpegPublisher};
 use millrace_wire::close_reason::CloseReason;
 use millrace_wire::message::control::PublishLimits;
@@ -41,6 +43,45 @@ async fn every_frame_is_published_exactly_once_byte_for_byte() {
     }
     assert_eq!(world.metric("millrace_ingest_publishers"), 0);
     assert_eq!(world.metric("millrace_ingest_frames_total{track=\"video\"}"), 4 * 150);
+}
+
+/// The message of a picture as an encoder sends it that gives each NAL unit a message of its own.
+fn units_apart(tag: &Tag) -> Vec<Tag> {
+    /// Frame type, codec, packet type and composition offset (Adobe FLV 10.1, §E.4.3).
+    const HEADER: usize = 5;
+    if tag.kind != TagKind::Video || tag.body[1] != 1 {
+        return vec![tag.clone()];
+    }
+    let (header, mut rest) = tag.body.split_at(HEADER);
+    let mut apart = Vec::new();
+    while let Some((length, _)) = rest.split_first_chunk::<4>() {
+        let (unit, after) = rest.split_at(4 + u32::from_be_bytes(*length) as usize);
+        apart.push(Tag { body: Bytes::from([header, unit].concat()), ..*tag });
+        rest = after;
+    }
+    apart
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slices_in_messages_of_their_own_are_joined_from_the_second_picture_on() {
+    let world = World::start().await;
+    let (_clip, tags) = tags(ClipSpec { slices: 4, ..short() }).await;
+    let apart: Vec<Tag> = tags.iter().flat_map(units_apart).collect();
+    assert!(apart.len() > tags.len() + 3 * 150, "four slices in each of 150 pictures");
+    let (stream, key) = world.control.stream();
+    let mut consumer = Consumer::of(&world.bus, stream).await;
+    let mut pusher = Pusher::publish(&world.url(&key), 60_000).await.unwrap();
+    pusher.push(&apart).await.unwrap();
+    pusher.unpublish().await;
+    let messages = consumer.read_to_end().await;
+    check_order(messages);
+    let (got, whole) = (frames(messages, Track::Video), pushed(&tags, Track::Video));
+    assert_eq!(got.len(), whole.len());
+    assert!(got[0].len() < whole[0].len(), "the first picture had gone when its second slice came");
+    assert_eq!(got[1..], whole[1..]);
+    assert_eq!(frames(messages, Track::Audio), pushed(&tags, Track::Audio));
+    let repairs = |reason| world.metric(&format!("millrace_ingest_repairs_total{{reason=\"{reason}\"}}"));
+    assert_eq!((repairs("slices_joined"), repairs("malformed_picture")), (149 * 3, 3));
 }
 
 #[tokio::test(flavor = "multi_thread")]

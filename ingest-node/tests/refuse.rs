@@ -40,6 +40,7 @@ async fn a_refused_key_gets_the_status_of_its_reason() {
         assert_eq!(refused.as_deref(), Some(code), "{path}");
     }
     assert_eq!(world.metric("millrace_ingest_refused_total{reason=\"unknown_key\"}"), 2);
+    assert_eq!(world.metric("millrace_ingest_refused_total{reason=\"wrong_app\"}"), 1);
     // A text that is no stream key never reaches control.
     assert_eq!(world.control.seen.lock().unwrap().claims.len(), 3);
 }

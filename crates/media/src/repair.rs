@@ -138,6 +138,9 @@ repairs! {
     /// Repeated pictures were left out of a pause, because a sender may only have so many of them made up.
     RepeatLimit = "repeat_limit", Moved,
         "Pauses of the pictures go beyond the limit of repeated pictures: they stay holes.";
+    /// A message with further slices of a picture was joined to it.
+    SlicesJoined = "slices_joined", Moved,
+        "The slices of a picture come in messages of their own: they are joined, and the picture is one frame later.";
     /// A picture was dropped because no keyframe came since the newest configuration.
     PictureBeforeKeyframe = "picture_before_keyframe", Dropped,
         "Pictures cannot be decoded: no keyframe has come since the encoder's newest configuration.";
@@ -181,6 +184,7 @@ impl Repair {
                 | Self::StrayBytesRemoved
                 | Self::ConfigFromPictures
                 | Self::MessageWithoutPicture
+                | Self::SlicesJoined
                 | Self::AdtsHeaderRemoved
                 | Self::EmptyMessage
                 | Self::EmptyConfig

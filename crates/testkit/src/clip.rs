@@ -36,6 +36,8 @@ pub struct ClipSpec {
     pub gop: u32,
     /// The B-frames between two reference pictures.
     pub b_frames: u32,
+    /// Slices of each picture.
+    pub slices: u32,
     /// True if the clip has AAC sound, a tone.
     pub audio: bool,
     /// The number in the first picture.
@@ -45,7 +47,17 @@ pub struct ClipSpec {
 impl Default for ClipSpec {
     /// 10 s at 30 pictures a second, 320 × 180, keyframes every second, two B-frames, sound.
     fn default() -> Self {
-        Self { frames: 300, fps: 30, width: 320, height: 180, gop: 30, b_frames: 2, audio: true, first: 0 }
+        Self {
+            frames: 300,
+            fps: 30,
+            width: 320,
+            height: 180,
+            gop: 30,
+            b_frames: 2,
+            slices: 1,
+            audio: true,
+            first: 0,
+        }
     }
 }
 
@@ -72,9 +84,11 @@ impl Clip {
     async fn make(spec: ClipSpec, extension: &str) -> anyhow::Result<Self> {
         let dir = std::env::temp_dir().join("millrace-clips");
         std::fs::create_dir_all(&dir)?;
-        let ClipSpec { frames, fps, width, height, gop, b_frames, audio, first } = spec;
+        let ClipSpec { frames, fps, width, height, gop, b_frames, slices, audio, first } = spec;
         let sound = if audio { "sound" } else { "mute" };
-        let name = format!("v1-{frames}-{fps}-{width}x{height}-{gop}-{b_frames}-{first}-{sound}.{extension}");
+        let name = format!(
+            "v1-{frames}-{fps}-{width}x{height}-{gop}-{b_frames}-{slices}-{first}-{sound}.{extension}"
+        );
         let path = dir.join(name);
         if !path.is_file() {
             let tmp = tempfile::Builder::new().suffix(&format!(".{extension}")).tempfile_in(&dir)?;
@@ -101,9 +115,10 @@ fn encode(spec: &ClipSpec, out: &Path) -> anyhow::Result<()> {
         command.args(["-f", "lavfi", "-i", &tone, "-c:a", "aac", "-b:a", "96k", "-ac", "2"]);
     }
     let x264 = format!(
-        "keyint={gop}:min-keyint={gop}:scenecut=0:open-gop=0:bframes={b}:b-adapt=0",
+        "keyint={gop}:min-keyint={gop}:scenecut=0:open-gop=0:bframes={b}:b-adapt=0:slices={slices}",
         gop = spec.gop,
-        b = spec.b_frames
+        b = spec.b_frames,
+        slices = spec.slices
     );
     command.args(["-c:v", "libx264", "-preset", "veryfast", "-crf", "23", "-pix_fmt", "yuv420p"]);
     command.args(["-x264-params", &x264]).arg(out);

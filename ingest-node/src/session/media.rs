@@ -137,7 +137,7 @@ impl MediaPath {
     /// lasts to control. An error ends the publish.
     pub(crate) fn observe(&mut self, now: Duration, source: &RepairCounts) -> Result<(), PublishEnd> {
         self.observe_at = now + SAMPLE;
-        self.source_repairs = *source;
+        self.note_repairs(source);
         let repairs = self.repairs();
         self.report.report(&repairs);
         let sent = self.builder.frames();
@@ -154,6 +154,11 @@ impl MediaPath {
             self.session.health(notes);
         }
         Ok(())
+    }
+
+    /// Notes the repairs that the source has made so far.
+    pub(crate) fn note_repairs(&mut self, source: &RepairCounts) {
+        self.source_repairs = *source;
     }
 
     /// Returns the repairs of all stages of the publish.

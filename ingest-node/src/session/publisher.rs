@@ -210,6 +210,11 @@ impl Publisher {
         span.in_scope(|| media.observe(now, source))
     }
 
+    /// Notes the repairs that the source has made, for the report at the publish's end.
+    pub(crate) fn note_repairs(&mut self, source: &RepairCounts) {
+        self.media.note_repairs(source);
+    }
+
     /// Ends the media of the epoch.
     pub(crate) fn end(mut self, end: &PublishEnd) {
         let span = self.span.clone();

@@ -86,10 +86,19 @@ impl<'a> Relay<'a> {
     /// Relays until the source, a limit or the session ends the publish. `proven` is what has been read already of a source
     /// that has been accepted.
     pub(crate) async fn run<S: Source>(&mut self, source: &mut S, proven: Option<Proven>) -> PublishEnd {
-        match self.relay(source, proven).await {
+        let end = match self.relay(source, proven).await {
             Ok(never) => match never {},
             Err(end) => end,
-        }
+        };
+        self.publisher.note_repairs(&self.repairs(source));
+        end
+    }
+
+    /// Returns the repairs that were made before the session's timeline.
+    fn repairs<S: Source>(&self, source: &S) -> RepairCounts {
+        let mut repairs = source.repairs();
+        repairs.merge(&self.left_out);
+        repairs
     }
 
     async fn relay<S: Source>(
@@ -249,8 +258,7 @@ impl<'a> Relay<'a> {
     fn check_health<S: Source>(&mut self, source: &S) -> Result<(), PublishEnd> {
         let now = self.context.now();
         if self.publisher.is_observation_due(now) {
-            let mut repairs = source.repairs();
-            repairs.merge(&self.left_out);
+            let repairs = self.repairs(source);
             self.publisher.observe(now, &repairs)
         } else {
             Ok(())

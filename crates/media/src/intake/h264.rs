@@ -31,6 +31,11 @@ pub enum VideoStep {
         /// NAL units with 4-byte length prefixes.
         data: ByteChain,
     },
+    /// Further slices of the picture before, which the encoder sends in a message of their own.
+    Rest {
+        /// NAL units with 4-byte length prefixes.
+        data: ByteChain,
+    },
 }
 
 /// The intake of one publish's H.264 video.
@@ -129,6 +134,11 @@ impl H264Intake {
     /// a keyframe. An error if its NAL units cannot be told apart; it is left out then.
     pub fn picture(&mut self, pts: i64, flagged: bool, data: ByteChain) -> Result<(), CodecError> {
         let Some(data) = self.with_lengths(data)? else { return Ok(()) };
+        if h264::continues_picture(&data, LENGTH_SIZE) {
+            // Parameter sets or SEI messages between the slices of a picture would end it (H.264 §7.4.1.2.3).
+            self.steps.push_back(VideoStep::Rest { data: slices(&data) });
+            return Ok(());
+        }
         let sync = h264::sync_kind(&data, LENGTH_SIZE, flagged)?;
         if self.config.is_none() || (self.has_new_sets && sync.is_join()) {
             self.configure(h264::active_pps(&data, LENGTH_SIZE))?;
@@ -263,6 +273,19 @@ impl Scan {
             })
         })
     }
+}
+
+/// Returns the slices of an access unit with 4-byte lengths.
+fn slices(data: &ByteChain) -> ByteChain {
+    let (mut kept, mut at) = (ByteChain::new(), 0);
+    for unit in nal_units(data, LENGTH_SIZE).filter_map(Result::ok) {
+        let end = at + usize::from(LENGTH_SIZE) + unit.remaining();
+        if is_picture(unit.chunk().first()) {
+            kept.extend(data.slice(at..end));
+        }
+        at = end;
+    }
+    kept
 }
 
 /// True for slices and their partitions (H.264 table 7-1, types 1 to 5).

@@ -185,7 +185,10 @@ impl<S: Socket> Source for RtmpSource<'_, S> {
             return Some(Err(fault));
         }
         if let Some(end) = self.end.take() {
-            return Some(Ok(SourceEvent::End(end)));
+            self.media.close_picture();
+            let Some(last) = self.media.poll() else { return Some(Ok(SourceEvent::End(end))) };
+            self.end = Some(end);
+            return Some(Ok(last));
         }
         loop {
             let event = match self.connection.transport.next_event() {
@@ -200,7 +203,8 @@ impl<S: Socket> Source for RtmpSource<'_, S> {
                     return Some(Ok(SourceEvent::Metadata(media::metadata(&properties))));
                 }
                 Event::Unpublished => {
-                    return Some(Ok(SourceEvent::End(CloseReason::PublisherLeft.into())));
+                    self.end = Some(CloseReason::PublisherLeft.into());
+                    return self.next_event();
                 }
                 Event::Refused(refusal) => {
                     return Some(Ok(SourceEvent::End(refusal_reason(refusal).into())));

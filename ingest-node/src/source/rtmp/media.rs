@@ -20,6 +20,9 @@ use crate::session::source::{
 /// silence never replaces audio that arrives.
 const MAX_UNCONFIGURED_AUDIO: u32 = 300;
 
+/// Bytes of a picture that slices of further messages are joined to: the largest message is as large.
+const MAX_JOINED_BYTES: usize = 8 * 1024 * 1024;
+
 /// The media of one publish: unwraps its clock, numbers its messages and brings its codecs into the usual form.
 #[derive(Debug, Default)]
 pub(super) struct MediaReader {
@@ -29,6 +32,10 @@ pub(super) struct MediaReader {
     audio: AacIntake,
     unconfigured_audio: u32,
     unused: RepairCounts,
+    /// True once the encoder has sent slices of a picture in a message of their own: each picture then waits for the next one.
+    joins_slices: bool,
+    /// The picture that further slices may come for.
+    open_picture: Option<SourceFrame>,
     events: VecDeque<SourceEvent>,
 }
 
@@ -72,14 +79,21 @@ impl MediaReader {
             }
         };
         while let Some(step) = self.video.poll() {
-            self.events.push_back(match step {
+            match step {
                 VideoStep::Config(config) => {
-                    SourceEvent::Config { position, config: TrackConfig::Video(config) }
+                    self.close_picture();
+                    let config = TrackConfig::Video(config);
+                    self.events.push_back(SourceEvent::Config { position, config });
                 }
                 VideoStep::Picture { sync, data } => {
-                    SourceEvent::Frame(SourceFrame { position, presentation_time, sync, data })
+                    self.close_picture();
+                    self.open_picture = Some(SourceFrame { position, presentation_time, sync, data });
                 }
-            });
+                VideoStep::Rest { data } => self.join(data),
+            }
+        }
+        if !self.joins_slices {
+            self.close_picture();
         }
         taken.map_err(|error| {
             if matches!(error, CodecError::H264(H264Error::Truncated("access unit"))) {
@@ -87,6 +101,24 @@ impl MediaReader {
             }
             at(position, MediaFault::malformed(error))
         })
+    }
+
+    /// Joins further slices to the picture before. The first ones of a publish come when it has gone already, incomplete; from
+    /// then on pictures wait.
+    fn join(&mut self, slices: ByteChain) {
+        self.joins_slices = true;
+        match &mut self.open_picture {
+            Some(picture) if picture.data.len() + slices.len() <= MAX_JOINED_BYTES => {
+                picture.data.extend(slices);
+                self.unused.add(Repair::SlicesJoined, 1);
+            }
+            _ => self.unused.add(Repair::MalformedPicture, 1),
+        }
+    }
+
+    /// Yields the picture that waits for further slices.
+    pub(super) fn close_picture(&mut self) {
+        self.events.extend(self.open_picture.take().map(SourceEvent::Frame));
     }
 
     /// Reads an audio message: an FLV AUDIODATA body.

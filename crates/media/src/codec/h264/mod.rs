@@ -7,7 +7,7 @@ mod sets;
 mod skip_slice;
 mod sps;
 
-pub use picture::{active_pps, is_bidirectional, sync_kind};
+pub use picture::{active_pps, continues_picture, is_bidirectional, sync_kind};
 pub use record::AvcConfig;
 pub use repeat::PictureRepeater;
 pub use sets::ParameterSets;

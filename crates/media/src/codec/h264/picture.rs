@@ -58,6 +58,12 @@ pub fn is_bidirectional(data: &ByteChain, length_size: u8) -> bool {
     first_slice(data, length_size).is_some_and(SliceHead::is_bidirectional)
 }
 
+/// True if an access unit does not begin a picture: its first slice begins with a later macroblock (H.264 §7.4.3), so that
+/// it is the rest of the picture before.
+pub fn continues_picture(data: &ByteChain, length_size: u8) -> bool {
+    first_slice(data, length_size).is_some_and(|slice| slice.first_macroblock > 0)
+}
+
 /// Returns the head of the first slice of an access unit.
 fn first_slice(data: &ByteChain, length_size: u8) -> Option<SliceHead> {
     let is_slice = |unit: &Take<Reader<'_>>| {
@@ -213,6 +219,15 @@ mod tests {
         assert_eq!(kind(&[&recovery(0), &[0x65, 0x88, 0x80]]), SyncKind::Idr);
         assert_eq!(kind(&[I]), SyncKind::None, "an I picture alone is no place to start");
         assert_eq!(kind(&[&[0x06, 5, 200, 1, 2, 0x80], I]), SyncKind::None, "an SEI that is cut short");
+    }
+
+    #[test]
+    fn rest_of_a_picture_is_told_by_the_first_macroblock_of_its_first_slice() {
+        let continues = |nals: &[&[u8]]| continues_picture(&unit(nals), 4);
+        assert!(continues(&[SECOND_I]) && continues(&[&[0x06, 5, 1, 0, 0x80], SECOND_P]));
+        for whole in [&[I][..], &[I, SECOND_I], &[&[0x06, 5, 1, 0, 0x80]], &[&[0x41]]] {
+            assert!(!continues(whole), "{whole:?}");
+        }
     }
 
     #[test]
