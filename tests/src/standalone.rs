@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use crate::api::Api;
 use millrace_testkit::Process;
+use millrace_testkit::disk::SmallDisk;
 use millrace_testkit::programs::{millrace_command, spawn, tail};
 use millrace_testkit::wait;
 
@@ -61,6 +62,19 @@ impl Standalone {
         }
         let (process, ready) = start_as(command, folder.path(), &[free.clone(), free.clone(), free]).await?;
         Ok(Self { folder, process, ready })
+    }
+
+    /// Starts one with its data on a disk of `kib` KiB, and these variables in its environment.
+    pub async fn start_on_small_disk(kib: u32, variables: &[(&str, &str)]) -> Result<(Self, SmallDisk)> {
+        let folder = TempDir::with_prefix("millrace-e2e-").context("a folder for the server")?;
+        let data = folder.path().join("data");
+        std::fs::create_dir_all(&data).context("the data folder")?;
+        let disk = SmallDisk::over(&data, kib);
+        let mut command = millrace_command()?;
+        command.envs(variables.iter().copied());
+        let free = "127.0.0.1:0".to_owned();
+        let (process, ready) = start_as(command, folder.path(), &[free.clone(), free.clone(), free]).await?;
+        Ok((Self { folder, process, ready }, disk))
     }
 
     /// The addresses it listens at.

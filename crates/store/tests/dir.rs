@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use millrace_store::{DirStore, Meta, ObjectStore, SharedStore, SyncPolicy, list_all};
+use millrace_store::{DirStore, Meta, ObjectStore, SharedStore, StoreError, SyncPolicy, list_all};
+use millrace_testkit::disk::{ReadOnly, SmallDisk};
 use millrace_testkit::{Process, wait};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -53,6 +54,31 @@ async fn a_file_put_there_by_hand_is_an_object() {
     assert_eq!(store.get("hand.m4s", None).await.unwrap().body.as_ref(), b"moofmdat");
     std::fs::create_dir(dir.path().join("d")).unwrap();
     assert!(store.get("d", None).await.is_err());
+}
+
+#[tokio::test]
+async fn full_and_read_only_disks_are_unavailable_with_their_cause_and_leave_no_remains() {
+    let disk = SmallDisk::of_kib(4 << 10);
+    let root = disk.path().join("media");
+    let store = DirStore::open(&root, SyncPolicy::default()).await.unwrap();
+    let put = |key: &'static str| store.put(key, vec![7; 256 << 10].into(), Meta::default());
+    let refused = async |words: &str| {
+        let error = put("a/refused.m4s").await.unwrap_err();
+        let told = matches!(&error, StoreError::Unavailable { reason } if reason.contains(words));
+        assert!(told, "{error:?}");
+        assert!(store.ready().await.is_err());
+        assert_eq!(store.get("a/before.m4s", None).await.unwrap().body.len(), 256 << 10, "reads go on");
+    };
+    put("a/before.m4s").await.unwrap();
+    disk.fill();
+    refused("No space left on device").await;
+    disk.make_room();
+    let read_only = ReadOnly::over(&root);
+    refused("Read-only file system").await;
+    drop(read_only);
+    assert_eq!(files(&root).iter().filter(|name| name.contains("refused")).count(), 0);
+    put("a/after.m4s").await.unwrap();
+    store.ready().await.unwrap();
 }
 
 const VICTIM_DIR: &str = "MILLRACE_TEST_VICTIM_DIR";

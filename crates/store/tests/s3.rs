@@ -10,7 +10,8 @@ use conformance::read;
 use millrace_store::{
     Meta, ObjectStore, S3Config, S3Store, SharedStore, StoreError, Uploader, UploaderConfig, list_all,
 };
-use millrace_testkit::MinioServer;
+use millrace_testkit::disk::{ReadOnly, SmallDisk};
+use millrace_testkit::{MinioServer, wait};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -69,7 +70,7 @@ async fn everything_is_uploaded_after_the_return() {
         })
         .collect();
     assert!(start.elapsed() < Duration::from_millis(500), "submitting never waits");
-    millrace_testkit::wait::until(SOON, || async { uploader.stats().failed_attempts >= 16 }).await;
+    wait::until(SOON, || async { uploader.stats().failed_attempts >= 16 }).await;
     assert_eq!(uploader.stats().objects, 60);
     server.restart().await;
     for ticket in tickets {
@@ -94,4 +95,55 @@ async fn a_hanging_store_is_given_up_and_tried_again() {
     let ticket = uploader.submit("slow", "x".into(), Meta::default(), false).unwrap();
     server.process().resume();
     tokio::time::timeout(SOON, ticket.done()).await.unwrap().unwrap();
+}
+
+/// Waits until the uploader tells of a store that takes nothing, and returns the error.
+async fn trouble(uploader: &Uploader) -> String {
+    let mut error = String::new();
+    wait::until(SOON, || {
+        error = uploader.trouble().map(|trouble| trouble.error).unwrap_or_default();
+        let found = !error.is_empty();
+        async move { found }
+    })
+    .await;
+    error
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn objects_wait_while_the_disk_of_minio_is_full_or_read_only_and_are_stored_after() {
+    let mut server = MinioServer::start_real().await;
+    server.process().kill();
+    let disk = SmallDisk::over(&server.data(), 128 << 10);
+    server.restart().await;
+    let store = open(&server).await;
+    let uploader = Uploader::start(&store, UploaderConfig::default());
+    let submit = |key: &str| {
+        let body = vec![7; 512 << 10];
+        uploader.submit(key.to_owned(), body.into(), Meta::default(), false).unwrap()
+    };
+    submit("before").done().await.unwrap();
+    assert_eq!(uploader.trouble(), None);
+
+    disk.fill();
+    let full = submit("while-full");
+    let error = trouble(&uploader).await;
+    // By the time at which MinIO notices.
+    let words = ["XMinioStorageFull", "no space left on device"];
+    assert!(words.iter().any(|words| error.contains(words)), "{error}");
+    disk.make_room();
+    full.done().await.unwrap();
+    assert_eq!(uploader.trouble(), None);
+
+    let read_only = ReadOnly::over(disk.path());
+    let waiting = submit("while-read-only");
+    trouble(&uploader).await;
+    // Longer than a denied object used to be tried.
+    wait::until(SOON, || async { uploader.stats().failed_attempts >= 8 }).await;
+    assert_eq!(read(&store, "before").await.len(), 512 << 10, "reads go on");
+    drop(read_only);
+    waiting.done().await.unwrap();
+    let stats = uploader.stats();
+    assert_eq!((stats.stored, stats.refused, stats.dropped), (3, 0, 0));
+    assert_eq!(uploader.trouble(), None);
+    server.process().kill();
 }

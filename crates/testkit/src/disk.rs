@@ -15,20 +15,30 @@ const STEP: usize = 64 << 10;
 /// A small file system in memory, unmounted with the value.
 #[derive(Debug)]
 pub struct SmallDisk {
-    dir: TempDir,
+    dir: PathBuf,
+    /// The directory, if it is the disk's own.
+    #[allow(dead_code, reason = "it is deleted with the value")]
+    own: Option<TempDir>,
 }
 
 impl SmallDisk {
     /// Mounts a file system of `kib` KiB.
     pub fn of_kib(kib: u32) -> Self {
-        let dir = TempDir::with_prefix("millrace-disk-").expect("make a temporary directory");
-        mount(&["-t", "tmpfs", "-o", &format!("size={kib}k"), "tmpfs"], dir.path());
-        Self { dir }
+        let own = TempDir::with_prefix("millrace-disk-").expect("make a temporary directory");
+        let mut disk = Self::over(own.path(), kib);
+        disk.own = Some(own);
+        disk
+    }
+
+    /// Mounts a file system of `kib` KiB over an existing directory, whose content it hides.
+    pub fn over(dir: &Path, kib: u32) -> Self {
+        mount(&["-t", "tmpfs", "-o", &format!("size={kib}k"), "tmpfs"], dir);
+        Self { dir: dir.to_owned(), own: None }
     }
 
     /// Returns its directory.
     pub fn path(&self) -> &Path {
-        self.dir.path()
+        &self.dir
     }
 
     /// Fills it to its last block.

@@ -60,13 +60,16 @@ pub(crate) async fn run(
 struct StorageWatch {
     readiness: Readiness,
     lines: LogLimit,
+    /// Apart from the lines about the store, so that the first objects that are lost are named at once.
+    lost_lines: LogLimit,
     failing: bool,
     given_up: GivenUp,
 }
 
 impl StorageWatch {
     fn new(readiness: Readiness) -> Self {
-        Self { readiness, lines: LogLimit::default(), failing: false, given_up: GivenUp::default() }
+        let (lines, lost_lines) = (LogLimit::default(), LogLimit::default());
+        Self { readiness, lines, lost_lines, failing: false, given_up: GivenUp::default() }
     }
 
     /// Returns true while the store is in trouble.
@@ -85,18 +88,24 @@ impl StorageWatch {
                 tracing::info!("objects are stored again");
             }
         }
-        let has_lost = !self.given_up.keys.is_empty();
-        if (failing || has_lost) && self.lines.due().is_some() {
-            let given_up = std::mem::take(&mut self.given_up);
+        let error = trouble.map_or_else(String::new, |trouble| trouble.error);
+        if failing && self.lines.due().is_some() {
             let stats = uploader.stats();
             tracing::error!(
-                error = trouble.map_or_else(String::new, |trouble| trouble.error),
+                error,
                 waiting = stats.objects,
                 waiting_bytes = stats.bytes,
                 oldest_s = uploader.oldest().as_secs(),
+                "objects cannot be stored: they wait and are tried again, and beyond the queue's bound the oldest are given up"
+            );
+        }
+        if !self.given_up.keys.is_empty() && self.lost_lines.due().is_some() {
+            let given_up = std::mem::take(&mut self.given_up);
+            tracing::error!(
+                error,
                 given_up = given_up.keys.len() as u64 + given_up.more,
                 objects = given_up.keys.join(" "),
-                "objects cannot be stored: they wait and are tried again, and beyond the queue's bound the oldest are given up"
+                "objects were given up: they are served from memory while live, and missing afterwards"
             );
         }
         failing

@@ -113,10 +113,9 @@ async fn work(shared: Arc<Shared>, store: SharedStore, config: UploaderConfig) {
         match result {
             Ok(()) => shared.finish(item, Ok(())),
             Err(error) => {
-                // Denied may be a key being rotated: tried again, but not for ever.
-                let denied = matches!(error, StoreError::Denied { .. });
-                let again = error.is_retryable() || (denied && item.attempts < config.retry.attempts);
-                if again {
+                // A store denies while its key is replaced, or, as MinIO does, while its disk is read-only: the operator can
+                // mend that, and until then the object waits within the queue's bounds.
+                if error.is_retryable() || matches!(error, StoreError::Denied { .. }) {
                     let pause = config.retry.delay(item.attempts);
                     tracing::debug!(key = %item.key, attempts = item.attempts, %error, "upload failed");
                     shared.put_back(item, &error);

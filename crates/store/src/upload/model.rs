@@ -15,8 +15,8 @@ pub struct UploaderConfig {
     pub parallel: usize,
     /// For one attempt; a store slower than this is away.
     pub attempt_timeout: Duration,
-    /// Pauses between attempts. `attempts` bounds those that the store denies; an absent store is tried for as
-    /// long as the object may wait.
+    /// Pauses between attempts. Their number is not bounded: a store that is away, full or denies access is tried for as long
+    /// as the object may wait.
     pub retry: RetryPolicy,
 }
 
