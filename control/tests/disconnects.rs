@@ -5,14 +5,17 @@ mod common;
 
 use common::{Backends, Control, renewal};
 use millrace_bus::ReaderConfig;
+use millrace_state::{FaultyState, StateFaults};
 use millrace_wire::close_reason::CloseReason;
 use millrace_wire::ids::{KeyHash, SessionId};
+use millrace_wire::message::announce::EpochPhase;
 use millrace_wire::message::control::{
     ClaimGrant, ClaimReply, HealthNote, LeaseReply, RefusalReport, ReleaseRequest, RenewRequest,
 };
 use millrace_wire::topics;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Bound of a failure: the tests wait for conditions, not for this time.
@@ -36,6 +39,49 @@ fn release(grant: &ClaimGrant, session: u128, reason: CloseReason, text: &str) -
         reason,
         text: text.to_owned(),
     }
+}
+
+/// A publisher that renews every 500 ms until the task is aborted, whether it is answered or not.
+fn renewing(control: &Control, grant: &ClaimGrant, session: u128) -> tokio::task::JoinHandle<()> {
+    let (link, request) = (control.link.clone(), renewal(grant, session));
+    tokio::spawn(async move {
+        loop {
+            let asked = link.request(&topics::renew(), &request, Duration::from_millis(500)).await;
+            assert!(!matches!(asked, Ok(LeaseReply::Superseded { .. })), "the session is ended");
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    })
+}
+
+/// Longer than a lease and than the leader's.
+const OUTAGE: Duration = Duration::from_secs(7);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn publisher_that_goes_on_through_an_outage_of_the_state_store_never_counts_as_away() {
+    let mut backends = Backends::embedded().await;
+    let faulty = FaultyState::new(backends.state.clone().unwrap(), 1);
+    backends.state = Some(Arc::new(faulty.clone()));
+    let control = Control::start(&backends).await;
+    let created = control.create(json!({"title": "Match"})).await;
+    let (id, key) = (created["id"].as_str().unwrap(), created["stream_key"].as_str().unwrap());
+    let grant = granted(control.claim(key, 1).await);
+    let session = renewing(&control, &grant, 1);
+    let topic = topics::epoch(grant.stream);
+    let mut epochs = control.link.subscribe(&topic, 256).await.unwrap();
+    faulty.set(StateFaults { away: true, ..StateFaults::default() });
+    tokio::time::sleep(OUTAGE).await;
+    faulty.set(StateFaults::default());
+    // What was due in the outage would be announced by a leader that has had the time of two leases.
+    let watched = tokio::time::timeout(OUTAGE, async {
+        while let Some(announced) = epochs.recv().await {
+            assert_eq!(announced.phase, EpochPhase::Open);
+        }
+    });
+    assert!(watched.await.is_err(), "the bus is open");
+    let status = control.status(id).await;
+    assert_eq!((&status["health"]["state"], &status["last_disconnect"]), (&json!("ok"), &Value::Null));
+    assert!(!session.is_finished(), "the session goes on");
+    session.abort();
 }
 
 async fn show(control: &Control, id: &str) -> Value {

@@ -193,6 +193,16 @@ impl Reconciler {
     /// Acquires or renews the leader's lease; returns false while another control holds it.
     async fn lead(&mut self) -> Result<bool, RepoError> {
         let leads = self.renew_lease().await;
+        if leads.is_err() {
+            // Sessions could not renew either: they get the time of a new leader once the store takes changes again.
+            let now = self.services.clock.now_ms();
+            self.leading_since = self.leading_since.map(|_| now);
+        }
+        let leads = match leads {
+            // No other control can have got the lease: readers go on to hear of the epochs that are stored.
+            Err(RepoError::State(StateError::NotWritable { .. })) if self.leading_since.is_some() => Ok(true),
+            leads => leads,
+        };
         self.services.leading.send_replace(matches!(leads, Ok(true)));
         leads
     }
@@ -222,16 +232,7 @@ impl Reconciler {
                 self.leading_since = None;
                 Ok(false)
             }
-            Err(error) => {
-                // Sessions could not renew either: they get the time of a new leader once the store takes changes again.
-                let now = self.services.clock.now_ms();
-                self.leading_since = self.leading_since.map(|_| now);
-                match error {
-                    // No other control can have got the lease. Readers go on to hear of the epochs that are stored.
-                    StateError::NotWritable { .. } if self.leading_since.is_some() => Ok(true),
-                    error => Err(error.into()),
-                }
-            }
+            Err(error) => Err(error.into()),
         }
     }
 
