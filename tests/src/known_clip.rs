@@ -67,6 +67,18 @@ impl Clip {
         Self::made(&format!("open-gop-{seconds}.flv"), &arguments).await
     }
 
+    /// Makes a clip without keyframes: its pictures are refreshed column by column, and its first one, which would be an IDR
+    /// picture, is left out, as for who comes after it has left the window.
+    pub async fn intra_refresh(seconds: u32) -> Result<Self> {
+        let picture = format!("testsrc2=size=640x360:rate=30:duration={seconds}");
+        let tone = format!("sine=frequency=440:sample_rate=48000:duration={seconds}");
+        let inputs = ["-f", "lavfi", "-i", &picture, "-f", "lavfi", "-i", &tone];
+        let video = "-pix_fmt yuv420p -c:v libx264 -preset ultrafast -bf 0 -b:v 800k \
+                     -x264-params intra-refresh=1:keyint=60:scenecut=0 -bsf:v noise=drop=not(n) -c:a aac -b:a 96k -ac 2";
+        let arguments: Vec<&str> = inputs.into_iter().chain(video.split_whitespace()).collect();
+        Self::made(&format!("intra-refresh-{seconds}.flv"), &arguments).await
+    }
+
     async fn made(name: &str, arguments: &[&str]) -> Result<Self> {
         let folder = std::env::temp_dir().join("millrace-clips");
         std::fs::create_dir_all(&folder).context("the folder of clips")?;

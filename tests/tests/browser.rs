@@ -195,6 +195,22 @@ async fn watch_page_joins_an_open_gop_at_a_keyframe_that_is_no_idr_picture() -> 
     Script::run(&server, "states.mjs", &[&url, "--within", "10", "playing:live"])?.succeeds().await
 }
 
+/// No browser decodes from a gradual refresh on.
+#[tokio::test(flavor = "multi_thread")]
+async fn watch_page_of_a_stream_without_keyframes_says_that_it_waits_for_one() -> Result<()> {
+    let _processor = PROCESSOR.read().await;
+    let server = Standalone::start().await?;
+    let live = server.api().create("browser").await?;
+    let mut refreshed = push(&Clip::intra_refresh(40).await?, &live.push_url(), server.folder())?;
+    let url = page(&server, &live);
+    let mut browser = Script::run(&server, "states.mjs", &[&url, "--within", "30", "keyless", "playing"])?;
+    browser.sees("keyless").await?;
+    // An encoder with keyframes takes its place.
+    refreshed.kill();
+    let _encoder = push(&Clip::numbered(small(30)).await?, &live.push_url(), server.folder())?;
+    browser.succeeds().await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn watch_page_of_a_stream_of_sound_shows_its_title_and_its_level() -> Result<()> {
     let _processor = PROCESSOR.read().await;

@@ -15,6 +15,8 @@ const RETRY_S = [0.5, 1, 2, 4];
 const HELD_S = 2;
 /// Failed appends that hls.js recovers from in place before the player starts anew.
 const RECOVERIES = 2;
+/// Seconds after which a keyframe has come for a player that waits for its first one, and it does not play: it joins there.
+const KEYFRAME_UNUSED_S = 1;
 /// Buffered seconds below which the player has nothing to play.
 const DRY_S = 0.1;
 /// The first picture is the newest keyframe, as it is there first. Within this time in seconds the player hops from it to its
@@ -80,6 +82,8 @@ export class Player {
   #place = null;
   /// True once this viewer has seen a picture or heard sound.
   picture = false;
+  /// The time since when pictures have been appended of which the browser has kept none.
+  #keylessSince = null;
   /// True once the playlist has ended.
   over = false;
   /// True while playback runs on no user's pause but its own.
@@ -107,6 +111,8 @@ export class Player {
   get part() { return this.details?.partTarget ?? 0; }
   /// Seconds since the newest media was listed.
   get silent() { return this.picture && this.#media.at > 0 ? seconds() - this.#media.at : 0; }
+  /// Seconds since when pictures have come and none of them is a keyframe, which decoding has to begin with.
+  get keyless() { return this.picture || this.#keylessSince === null ? 0 : seconds() - this.#keylessSince; }
   get isSilent() { return this.silent >= silentFrom(this.part); }
   get isSound() { return this.#hls?.levels?.length > 0 && this.#video.videoWidth === 0 && !this.#hls.levels.some((level) => level.videoCodec); }
   get target() { return target(this.#latency, this.details?.partHoldBack ?? this.details?.holdBack); }
@@ -149,6 +155,7 @@ export class Player {
   #startHls() {
     const where = (details) => this.#where(details);
     this.#leading = new Leading();
+    this.#keylessSince = null;
     const trim = (data) => (this.#isAvc ? this.#leading.trim(data) : data);
     const hls = this.#hls = new Hls({
       lowLatencyMode: true,
@@ -170,7 +177,10 @@ export class Player {
       else this.#again();
     });
     hls.on(Hls.Events.MANIFEST_PARSED, () => { if (this.#plays) this.play(); });
-    hls.on(Hls.Events.BUFFER_APPENDED, () => this.#hop());
+    hls.on(Hls.Events.BUFFER_APPENDED, (_, { type, timeRanges }) => {
+      if (type !== 'audio') this.#kept(timeRanges[type]);
+      this.#hop();
+    });
     hls.on(Hls.Events.LEVEL_UPDATED, (_, { details }) => this.#listed(details));
     hls.loadSource(this.#source);
     hls.attachMedia(this.#video);
@@ -216,6 +226,12 @@ export class Player {
     this.#place = keepsPlace ? this.#hls?.playingDate?.getTime() ?? null : null;
     this.#halt();
     this.start();
+  }
+
+  /// Takes the ranges of pictures that the browser has kept. It drops those that come before a keyframe.
+  #kept(ranges) {
+    if (ranges?.length > 0) this.#keylessSince = null;
+    else this.#keylessSince ??= seconds();
   }
 
   #shown() {
@@ -304,6 +320,7 @@ export class Player {
     // The network is not to blame for what the publisher does not send.
     if (this.isSilent) this.#stalled = false;
     const { details } = this;
+    if (!this.picture && details && this.keyless > 0 && this.#edge - (keyframes(details).at(-1) ?? NaN) > KEYFRAME_UNUSED_S) this.#again();
     if (!this.picture || video.paused) return;
     if (this.#fresh) {
       if (now - this.#startedAt > STALL_RESTART_S) this.#again();

@@ -6,6 +6,9 @@ const SILENT_S = 0.8;
 /// Seconds of silence of a stream whose publisher is connected after which the page says so instead of turning its spinner.
 const HUNG_S = 4;
 
+/// Seconds of media without a keyframe after which the page says that it waits for one: more than a usual keyframe interval.
+const KEYLESS_S = 4;
+
 /// Milliseconds between an answer that the edge has held and the next heartbeat, and after one that it could not give.
 const [NEXT_MS, FAILED_MS] = [250, 2000];
 /// Milliseconds between two heartbeats for a stream that is over or does not exist.
@@ -22,8 +25,8 @@ export const silentFrom = (part) => Math.max(SILENT_S, 2.5 * (part || 0));
 
 /// Returns the state of the page. `phase` is the beacon's (`null` until it has answered, `unreachable` when it does not),
 /// `picture` is true once something has been shown, `moving` while time advances, `silent` the seconds without new media,
-/// `before` the last state.
-export function pageState({ phase, supported, over, picture, moving, buffered, silent, part, before }) {
+/// `before` the last state; `keyless` the seconds since when media has come that no decoder can start with.
+export function pageState({ phase, supported, over, picture, moving, buffered, silent, part, before, keyless = 0 }) {
   if (!supported) return 'failed';
   if (phase === 'missing') return 'missing';
   const quiet = silent >= silentFrom(part);
@@ -35,6 +38,7 @@ export function pageState({ phase, supported, over, picture, moving, buffered, s
   if (picture && (buffered || moving)) return 'playing';
   if (phase === 'unreachable') return 'interrupted';
   if (picture) return quiet && silent >= HUNG_S && phase === 'live' ? 'hung' : 'playing';
+  if (phase === 'live' && keyless >= KEYLESS_S) return 'keyless';
   return { waiting: 'waiting', starting: 'starting', live: 'starting' }[phase] ?? 'connecting';
 }
 

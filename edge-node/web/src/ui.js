@@ -8,6 +8,7 @@ export const TEXTS = {
   waiting: ['The stream has not started yet', 'Stay here: it starts by itself.'],
   starting: ['Starting…', ''],
   away: ['The broadcaster is reconnecting…', 'Stay here: it goes on by itself.'],
+  keyless: ['Waiting for a picture to begin with', 'The broadcaster has sent no keyframe for a while. It starts by itself with the next one.'],
   hung: ['No picture comes from the broadcaster', 'Stay here: it goes on by itself.'],
   interrupted: ['No connection to the server', 'Trying again…'],
   ended: ['The stream has ended', 'It does not start again under this address.'],

@@ -37,9 +37,9 @@ function changed(gesture) {
 }
 
 function refresh() {
-  const { over, picture, moving, buffered, silent, part } = player;
+  const { over, picture, moving, buffered, silent, part, keyless } = player;
   const supported = Player.supported;
-  let state = pageState({ phase: beacon.phase, supported, over, picture, moving, buffered, silent, part, before: ui.state });
+  let state = pageState({ phase: beacon.phase, supported, over, picture, moving, buffered, silent, part, keyless, before: ui.state });
   if (ui.isAsking && ['starting', 'connecting'].includes(state)) state = 'playing';
   if (state === 'ended') player.stop();
   ui.show(state, picture);

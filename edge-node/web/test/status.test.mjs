@@ -30,6 +30,13 @@ test('page_without_pictures_of_a_connected_publisher_says_so_after_a_while', () 
   assert.equal(state({ ...dry, silent: 5 }, 'unreachable'), 'interrupted');
 });
 
+test('page_that_gets_media_without_a_keyframe_says_so_after_a_while', () => {
+  assert.equal(state({ ...nothing, keyless: 2 }, 'live'), 'starting');
+  assert.equal(state({ ...nothing, keyless: 5 }, 'live'), 'keyless');
+  assert.equal(state({ ...nothing, keyless: 5 }, 'away'), 'away', 'the publisher has left meanwhile');
+  assert.equal(state({ ...playing, keyless: 0 }, 'live'), 'playing');
+});
+
 test('page_of_an_ended_stream_plays_what_is_buffered_and_then_promises_nothing', () => {
   assert.equal(state(playing, 'ended'), 'playing');
   assert.equal(state(dry, 'ended'), 'ended');
