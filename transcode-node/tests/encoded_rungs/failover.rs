@@ -15,8 +15,17 @@ use super::pictures::decode;
 use super::source::{EPOCH, clip, open, open_with, publish};
 use super::worker::{Worker, playlist_of, settings};
 
-const SPEC: ClipSpec =
-    ClipSpec { frames: 240, fps: 30, width: 320, height: 180, gop: 30, b_frames: 2, audio: true, first: 0 };
+const SPEC: ClipSpec = ClipSpec {
+    frames: 240,
+    fps: 30,
+    width: 320,
+    height: 180,
+    gop: 30,
+    b_frames: 2,
+    slices: 1,
+    audio: true,
+    first: 0,
+};
 
 fn rungs() -> [Rendition; 2] {
     ["180p", "144p"].map(|name| name.parse().unwrap())

@@ -14,8 +14,17 @@ use super::pictures::{decode, start};
 use super::source::{Message, clip, publish, with_sound};
 use super::worker::{Worker, playlist_of, settings, violations};
 
-const MUTE: ClipSpec =
-    ClipSpec { frames: 240, fps: 30, width: 320, height: 180, gop: 30, b_frames: 0, audio: false, first: 0 };
+const MUTE: ClipSpec = ClipSpec {
+    frames: 240,
+    fps: 30,
+    width: 320,
+    height: 180,
+    gop: 30,
+    b_frames: 0,
+    slices: 1,
+    audio: false,
+    first: 0,
+};
 
 fn rendition(name: &str) -> Rendition {
     name.parse().unwrap()
