@@ -152,6 +152,7 @@ fn take(clip: &Clip) -> Taken {
                     let time = i64::from(sent.time_ms) * 90;
                     ingest.timeline.push_picture(time, i64::from(sent.cts_ms) * 90, sync, data);
                 }
+                VideoStep::Rest { .. } => panic!("the clips have each picture in one message"),
             }
         }
     }

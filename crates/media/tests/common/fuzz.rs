@@ -39,7 +39,7 @@ fn take_video(intake: &mut H264Intake, body: Bytes, sent: usize) {
             VideoStep::Config(config) => {
                 assert!(config.nal_length_size == 4 && config.width > 0 && config.height > 0);
             }
-            VideoStep::Picture { data, .. } => {
+            VideoStep::Picture { data, .. } | VideoStep::Rest { data } => {
                 assert!(data.len() <= 2 * sent + MAX_ADDED);
                 for unit in nal_units(&data, 4) {
                     assert!(unit.is_ok_and(|unit| unit.remaining() > 0), "an access unit of empty NAL units");

@@ -1,10 +1,8 @@
 //! Sessions whose job encodes, among workers that have room for it, for a copy only, or for nothing.
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
 use millrace_wire::ids::{
-    BroadcastId, DiscontinuitySeq, Epoch, FactSeq, Generation, InitVersion, Msn, NodeId, SessionId, StreamId,
+    BroadcastId, DiscontinuitySeq, Epoch, Generation, InitVersion, Msn, NodeId, SessionId, StreamId,
     UnixMillis,
 };
 use millrace_wire::ladder::{LadderPlan, LadderRung};
@@ -75,21 +73,7 @@ impl Worker {
     }
 
     fn heartbeat(&self, grant: &Grant) -> Heartbeat {
-        Heartbeat {
-            node: self.node.clone(),
-            epoch: grant.epoch,
-            generation: grant.generation,
-            ready: true,
-            leaving: false,
-            quiesced: self.quiesced,
-            next_fact: FactSeq(0),
-            announced: BTreeMap::new(),
-            stored: BTreeMap::new(),
-            done: false,
-            storage_failing: false,
-            ladder: None,
-            encoding: None,
-        }
+        Heartbeat { quiesced: self.quiesced, ..Heartbeat::new(self.node.clone(), grant) }
     }
 }
 
