@@ -5,6 +5,7 @@
 mod flv;
 
 use std::future::poll_fn;
+use std::io::Read;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -142,6 +143,22 @@ async fn trial_tells_the_encoders_that_work_and_the_speed_of_the_first() {
     assert!(usable.ends_with(&[EncoderKind::X264, EncoderKind::Openh264]), "{report:?}");
     assert!(report.pixels_per_second > Some(1_000_000), "{report:?}");
     assert!(report.isolation.holds(true), "device files are all that it may open: {report:?}");
+}
+
+#[tokio::test]
+async fn child_gets_no_descriptor_that_its_parent_was_started_with() {
+    let source = source().await;
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    // A copy without the flag that Rust sets, as a descriptor is that this process was started with.
+    let inherited = rustix::io::dup(&writer).unwrap();
+    let mut encoders = open(10, &Metrics::new());
+    start(&mut *encoders, &source);
+    send(&mut *encoders, &source.pictures);
+    let child = first_picture(10, &mut *encoders).await;
+    drop((writer, inherited));
+    let end = tokio::task::spawn_blocking(move || reader.read(&mut [0]).unwrap());
+    assert_eq!(tokio::time::timeout(LIMIT, end).await.unwrap().unwrap(), 0, "nobody else holds the pipe");
+    assert!(is_alive(child));
 }
 
 #[tokio::test]

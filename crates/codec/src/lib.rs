@@ -7,11 +7,13 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 
 mod av;
+mod descriptors;
 mod encoder;
 pub mod engine;
 mod error;
 mod h264;
 
+pub use descriptors::withhold_descriptors;
 pub use encoder::LibavLicence;
 pub use error::CodecError;
 pub use h264::{H264Decoder, LumaFrame};

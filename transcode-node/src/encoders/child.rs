@@ -11,16 +11,10 @@ use anyhow::{Context, bail};
 use bytes::{Buf, Bytes};
 use millrace_codec::engine::{Engine, EngineInput, EngineOutput};
 
+use super::command::{COMMAND, DEVICES, PROBE};
 use super::frames::{Frame, FrameReader, decode_order, encode_failure, encode_product};
 use super::probe;
 use super::sandbox::{self, Limits};
-
-/// The command of the child, as the first argument. It is not meant for people, and the programs' help does not list it.
-pub(super) const COMMAND: &str = "encoder";
-/// The command of a child that tries what it can do, writes the report to the socket, and ends.
-pub(super) const PROBE: &str = "encoder-probe";
-/// The argument that allows device files.
-pub(super) const DEVICES: &str = "devices";
 
 /// Runs the child process if `args`, those of this process, ask for it. Programs that start workers call it first, before
 /// anything is opened or started.

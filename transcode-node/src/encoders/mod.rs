@@ -6,6 +6,7 @@
 //! child may write any bytes. No call of [`Encoders`] waits for the child.
 
 mod child;
+mod command;
 pub mod crash_policy;
 pub mod frames;
 pub mod ledger;

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use super::child::PROBE;
+use super::command::PROBE;
 use super::process::describe;
 use super::speed;
 use super::stderr_tail::StderrTail;

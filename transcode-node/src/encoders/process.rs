@@ -20,7 +20,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout};
 
-use super::child::{COMMAND, DEVICES};
+use super::command::{COMMAND, DEVICES};
 use super::frames::{ChildMessage, FrameReader, decode_product, encode_order};
 use super::sandbox::Limits;
 use super::shared::{Shared, media_bytes};

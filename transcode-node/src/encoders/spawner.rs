@@ -20,6 +20,9 @@ struct Request {
 impl Request {
     fn serve(mut self) {
         let _runtime = self.runtime.enter();
+        if let Err(error) = millrace_codec::withhold_descriptors() {
+            tracing::debug!(%error, "descriptors not withheld; the encoders' process cannot use them either");
+        }
         // A caller that has left does not want the child: it is killed on drop.
         let _ = self.reply.send(self.command.spawn());
     }
