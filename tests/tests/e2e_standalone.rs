@@ -8,6 +8,8 @@ use anyhow::{Context, Result, ensure};
 use millrace_testkit::Process;
 use millrace_testkit::http;
 use millrace_testkit::programs::tail;
+use millrace_testkit::wait;
+use millrace_tests::api::Livestream;
 use millrace_tests::compare::{beginning, same};
 use millrace_tests::known_clip::{Clip, ClipSpec, seconds};
 use millrace_tests::publish::push;
@@ -20,8 +22,12 @@ const CLIP_LIMIT: Duration = Duration::from_secs(30);
 
 /// Pushes a clip to its end, ends the livestream, gives what a viewer got.
 async fn push_and_watch(server: &Standalone, clip: &Clip) -> Result<Recording> {
+    let live = server.api().create("e2e").await?;
+    push_to(server, clip, &live).await
+}
+
+async fn push_to(server: &Standalone, clip: &Clip, live: &Livestream) -> Result<Recording> {
     let api = server.api();
-    let live = api.create("e2e").await?;
     let mut encoder = push(clip, &live.push_url(), server.folder())?;
     let viewer = Viewer::watch(&live.hls_url).await.context(tail(&encoder))?;
     ended_well(&mut encoder).await?;
@@ -48,8 +54,22 @@ fn whole(recording: &Recording, clip: &Clip) -> Result<()> {
 async fn standalone_serves_every_frame_once_and_in_order() -> Result<()> {
     let server = Standalone::start().await?;
     let clip = Clip::numbered(seconds(12)).await?;
-    let recording = push_and_watch(&server, &clip).await?;
-    whole(&recording, &clip)
+    let live = server.api().create("e2e").await?;
+    let recording = push_to(&server, &clip, &live).await?;
+    whole(&recording, &clip)?;
+    has_picture(&live).await
+}
+
+/// Fails unless the stream, of which nothing was encoded, has a picture of its own.
+async fn has_picture(live: &Livestream) -> Result<()> {
+    let url = live.hls_url.replace("index.m3u8", "thumbnail.jpg");
+    let picture = wait::value("a picture of the stream", CLIP_LIMIT, || async {
+        let answer = http::shared_client().get(&url).send().await.ok()?.error_for_status().ok()?;
+        answer.bytes().await.ok()
+    })
+    .await?;
+    ensure!(picture.starts_with(&[0xff, 0xd8]), "{url} is no JPEG file of {} bytes", picture.len());
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 use millrace_wire::ids::{BroadcastId, Epoch, NodeId, Rendition, StreamId, UnixMillis};
+use millrace_wire::message::announce::Degraded;
 use millrace_wire::message::control::{HealthNote, Ladder};
 use millrace_wire::message::ladder_health::{LadderHealth, RungHealth, RungState};
 use serde::Serialize;
@@ -200,7 +201,11 @@ fn words(stream: &Stream, claim: Option<&Claim>, now: UnixMillis) -> (&'static s
 }
 
 fn words_of_claim(stream: &Stream, claim: &Claim, now: UnixMillis) -> (&'static str, String) {
-    match (claim.presence, claim.degraded, notes(claim).first()) {
+    // The note of the rungs that are left out says which ones they are.
+    let is_noted = claim.ladder.as_deref().and_then(LadderHealth::words).is_some();
+    let of_rungs = |code: &Degraded| matches!(code, Degraded::EncodersFailing | Degraded::RungsShed);
+    let degraded = claim.degraded.filter(|code| !(is_noted && of_rungs(code)));
+    match (claim.presence, degraded, notes(claim).first()) {
         (Presence::Publishing, Some(degraded), _) => ("degraded", degraded.text().to_owned()),
         (Presence::Publishing, None, Some(note)) => ("degraded", format!("degraded: {}", note.text)),
         (Presence::Publishing, None, None) if !claim.begun => {
