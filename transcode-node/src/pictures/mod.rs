@@ -26,8 +26,8 @@ use crate::metrics::Metrics;
 const QUEUE: usize = 32;
 /// The child rests this many times as long as a picture took: pictures take at most a fifth of a core.
 const REST: u32 = 4;
-/// The longest time one picture may take; a child that is slower is given up.
-const LIMIT: Duration = Duration::from_secs(5);
+/// The longest time one picture may take, the start of the child on a busy machine included; a slower child is given up.
+const LIMIT: Duration = Duration::from_secs(15);
 /// The pause after the end of a child.
 const PAUSE: Duration = Duration::from_secs(2);
 /// A stream whose keyframes have ended the child so often gets no further pictures from this job.
