@@ -66,6 +66,7 @@ try {
   console.log(`created ${key}`);
 
   await shown.locator('.badge.live').waitFor();
+  await shown.locator('img.picture').waitFor();
   console.log('live');
   await check(page, 'live');
   await shown.locator('.badge.away').waitFor();

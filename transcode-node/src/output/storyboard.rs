@@ -24,7 +24,7 @@ use millrace_wire::object_names;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use crate::rungs::Sheet;
+use crate::pictures::Sheet;
 
 /// The media types of a sheet and of the cues.
 const JPEG: &str = "image/jpeg";

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use millrace_codec::engine::order::{Order, Plan, Slot, SourcePicture};
 use millrace_codec::engine::product::Product;
 use millrace_runtime::ActorContext;
+use millrace_wire::ids::UnixMillis;
 use tokio::sync::{Mutex as AsyncMutex, mpsc};
 
 pub(crate) use self::sampler::{Sampler, Snapshot};
@@ -62,6 +63,19 @@ impl PictureSlot {
     fn is_left_out(&self) -> bool {
         self.0.failures.load(Ordering::Relaxed) >= MAX_FAILURES
     }
+}
+
+/// A sheet of small pictures, which grows by one tile at a time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sheet {
+    /// Its number within the job.
+    pub number: u32,
+    /// The tiles it has.
+    pub tiles: u8,
+    /// Wall clock of its first tile, as playlists give it.
+    pub first: UnixMillis,
+    /// The JPEG file.
+    pub jpeg: Bytes,
 }
 
 #[derive(Debug)]

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use millrace_media::repair::RepairCounts;
 use millrace_protocol::job::Packaged;
 use millrace_wire::fact::{EpochOpen, StreamState};
-use millrace_wire::ids::{RungId, UnixMillis};
+use millrace_wire::ids::RungId;
 use millrace_wire::message::announce::Degraded;
 use millrace_wire::message::control::StreamSettings;
 use millrace_wire::message::ladder_health::LadderHealth;
@@ -28,6 +28,7 @@ pub use self::built_in::BuiltInRungs;
 pub(crate) use self::set::RungSet;
 use crate::encoders::EncoderFactory;
 pub use crate::metrics::RungFigures;
+pub use crate::pictures::Sheet;
 
 /// One rung at work on one epoch.
 pub trait Rung: Debug + Send {
@@ -70,19 +71,6 @@ pub trait Rung: Debug + Send {
     fn take_thumbnail(&mut self) -> Option<Bytes> {
         None
     }
-}
-
-/// A sheet of small pictures, which grows by one tile at a time.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sheet {
-    /// Its number within the job.
-    pub number: u32,
-    /// The tiles it has.
-    pub tiles: u8,
-    /// Wall clock of its first tile, as playlists give it.
-    pub first: UnixMillis,
-    /// The JPEG file.
-    pub jpeg: Bytes,
 }
 
 /// News of the encoded rungs.
