@@ -84,6 +84,56 @@ async fn publisher_that_goes_on_through_an_outage_of_the_state_store_never_count
     session.abort();
 }
 
+/// Waits until the health of a livestream has the note `state`, or has it no more.
+async fn until_state_note(control: &Control, id: &str, wanted: bool) -> Value {
+    millrace_testkit::wait::some(LIMIT, async || {
+        let status = control.status(id).await;
+        let notes = status["health"]["notes"].as_array()?;
+        (notes.iter().any(|note| note["code"] == "state") == wanted).then_some(status)
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn state_store_that_takes_no_changes_is_told_everywhere_and_a_running_publish_goes_on() {
+    let mut backends = Backends::embedded().await;
+    let faulty = FaultyState::new(backends.state.clone().unwrap(), 1);
+    backends.state = Some(Arc::new(faulty.clone()));
+    let control = Control::start(&backends).await;
+    let created = control.create(json!({"title": "Match"})).await;
+    let (id, key) = (created["id"].as_str().unwrap(), created["stream_key"].as_str().unwrap());
+    let grant = granted(control.claim(key, 1).await);
+    let session = renewing(&control, &grant, 1);
+
+    faulty.set(StateFaults { full: true, ..StateFaults::default() });
+    let status = until_state_note(&control, id, true).await;
+    let message = status["health"]["message"].as_str().unwrap();
+    assert!(
+        message.starts_with("degraded: state store takes no changes: No space left on device"),
+        "{message}"
+    );
+    let (code, problem) =
+        control.call(Method::POST, "/api/v1/livestreams", Some(json!({"title": "Another"}))).await;
+    assert_eq!(code, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(problem["detail"].as_str().unwrap().contains("No space left on device"), "{problem}");
+    let (code, ready) = control.call(Method::GET, "/readyz", None).await;
+    assert_eq!((code, &ready["ready"]), (StatusCode::OK, &json!(true)), "what runs goes on");
+    assert_eq!(ready["degraded"][0]["name"], "state");
+    // The leader goes on to announce the epochs that are stored.
+    let mut epochs = control.link.subscribe(&topics::epoch(grant.stream), 8).await.unwrap();
+    for _ in 0..3 {
+        let announced = tokio::time::timeout(LIMIT, epochs.recv()).await.unwrap().unwrap();
+        assert_eq!((announced.epoch, announced.phase), (grant.epoch, EpochPhase::Open));
+    }
+
+    faulty.set(StateFaults::default());
+    until_state_note(&control, id, false).await;
+    control.create(json!({"title": "Another"})).await;
+    assert_eq!(control.status(id).await["last_disconnect"], Value::Null);
+    assert!(!session.is_finished(), "the session goes on");
+    session.abort();
+}
+
 async fn show(control: &Control, id: &str) -> Value {
     let (status, shown) = control.call(Method::GET, &format!("/api/v1/livestreams/{id}"), None).await;
     assert_eq!(status, StatusCode::OK);

@@ -20,6 +20,8 @@ pub struct StateFaults {
     pub lost_answer: f64,
     /// Every call takes this long more.
     pub delay: Duration,
+    /// True if reads succeed and every change is refused, as with a full disk.
+    pub full: bool,
 }
 
 struct Inner {
@@ -75,6 +77,13 @@ impl FaultyState {
         }
     }
 
+    fn check_room(&self) -> Result<(), StateError> {
+        if lock(&self.inner.faults).full {
+            return Err(StateError::NotWritable { reason: "No space left on device".to_owned() });
+        }
+        Ok(())
+    }
+
     async fn check(&self) -> Result<(), StateError> {
         match self.verdict().await {
             Verdict::Pass => Ok(()),
@@ -91,6 +100,7 @@ impl StateStore for FaultyState {
     }
 
     async fn commit(&self, tx: Tx) -> Result<Version, StateError> {
+        self.check_room()?;
         match self.verdict().await {
             Verdict::Pass => self.inner.state.commit(tx).await,
             Verdict::Fail => Err(injected()),
@@ -119,6 +129,7 @@ impl StateStore for FaultyState {
     }
 
     async fn ready(&self) -> Result<(), StateError> {
+        self.check_room()?;
         self.check().await?;
         self.inner.state.ready().await
     }
