@@ -30,6 +30,14 @@ impl Colour {
             let frame = picture.as_ptr();
             ((*frame).color_primaries, (*frame).color_trc, (*frame).colorspace)
         };
+        if is_hdr(transfer) {
+            // Rungs of such a source are converted for standard displays.
+            return Self {
+                primaries: P::AVCOL_PRI_BT709,
+                transfer: T::AVCOL_TRC_BT709,
+                matrix: M::AVCOL_SPC_BT709,
+            };
+        }
         let high = picture.height() >= HD_LINES;
         let matrix = match matrix {
             M::AVCOL_SPC_UNSPECIFIED if high => M::AVCOL_SPC_BT709,
@@ -50,6 +58,12 @@ impl Colour {
         };
         Self { primaries, transfer, matrix }
     }
+}
+
+/// True for the curves of high dynamic range (BT.2100).
+fn is_hdr(transfer: ffi::AVColorTransferCharacteristic) -> bool {
+    use ffi::AVColorTransferCharacteristic as T;
+    matches!(transfer, T::AVCOL_TRC_SMPTE2084 | T::AVCOL_TRC_ARIB_STD_B67)
 }
 
 /// True if the samples use the values from 0 to 255, not from 16 to 235.

@@ -6,9 +6,11 @@ mod jpeg;
 mod packet;
 mod scale;
 mod sound;
+mod tone;
 
 pub(crate) use decode::{Decoded, MAX_PIXELS, VideoDecoder};
 pub(crate) use frame::{Colour, Picture, is_full_range, share};
 pub(crate) use jpeg::{black, jpeg, paste};
 pub(crate) use scale::Scaler;
 pub(crate) use sound::{AacEncoder, AudioDecoder, FRAME, RATE, Resampler, Stereo};
+pub(crate) use tone::{Curve, ToneMap};

@@ -3,7 +3,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use millrace_media::codec::h264::{AvcConfig, NAL_IDR, NAL_PPS, NAL_SPS};
 
-use super::Coded;
+use super::interface::Coded;
 use crate::CodecError;
 
 /// Last type of a NAL unit that carries slices (H.264 table 7-1).

@@ -3,17 +3,31 @@
 use bytes::Bytes;
 use ffmpeg_next::{Dictionary, Packet, codec, encoder, ffi, picture};
 
-use super::{Coded, Encoder, Settings, VBV_MILLIS, annex_b};
+use super::annex_b;
+use super::interface::{Coded, Encoder, Settings, VBV_MILLIS};
+use super::upload::{Upload, nv12};
 use crate::CodecError;
 use crate::av::{Picture, share};
 
 /// An encoder of libav and the options that make it keep the places' rules.
 pub(super) struct Description {
     name: &'static str,
+    input: Input,
     preset: &'static str,
     /// Options that go with the default preset.
     tuning: &'static [(&'static str, &'static str)],
     options: &'static [(&'static str, &'static str)],
+}
+
+/// The form in which an encoder takes pictures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Input {
+    /// In planes.
+    Planar,
+    /// With both colour differences in one plane.
+    Nv12,
+    /// On a card that VA-API reaches.
+    Vaapi,
 }
 
 /// Pictures that x264 looks ahead, which is the encoder's whole delay: 167 ms at 30 pictures a second. Ten pictures look
@@ -24,6 +38,7 @@ const LOOK_AHEAD: u32 = 5;
 /// side, and threads within a picture (slices) cost bits.
 pub(super) const X264: Description = Description {
     name: "libx264",
+    input: Input::Planar,
     preset: "veryfast",
     // A fifth of the CPU time for a loss that the look-ahead more than makes up for (docs/PERFORMANCE.md).
     tuning: &[("subq", "1")],
@@ -36,6 +51,7 @@ pub(super) const X264: Description = Description {
 /// NVIDIA's encoder.
 pub(super) const NVENC: Description = Description {
     name: "h264_nvenc",
+    input: Input::Planar,
     preset: "p4",
     tuning: &[],
     options: &[
@@ -50,15 +66,27 @@ pub(super) const NVENC: Description = Description {
 /// Intel's Quick Sync Video.
 pub(super) const QSV: Description = Description {
     name: "h264_qsv",
+    input: Input::Nv12,
     preset: "veryfast",
     tuning: &[],
     options: &[("forced_idr", "1"), ("look_ahead", "0"), ("async_depth", "1")],
+};
+
+/// The encoder behind VA-API, on the machine's first card.
+pub(super) const VAAPI: Description = Description {
+    name: "h264_vaapi",
+    input: Input::Vaapi,
+    preset: "",
+    tuning: &[],
+    options: &[("async_depth", "1"), ("idr_interval", "0")],
 };
 
 /// An open encoder of libav.
 pub(super) struct LibavEncoder {
     encoder: encoder::video::Encoder,
     record: Bytes,
+    input: Input,
+    upload: Option<Upload>,
 }
 
 impl LibavEncoder {
@@ -68,7 +96,18 @@ impl LibavEncoder {
         let context = codec::context::Context::new_with_codec(codec).encoder();
         let mut video = context.video().map_err(CodecError::libav("preparing an encoder"))?;
         // SAFETY: the context is valid and not open yet.
-        unsafe { prepare(&mut *video.as_mut_ptr(), settings) };
+        let context = unsafe { &mut *video.as_mut_ptr() };
+        prepare(context, settings);
+        let mut upload = None;
+        match description.input {
+            Input::Planar => {}
+            Input::Nv12 => context.pix_fmt = ffi::AVPixelFormat::AV_PIX_FMT_NV12,
+            Input::Vaapi => {
+                let card = Upload::open(settings.width, settings.height)?;
+                card.attach(context);
+                upload = Some(card);
+            }
+        }
         let mut options = Dictionary::new();
         options.set("preset", settings.preset.as_deref().unwrap_or(description.preset));
         if settings.preset.is_none() {
@@ -90,7 +129,7 @@ impl LibavEncoder {
             std::slice::from_raw_parts((*context).extradata, (*context).extradata_size.max(0) as usize)
         };
         let record = annex_b::record(header)?;
-        Ok(Self { encoder, record })
+        Ok(Self { encoder, record, input: description.input, upload })
     }
 
     fn receive(&mut self, out: &mut Vec<Coded>) {
@@ -136,7 +175,11 @@ impl Encoder for LibavEncoder {
         idr: bool,
         out: &mut Vec<Coded>,
     ) -> Result<(), CodecError> {
-        let mut frame = share(picture)?;
+        let mut frame = match (&self.upload, self.input) {
+            (Some(card), _) => card.upload(&nv12(picture))?,
+            (None, Input::Nv12) => nv12(picture),
+            (None, _) => share(picture)?,
+        };
         frame.set_pts(Some(time));
         // The source's own type of picture would be taken for a wish.
         frame.set_kind(if idr { picture::Type::I } else { picture::Type::None });

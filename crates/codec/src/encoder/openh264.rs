@@ -9,7 +9,8 @@ use openh264::encoder::{
 use openh264::formats::YUVSource;
 use openh264::{OpenH264API, Timestamp};
 
-use super::{Coded, Encoder, Settings, annex_b};
+use super::annex_b;
+use super::interface::{Coded, Encoder, Settings};
 use crate::CodecError;
 use crate::av::{Colour, Picture, black};
 

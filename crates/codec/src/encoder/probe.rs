@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use ffmpeg_next::ffi;
 
-use super::{Settings, open};
+use super::interface::Settings;
+use super::kinds::open;
 use crate::CodecError;
 use crate::av::{Colour, black};
 use crate::engine::order::EncoderKind;

@@ -8,7 +8,7 @@ use super::places::Filled;
 use super::product::{Product, RungReport};
 use super::rates::{Ahead, Divider, Shape, shapes};
 use super::rung::{Begin, RungThread, Task, Work};
-use crate::av::{Colour, Picture, Scaler};
+use crate::av::{Colour, Curve, Picture, Scaler, ToneMap};
 use crate::encoder::Settings;
 
 /// The engine's threads have ended: the products' reader is gone.
@@ -37,6 +37,8 @@ struct Rung {
     /// True while an encoder is to run; false makes the next picture begin one.
     begun: bool,
     scaler: Option<Scaler>,
+    /// The conversion from high dynamic range, at the size of the rung.
+    tone: Option<(Curve, ToneMap)>,
     /// The picture that the rung's scaler made of the picture of the place before.
     scaled: Option<(Picture, Picture)>,
     /// Pictures whose distance to the rung's next one is not known yet.
@@ -51,9 +53,9 @@ impl Ladder {
             let index = RungIndex(index as u8);
             let thread = RungThread::start(index, plan.encoders.clone(), products.clone())?;
             let (divider, held) = (Divider::new(1), VecDeque::new());
-            let (shape, scaler, scaled) = (None, None, None);
+            let (shape, scaler, scaled, tone) = (None, None, None, None);
             let (wanted, begun, needs_idr) = (true, false, true);
-            Ok(Rung { index, thread, shape, divider, wanted, begun, scaler, scaled, held, needs_idr })
+            Ok(Rung { index, thread, shape, divider, wanted, begun, scaler, tone, scaled, held, needs_idr })
         };
         let rungs =
             (0..plan.rungs.len().min(usize::from(u8::MAX))).map(start).collect::<std::io::Result<_>>()?;
@@ -66,6 +68,7 @@ impl Ladder {
         let mut dropped = Vec::new();
         for (rung, shape) in self.rungs.iter_mut().zip(shapes(&self.plan, source)) {
             rung.divider = Divider::new(shape.map_or(1, |shape| shape.division));
+            rung.tone = None;
             rung.scaler = shape.map(|shape| Scaler::new(shape.width, shape.height));
             (rung.shape, rung.begun, rung.scaled, rung.needs_idr) = (shape, false, None, true);
             if shape.is_none() {
@@ -110,7 +113,7 @@ impl Ladder {
         let oldest = self.rungs.iter().filter_map(|rung| rung.held.front()).map(|task| task.slot).min();
         self.ahead.passed(oldest.map_or(place.slot, |oldest| oldest.min(place.slot)));
         let Some(picture) = picture.filter(|_| place.encode) else { return Ok(None) };
-        let mut above = picture.clone();
+        let (mut above, mut chained, curve) = (picture.clone(), false, Curve::of(picture));
         // The lowest rung that takes the place decides how far down the chain scales.
         let lowest = self.rungs.iter().zip(&takes).rposition(|(rung, takes)| *takes && rung.encodes());
         let Some(lowest) = lowest else { return Ok(None) };
@@ -119,7 +122,10 @@ impl Ladder {
             if !rung.encodes() {
                 continue;
             }
-            above = match rung.scale(&above) {
+            // The first picture of the chain is converted if the source has high dynamic range; the others follow from it.
+            let curve = if chained { None } else { curve };
+            chained = true;
+            above = match rung.scale(&above, curve) {
                 Ok(scaled) => scaled,
                 Err(error) => {
                     tracing::warn!(rung = at, %error, "a picture was not scaled; the rung lacks it");
@@ -217,14 +223,23 @@ impl Rung {
     }
 
     /// Returns the picture in the rung's size. A picture that was scaled for the place before is not scaled again.
-    fn scale(&mut self, above: &Picture) -> Result<Picture, crate::CodecError> {
+    fn scale(&mut self, above: &Picture, curve: Option<Curve>) -> Result<Picture, crate::CodecError> {
         if let Some((from, scaled)) = &self.scaled
             && std::sync::Arc::ptr_eq(from, above)
         {
             return Ok(scaled.clone());
         }
         let Some(scaler) = &mut self.scaler else { return Ok(above.clone()) };
-        let scaled = scaler.scale(above)?;
+        let mut scaled = scaler.scale(above)?;
+        if let Some(curve) = curve {
+            let (width, height) = (scaled.width(), scaled.height());
+            if self.tone.as_ref().is_none_or(|(known, _)| *known != curve) {
+                self.tone = Some((curve, ToneMap::new(curve, width, height)));
+            }
+            if let Some((_, tone)) = &mut self.tone {
+                scaled = tone.map(&scaled)?;
+            }
+        }
         self.scaled = Some((above.clone(), scaled.clone()));
         Ok(scaled)
     }

@@ -10,7 +10,7 @@ use super::pictures::Pictures;
 use super::places::{Filled, Place, Places};
 use super::product::{Condition, Part, Product, Refusal, RungReport};
 use super::rates::refusal;
-use crate::av::{Decoded, Picture, VideoDecoder};
+use crate::av::{Curve, Decoded, Picture, VideoDecoder};
 
 /// Media without an error of the decoder, in 90 kHz ticks, after which its condition ends: as long as one would search for
 /// the cause of a single lost frame, and longer than a keyframe interval.
@@ -209,7 +209,9 @@ impl Video {
             self.last = Some(picture.clone());
             let small = self.ladder.place(own, Some(&picture))?;
             if let Some(pictures) = &mut self.pictures {
-                pictures.look(own.pts, u64::from(own.place.duration), &picture, small.as_ref())?;
+                // A picture of high dynamic range would look pale; its rungs are converted.
+                let shown = small.as_ref().filter(|_| Curve::of(&picture).is_some()).unwrap_or(&picture);
+                pictures.look(own.pts, u64::from(own.place.duration), shown, small.as_ref())?;
             }
         }
         Ok(())

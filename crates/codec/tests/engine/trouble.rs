@@ -157,3 +157,75 @@ fn slow_fast_tiny_and_oversized_sources_are_encoded_or_refused() -> Result<()> {
     assert_eq!(Made::of(&products, 0).pictures.len(), 0);
     Ok(())
 }
+
+/// Returns the colour fields that the decoder finds in a rung: full range, matrix, transfer, primaries, and the format.
+fn colours(made: &Made) -> Result<(bool, u32, u32, u32, bool)> {
+    use ffmpeg_next as av;
+    let mut decoder = av::codec::context::Context::new_with_codec(
+        av::decoder::find(av::codec::Id::H264).context("an H.264 decoder")?,
+    );
+    let record = &made.starts.first().context("a start")?.record;
+    // SAFETY: the context is not open yet; libav frees the record, which has its padding.
+    unsafe {
+        let context = decoder.as_mut_ptr();
+        (*context).extradata = av::ffi::av_mallocz(record.len() + 64).cast();
+        std::ptr::copy_nonoverlapping(record.as_ptr(), (*context).extradata, record.len());
+        (*context).extradata_size = record.len() as i32;
+    }
+    let mut decoder = decoder.decoder().video()?;
+    let mut frame = av::frame::Video::empty();
+    for picture in &made.pictures {
+        decoder.send_packet(&av::Packet::copy(&picture.data))?;
+        if decoder.receive_frame(&mut frame).is_ok() {
+            break;
+        }
+    }
+    anyhow::ensure!(frame.width() > 0, "no picture");
+    // SAFETY: the frame is valid.
+    unsafe {
+        let raw = frame.as_ptr();
+        Ok((
+            (*raw).color_range == av::ffi::AVColorRange::AVCOL_RANGE_JPEG,
+            (*raw).colorspace as u32,
+            (*raw).color_trc as u32,
+            (*raw).color_primaries as u32,
+            frame.format() == av::format::Pixel::YUV420P,
+        ))
+    }
+}
+
+#[test]
+fn rungs_are_8_bit_4_2_0_of_limited_range_with_the_colours_of_the_source() -> Result<()> {
+    let (bt601, bt709) = (6, 1);
+    let x264 = |arguments| Recipe::h264(30, arguments);
+    let cases = [
+        // Unsignalled colours of a small source are BT.601 to players.
+        (x264("-c:v libx264 -preset veryfast -pix_fmt yuv420p -g 30"), bt601),
+        (x264("-c:v libx264 -preset veryfast -pix_fmt yuv444p -color_range pc -g 30"), bt601),
+        (
+            x264(
+                "-c:v libx264 -preset veryfast -pix_fmt yuv422p10le -g 30 -color_primaries bt709 -color_trc bt709 -colorspace bt709",
+            ),
+            bt709,
+        ),
+        (
+            x264(
+                "-c:v libx264 -preset veryfast -pix_fmt yuv420p10le -g 30 -color_primaries bt2020 -color_trc smpte2084 -colorspace bt2020nc",
+            ),
+            bt709,
+        ),
+    ];
+    for (recipe, expected) in cases {
+        let source = recipe.source()?;
+        let mut orders =
+            vec![Order::Start(plan(&[(180, None), (90, None)])), Order::VideoConfig(source.config(30_000))];
+        orders.extend(source.orders(&Timing::even(30, 3000, 30), 0).into_iter().map(Order::Picture));
+        let products = run(orders)?;
+        for rung in 0..2 {
+            let made = Made::of(&products, rung);
+            assert_eq!(made.pictures.len(), 30);
+            assert_eq!(colours(&made)?, (false, expected, expected, expected, true), "{recipe:?}");
+        }
+    }
+    Ok(())
+}
