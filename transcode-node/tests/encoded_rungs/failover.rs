@@ -35,7 +35,7 @@ fn rungs() -> [Rendition; 2] {
 fn replace(published: &[MediaMessage], until: usize, settle: bool) -> (Worker, Worker) {
     let settings = settings(&[180, 144]);
     let mut first = Worker::new(Arc::new(EngineFactory::default()), settings.clone());
-    published[..until].iter().for_each(|message| first.feed(message));
+    first.feed_all(&published[..until]);
     if settle {
         // The rungs have announced a part of the open segment.
         let open = published[until].first_msn().unwrap();
@@ -49,7 +49,7 @@ fn replace(published: &[MediaMessage], until: usize, settle: bool) -> (Worker, W
     let from = published.iter().position(|message| message.last_msn() >= Some(resume)).unwrap();
     let seq = published[from].seq.0;
     let mut second = Worker::granted(Arc::new(EngineFactory::default()), settings, (2, seq), base);
-    published[from..].iter().for_each(|message| second.feed(message));
+    second.feed_all(&published[from..]);
     second.wait("the seal", Worker::is_sealed);
     (first, second)
 }
@@ -69,7 +69,7 @@ async fn a_successor_loses_and_doubles_no_picture_in_any_rung() {
     let published = publish(&clip(SPEC).await);
     let begins = |msn: u64| published.iter().position(|m| m.first_msn() == Some(Msn(msn))).unwrap();
     // In the middle of the third segment.
-    let (first, second) = replace(&published, (begins(1002) + begins(1003)) / 2, true);
+    let (first, second) = replace(&published, usize::midpoint(begins(1002), begins(1003)), true);
     let numbers: Vec<Option<u16>> = (0..240).map(Some).collect();
     for name in rungs() {
         assert_eq!(first.init(&name), second.init(&name), "the parameter sets stay");
@@ -117,7 +117,7 @@ async fn a_successor_goes_on_wherever_its_predecessor_died() {
 async fn a_rendition_of_an_earlier_ladder_ends_with_the_next_epoch() {
     let published = publish(&clip(SPEC).await);
     let mut first = Worker::new(Arc::new(EngineFactory::default()), settings(&[180, 144]));
-    published.iter().for_each(|message| first.feed(message));
+    first.feed_all(&published);
     first.wait("the seal", Worker::is_sealed);
     // The publisher comes back, and the livestream's ladder has been changed meanwhile.
     let base = StreamState { epoch: Epoch(EPOCH.0 - 1), ..first.state() };
@@ -136,7 +136,7 @@ async fn rungs_that_no_worker_has_room_for_lack_each_segment_until_one_has() {
     let encoders = || Arc::new(EngineFactory::default());
     let (whole, copy) = (settings(&[180, 144]), settings(&[]));
     let mut first = Worker::new(encoders(), whole.clone());
-    published[..begins(1001) + 90].iter().for_each(|message| first.feed(message));
+    first.feed_all(&published[..begins(1001) + 90]);
     first.wait("the first segment", |worker| rungs().iter().all(|name| worker.segments(name).len() == 1));
     let grant = |settings, generation, base: StreamState| {
         let resume = resume_msn(&base, EPOCH, open().first_msn);
@@ -145,9 +145,9 @@ async fn rungs_that_no_worker_has_room_for_lack_each_segment_until_one_has() {
         (Worker::granted_in(encoders(), settings, place, base, open_with(&[180, 144])), from)
     };
     let (mut second, from) = grant(copy, 2, first.state());
-    published[from..begins(1002) + 20].iter().for_each(|message| second.feed(message));
+    second.feed_all(&published[from..begins(1002) + 20]);
     let (mut third, from) = grant(whole, 3, second.state());
-    published[from..].iter().for_each(|message| third.feed(message));
+    third.feed_all(&published[from..]);
     third.wait("the seal", Worker::is_sealed);
     for name in rungs() {
         assert_eq!(second.gaps(&name), [1001]);

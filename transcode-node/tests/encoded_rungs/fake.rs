@@ -99,27 +99,7 @@ impl State {
                 self.events.clear();
                 self.wanted = self.rungs().into_iter().collect();
             }
-            Order::VideoConfig(source) => {
-                self.release(0);
-                let record = AvcConfig::build(SPS, &[0x68, 0xeb, 0xe3, 0xcb, 0x22, self.pps]).unwrap();
-                for rung in self.rungs() {
-                    let (source_version, record) = (source.version, record.clone());
-                    let start = RungStart {
-                        rung,
-                        source_version,
-                        record,
-                        bitrate: 800_000,
-                        frame_rate_milli: 30_000,
-                        encoder: EncoderKind::X264,
-                    };
-                    let product = if self.dropped.contains(&rung) {
-                        Product::RungDropped { rung, source_version: source.version }
-                    } else {
-                        Product::RungStarted(start)
-                    };
-                    self.product(product);
-                }
-            }
+            Order::VideoConfig(source) => self.configure(source.version),
             Order::Picture(picture) => {
                 self.skip_to_keyframe &= !picture.keyframe;
                 if self.skip_to_keyframe {
@@ -154,7 +134,7 @@ impl State {
                 let (rate, next) = self.rate;
                 let at = sound.pts * 48_000 / i64::from(rate);
                 let first = if next == i64::MIN { (at + 1023).div_euclid(1024) } else { next };
-                for frame in first..at.div_euclid(1024) + 1 {
+                for frame in first..=at.div_euclid(1024) {
                     let data = Bytes::copy_from_slice(&frame.to_be_bytes());
                     if sound.encode {
                         self.product(Product::Sound { pts: frame * 1024, data });
@@ -167,6 +147,28 @@ impl State {
                 self.release(0);
                 self.product(Product::Flushed);
             }
+        }
+    }
+
+    fn configure(&mut self, version: u32) {
+        self.release(0);
+        let record = AvcConfig::build(SPS, &[0x68, 0xeb, 0xe3, 0xcb, 0x22, self.pps]).unwrap();
+        for rung in self.rungs() {
+            let (source_version, record) = (version, record.clone());
+            let start = RungStart {
+                rung,
+                source_version,
+                record,
+                bitrate: 800_000,
+                frame_rate_milli: 30_000,
+                encoder: EncoderKind::X264,
+            };
+            let product = if self.dropped.contains(&rung) {
+                Product::RungDropped { rung, source_version: version }
+            } else {
+                Product::RungStarted(start)
+            };
+            self.product(product);
         }
     }
 

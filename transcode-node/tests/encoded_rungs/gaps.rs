@@ -29,7 +29,7 @@ fn worker(fake: &Fake) -> Worker {
 async fn rungs_have_the_parts_and_segments_of_the_source_under_the_same_numbers() {
     let fake = Fake::new(5);
     let mut worker = worker(&fake);
-    publish(&messages().await).iter().for_each(|message| worker.feed(message));
+    worker.feed_all(&publish(&messages().await));
     assert!(worker.is_sealed());
     let source = worker.segments(&Rendition::video());
     assert_eq!(source.len(), 5);
@@ -64,9 +64,9 @@ async fn a_dead_transcoder_costs_the_rungs_their_open_segment_and_the_copy_rung_
     let mut worker = worker(&fake);
     let messages = publish(&messages().await);
     let middle = messages.iter().position(|m| m.first_msn() == Some(Msn(FIRST + 2))).unwrap() + 20;
-    messages[..middle].iter().for_each(|message| worker.feed(message));
+    worker.feed_all(&messages[..middle]);
     fake.die();
-    messages[middle..].iter().for_each(|message| worker.feed(message));
+    worker.feed_all(&messages[middle..]);
     assert!(worker.is_sealed());
     assert_eq!(worker.segments(&Rendition::video()).len(), 5);
     for name in [rendition("180p"), rendition("144p")] {
@@ -85,7 +85,7 @@ async fn a_transcoder_that_dies_in_the_flush_ends_the_epoch_with_gaps() {
     let mut worker = worker(&fake);
     let messages = publish(&messages().await);
     let (last, others) = messages.split_last().unwrap();
-    others.iter().for_each(|message| worker.feed(message));
+    worker.feed_all(&others);
     fake.die();
     worker.feed(last);
     assert!(worker.is_sealed());
@@ -121,7 +121,7 @@ async fn a_rung_that_is_larger_than_the_source_has_no_facts() {
     let fake = Fake::new(2);
     fake.state().dropped = vec![RungIndex(0)];
     let mut worker = worker(&fake);
-    publish(&messages().await).iter().for_each(|message| worker.feed(message));
+    worker.feed_all(&publish(&messages().await));
     assert!(worker.is_sealed());
     assert!(!worker.state().renditions.contains_key(&rendition("180p")));
     assert_eq!(worker.gaps(&rendition("180p")), [0; 0]);
@@ -142,7 +142,7 @@ async fn an_undecodable_beginning_is_no_part_of_a_rung() {
         });
     }
     let mut worker = worker(&fake);
-    published.iter().for_each(|message| worker.feed(message));
+    worker.feed_all(&published);
     let name = rendition("144p");
     let complete: Vec<u64> = worker.segments(&name).into_iter().map(|(msn, _)| msn).collect();
     assert_eq!(complete, [FIRST + 1, FIRST + 2, FIRST + 3, FIRST + 4]);

@@ -19,7 +19,7 @@ fn names(names: &[&str]) -> Vec<Rendition> {
 /// Returns the job of a clip once everything is sealed.
 async fn sealed(spec: ClipSpec, settings: StreamSettings) -> Worker {
     let mut worker = Worker::new(Arc::new(EngineFactory::default()), settings);
-    publish(&clip(spec).await).iter().for_each(|message| worker.feed(message));
+    worker.feed_all(&publish(&clip(spec).await));
     worker.wait("the seal", Worker::is_sealed);
     worker
 }

@@ -33,7 +33,7 @@ fn rendition(name: &str) -> Rendition {
 /// Returns the job of these messages, with rungs of 180 and 144 lines, once everything is sealed.
 fn sealed(messages: &[Message]) -> Worker {
     let mut worker = Worker::new(Arc::new(EngineFactory::default()), settings(&[180, 144]));
-    publish(messages).iter().for_each(|message| worker.feed(message));
+    worker.feed_all(&publish(messages));
     worker.wait("the seal", Worker::is_sealed);
     worker
 }
@@ -211,23 +211,25 @@ async fn a_picture_that_is_smaller_than_every_rung_is_copied_alone() {
 }
 
 #[tokio::test]
-async fn a_dead_engine_costs_the_rungs_one_segment() {
-    let factory = EngineFactory::default();
-    let mut worker = Worker::new(Arc::new(factory.clone()), settings(&[180, 144]));
-    let published = publish(&clip(MUTE).await);
-    for message in &published {
-        if message.seq.0 == published.len() as u64 * 5 / 8 {
-            let begun = |worker: &Worker, name| {
-                worker.parts(&rendition(name)).last().is_some_and(|(part, _)| part.msn == Msn(1002))
-            };
-            worker.wait("parts of the third segment", |w| begun(w, "180p") && begun(w, "144p"));
-            factory.kill();
+async fn a_dead_engine_costs_the_rungs_one_segment_also_between_keyframes_far_apart() {
+    // The boundary after the death is a keyframe, or one that ingest has set between keyframes.
+    for (gop, frames) in [(30, 240), (300, 480)] {
+        let factory = EngineFactory::default();
+        let mut worker = Worker::new(Arc::new(factory.clone()), settings(&[180, 144]));
+        let published = publish(&clip(ClipSpec { gop, frames, ..MUTE }).await);
+        let (before, after) = published.split_at(published.len() * 150 / frames as usize);
+        let open = after[0].first_msn().unwrap();
+        worker.feed_all(before);
+        let begun = |worker: &Worker, name| {
+            worker.parts(&rendition(name)).last().is_some_and(|(part, _)| part.msn == open)
+        };
+        worker.wait("parts of the open segment", |w| begun(w, "180p") && begun(w, "144p"));
+        factory.kill();
+        worker.feed_all(after);
+        worker.wait("the seal", Worker::is_sealed);
+        for name in [rendition("180p"), rendition("144p")] {
+            assert_eq!(in_step(&worker, &name), [open.0], "{name}, keyframes every {gop}");
         }
-        worker.feed(message);
-    }
-    worker.wait("the seal", Worker::is_sealed);
-    for name in [rendition("180p"), rendition("144p")] {
-        assert_eq!(in_step(&worker, &name), [1002], "{name}");
     }
 }
 

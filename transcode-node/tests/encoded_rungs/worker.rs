@@ -100,6 +100,13 @@ impl Worker {
         self.poll();
     }
 
+    /// Hands all messages in.
+    pub fn feed_all(&mut self, messages: &[MediaMessage]) {
+        for message in messages {
+            self.feed(message);
+        }
+    }
+
     fn input(&mut self, input: Input) {
         self.job.handle(Millis(self.now), input).unwrap();
         self.execute();
@@ -114,7 +121,7 @@ impl Worker {
 
     /// Takes what the rungs make until `is_done`.
     pub fn wait(&mut self, what: &str, is_done: impl Fn(&Self) -> bool) {
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        let deadline = std::time::Instant::now() + std::time::Duration::from_mins(1);
         while !is_done(self) {
             assert!(std::time::Instant::now() < deadline, "not in time: {what}");
             std::thread::sleep(std::time::Duration::from_millis(2));

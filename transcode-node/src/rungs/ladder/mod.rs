@@ -19,6 +19,7 @@ mod names;
 mod orders;
 mod owed;
 mod part_starts;
+mod pre_roll;
 mod products;
 mod segments;
 mod sound;
@@ -61,8 +62,6 @@ pub(super) fn renditions(plan: &LadderPlan) -> Vec<Rendition> {
 
 /// The name of the rung.
 const LADDER: &str = "ladder";
-/// Audio frames that a new transcoder decodes before the first that it encodes, so that its sound begins without a click.
-const PRE_ROLL: usize = 4;
 
 /// A configuration of the source that the transcoder was given.
 #[derive(Debug, Clone, Copy)]

@@ -1,16 +1,15 @@
 //! The steps of the source as orders to the transcoder.
 
-use std::collections::VecDeque;
-
 use millrace_codec::engine::order::{AudioSource, Order, SourcePicture, SourceSound, VideoSource};
 use millrace_media::codec::AudioCodec;
 use millrace_media::frame::AudioConfig;
 use millrace_wire::ids::Msn;
 
-use super::segments::{Places, Span};
+use super::pre_roll::PreRoll;
+use super::segments::{Place, Places, Span};
 use super::sound::Sound;
 use super::steps::{self, Picture, Step, VideoStart};
-use super::{Configured, LadderRung, PRE_ROLL, Transcoder};
+use super::{Configured, LadderRung, Transcoder};
 use crate::encoders::Behind;
 
 /// The codec string of AAC-LC, the one profile of AAC that every player plays.
@@ -18,12 +17,12 @@ const AAC_LC: &str = "mp4a.40.2";
 /// Configurations of which a transcoder may still hand in pictures.
 const MAX_CONFIGURED: usize = 8;
 
-/// The newest configurations of the source, and its newest audio frames.
+/// The newest configurations of the source, and its newest media.
 #[derive(Debug, Default)]
 pub(super) struct Newest {
     video: Option<VideoStart>,
     audio: Option<AudioConfig>,
-    sounds: VecDeque<steps::Sound>,
+    pre_roll: PreRoll,
 }
 
 impl LadderRung {
@@ -44,12 +43,13 @@ impl LadderRung {
             }
             Step::Video(start) => {
                 self.newest.video = Some(*start);
+                self.newest.pre_roll.forget_pictures();
                 if self.transcoder == Transcoder::Runs { self.configure_video() } else { Ok(()) }
             }
             Step::Picture(picture) => self.order_picture(picture),
             Step::Audio(config) => {
                 self.newest.audio = Some(config);
-                self.newest.sounds.clear();
+                self.newest.pre_roll.forget_sounds();
                 if self.transcoder == Transcoder::Runs { self.configure_audio() } else { Ok(()) }
             }
             Step::Sound(sound) => self.order_sound(sound),
@@ -66,8 +66,9 @@ impl LadderRung {
         self.owe_sound(span.msn);
     }
 
-    /// Starts a transcoder before the first frame of a segment, if none runs and the policy allows it.
-    fn start(&mut self, msn: u64) -> Result<(), Behind> {
+    /// Starts a transcoder before the first frame of a segment, if none runs and the policy allows it. Unless that frame is a
+    /// keyframe, the transcoder first decodes the pictures since the newest one.
+    fn start(&mut self, msn: u64, keyframe: bool) -> Result<(), Behind> {
         if self.transcoder != Transcoder::Absent || !self.policy.may_start(Msn(msn)) {
             return Ok(());
         }
@@ -82,14 +83,13 @@ impl LadderRung {
             let kept = self.rungs.iter().filter(|rung| !rung.is_shed).map(|rung| rung.index);
             self.wish = Some(kept.collect());
         }
-        if self.sound.is_wanted {
-            for sound in self.newest.sounds.clone() {
-                self.encoders.send(Order::Sound(SourceSound {
-                    pts: sound.pts,
-                    encode: false,
-                    data: sound.data,
-                }))?;
-            }
+        let pictures = if keyframe { Vec::new() } else { self.newest.pre_roll.pictures() };
+        for picture in pictures {
+            self.send_picture(picture, false)?;
+        }
+        let sounds = if self.sound.is_wanted { self.newest.pre_roll.sounds() } else { Vec::new() };
+        for steps::Sound { pts, data, .. } in sounds {
+            self.encoders.send(Order::Sound(SourceSound { pts, encode: false, data }))?;
         }
         Ok(())
     }
@@ -134,23 +134,28 @@ impl LadderRung {
     }
 
     fn order_picture(&mut self, picture: Picture) -> Result<(), Behind> {
-        let Picture { place, pts, keyframe, independent, data } = picture;
-        if place.starts_segment {
-            let started = self.start(place.msn).and_then(|()| self.shed());
-            self.owe_pictures(place.msn);
+        let Place { msn, starts_segment, .. } = picture.place;
+        if starts_segment {
+            let started = self.start(msn, picture.keyframe).and_then(|()| self.shed());
+            self.owe_pictures(msn);
             started?;
         }
-        if self.transcoder != Transcoder::Runs {
-            return Ok(());
-        }
+        self.newest.pre_roll.picture(&picture);
+        if self.transcoder == Transcoder::Runs { self.send_picture(picture, true) } else { Ok(()) }
+    }
+
+    fn send_picture(&mut self, picture: Picture, encode: bool) -> Result<(), Behind> {
+        let Picture { place, pts, keyframe, independent, data } = picture;
         let slot = self.places.add(place);
+        let Place { duration, starts_segment, .. } = place;
+        let independent = independent && encode;
         self.encoders.send(Order::Picture(SourcePicture {
             slot,
             pts,
-            duration: place.duration,
-            starts_segment: place.starts_segment,
+            duration,
+            starts_segment,
             independent,
-            encode: true,
+            encode,
             keyframe,
             data,
         }))
@@ -167,17 +172,14 @@ impl LadderRung {
             self.encoders.send(Order::Sound(SourceSound { pts: sound.pts, encode: true, data }))?;
             self.sound.package(&self.segments, false, &mut self.out);
         }
-        self.newest.sounds.push_back(sound);
-        if self.newest.sounds.len() > PRE_ROLL {
-            self.newest.sounds.pop_front();
-        }
+        self.newest.pre_roll.sound(sound);
         Ok(())
     }
 
     /// Starts a transcoder for audio alone, if the audio is to be encoded.
     fn start_for_sound(&mut self, msn: u64) -> Result<(), Behind> {
         let is_wanted = self.newest.audio.as_ref().is_some_and(|config| !plays_everywhere(config));
-        if is_wanted || self.sound.track.is_listed() { self.start(msn) } else { Ok(()) }
+        if is_wanted || self.sound.track.is_listed() { self.start(msn, true) } else { Ok(()) }
     }
 
     /// Tells the transcoder which rungs to encode from the next place on, which starts a segment.

@@ -60,9 +60,9 @@ impl Owed {
     /// Removes and returns the lost segments that `is_known` accepts, in order.
     pub(super) fn take_lost(&mut self, is_known: impl Fn(u64) -> bool) -> Vec<u64> {
         let known: Vec<u64> = self.lost.iter().copied().filter(|msn| is_known(*msn)).collect();
-        known.iter().for_each(|msn| {
+        for msn in &known {
             self.lost.remove(msn);
-        });
+        }
         known
     }
 }

@@ -89,7 +89,9 @@ impl LadderRung {
             Part::Video => {
                 tracing::warn!(reason, "the video is not decoded; the encoded rungs are left out");
                 let rungs: Vec<RungIndex> = self.rungs.iter().map(|rung| rung.index).collect();
-                rungs.into_iter().for_each(|rung| self.drop_rung(rung, refusal.source_version));
+                for rung in rungs {
+                    self.drop_rung(rung, refusal.source_version);
+                }
             }
             Part::Audio => {
                 tracing::warn!(reason, "the audio is not decoded; the encoded audio is left out");

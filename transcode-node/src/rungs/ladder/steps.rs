@@ -35,7 +35,7 @@ pub(super) struct VideoStart {
 }
 
 /// A picture of the source and its place.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Picture {
     /// The place.
     pub(super) place: Place,
