@@ -328,7 +328,12 @@ fn prune_parts(state: &mut StreamState) {
     let StreamState { slots, renditions, .. } = state;
     for (name, _) in renditions.iter().filter(|(_, known)| known.ended.is_none()) {
         let mut newer_ms = 0;
-        for slot in slots.iter_mut().rev().filter(|slot| is_closed_in(slot, name)) {
+        for slot in slots.iter_mut().rev() {
+            if !is_closed_in(slot, name) {
+                // A playlist ends with its open segment, although later ones may be known to be GAPs.
+                newer_ms = 0;
+                continue;
+            }
             let is_closed =
                 |track: &RenditionSegment| track.segment.is_some() || slot.rendition_gaps.contains_key(name);
             let has_parts = |track: &RenditionSegment| !track.parts.is_empty() && is_closed(track);
