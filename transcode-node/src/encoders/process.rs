@@ -34,6 +34,11 @@ const TICK: Duration = Duration::from_secs(1);
 const HANG_TICKS: u32 = 12;
 /// The same while a flush waits: the end of a stream waits for it.
 const FLUSH_TICKS: u32 = 5;
+/// Looks after which a child that has reported before and says nothing at all has stopped: its reports come every second, and each
+/// further second costs the rungs a segment sooner or later.
+const SILENT_TICKS: u32 = 3;
+/// Looks without a word after which a child is no longer taken for slow: a stopped one is not helped by fewer rungs.
+const UNSURE_TICKS: u32 = 2;
 /// The longest time from a child's closed socket to its end, until it is killed.
 const EXIT_LIMIT: Duration = Duration::from_secs(2);
 /// Messages besides pictures and sound that a child may hand in each second, and at once: thumbnails, conditions, reports.
@@ -150,6 +155,8 @@ struct Running {
     events: mpsc::Sender<Event>,
     shared: Arc<Shared>,
     idle_ticks: u32,
+    /// Looks since its last message, from its first one on.
+    silent_ticks: Option<u32>,
     others: u32,
 }
 
@@ -165,6 +172,7 @@ impl Running {
             events,
             shared,
             idle_ticks: 0,
+            silent_ticks: None,
             others: OTHERS_AT_ONCE,
         }
     }
@@ -228,6 +236,7 @@ impl Running {
 
     /// Notes a product's sign of life. False if there are too many of its kind.
     fn note(&mut self, product: &Product) -> bool {
+        self.silent_ticks = Some(0);
         match product {
             Product::Picture(_) | Product::Sound { .. } => self.idle_ticks = 0,
             product => {
@@ -248,12 +257,18 @@ impl Running {
     async fn look(&mut self, now: Instant) -> Result<bool, Ended> {
         self.others = (self.others + OTHERS_PER_TICK).min(OTHERS_AT_ONCE);
         self.idle_ticks = if self.shared.is_waiting() { self.idle_ticks + 1 } else { 0 };
-        let limit = if self.shared.is_flushing() { FLUSH_TICKS } else { HANG_TICKS };
-        if self.idle_ticks > limit {
+        let silent = self.silent_ticks.map_or(0, |ticks| if self.idle_ticks > 0 { ticks + 1 } else { 0 });
+        self.silent_ticks = self.silent_ticks.map(|_| silent);
+        let idle_limit = if self.shared.is_flushing() { FLUSH_TICKS } else { HANG_TICKS };
+        let limit = if silent > SILENT_TICKS { SILENT_TICKS } else { idle_limit };
+        if self.idle_ticks > idle_limit || silent > SILENT_TICKS {
             let tail = self.tail.text();
             let text =
                 format!("the encoders' process was killed, because it made nothing for {limit} s: {tail}");
             return Err(Ended { cause: EndCause::Hung, text });
+        }
+        if silent >= UNSURE_TICKS {
+            return Ok(!self.events.is_closed());
         }
         match self.shared.sample(now) {
             Some(rungs) => Ok(self.events.send(Event::Encode(rungs)).await.is_ok()),
