@@ -4,7 +4,9 @@ import Hls from 'hls.js';
 import { begin, step, target } from './latency.js';
 import { Leading } from './leading.js';
 import { EARLY_SHARE, afterGap, endsInGap, joinAt, keyframes, newest, unknownReports } from './playlist.js';
+import * as rescue from './rescue.js';
 import { silentFrom } from './status.js';
+import { load } from './trial.js';
 
 /// Seconds without progress after which the player goes to the newest part, and after which it starts anew.
 const STALL_JUMP_S = 3;
@@ -76,6 +78,7 @@ export class Player {
   #fresh = true;
   /// True while the viewer has not paused: a new start then plays at once.
   #plays = true;
+  #rescue = rescue.begin();
   #reloadedFor = new Set();
   #offered = [];
   /// The program date in milliseconds at which the next start joins; `null` for the newest keyframe.
@@ -96,7 +99,9 @@ export class Player {
     this.#changed = changed;
     video.addEventListener('playing', () => this.#shown());
     video.addEventListener('waiting', () => {
-      if (this.picture && !video.seeking && !video.paused) this.#stalled = true;
+      if (!this.picture || video.seeking || video.paused) return;
+      this.#stalled = true;
+      rescue.noteStall(this.#rescue, seconds());
     });
     video.addEventListener('error', () => { if (!this.#hls && video.error && video.src) this.#again(); });
   }
@@ -176,13 +181,14 @@ export class Player {
       if (error.type === Hls.ErrorTypes.MEDIA_ERROR && recovered++ < RECOVERIES) hls.recoverMediaError();
       else this.#again();
     });
+    hls.on(Hls.Events.MANIFEST_LOADED, (_, { levels }) => rescue.offer(this.#rescue, levels));
     hls.on(Hls.Events.MANIFEST_PARSED, () => { if (this.#plays) this.play(); });
     hls.on(Hls.Events.BUFFER_APPENDED, (_, { type, timeRanges }) => {
       if (type !== 'audio') this.#kept(timeRanges[type]);
       this.#hop();
     });
     hls.on(Hls.Events.LEVEL_UPDATED, (_, { details }) => this.#listed(details));
-    hls.loadSource(this.#source);
+    hls.loadSource(this.#rescue.alone === null ? this.#source : this.#rescue.choices.sound);
     hls.attachMedia(this.#video);
   }
 
@@ -205,7 +211,7 @@ export class Player {
     const known = [...this.#hls.levels, ...this.#hls.allAudioTracks].flatMap((one) => one.url ?? []);
     const grown = unknownReports(details, known).filter((uri) => !this.#reloadedFor.has(uri));
     // The set of tracks is read once with the multivariant playlist, and a media source takes no track after its first media.
-    if (grown.length > 0 && this.picture) {
+    if (grown.length > 0 && this.picture && this.#rescue.alone === null) {
       for (const uri of grown) this.#reloadedFor.add(uri);
       // hls.js is not to be destroyed in the middle of what it tells.
       this.#timer = setTimeout(() => this.#reload());
@@ -321,7 +327,7 @@ export class Player {
     if (this.isSilent) this.#stalled = false;
     const { details } = this;
     if (!this.picture && details && this.keyless > 0 && this.#edge - (keyframes(details).at(-1) ?? NaN) > KEYFRAME_UNUSED_S) this.#again();
-    if (!this.picture || video.paused) return;
+    if (!this.picture || video.paused || this.#rescued(now)) return;
     if (this.#fresh) {
       if (now - this.#startedAt > STALL_RESTART_S) this.#again();
       return;
@@ -329,6 +335,26 @@ export class Player {
     if (details && !this.buffered && this.#goOn(details)) return;
     if (details && !this.isSilent && !video.seeking) this.#keepDistance(details, now);
     this.#watch(now - this.#progress.at);
+  }
+
+  /// Leaves the pictures out where the network carries audio alone, and tries them again; true if the player starts anew.
+  #rescued(now) {
+    if (!this.#rescue.choices || !this.#hls) return false;
+    const still = this.isSilent ? 0 : now - Math.max(this.#progress.at, this.#startedAt);
+    if (rescue.isDue(this.#rescue, { now, still, isLowest: this.#hls.loadLevel <= 0 })) {
+      rescue.leave(this.#rescue, now);
+      this.#reload(false);
+      return true;
+    }
+    if (rescue.isTrialDue(this.#rescue, now)) this.#try();
+    return false;
+  }
+
+  /// Goes back to the pictures if a segment of them comes fast enough.
+  async #try() {
+    const { pictures, bitrate } = this.#rescue.choices;
+    const measured = await load(pictures);
+    if (rescue.tried(this.#rescue, { now: seconds(), ...measured, bitrate })) this.#reload(false);
   }
 
   /// Goes on behind the GAPs that were listed while the publisher was away, once there is about enough behind them to play
