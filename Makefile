@@ -4,7 +4,7 @@ SHELL := /bin/bash
 # Variables given on make's command line (make up MILLRACE_RTMP_PORT=2935) reach the scripts as environment.
 export
 
-.PHONY: help setup up down build web lint test test-interop test-sources bench clean-run
+.PHONY: help setup up down build web lint test test-interop test-sources test-ladder bench clean-run
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s'|'
@@ -39,6 +39,9 @@ test-interop: ## tests with OBS and GStreamer
 
 test-sources: ## a long run of the table of encoders' habits, with more seeds
 	@scripts/test-sources
+
+test-ladder: ## a long run of ladders of three frame rates (MILLRACE_LADDER_MINUTES)
+	@scripts/test-ladder
 
 bench: ## measure, beside peers; writes target/bench/*.json and docs/PERFORMANCE.md
 	@scripts/bench

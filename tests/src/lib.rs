@@ -10,6 +10,7 @@ pub mod compare;
 pub mod facts;
 pub mod imports;
 pub mod known_clip;
+pub mod ladder;
 pub mod load;
 pub mod playlist;
 pub mod publish;

@@ -9,6 +9,8 @@ pub struct Multivariant {
     pub variants: Vec<String>,
     /// Their `BANDWIDTH`, bits per second.
     pub bandwidths: Vec<u64>,
+    /// Their other attributes, as they are written.
+    pub attributes: Vec<String>,
     /// Media playlists of audio renditions, in order.
     pub audio: Vec<String>,
 }
@@ -49,6 +51,8 @@ pub struct Media {
     pub parts: Vec<String>,
     /// Parts of the segment that is not complete yet.
     pub open_parts: usize,
+    /// The duration of these parts in seconds.
+    pub open_seconds: f64,
     /// True if the playlist has `EXT-X-ENDLIST`.
     pub ended: bool,
 }
@@ -70,6 +74,11 @@ fn lines(text: &str) -> Result<impl Iterator<Item = &str>> {
 }
 
 impl Multivariant {
+    /// Returns an attribute of a variant, without its quotation marks.
+    pub fn attribute(&self, variant: usize, name: &str) -> Option<&str> {
+        attribute(self.attributes.get(variant)?, name)
+    }
+
     /// Reads the text of a multivariant playlist.
     pub fn parse(text: &str) -> Result<Self> {
         let mut found = Self::default();
@@ -78,6 +87,7 @@ impl Multivariant {
             if let Some(list) = line.strip_prefix("#EXT-X-STREAM-INF:") {
                 let bandwidth = attribute(list, "BANDWIDTH").and_then(|text| text.parse().ok());
                 found.bandwidths.push(bandwidth.with_context(|| format!("no BANDWIDTH in {line}"))?);
+                found.attributes.push(list.to_owned());
                 variant_follows = true;
             } else if let Some(list) = line.strip_prefix("#EXT-X-MEDIA:") {
                 if attribute(list, "TYPE") == Some("AUDIO") {
@@ -129,6 +139,8 @@ impl Media {
                 "#EXT-X-PART" => {
                     playlist.parts.push(attribute(value, "URI").context("PART without URI")?.to_owned());
                     playlist.open_parts += 1;
+                    let seconds = attribute(value, "DURATION").context("PART without DURATION")?;
+                    playlist.open_seconds += seconds.parse::<f64>().with_context(|| line.to_owned())?;
                 }
                 "#EXTINF" => {
                     let seconds = value.split(',').next().unwrap_or_default();
@@ -136,7 +148,7 @@ impl Media {
                 }
                 _ if !line.starts_with('#') => {
                     let said = std::mem::take(&mut pending);
-                    playlist.open_parts = 0;
+                    (playlist.open_parts, playlist.open_seconds) = (0, 0.0);
                     playlist.segments.push(Segment {
                         msn: playlist.media_sequence + playlist.segments.len() as u64,
                         uri: line.to_owned(),

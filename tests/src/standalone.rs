@@ -47,6 +47,18 @@ impl Standalone {
         Ok(Self { folder, process, ready })
     }
 
+    /// Starts one as [`Standalone::start`] does, with this configuration file.
+    pub async fn start_with(configuration: &str) -> Result<Self> {
+        let folder = TempDir::with_prefix("millrace-e2e-").context("a folder for the server")?;
+        let file = folder.path().join("millrace.toml");
+        std::fs::write(&file, configuration).context("the configuration")?;
+        let mut command = millrace_command()?;
+        command.env("MILLRACE_CONFIG", file);
+        let free = "127.0.0.1:0".to_owned();
+        let (process, ready) = start_as(command, folder.path(), &[free.clone(), free.clone(), free]).await?;
+        Ok(Self { folder, process, ready })
+    }
+
     /// Starts one as [`Standalone::start`] does, that may open `limit` files.
     pub async fn start_with_open_files(limit: u32) -> Result<Self> {
         let folder = TempDir::with_prefix("millrace-e2e-").context("a folder for the server")?;

@@ -15,11 +15,14 @@ use millrace_tests::known_clip::{Clip, ClipSpec, seconds};
 use millrace_tests::load::publisher::{Reel, Tally, publish};
 use millrace_tests::publish::push;
 use millrace_tests::standalone::{Standalone, TOKEN};
+use millrace_tests::tape::Tape;
 use serde_json::{Value, json};
 use tokio::sync::RwLock;
 
 /// Start of the browser, start of the stream, and the seconds it has to play, on a busy machine.
 const LIMIT: Duration = Duration::from_mins(1);
+/// Start of the browser, and half a minute for each change of the network.
+const LADDER_LIMIT: Duration = Duration::from_secs(150);
 /// The time after which a page knows that its publisher is away. Half of it is the browser's: a look takes 50 ms, and axe
 /// may be at work.
 const AWAY_LIMIT: Duration = Duration::from_secs(2);
@@ -236,6 +239,46 @@ async fn watch_page_plays_sound_that_begins_late_and_was_not_announced() -> Resu
     browser.succeeds().await?;
     tally.stop.store(true, Ordering::Relaxed);
     encoder.await??;
+    Ok(())
+}
+
+/// Noise of 1.5 Mb/s beside a tone: the rungs of a ladder have much less.
+async fn heavy(server: &Standalone, seconds_long: u32) -> Result<Clip> {
+    let arguments = format!(
+        "-f lavfi -i testsrc2=s=640x360:r=30:d={seconds_long},noise=alls=12:allf=t -f lavfi -i sine=r=48000:d={seconds_long} \
+         -c:a aac -b:a 96k -ac 2 -c:v libx264 -preset ultrafast -g 60 -sc_threshold 0 -pix_fmt yuv420p -b:v 1500k -minrate 1500k \
+         -maxrate 1500k -bufsize 1500k"
+    );
+    let file = server.folder().join("heavy.flv");
+    Tape::made(&format!("heavy-{seconds_long}"), &arguments).await?.write(&file)?;
+    Clip::open(&file)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn watch_page_moves_down_and_up_the_ladder_with_the_network_and_does_not_stall() -> Result<()> {
+    let _processor = PROCESSOR.write().await;
+    let server = Standalone::start().await?;
+    let ladder = json!([{ "height": 240, "bitrate": 500_000 }, { "height": 144, "bitrate": 150_000 }]);
+    let live = server.api().create_with(json!({ "title": "ladder", "ladder": ladder })).await?;
+    let encoder = push(&heavy(&server, 100).await?, &live.push_url(), server.folder())?;
+    let url = page(&server, &live);
+    let arguments = [url.as_str(), "0:360", "900:240", "380:144", "0:360"];
+    let mut browser = Script::run(&server, "ladder.mjs", &arguments)?;
+    let status = browser.0.wait(LADDER_LIMIT).await?;
+    ensure!(status.success(), "{}\n{}", tail(&browser.0), tail(&encoder));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn watch_page_of_audio_rescue_plays_audio_alone_on_a_very_slow_network_and_comes_back() -> Result<()> {
+    let _processor = PROCESSOR.write().await;
+    let server = Standalone::start().await?;
+    let live = server.api().create_with(json!({ "title": "rescue", "ladder": "audio_rescue" })).await?;
+    let encoder = push(&heavy(&server, 100).await?, &live.push_url(), server.folder())?;
+    let url = page(&server, &live);
+    let mut browser = Script::run(&server, "ladder.mjs", &[&url, "0:360", "200:sound", "0:360"])?;
+    let status = browser.0.wait(LADDER_LIMIT).await?;
+    ensure!(status.success(), "{}\n{}", tail(&browser.0), tail(&encoder));
     Ok(())
 }
 

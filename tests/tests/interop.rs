@@ -11,8 +11,11 @@ use millrace_testkit::Process;
 use millrace_testkit::ffmpeg::decode_cleanly;
 use millrace_testkit::programs::{spawn, tail};
 use millrace_tests::api::Livestream;
+use millrace_tests::ladder::rules::in_step;
+use millrace_tests::ladder::{COPY, LadderWatch, gaps};
 use millrace_tests::standalone::Standalone;
 use millrace_tests::viewer::Viewer;
+use serde_json::json;
 
 /// Pushes for some seconds with `encoder`, then plays everything that was served.
 async fn push_and_decode(name: &str, encoder: impl FnOnce(&str, &str) -> Command) -> Result<()> {
@@ -41,6 +44,41 @@ async fn obs_publishes_and_its_stream_plays() -> Result<()> {
         command
     })
     .await
+}
+
+/// OBS, its software GL and the ladder share the cores of this machine: a rung that it is too slow for must be shed in words.
+#[tokio::test(flavor = "multi_thread")]
+async fn obs_publishes_into_the_standard_ladder_and_every_rung_plays_or_is_said_to_be_shed() -> Result<()> {
+    let server = Standalone::start().await?;
+    let api = server.api();
+    let live = api.create_with(json!({ "title": "obs", "ladder": "standard" })).await?;
+    let mut command = Command::new(std::env::current_dir()?.join("interop/obs-push"));
+    command.args([live.rtmp_url.trim_end_matches('/'), &live.stream_key, "25", "1280", "720", "2500"]);
+    let mut pushing = spawn("obs", server.folder(), command)?;
+    let rungs = ["720p", "480p", "360p"];
+    let watch = LadderWatch::begin(&live.hls_url, &rungs).await.with_context(|| tail(&pushing))?;
+    let status = async { serde_json::Value::to_string(&api.status(&live.id).await.unwrap_or_default()) };
+    let (words, _) = tokio::join!(
+        async {
+            tokio::time::sleep(Duration::from_secs(15)).await;
+            status.await
+        },
+        async { pushing.wait(Duration::from_mins(1)).await },
+    );
+    api.stop_after_encoder(&live.id).await?;
+    let ladder = watch.finish().await?;
+    ladder.playable()?;
+    let copy = ladder.track(COPY)?;
+    for name in rungs {
+        let rung = ladder.track(name)?;
+        let (compared, gaps) = (in_step(copy, rung, 1)?, gaps(copy, rung));
+        println!("{name}: {compared} segments, GAPs {gaps:?}");
+        ensure!(
+            gaps.is_empty() || words.contains("shed"),
+            "{name}: GAPs {gaps:?}, and the status says {words}"
+        );
+    }
+    decode_cleanly(&live.hls_url).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
