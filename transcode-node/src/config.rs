@@ -17,6 +17,9 @@ use crate::codec_policy::CodecPolicy;
 /// take all streams of an event.
 const COPY_SHARE: u64 = 4;
 
+/// The least capacity that is taken without a setting: one ladder `standard`, of 160 cost units, fits beside the reserve. A
+/// machine that is too slow for it leaves rungs out, which its viewers notice less than a copy alone.
+const LEAST_CAPACITY: u64 = 220;
 /// The least memory of a process that encodes: that of a small picture, its decoder and one encoder.
 const MIN_ENCODER_MEMORY: u64 = 128 << 20;
 /// The lowest priority.
@@ -92,8 +95,9 @@ impl Config {
 
     /// Returns the limits on the worker's jobs; `measured` are the cost units of this machine.
     pub(crate) fn admission(&self, measured: u64) -> AdmissionLimits {
-        // A machine too weak to encode still copies as many streams as it may package.
-        let capacity = self.capacity.unwrap_or_else(|| measured.max(u64::from(self.max_jobs)));
+        // A machine too weak to encode still copies as many streams as it may package, and tries one ladder.
+        let least = LEAST_CAPACITY.max(u64::from(self.max_jobs));
+        let capacity = self.capacity.unwrap_or(measured.max(least));
         let copy_reserve = self.copy_reserve.unwrap_or(capacity / COPY_SHARE);
         AdmissionLimits { jobs: self.max_jobs as usize, capacity, copy_reserve }
     }
@@ -156,8 +160,9 @@ mod tests {
             let AdmissionLimits { jobs, capacity, copy_reserve } = config.admission(0);
             (jobs, capacity, copy_reserve)
         };
-        assert_eq!(limits(Config::default()), (200, 200, 50));
-        assert_eq!(limits(Config { max_jobs: 8, ..Config::default() }), (8, 8, 2));
+        assert_eq!(limits(Config::default()), (200, 220, 55));
+        assert_eq!(limits(Config { max_jobs: 8, ..Config::default() }), (8, 220, 55));
+        assert_eq!(limits(Config { max_jobs: 400, ..Config::default() }), (400, 400, 100));
         let given = Config { capacity: Some(1_000), copy_reserve: Some(0), ..Config::default() };
         assert_eq!(limits(given), (200, 1_000, 0));
         for (wrong, key) in [
