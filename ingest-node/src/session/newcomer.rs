@@ -29,6 +29,15 @@ pub(super) struct Proven {
     pub(super) bytes: usize,
 }
 
+/// The tracks that the newcomer has configured, and what it has said of its pictures.
+#[derive(Debug, Default)]
+struct Tracks {
+    has_video_config: bool,
+    has_audio_config: bool,
+    /// True once a video message has come, or metadata that declare pictures.
+    expects_video: bool,
+}
+
 /// A publisher that has to show usable media before it takes a livestream over.
 pub(super) struct Newcomer<'a> {
     context: &'a Context,
@@ -37,10 +46,8 @@ pub(super) struct Newcomer<'a> {
     proven: Proven,
     /// Bytes of the audio frames in `proven`.
     audio_bytes: usize,
-    has_video_config: bool,
-    has_audio_config: bool,
-    /// True once a video message has come, or metadata that declare pictures.
-    expects_video: bool,
+    tracks: Tracks,
+    /// True once metadata have come.
     is_declared: bool,
     bad_media: u32,
     /// The time of the first audio frame that can be decoded.
@@ -58,9 +65,7 @@ impl<'a> Newcomer<'a> {
             meter: BitrateMeter::new(bitrate),
             proven: Proven { events: VecDeque::new(), left_out: RepairCounts::new(), bytes: 0 },
             audio_bytes: 0,
-            has_video_config: false,
-            has_audio_config: false,
-            expects_video: false,
+            tracks: Tracks::default(),
             is_declared: false,
             bad_media: 0,
             audio_since: None,
@@ -88,7 +93,7 @@ impl<'a> Newcomer<'a> {
             if now >= deadline {
                 return Err(nothing_usable(longest));
             }
-            let wait = (deadline - now).min(limits::AUDIO_ALONE);
+            let wait = deadline.saturating_sub(now).min(limits::AUDIO_ALONE);
             let received = tokio::select! {
                 biased;
                 received = tokio::time::timeout(wait, source.receive()) => received.unwrap_or_default(),
@@ -113,9 +118,9 @@ impl<'a> Newcomer<'a> {
             Ok(SourceEvent::End(end)) => return Err(end.clone()),
             Ok(SourceEvent::Metadata(metadata)) => {
                 self.is_declared = true;
-                self.expects_video |= metadata.width.is_some() || metadata.video_bitrate.is_some();
+                self.tracks.expects_video |= metadata.width.is_some() || metadata.video_bitrate.is_some();
             }
-            Ok(SourceEvent::Config { config, .. }) => self.config(config).map_err(refused)?,
+            Ok(SourceEvent::Config { config, .. }) => self.config(config).map_err(|fault| refused(&fault))?,
             Ok(SourceEvent::Frame(frame)) if !self.frame(frame) => return Ok(()),
             Ok(SourceEvent::Frame(_)) => {}
             Err(error) => self.bad_media(error)?,
@@ -135,11 +140,11 @@ impl<'a> Newcomer<'a> {
         check_codec(config)?;
         match config {
             TrackConfig::Video(video) => {
-                self.expects_video = true;
+                self.tracks.expects_video = true;
                 check_picture(video.width, video.height, &self.limits)?;
-                self.has_video_config = true;
+                self.tracks.has_video_config = true;
             }
-            TrackConfig::Audio(_) => self.has_audio_config = true,
+            TrackConfig::Audio(_) => self.tracks.has_audio_config = true,
         }
         Ok(())
     }
@@ -147,14 +152,14 @@ impl<'a> Newcomer<'a> {
     /// Returns true if the frame is kept: the session counts and packages it later. The others are counted here.
     fn frame(&mut self, frame: &SourceFrame) -> bool {
         if frame.position.track == TrackKind::Video {
-            self.expects_video = true;
-            self.is_usable = self.has_video_config && frame.sync.is_join();
+            self.tracks.expects_video = true;
+            self.is_usable = self.tracks.has_video_config && frame.sync.is_join();
             if !self.is_usable {
                 self.proven.left_out.add(Repair::PictureBeforeKeyframe, 1);
             }
             return self.is_usable;
         }
-        if self.audio_since.is_none() && self.has_audio_config {
+        if self.audio_since.is_none() && self.tracks.has_audio_config {
             self.audio_since = Some(self.context.now());
         }
         self.audio_bytes += frame.data.len();
@@ -167,7 +172,7 @@ impl<'a> Newcomer<'a> {
 
     /// True if the publish is one of sound alone: its metadata declare no pictures, or none have come for a while.
     fn is_audio_alone(&self, now: Duration) -> bool {
-        !self.expects_video
+        !self.tracks.expects_video
             && self.audio_since.is_some_and(|since| self.is_declared || now >= since + limits::AUDIO_ALONE)
     }
 
@@ -181,7 +186,7 @@ impl<'a> Newcomer<'a> {
     }
 }
 
-fn refused(fault: MediaFault) -> PublishEnd {
+fn refused(fault: &MediaFault) -> PublishEnd {
     let reason = fault.ends_publish().unwrap_or(CloseReason::UnreadableMedia);
     PublishEnd { reason, text: fault.to_string() }
 }

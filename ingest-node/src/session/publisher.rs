@@ -81,11 +81,11 @@ impl Claim {
         let session = self.request.session;
         let span = tracing::info_span!("session", stream = %grant.stream, epoch = grant.epoch.0, %session);
         let begun = Publisher::begin(&self.context, grant, session, self.kicks, span.clone());
-        begun.instrument(span).await.map_err(unavailable)
+        begun.instrument(span).await.map_err(|error| unavailable(&error))
     }
 }
 
-fn unavailable(error: BusError) -> CloseReason {
+fn unavailable(error: &BusError) -> CloseReason {
     tracing::warn!(%error, "the bus is not available; the publisher is refused");
     CloseReason::Unavailable
 }
@@ -97,7 +97,7 @@ impl Publisher {
             return Err(CloseReason::UnknownKey);
         };
         let session = SessionId::generate(UnixMillis(context.clock.unix_ms()), &mut rand::rng());
-        let kicks = subscribe_kicks(&context.link, session).await.map_err(unavailable)?;
+        let kicks = subscribe_kicks(&context.link, session).await.map_err(|error| unavailable(&error))?;
         let request = ClaimRequest {
             key_hash,
             session,

@@ -168,9 +168,10 @@ impl Progress {
         }
         let begun = self.head.filter(|(_, requests)| *requests == handling.requests);
         let (since, _) = *self.head.insert(begun.unwrap_or((now, handling.requests)));
-        let (limit, cut) = match handling.unread_body {
-            true => (self.deadlines.body, Cut::SlowBody),
-            false => (self.deadlines.head, Cut::SlowHead),
+        let (limit, cut) = if handling.unread_body {
+            (self.deadlines.body, Cut::SlowBody)
+        } else {
+            (self.deadlines.head, Cut::SlowHead)
         };
         (now.saturating_sub(since) >= limit).then_some(cut)
     }
