@@ -22,11 +22,10 @@ impl Segmenter {
     /// Returns the duration of the open segment if the time to the next keyframe is divided into equal segments; `None` if
     /// the open one reaches the keyframe. As long as they may be, the last of them would be a remnant of any length.
     fn share_of(&self, open: &OpenSegment) -> Option<i64> {
-        let frame = self.clock.frame_ticks();
-        let longest = (self.longest_segment() - 2 * frame).max(frame);
+        let (frame, longest) = (self.clock.frame_ticks(), self.longest_segment());
         let span = self.keyframes.next_due()? - open.start;
-        let count = (span + longest - 1) / longest;
-        (count > 1).then(|| span / count - frame / 2)
+        let share = (longest - 2 * frame).max(frame);
+        (span > longest).then(|| span / ((span + share - 1) / share) - frame / 2)
     }
 
     /// Returns the longest duration of a segment between pictures.
@@ -59,6 +58,7 @@ impl Segmenter {
             || elapsed >= SEGMENT_AIM - BOUNDARY_SLACK
             || time - open.earliest + self.keyframes.distance() > longest;
         (keyframe_cuts && self.keyframes.is_expected_at(time))
+            || (elapsed >= SEGMENT_AIM - BOUNDARY_SLACK && self.standing.may_begin_segment())
             || self.is_due_without_keyframe(&open, time, 0)
             || self.exceeds(longest, &open, time, 0)
             || self.audio_is_full_at(self.audio_segment.end() + MAX_AUDIO_FRAME)

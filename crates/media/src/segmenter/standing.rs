@@ -47,6 +47,11 @@ impl Standing {
         self.is_repeated
     }
 
+    /// True if the picture that stands may itself be repeated where a segment is due.
+    pub(super) const fn may_begin_segment(&self) -> bool {
+        self.idr.is_some()
+    }
+
     /// Takes a picture of the encoder.
     pub(super) fn observe(&mut self, picture: &AccessUnit) {
         self.is_repeated = false;

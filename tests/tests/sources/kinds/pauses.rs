@@ -60,7 +60,7 @@ fn with_sets_of(tape: Tape, other: &Tape) -> Result<Tape> {
 }
 
 pub(crate) const REPAIRS: &[(&str, u64, u64)] =
-    &[("repeated_picture", 500, u64::MAX), ("segment_without_keyframe", 0, 6), ("picture_hole", 0, 5)];
+    &[("repeated_picture", 500, u64::MAX), ("segment_without_keyframe", 0, 30), ("picture_hole", 0, 5)];
 
 pub(crate) async fn cases() -> Result<Vec<Case>> {
     let length = seconds().max(12);

@@ -1,5 +1,6 @@
 //! HEVC: the decoder configuration record, the size in the SPS, random access points.
 
+mod error;
 mod sps;
 
 use std::fmt::Write as _;
@@ -9,39 +10,13 @@ use millrace_buf::ByteChain;
 
 use super::nal::nal_units;
 use crate::codec::sync::SyncKind;
+pub use error::{HevcError, MAX_HVCC_BYTES};
 use sps::Sps;
 
-/// Why an HEVC header was refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum HevcError {
-    /// Fewer bytes than the fields need.
-    #[error("{0} is truncated")]
-    Truncated(&'static str),
-    /// A record longer than [`MAX_HVCC_BYTES`], which is refused unread.
-    #[error("HEVCDecoderConfigurationRecord of {0} bytes is longer than {MAX_HVCC_BYTES}")]
-    TooLong(usize),
-    /// A version other than 1, the only one that exists.
-    #[error("HEVCDecoderConfigurationRecord version {0} is not 1")]
-    Version(u8),
-    /// A length prefix of 3 bytes, which ISO/IEC 14496-15 §8.3.3.1.3 forbids.
-    #[error("NAL unit length prefix of {0} bytes")]
-    LengthSize(u8),
-    /// No sequence parameter set in the record, so that the size of the pictures is unknown.
-    #[error("HEVCDecoderConfigurationRecord without SPS")]
-    NoSps,
-    /// A field outside the range that HEVC allows.
-    #[error("SPS field {0} is out of range")]
-    Range(&'static str),
-}
-
-/// Largest record that is read; real ones are below 500 bytes.
-pub const MAX_HVCC_BYTES: usize = 64 * 1024;
 /// Bytes of the record before its arrays of parameter sets.
 const FIXED_BYTES: usize = 23;
 /// NAL unit type of a sequence parameter set (HEVC table 7-1).
 const NAL_SPS: u8 = 33;
-/// Largest width or height accepted: level 6.2 allows 16 888.
-const MAX_SIDE: u32 = 16_888;
 
 /// An HEVCDecoderConfigurationRecord (ISO/IEC 14496-15 §8.3.3.1) with the size from its first SPS.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -147,6 +122,7 @@ mod tests {
     use bytes::Bytes;
     use proptest::prelude::*;
 
+    use super::sps::MAX_SIDE;
     use super::*;
 
     /// The record of x265 (Main profile, level 2.0, 320x180) with its SPS alone.

@@ -1,10 +1,12 @@
 //! The sequence parameter set of HEVC (§7.3.2.2.1): the size and the shape of the pictures.
 
-use super::{HevcError, MAX_SIDE};
+use super::error::HevcError;
 use crate::bits::BitReader;
 use crate::codec::nal::unescape;
 use crate::codec::pixel_aspect;
 
+/// Largest width or height accepted: level 6.2 allows 16 888.
+pub(super) const MAX_SIDE: u32 = 16_888;
 /// Most pictures of a reference picture set, in either direction (HEVC §7.4.8).
 const MAX_REFERENCES: u32 = 16;
 /// Most reference picture sets of a sequence (HEVC §7.4.3.2.1).
