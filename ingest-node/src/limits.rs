@@ -43,8 +43,6 @@ pub const REFUSAL_ADDRESSES: usize = 16_384;
 
 /// Audio alone is sent after this long, so that a stream without pictures flows steadily.
 pub const AUDIO_FLUSH: Duration = Duration::from_millis(40);
-/// Interval at which the last picture of a source of rare pictures without audio is repeated: a part of the default duration.
-pub const STAND_EVERY: Duration = Duration::from_millis(200);
 /// Time one claim request waits for control's answer before it is sent again.
 pub const CLAIM_ATTEMPT: Duration = Duration::from_secs(2);
 /// Time between claim requests while control is away.

@@ -281,40 +281,6 @@ fn segmenter_cuts_on_audio_while_pictures_stop() {
 }
 
 #[test]
-fn last_picture_of_a_slow_camera_stands_until_the_next_is_due() {
-    let source =
-        Source { fps: Some(0.5), gop: 1, rate: None, b_frames: false, seconds: 20.0, ..Source::default() };
-    let mut ingest = Ingest::new(DEFAULT);
-    let mut messages = source.messages().into_iter().peekable();
-    let (mut ends, mut most_at_once) = (Vec::new(), 0);
-    for now in (0..24_000).step_by(200) {
-        ingest.timeline.arrive(now * 90);
-        ingest.segmenter.arrive(now * 90);
-        let mut events = Vec::new();
-        while messages
-            .peek()
-            .is_some_and(|(Message::Video(ms, _) | Message::Audio(ms, _))| i64::from(*ms) <= now)
-        {
-            events.extend(ingest.push(messages.next().unwrap()));
-        }
-        ingest.segmenter.stand(now * 90);
-        events.extend(ingest.drain());
-        let frames = tagged_frames(&events);
-        most_at_once = if now > 6_000 { frames.len().max(most_at_once) } else { 0 };
-        if let Some(last) = frames.last() {
-            ends.push((now, (time(&last.frame, 1) + i64::from(last.tag.duration)) / 90));
-        }
-    }
-    // The first two distances are not known in time, and after the last picture one distance passes.
-    let known = ends.iter().filter(|(now, _)| (6_200..20_000).contains(now)).collect::<Vec<_>>();
-    assert_eq!(known.len(), 69, "{ends:?}");
-    // The timeline begins at 1 s.
-    assert!(known.iter().all(|(now, end)| (0..=400).contains(&(now + 1_000 - (end - 200)))), "{ends:?}");
-    assert!(most_at_once <= 8, "{most_at_once} at once");
-    assert!(ends.last().unwrap().0 <= 20_200, "{ends:?}");
-}
-
-#[test]
 fn jump_of_the_clock_is_one_discontinuity_without_a_hole() {
     for jump in [-3_600_000i64, 50_000_000] {
         let mut messages = Source { start_ms: 4_000_000, ..Source::default() }.messages();

@@ -100,17 +100,6 @@ impl MediaPath {
         result
     }
 
-    /// True while [`MediaPath::stand`] is to be called between frames: pictures come alone and rarely.
-    pub(crate) fn stands_alone(&self) -> bool {
-        self.builder.stands_alone()
-    }
-
-    /// Publishes pictures that repeat the last one until now.
-    pub(crate) fn stand(&mut self) {
-        self.builder.stand(Duration::from_millis(self.clock.now_ms()));
-        self.publish();
-    }
-
     /// Ends the epoch's media: the last message is published.
     pub(crate) fn end(&mut self, end: &PublishEnd) {
         if std::mem::replace(&mut self.ended, true) {

@@ -137,17 +137,6 @@ impl MessageBuilder {
         self.advance();
     }
 
-    /// True while [`MessageBuilder::stand`] is to be called between frames.
-    pub(crate) fn stands_alone(&self) -> bool {
-        self.segmenter.stands_alone()
-    }
-
-    /// Repeats the last picture up to `now`, of the origin of arrivals.
-    pub(crate) fn stand(&mut self, now: Duration) {
-        self.segmenter.stand(Timescale::VIDEO.ticks(now));
-        self.advance();
-    }
-
     /// Returns the units of the next message to publish.
     pub(crate) fn poll(&mut self) -> Option<Vec<MediaUnit>> {
         self.out.pop_front()
@@ -183,7 +172,8 @@ impl MessageBuilder {
         self.segmenter.repairs().get(Repair::SegmentWithoutKeyframe)
     }
 
-    /// Returns the seconds of video since the last keyframe, or else since the first picture; `None` without video.
+    /// Returns the seconds of video since the last keyframe, or since the first picture if none came; `None` without
+    /// video.
     pub(crate) fn since_keyframe_s(&self) -> Option<i64> {
         Some(self.timeline.since_keyframe()? / 90_000)
     }

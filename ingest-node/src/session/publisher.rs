@@ -179,16 +179,6 @@ impl Publisher {
         self.media.since_keyframe_s()
     }
 
-    /// True while [`Publisher::stand`] is to be called between frames: pictures come alone and rarely.
-    pub(crate) fn stands_alone(&self) -> bool {
-        self.media.stands_alone()
-    }
-
-    /// Publishes pictures that repeat the last one until now.
-    pub(crate) fn stand(&mut self) {
-        self.media.stand();
-    }
-
     /// Takes one event of the source. An error costs that message alone.
     pub(crate) fn push(&mut self, event: SourceEvent) -> Result<(), MediaError> {
         self.media.push(event)

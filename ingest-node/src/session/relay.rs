@@ -2,7 +2,6 @@
 //! messages in a row, distance of keyframes.
 
 use std::convert::Infallible;
-use std::pin::pin;
 use std::time::Duration;
 
 use millrace_media::repair::RepairCounts;
@@ -120,30 +119,18 @@ impl<'a> Relay<'a> {
         loop {
             self.relay_arrived(source).await?;
             self.check_health(source)?;
-            let Some(received) = self.receive(source).await else {
-                let end = self.publisher.disconnect().end();
-                self.relay_waiting(source, &end).await;
-                return Err(end);
+            let received = tokio::select! {
+                // The signal is polled only when no data is waiting.
+                biased;
+                received = source.receive() => received,
+                () = &mut self.disconnected => {
+                    let end = self.publisher.disconnect().end();
+                    self.relay_waiting(source, &end).await;
+                    return Err(end);
+                }
             };
             self.on_received(received)?;
             self.turn.received(received).await;
-        }
-    }
-
-    /// Waits for bytes of the source; `None` once the publish is to be ended. The last one of rare pictures stands meanwhile.
-    async fn receive<S: Source>(&mut self, source: &mut S) -> Option<usize> {
-        let mut receiving = pin!(source.receive());
-        loop {
-            let stands_alone = self.publisher.stands_alone();
-            tokio::select! {
-                // The signal is polled only when no data is waiting.
-                biased;
-                received = &mut receiving => return Some(received),
-                () = &mut self.disconnected => return None,
-                () = async { tokio::time::sleep(limits::STAND_EVERY).await }, if stands_alone => {
-                    self.publisher.stand();
-                }
-            }
         }
     }
 

@@ -29,7 +29,6 @@ mod forecast;
 mod keyframes;
 mod limits;
 mod pause;
-mod rhythm;
 mod standing;
 mod waiting;
 
@@ -47,7 +46,6 @@ use decode_clock::DecodeClock;
 use keyframes::Keyframes;
 pub use limits::{AUDIO_ONLY_WAIT, BOUNDARY_SLACK, KEYFRAME_WAIT, SEGMENT_AIM, VIDEO_STALL};
 use limits::{EXTINF_ROUNDING, MAX_AUDIO_FRAME, MIN_DISCONTINUITY_SEGMENT, WAITING_AUDIO};
-use rhythm::Rhythm;
 use standing::{LONGEST_STEP, Standing};
 
 /// The settings of one epoch.
@@ -97,7 +95,6 @@ pub struct Segmenter {
     last_dts: Option<i64>,
     keyframes: Keyframes,
     standing: Standing,
-    rhythm: Rhythm,
     /// The arrival of the newest frame, in 90 kHz ticks of any origin.
     arrival: Option<i64>,
     /// The segment of the latest audio frame.
@@ -136,7 +133,6 @@ impl Segmenter {
             last_dts: None,
             keyframes: Keyframes::default(),
             standing: Standing::default(),
-            rhythm: Rhythm::default(),
             arrival: None,
             audio_msn: config.first_msn,
             audio_segment: AudioSpan::default(),
@@ -233,7 +229,6 @@ impl Segmenter {
             return;
         }
         self.stand_before_picture(picture.dts);
-        self.rhythm.observe(picture.dts, self.arrival);
         self.standing.observe(&picture);
         self.place_picture(picture);
     }

@@ -14,23 +14,6 @@ use crate::repair::Repair;
 pub(super) const LEAD: i64 = 22_500;
 
 impl Segmenter {
-    /// True while pictures come alone, rarely and at equal distances: [`Segmenter::stand`] then lets the last one stand
-    /// until the next, which would otherwise add all repeated pictures at once.
-    pub fn stands_alone(&self) -> bool {
-        self.audio.config.is_none()
-            && self.video.started
-            && self.rhythm.is_slow()
-            && self.standing.is_possible()
-    }
-
-    /// Repeats the last picture of such a source up to `now`, the time of the caller's clock in 90 kHz ticks.
-    pub fn stand(&mut self, now: i64) {
-        if let Some(until) = self.rhythm.stands_until(now).filter(|_| self.stands_alone()) {
-            self.arrival = Some(now);
-            self.stand_until(until);
-        }
-    }
-
     /// Repeats the last picture while audio that has come to `time` is ahead of the pictures.
     pub(super) fn stand_beside_audio(&mut self, time: i64) {
         self.stand_until(time - LEAD);
