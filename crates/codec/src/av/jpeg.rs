@@ -23,7 +23,7 @@ pub(crate) fn jpeg(picture: &frame::Video) -> Result<Bytes, CodecError> {
     unsafe {
         let context = video.as_mut_ptr();
         (*context).flags |= ffi::AV_CODEC_FLAG_QSCALE as i32;
-        (*context).global_quality = QUANTISER * ffi::FF_QP2LAMBDA as i32;
+        (*context).global_quality = QUANTISER * ffi::FF_QP2LAMBDA;
         (*context).color_range = ffi::AVColorRange::AVCOL_RANGE_JPEG;
         (*context).thread_count = 1;
     }
@@ -32,7 +32,7 @@ pub(crate) fn jpeg(picture: &frame::Video) -> Result<Bytes, CodecError> {
     frame.set_format(Pixel::YUVJ420P);
     frame.set_pts(Some(0));
     // SAFETY: the frame is valid and its own.
-    unsafe { (*frame.as_mut_ptr()).quality = QUANTISER * ffi::FF_QP2LAMBDA as i32 };
+    unsafe { (*frame.as_mut_ptr()).quality = QUANTISER * ffi::FF_QP2LAMBDA };
     encoder.send_frame(&frame).map_err(CodecError::libav("encoding a JPEG"))?;
     encoder.send_eof().map_err(CodecError::libav("encoding a JPEG"))?;
     let mut packet = Packet::empty();

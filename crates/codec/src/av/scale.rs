@@ -6,7 +6,7 @@ use super::frame::{Picture, Pool, is_full_range};
 use crate::CodecError;
 
 /// The filter: measured beside the others in docs/PERFORMANCE.md.
-const FILTER: i32 = ffi::SWS_BICUBIC as i32;
+const FILTER: i32 = ffi::SWS_BICUBIC;
 
 /// The properties of a picture that its scaler depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -171,7 +171,9 @@ impl Resampler {
             if made < 0 {
                 return Err(CodecError::libav("resampling")(ffmpeg_next::Error::from(made)));
             }
-            out.iter_mut().for_each(|channel| channel.truncate(made as usize));
+            for channel in &mut out {
+                channel.truncate(made as usize);
+            }
             Ok(out)
         }
     }

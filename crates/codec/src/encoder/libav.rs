@@ -155,7 +155,7 @@ fn prepare(context: &mut ffi::AVCodecContext, settings: &Settings) {
     context.gop_size = i32::MAX >> 1;
     context.max_b_frames = 0;
     context.thread_count = settings.threads.max(1) as i32;
-    context.thread_type = ffi::FF_THREAD_FRAME as i32;
+    context.thread_type = ffi::FF_THREAD_FRAME;
     context.flags |= (ffi::AV_CODEC_FLAG_GLOBAL_HEADER | ffi::AV_CODEC_FLAG_CLOSED_GOP) as i32;
     context.color_range = ffi::AVColorRange::AVCOL_RANGE_MPEG;
     context.color_primaries = settings.colour.primaries;

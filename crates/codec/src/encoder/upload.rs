@@ -32,6 +32,10 @@ impl Upload {
             if pool.0.is_null() {
                 return Err(CodecError::Malformed { what: "memory for the pictures of a card" });
             }
+            #[allow(
+                clippy::cast_ptr_alignment,
+                reason = "libav allocates the structure that it hides behind bytes"
+            )]
             let context = (*pool.0).data.cast::<ffi::AVHWFramesContext>();
             (*context).format = ffi::AVPixelFormat::AV_PIX_FMT_VAAPI;
             (*context).sw_format = ffi::AVPixelFormat::AV_PIX_FMT_NV12;

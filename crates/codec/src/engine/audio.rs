@@ -220,7 +220,7 @@ impl Audio {
             match coded {
                 Some(Ok(coded)) => self.hand_in(coded)?,
                 Some(Err(error)) => {
-                    tracing::warn!(pts, %error, "an audio frame was not encoded; it is missing")
+                    tracing::warn!(pts, %error, "an audio frame was not encoded; it is missing");
                 }
                 None => {}
             }

@@ -1,7 +1,6 @@
 //! The products of a transcoder.
 
 use bytes::Bytes;
-use millrace_media::codec::{AudioCodec, VideoCodec};
 use serde::{Deserialize, Serialize};
 
 use super::order::{EncoderKind, RungIndex, Slot};
@@ -177,16 +176,15 @@ pub struct RungReport {
 
 /// Video codecs in messages between job and transcoder.
 pub(super) mod video_codec {
-    use serde::{Deserializer, Serializer};
-
-    use super::{Deserialize, VideoCodec};
+    use millrace_media::codec::VideoCodec;
+    use serde::{Deserialize, Deserializer, Serializer};
 
     #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
-    pub(in crate::engine) fn serialize<S: Serializer>(codec: &VideoCodec, to: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(codec: &VideoCodec, to: S) -> Result<S::Ok, S::Error> {
         to.serialize_str(codec.name())
     }
 
-    pub(in crate::engine) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<VideoCodec, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<VideoCodec, D::Error> {
         let name = String::deserialize(from)?;
         let known = [VideoCodec::H264, VideoCodec::Hevc, VideoCodec::Av1];
         let found = known.into_iter().find(|codec| codec.name() == name);
@@ -196,16 +194,15 @@ pub(super) mod video_codec {
 
 /// Audio codecs in messages between job and transcoder.
 pub(super) mod audio_codec {
-    use serde::{Deserializer, Serializer};
-
-    use super::{AudioCodec, Deserialize};
+    use millrace_media::codec::AudioCodec;
+    use serde::{Deserialize, Deserializer, Serializer};
 
     #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
-    pub(in crate::engine) fn serialize<S: Serializer>(codec: &AudioCodec, to: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(codec: &AudioCodec, to: S) -> Result<S::Ok, S::Error> {
         to.serialize_str(codec.name())
     }
 
-    pub(in crate::engine) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<AudioCodec, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<AudioCodec, D::Error> {
         let name = String::deserialize(from)?;
         let known = [AudioCodec::Aac, AudioCodec::Opus, AudioCodec::Mp3];
         let found = known.into_iter().find(|codec| codec.name() == name);

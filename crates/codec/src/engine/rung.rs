@@ -62,7 +62,7 @@ impl RungThread {
         let shared = figures.clone();
         let thread = thread::Builder::new().name(format!("rung-{}", rung.0)).spawn(move || {
             let mut state = Rung {
-                rung,
+                index: rung,
                 kinds,
                 left: Vec::new(),
                 products,
@@ -100,7 +100,7 @@ impl Drop for RungThread {
 struct Closed;
 
 struct Rung {
-    rung: RungIndex,
+    index: RungIndex,
     kinds: Vec<EncoderKind>,
     /// The kinds that have not failed with the settings of `begin`.
     left: Vec<EncoderKind>,
@@ -172,7 +172,7 @@ impl Rung {
                 Ok(encoder) => {
                     let (version, record) = (begin.source_version, encoder.record());
                     let start = RungStart {
-                        rung: self.rung,
+                        rung: self.index,
                         source_version: version,
                         record: record.clone(),
                         bitrate: begin.settings.bitrate,
@@ -199,7 +199,7 @@ impl Rung {
     /// Leaves an encoder that failed; the next picture opens the next kind.
     fn fail(&mut self, reason: &str) -> Result<(), Closed> {
         let Some(open) = self.open.take() else { return Ok(()) };
-        tracing::warn!(rung = self.rung.0, encoder = %open.kind, reason, "the encoder failed; the next kind is opened");
+        tracing::warn!(rung = self.index.0, encoder = %open.kind, reason, "the encoder failed; the next kind is opened");
         self.left.retain(|kind| *kind != open.kind);
         if self.left.is_empty() {
             self.refuse(format!("{}: {reason}", open.kind))?;
@@ -209,7 +209,7 @@ impl Rung {
 
     fn refuse(&mut self, reason: String) -> Result<(), Closed> {
         let source_version = self.begin.take().map_or(0, |begin| begin.source_version);
-        self.product(Product::Refused(Refusal { part: Part::Rung(self.rung), source_version, reason }))
+        self.product(Product::Refused(Refusal { part: Part::Rung(self.index), source_version, reason }))
     }
 
     fn finish(&mut self) -> Result<(), Closed> {
@@ -233,7 +233,7 @@ impl Rung {
             self.figures.bytes.add(data.len() as u64);
             let Task { slot, slots, pts, repeats, .. } = task;
             self.product(Product::Picture(CodedPicture {
-                rung: self.rung,
+                rung: self.index,
                 slot,
                 slots,
                 pts,
