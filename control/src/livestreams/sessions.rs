@@ -5,8 +5,7 @@ use std::net::IpAddr;
 use millrace_wire::close_reason::CloseReason;
 use millrace_wire::ids::{BroadcastId, StreamId};
 use millrace_wire::message::control::{
-    ClaimReply, ClaimRequest, LadderPlan, LeaseReply, PublishLimits, RefusalReport, ReleaseRequest,
-    RenewRequest, SealReport,
+    ClaimReply, ClaimRequest, LadderPlan, LeaseReply, RefusalReport, ReleaseRequest, RenewRequest, SealReport,
 };
 use millrace_wire::state_keys;
 use tracing::{info, warn};
@@ -117,7 +116,8 @@ impl Livestreams {
             }
         };
         if decision.waits {
-            return Ok(ClaimReply::Held { stream: stream.id, limits: PublishLimits::default() });
+            let limits = claim::limits(&self.plan(&stream));
+            return Ok(ClaimReply::Held { stream: stream.id, limits });
         }
         if !decision.repeated {
             decision.claim.settings.plan = self.plan(&stream);

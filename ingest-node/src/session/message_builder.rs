@@ -108,7 +108,7 @@ impl MessageBuilder {
 
     /// Takes a codec configuration, or refuses its codec, or a picture larger than the stream's limit.
     pub(crate) fn config(&mut self, config: TrackConfig) -> Result<(), MediaFault> {
-        check_codec(&config)?;
+        check_codec(&config, &self.limits)?;
         match config {
             TrackConfig::Video(video) => {
                 check_picture(video.width, video.height, &self.limits)?;

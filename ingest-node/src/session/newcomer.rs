@@ -137,7 +137,7 @@ impl<'a> Newcomer<'a> {
     }
 
     fn config(&mut self, config: &TrackConfig) -> Result<(), MediaFault> {
-        check_codec(config)?;
+        check_codec(config, &self.limits)?;
         match config {
             TrackConfig::Video(video) => {
                 self.tracks.expects_video = true;

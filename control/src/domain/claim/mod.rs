@@ -12,8 +12,8 @@ use millrace_wire::ids::{
 };
 use millrace_wire::message::announce::{Degraded, EpochAnnouncement, EpochPhase};
 use millrace_wire::message::control::{
-    ClaimGrant, ClaimRequest, HealthNote, LifecycleEvent, LifecycleKind, PublishLimits, ReleaseRequest,
-    RenewRequest, SealReport, StreamSettings, Takeover,
+    ClaimGrant, ClaimRequest, HealthNote, LadderPlan, LifecycleEvent, LifecycleKind, PublishLimits,
+    ReleaseRequest, RenewRequest, SealReport, StreamSettings, Takeover,
 };
 use millrace_wire::message::ladder_health::LadderHealth;
 use serde::{Deserialize, Serialize};
@@ -260,6 +260,11 @@ pub fn renew(now: UnixMillis, claim: &Claim, request: &RenewRequest) -> Lease {
     Lease::Kept(Some(Box::new(Claim { renewed_at: now, ..renewed })))
 }
 
+/// Returns the limits of a publisher of a livestream that is delivered by `plan`.
+pub fn limits(plan: &LadderPlan) -> PublishLimits {
+    PublishLimits { encodes: plan.encodes(), ..PublishLimits::default() }
+}
+
 impl Claim {
     fn grant(
         now: UnixMillis,
@@ -321,7 +326,7 @@ impl Claim {
             continues: self.continues,
             follows: self.follows,
             lease_ms: LEASE_MS,
-            limits: PublishLimits::default(),
+            limits: limits(&self.settings.plan),
             settings: self.settings.clone(),
         }
     }

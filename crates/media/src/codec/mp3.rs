@@ -28,6 +28,13 @@ pub enum MpegVersion {
     TwoAndAHalf,
 }
 
+/// Bit rates of layer III in kb/s by index from 1 on (ISO/IEC 11172-3 §2.4.2.3, ISO/IEC 13818-3
+/// §2.4.2.3): MPEG-1, and the other versions.
+const BIT_RATES: [[u32; 14]; 2] = [
+    [32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320],
+    [8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160],
+];
+
 /// Sampling rates of MPEG-1 in Hz by index; MPEG-2 has half of each, MPEG-2.5 a quarter.
 const RATES: [u32; 3] = [44_100, 48_000, 32_000];
 
@@ -63,6 +70,18 @@ impl Mp3Header {
         }
         let rate = RATES.get(usize::from(rates >> 2 & 3)).ok_or(Mp3Error::Reserved("sampling rate"))?;
         Ok(Self { version, rate: rate / divisor, channels: if mode >> 6 == 3 { 1 } else { 2 } })
+    }
+
+    /// Returns the bytes of the frame that begins with `data`, its header included; `None` for a frame of
+    /// free bit rate, whose length is not stated.
+    pub fn frame_bytes(data: &[u8]) -> Result<Option<usize>, Mp3Error> {
+        let header = Self::parse(data)?;
+        let index = usize::from(data[2] >> 4);
+        let Some(index) = index.checked_sub(1) else { return Ok(None) };
+        let kilobits = BIT_RATES[usize::from(header.version != MpegVersion::One)][index];
+        let padding = u32::from(data[2] >> 1 & 1);
+        let bytes = header.frame_samples() / 8 * kilobits * 1_000 / header.rate + padding;
+        Ok(Some(bytes as usize))
     }
 
     /// Returns the four bytes of a header of free bit rate with these fields: the same for all
@@ -136,10 +155,23 @@ mod tests {
         assert_eq!(Mp3Header::parse(&[0xff, 0xfb, 0x9c, 0x64]), Err(Mp3Error::Reserved("sampling rate")));
     }
 
+    #[test]
+    fn frame_length_follows_from_bit_rate_sampling_rate_and_padding() {
+        for (bytes, length) in [
+            ([0xff, 0xfb, 0x90, 0x64], Some(417)), // 128 kb/s at 44.1 kHz
+            ([0xff, 0xfb, 0x92, 0x64], Some(418)), // padded
+            ([0xff, 0xfb, 0x94, 0xc4], Some(384)), // 48 kHz
+            ([0xff, 0xf3, 0x84, 0x64], Some(192)), // 64 kb/s at 24 kHz
+            ([0xff, 0xfb, 0x00, 0x64], None),
+        ] {
+            assert_eq!(Mp3Header::frame_bytes(&bytes), Ok(length), "{bytes:x?}");
+        }
+    }
+
     proptest! {
         #[test]
         fn every_header_equals_its_record(data in prop::collection::vec(any::<u8>(), 0..8), version in 0xe0u8..) {
-            let _ = Mp3Header::parse(&data);
+            let _ = Mp3Header::frame_bytes(&data);
             let likely = [&[0xff, version], &data[..]].concat();
             if let Ok(header) = Mp3Header::parse(&likely) {
                 prop_assert_eq!(Mp3Header::parse(&header.record()), Ok(header));

@@ -8,6 +8,8 @@
 
 mod aac;
 mod h264;
+mod mp3;
 
 pub use aac::{AacIntake, AudioStep};
 pub use h264::{H264Intake, VideoStep};
+pub use mp3::Mp3Intake;

@@ -53,6 +53,7 @@ fn take_audio(intake: &mut AacIntake, body: Bytes) {
     let _ = match FlvAudio::parse(body) {
         Ok(Some(FlvAudio::SequenceHeader(record))) => intake.record(record),
         Ok(Some(FlvAudio::Raw(data))) => intake.frames(data),
+        Ok(Some(FlvAudio::Mp3(data))) => millrace_media::intake::Mp3Intake::default().frames(data),
         _ => Ok(()),
     };
     while let Some(step) = intake.poll() {

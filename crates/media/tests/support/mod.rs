@@ -154,7 +154,7 @@ impl Ingest {
                 self.timeline.push_video(time, i64::from(cts_ms) * 90, data);
             }
             Message::Video(_, FlvVideo::EndOfSequence | FlvVideo::Unused(_))
-            | Message::Audio(_, FlvAudio::EndOfSequence | FlvAudio::Unused(_)) => {}
+            | Message::Audio(_, FlvAudio::EndOfSequence | FlvAudio::Unused(_) | FlvAudio::Mp3(_)) => {}
             Message::Audio(_, FlvAudio::SequenceHeader(asc)) => {
                 self.timeline.audio_config(AudioConfig::from_asc(asc).unwrap());
             }

@@ -105,12 +105,15 @@ pub struct PublishLimits {
     pub max_width: u32,
     /// Largest height of the video, in pixels.
     pub max_height: u32,
+    /// True if the livestream is encoded, so that audio which players do not decode is accepted.
+    #[serde(default)]
+    pub encodes: bool,
 }
 
 impl Default for PublishLimits {
     fn default() -> Self {
         // 50 Mb/s and 4096 lines cover 2160p60 from any live encoder.
-        Self { max_bitrate: 50_000_000, max_width: 4096, max_height: 4096 }
+        Self { max_bitrate: 50_000_000, max_width: 4096, max_height: 4096, encodes: false }
     }
 }
 

@@ -7,7 +7,7 @@ use millrace_media::codec::CodecError;
 use millrace_media::codec::h264::H264Error;
 use millrace_media::container::flv::{FlvAudio, FlvError, FlvVideo, Unused, has_other_tracks};
 use millrace_media::frame::{SyncKind, TrackConfig, TrackKind};
-use millrace_media::intake::{AacIntake, AudioStep, H264Intake, VideoStep};
+use millrace_media::intake::{AacIntake, AudioStep, H264Intake, Mp3Intake, VideoStep};
 use millrace_media::repair::{Repair, RepairCounts};
 use millrace_media::time::{RtmpClock, Timescale};
 use millrace_rtmp::StreamInfo;
@@ -30,6 +30,7 @@ pub(super) struct MediaReader {
     messages: u64,
     video: H264Intake,
     audio: AacIntake,
+    mp3: Mp3Intake,
     unconfigured_audio: u32,
     unused: RepairCounts,
     /// True once the encoder has sent slices of a picture in a message of their own: each picture then waits for the next one.
@@ -132,6 +133,7 @@ impl MediaReader {
         let taken = match audio {
             FlvAudio::SequenceHeader(record) => self.audio.record(record),
             FlvAudio::Raw(data) => self.audio.frames(data),
+            FlvAudio::Mp3(frames) => return self.mp3(position, frames),
             FlvAudio::EndOfSequence => Ok(()),
             FlvAudio::Unused(unused) => {
                 self.unused.add(repair_of(unused), 1);
@@ -140,28 +142,48 @@ impl MediaReader {
         };
         // A configuration that cannot be used ends the publish: its frames would be silence for ever.
         taken.map_err(|error| at(position, MediaFault::CodecNotAccepted(error.to_string())))?;
-        let mut rate = 0;
+        let mut rate = self.audio.rate();
         while let Some(step) = self.audio.poll() {
-            self.events.push_back(match step {
-                AudioStep::Config(config) => {
-                    rate = config.rate;
-                    SourceEvent::Config { position, config: TrackConfig::Audio(config) }
-                }
-                AudioStep::Frame { offset, data } => {
-                    rate = if rate == 0 { self.audio.rate() } else { rate };
-                    let offset_ms = i64::from(offset) * 1_000 / i64::from(rate.max(1));
-                    let presentation_time = position.time + offset_ms;
-                    let sync = SyncKind::Idr;
-                    SourceEvent::Frame(SourceFrame { position, presentation_time, sync, data })
-                }
-            });
+            self.audio_step(position, step, &mut rate);
         }
         self.check_configured(position)
     }
 
+    /// Reads MP3 frames. An encoder that sent AAC before is refused: its listeners' decoders are set up for that.
+    fn mp3(&mut self, position: MessagePosition, frames: ByteChain) -> Result<(), MediaError> {
+        if self.audio.rate() > 0 {
+            let text =
+                "the encoder changes from AAC to MP3 within a publish: publish anew with the other codec";
+            return Err(at(position, MediaFault::CodecNotAccepted(text.to_owned())));
+        }
+        let taken = self.mp3.frames(frames);
+        taken.map_err(|error| at(position, MediaFault::CodecNotAccepted(error.to_string())))?;
+        let mut rate = self.mp3.rate();
+        while let Some(step) = self.mp3.poll() {
+            self.audio_step(position, step, &mut rate);
+        }
+        Ok(())
+    }
+
+    /// Yields one step of the audio; `rate` is the sampling rate in Hz of the frames to come.
+    fn audio_step(&mut self, position: MessagePosition, step: AudioStep, rate: &mut u32) {
+        self.events.push_back(match step {
+            AudioStep::Config(config) => {
+                *rate = config.rate;
+                SourceEvent::Config { position, config: TrackConfig::Audio(config) }
+            }
+            AudioStep::Frame { offset, data } => {
+                let offset_ms = i64::from(offset) * 1_000 / i64::from((*rate).max(1));
+                let presentation_time = position.time + offset_ms;
+                let sync = SyncKind::Idr;
+                SourceEvent::Frame(SourceFrame { position, presentation_time, sync, data })
+            }
+        });
+    }
+
     /// Ends the publish if its audio still has no configuration.
     fn check_configured(&mut self, position: MessagePosition) -> Result<(), MediaError> {
-        let is_configured = self.audio.rate() > 0;
+        let is_configured = self.audio.rate() > 0 || self.mp3.rate() > 0;
         self.unconfigured_audio = if is_configured { 0 } else { self.unconfigured_audio + 1 };
         if self.unconfigured_audio <= MAX_UNCONFIGURED_AUDIO {
             return Ok(());
@@ -283,6 +305,25 @@ mod tests {
             assert!(error.to_string().contains(name), "{error}");
             assert_eq!(error.fault.ends_publish(), Some(CloseReason::CodecNotAccepted), "{error}");
         }
+    }
+
+    #[test]
+    fn reader_takes_mp3_and_refuses_a_change_to_it() {
+        // 64 kb/s at 48 kHz: 192 bytes a frame.
+        let message =
+            [&[0x2f, 0xff, 0xfb, 0x54, 0x64][..], &[0; 188], &[0xff, 0xfb, 0x54, 0x64], &[0; 188]].concat();
+        let mut reader = MediaReader::default();
+        reader.audio(100, message.clone().into()).unwrap();
+        let events: Vec<SourceEvent> = std::iter::from_fn(|| reader.poll()).collect();
+        let [SourceEvent::Config { .. }, SourceEvent::Frame(first), SourceEvent::Frame(second)] = &events[..]
+        else {
+            panic!("{events:?}")
+        };
+        assert_eq!((first.presentation_time, second.presentation_time), (100, 124));
+        let mut reader = MediaReader::default();
+        reader.audio(0, body(&[0xaf, 0, 0x11, 0x90])).unwrap();
+        let error = reader.audio(20, message.into()).unwrap_err();
+        assert_eq!(error.fault.ends_publish(), Some(CloseReason::CodecNotAccepted), "{error}");
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Bodies of RTMP audio and video messages, which are FLV tag bodies (Adobe FLV 10.1, §E.4.2 and
 //! §E.4.3).
 //!
-//! H.264 and AAC are read, in FLV's own headers and in the extended ones of Enhanced RTMP. Any other
-//! codec is an error that names the codec and the setting to change.
+//! H.264, AAC and MP3 are read, in FLV's own headers and in the extended ones of Enhanced RTMP. Any
+//! other codec is an error that names the codec and the setting to change.
 
 pub mod enhanced;
 pub mod file;
@@ -28,10 +28,10 @@ pub enum FlvError {
     /// Video other than H.264 in an extended header of Enhanced RTMP.
     #[error("{0} over enhanced RTMP is not accepted: choose H.264 in the encoder")]
     EnhancedVideo(FourCc),
-    /// An audio codec other than AAC.
+    /// An audio codec other than AAC and MP3.
     #[error("{0} is not accepted: choose AAC in the encoder")]
     AudioCodec(SoundFormat),
-    /// Audio other than AAC in an extended header of Enhanced RTMP.
+    /// Audio other than AAC and MP3 in an extended header of Enhanced RTMP.
     #[error("{0} over enhanced RTMP is not accepted: choose AAC in the encoder")]
     EnhancedAudio(FourCc),
     /// A packet type that FLV reserves.
@@ -149,6 +149,8 @@ pub enum FlvAudio {
     SequenceHeader(Bytes),
     /// An AAC access unit; shares the message's memory.
     Raw(ByteChain),
+    /// MP3 frames, each with its header; shares the message's memory.
+    Mp3(ByteChain),
     /// The end of the audio sequence.
     EndOfSequence,
     /// A message that is not used.
@@ -156,6 +158,8 @@ pub enum FlvAudio {
 }
 
 const CODEC_AVC: u8 = 7;
+/// MP3 at the rate of its frame headers, and MP3 of 8 kHz.
+const SOUND_MP3: [u8; 2] = [2, 14];
 const SOUND_AAC: u8 = 10;
 const SOUND_EX_HEADER: u8 = 9;
 const FRAME_KEY: u8 = 1;
@@ -243,6 +247,10 @@ impl FlvAudio {
                 ExMessage::Command => Ok(None),
             };
         }
+        if SOUND_MP3.contains(&format) {
+            body.skip(1);
+            return Ok(Some(Self::mp3(body)));
+        }
         if format != SOUND_AAC {
             return Err(FlvError::AudioCodec(SoundFormat(format)));
         }
@@ -262,16 +270,24 @@ impl FlvAudio {
         if packet_type == enhanced::METADATA {
             return Ok(Self::Unused(Unused::Metadata));
         }
-        if four_cc != FourCc(*b"mp4a") {
+        let is_mp3 = four_cc == FourCc(*b".mp3");
+        if !is_mp3 && four_cc != FourCc(*b"mp4a") {
             return Err(FlvError::EnhancedAudio(four_cc));
         }
         match packet_type {
+            // MP3 has no configuration beside its frame headers.
+            enhanced::SEQUENCE_START if is_mp3 => Ok(Self::Unused(Unused::Metadata)),
+            enhanced::CODED_FRAMES if is_mp3 => Ok(Self::mp3(body)),
             enhanced::SEQUENCE_START => Ok(Self::SequenceHeader(body.contiguous())),
             enhanced::CODED_FRAMES if body.is_empty() => Ok(Self::Unused(Unused::Empty)),
             enhanced::CODED_FRAMES => Ok(Self::Raw(body)),
             enhanced::SEQUENCE_END => Ok(Self::EndOfSequence),
             other => Err(FlvError::PacketType("audio", other)),
         }
+    }
+
+    fn mp3(frames: ByteChain) -> Self {
+        if frames.is_empty() { Self::Unused(Unused::Empty) } else { Self::Mp3(frames) }
     }
 }
 
@@ -314,12 +330,15 @@ mod tests {
         assert_eq!(parse(&[0xaf, 1, 7]), Ok(Some(FlvAudio::Raw(Bytes::from_static(&[7]).into()))));
         assert_eq!(parse(&[0xaf, 1]), Ok(Some(FlvAudio::Unused(Unused::Empty))));
         assert_eq!(parse(&[]), Ok(None));
-        assert_eq!(parse(&[0x2f, 1]), Err(FlvError::AudioCodec(SoundFormat(2))));
+        assert_eq!(parse(&[0x2f, 1]), Ok(Some(FlvAudio::Mp3(Bytes::from_static(&[1]).into()))));
+        assert_eq!(parse(&[0xe2, 1]), Ok(Some(FlvAudio::Mp3(Bytes::from_static(&[1]).into()))));
+        assert_eq!(parse(&[0x2f]), Ok(Some(FlvAudio::Unused(Unused::Empty))));
+        assert_eq!(parse(&[0x6f, 1]), Err(FlvError::AudioCodec(SoundFormat(6))));
         assert_eq!(parse(&[0xaf]), Err(FlvError::Truncated("audio")));
     }
 
     #[test]
-    fn h264_and_aac_are_read_behind_extended_headers() {
+    fn h264_aac_and_mp3_are_read_behind_extended_headers() {
         let video = |body: &'static [u8]| FlvVideo::parse(Bytes::from_static(body));
         let data = || ByteChain::from(Bytes::from_static(&[9]));
         let nalus = |cts_ms, keyframe| Ok(Some(FlvVideo::Nalus { cts_ms, keyframe, data: data() }));
@@ -344,6 +363,8 @@ mod tests {
         assert_eq!(audio(b"\x92mp4a"), Ok(FlvAudio::EndOfSequence));
         assert_eq!(audio(b"\x94mp4a\x01\x02"), Ok(FlvAudio::Unused(Unused::Metadata)));
         assert_eq!(audio(b"\x91mp4a"), Ok(FlvAudio::Unused(Unused::Empty)));
+        assert_eq!(audio(b"\x90.mp3"), Ok(FlvAudio::Unused(Unused::Metadata)));
+        assert_eq!(audio(b"\x91.mp3\x09"), Ok(FlvAudio::Mp3(data())));
     }
 
     #[test]
@@ -361,8 +382,8 @@ mod tests {
             ),
             (video(&[0x1c, 0]), "HEVC (FLV codec 12) is not accepted: choose H.264 in the encoder"),
             (audio(b"\x90Opus"), "Opus (Opus) over enhanced RTMP is not accepted: choose AAC in the encoder"),
-            (audio(b"\x90.mp3"), "MP3 (.mp3) over enhanced RTMP is not accepted: choose AAC in the encoder"),
-            (audio(&[0x2f, 1]), "MP3 (FLV sound format 2) is not accepted: choose AAC in the encoder"),
+            (audio(b"\x90fLaC"), "FLAC (fLaC) over enhanced RTMP is not accepted: choose AAC in the encoder"),
+            (audio(&[0xbf, 1]), "Speex (FLV sound format 11) is not accepted: choose AAC in the encoder"),
         ] {
             assert_eq!(error.to_string(), text);
             assert!(error.is_codec_refusal());
