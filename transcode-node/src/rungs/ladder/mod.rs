@@ -46,6 +46,7 @@ use millrace_wire::message::media::MediaMessage;
 
 use self::health::Health;
 use self::part_starts::PartStarts;
+use self::pre_roll::Newest;
 use self::segments::{Places, Segments};
 use self::sound::Sound;
 use self::source::Source;
@@ -104,7 +105,7 @@ pub(crate) struct LadderRung {
     /// The source's configurations that this transcoder was given, oldest first.
     configured: VecDeque<Configured>,
     /// The newest configurations, for the next transcoder.
-    newest: orders::Newest,
+    newest: Newest,
     /// The rungs that are to be encoded from the next segment on, if that changes.
     wish: Option<Vec<RungIndex>>,
     out: VecDeque<Packaged>,
@@ -142,7 +143,7 @@ impl LadderRung {
             rungs,
             sound: Sound::new(open, base),
             configured: VecDeque::new(),
-            newest: orders::Newest::default(),
+            newest: Newest::default(),
             wish: None,
             out: VecDeque::new(),
             lost_units: 0,

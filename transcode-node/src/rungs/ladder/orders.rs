@@ -5,7 +5,6 @@ use millrace_media::codec::AudioCodec;
 use millrace_media::frame::AudioConfig;
 use millrace_wire::ids::Msn;
 
-use super::pre_roll::PreRoll;
 use super::segments::{Place, Places, Span};
 use super::sound::Sound;
 use super::steps::{self, Picture, Step, VideoStart};
@@ -16,14 +15,6 @@ use crate::encoders::Behind;
 const AAC_LC: &str = "mp4a.40.2";
 /// Configurations of which a transcoder may still hand in pictures.
 const MAX_CONFIGURED: usize = 8;
-
-/// The newest configurations of the source, and its newest media.
-#[derive(Debug, Default)]
-pub(super) struct Newest {
-    video: Option<VideoStart>,
-    audio: Option<AudioConfig>,
-    pre_roll: PreRoll,
-}
 
 impl LadderRung {
     /// Takes the steps that the source has made.

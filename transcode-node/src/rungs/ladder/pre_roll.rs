@@ -3,7 +3,9 @@
 
 use std::collections::VecDeque;
 
-use super::steps::{Picture, Sound};
+use millrace_media::frame::AudioConfig;
+
+use super::steps::{Picture, Sound, VideoStart};
 
 /// Audio frames that are decoded first: the overlap of AAC and the delay of SBR are less.
 const MAX_SOUNDS: usize = 4;
@@ -11,6 +13,14 @@ const MAX_SOUNDS: usize = 4;
 /// further apart leave a new transcoder without rungs until the next one.
 const MAX_PICTURES: usize = 1200;
 const MAX_BYTES: usize = 16 << 20;
+
+/// The newest configurations of the source, and its newest media.
+#[derive(Debug, Default)]
+pub(super) struct Newest {
+    pub(super) video: Option<VideoStart>,
+    pub(super) audio: Option<AudioConfig>,
+    pub(super) pre_roll: PreRoll,
+}
 
 /// The newest media of the source.
 #[derive(Debug, Default)]
