@@ -39,14 +39,13 @@ impl PictureWriter {
             tracing::debug!(bytes = jpeg.len(), "picture of the stream is not a usual one; it is left out");
             return;
         }
-        match &self.task {
-            Some((latest, _)) => drop(latest.send_replace(jpeg)),
-            None => {
-                let (latest, reader) = watch::channel(jpeg);
-                let task = tokio::spawn(run(self.store.clone(), self.playback, reader));
-                self.task = Some((latest, task));
-            }
+        if let Some((latest, _)) = &self.task {
+            latest.send_replace(jpeg);
+            return;
         }
+        let (latest, reader) = watch::channel(jpeg);
+        let task = tokio::spawn(run(self.store.clone(), self.playback, reader));
+        self.task = Some((latest, task));
     }
 
     /// Puts no further picture: another worker has the stream.

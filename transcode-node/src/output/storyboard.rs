@@ -151,19 +151,16 @@ impl Storyboard {
         let named = known.as_ref().map_or(self.next, |entry| entry.named);
         let name = object_names::storyboard_sheet(self.epoch, self.generation, named, tiles);
         let mut unused = Vec::new();
-        match known {
-            Some(entry) => {
-                entry.tiles = tiles;
-                entry.names.push_back(name.clone());
-                if entry.names.len() > 2 {
-                    unused.extend(entry.names.pop_front());
-                }
+        if let Some(entry) = known {
+            entry.tiles = tiles;
+            entry.names.push_back(name.clone());
+            if entry.names.len() > 2 {
+                unused.extend(entry.names.pop_front());
             }
-            None => {
-                let names = VecDeque::from([name.clone()]);
-                self.next = named.saturating_add(1);
-                self.sheets.push_back(Entry { named, number, tiles, first, names });
-            }
+        } else {
+            let names = VecDeque::from([name.clone()]);
+            self.next = named.saturating_add(1);
+            self.sheets.push_back(Entry { named, number, tiles, first, names });
         }
         while self.sheets.len() > self.kept {
             unused.extend(self.sheets.pop_front().into_iter().flat_map(|entry| entry.names));

@@ -126,7 +126,9 @@ impl PictureService {
                 Ok(Ok(jpeg)) => {
                     let outcome = if jpeg.is_some() { "made" } else { "none" };
                     self.metrics.pictures.with(&[outcome]).inc();
-                    jpeg.into_iter().for_each(|jpeg| slot.put(jpeg));
+                    if let Some(jpeg) = jpeg {
+                        slot.put(jpeg);
+                    }
                     begin.elapsed() * REST
                 }
                 Ok(Err(reason)) => {
