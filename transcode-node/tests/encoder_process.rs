@@ -73,7 +73,9 @@ fn start(encoders: &mut dyn Encoders, source: &Flv) {
 }
 
 fn send(encoders: &mut dyn Encoders, pictures: &[SourcePicture]) {
-    pictures.iter().for_each(|picture| encoders.send(Order::Picture(picture.clone())).unwrap());
+    for picture in pictures {
+        encoders.send(Order::Picture(picture.clone())).unwrap();
+    }
 }
 
 /// Waits for the first picture, and returns the process of the test that made it.

@@ -284,10 +284,10 @@ mod tests {
             slot: Slot(slot),
             pts: slot as i64 * i64::from(FRAME),
             duration: FRAME,
-            starts_segment: slot % 60 == 0,
+            starts_segment: slot.is_multiple_of(60),
             independent: false,
             encode: slot >= 10,
-            keyframe: slot % 60 == 0,
+            keyframe: slot.is_multiple_of(60),
             data: Bytes::from_static(b"x").into(),
         })
     }
