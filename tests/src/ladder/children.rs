@@ -64,7 +64,7 @@ impl Slowed {
         let task = tokio::spawn(async move {
             let runs = PERIOD * percent / 100;
             while signal(id, "STOP").is_ok() {
-                tokio::time::sleep(PERIOD - runs).await;
+                tokio::time::sleep(PERIOD.saturating_sub(runs)).await;
                 if signal(id, "CONT").is_err() {
                     return;
                 }

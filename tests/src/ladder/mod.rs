@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use millrace_media::container::cmaf::demux::parse_fragments;
+use millrace_media::container::cmaf::demux::{Fragment, parse_fragments};
 use millrace_testkit::{http, wait};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
@@ -198,7 +198,7 @@ pub fn media_of(bytes: &bytes::Bytes) -> Result<SegmentMedia> {
     Ok(SegmentMedia {
         start: first.dts,
         samples: fragments.iter().map(|part| part.samples.len()).sum(),
-        duration: fragments.iter().map(|part| part.duration()).sum(),
+        duration: fragments.iter().map(Fragment::duration).sum(),
         parts: fragments.iter().map(|part| part.start).collect(),
         first: first.data.clone(),
     })

@@ -48,7 +48,7 @@ fn holder(cluster: &mut Cluster) -> Result<Node> {
 }
 
 /// Pushes a clip, strikes the worker in the middle of a segment, and checks that nothing is missing in any rendition.
-async fn struck(blow: Blow) -> Result<Struck> {
+async fn strike(blow: Blow) -> Result<Struck> {
     let mut cluster = Cluster::start().await?;
     let clip = Clip::numbered(small_clip(SECONDS)).await?;
     let api = cluster.api();
@@ -64,6 +64,11 @@ async fn struck(blow: Blow) -> Result<Struck> {
     let ladder = watch.finish().await.with_context(|| cluster.tails())?;
     nothing_missing(&cluster, &live, &clip, &ladder).await.with_context(|| cluster.tails())?;
     Ok(Struck { ladder, at })
+}
+
+/// The same on the heap: the future is large.
+fn struck(blow: Blow) -> std::pin::Pin<Box<impl Future<Output = Result<Struck>>>> {
+    Box::pin(strike(blow))
 }
 
 async fn nothing_missing(cluster: &Cluster, live: &Livestream, clip: &Clip, ladder: &Ladder) -> Result<()> {
