@@ -297,9 +297,13 @@ fn playlists_of_a_publisher_away_for_longer_than_the_window_go_on_as_gaps_alone(
         w.run(8_000 + seed * 97);
         w.unpublish();
         if seed % 2 == 1 {
-            [0, 1].into_iter().for_each(|n| w.kill_worker(n));
+            for n in [0, 1] {
+                w.kill_worker(n);
+            }
             w.run(w.now + 500);
-            [0, 1].into_iter().for_each(|n| w.revive_worker(n));
+            for n in [0, 1] {
+                w.revive_worker(n);
+            }
         }
         let listed = |w: &World| {
             let shown = w.edges[0].reader.shown().expect("the edge shows the stream");
