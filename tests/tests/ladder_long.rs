@@ -54,7 +54,10 @@ async fn run(server: &Standalone, name: &str, (clip, length_ms): (Tape, i64), mi
     ensure!(told.refused.is_none() && !told.closed, "{told:?}");
     server.api().stop_after_encoder(&live.id).await?;
     let ladder = watch.finish().await?;
-    ladder.playable()?;
+    for track in ladder.tracks.values() {
+        // The picture before lost ones lasts longer than others, so a part may end early for it.
+        track.check_but(if name == "uneven" { &["PartTooShort"] } else { &[] })?;
+    }
     let copy = ladder.track(COPY)?;
     for rung in ["180p", "144p"] {
         let track = ladder.track(rung)?;
