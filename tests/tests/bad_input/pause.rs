@@ -55,7 +55,7 @@ impl HalfSent {
         self.socket.write_all(self.rest.as_bytes()).await.context("the second half")
     }
 
-    async fn is_answered(mut self) -> Result<()> {
+    async fn expect_answer(mut self) -> Result<()> {
         let expected = format!("HTTP/1.1 {}", self.status);
         let mut answer = vec![0; expected.len()];
         let read = tokio::time::timeout(ANSWER_LIMIT, self.socket.read_exact(&mut answer)).await;
@@ -79,7 +79,7 @@ async fn publish_and_requests_go_on_without_loss_after_the_process_was_stopped_f
     tokio::time::sleep(PAUSE).await;
     server.process().resume();
     for request in requests {
-        request.is_answered().await.context("a request of which half had come before the pause")?;
+        request.expect_answer().await.context("a request of which half had come before the pause")?;
     }
     let closed = "millrace_ingest_closed_total";
     for reason in ["idle", "timeout", "connection_lost", "bitrate_exceeded", "message_rate_exceeded"] {

@@ -17,8 +17,11 @@ const DARK: Recipe = Recipe {
     ..Recipe::h264(120, "-c:v libx264 -preset veryfast -crf 20 -pix_fmt yuv420p -bf 2 -g 10 -keyint_min 10")
 };
 
+/// The number, the count of tiles and the JPEG file of a storyboard's sheet.
+type Sheet = (u32, u8, Bytes);
+
 /// Runs the dark source through a plan: the conditions, and the JPEG files of thumbnails and sheets.
-fn dark(plan: Plan) -> Result<(Vec<Product>, Vec<Bytes>, Vec<(u32, u8, Bytes)>)> {
+fn dark(plan: Plan) -> Result<(Vec<Product>, Vec<Bytes>, Vec<Sheet>)> {
     let source = DARK.source()?;
     let mut orders = vec![Order::Start(plan), Order::VideoConfig(source.config(5_000))];
     orders.extend(source.orders(&Timing::even(120, 18_000, 10), 0).into_iter().map(Order::Picture));

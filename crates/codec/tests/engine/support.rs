@@ -27,11 +27,14 @@ pub struct Recipe {
     /// ffmpeg's arguments for the encoder.
     pub arguments: &'static str,
     /// The name of the drawing, and the drawing of a picture's luma in so many columns and lines.
-    pub draw: (&'static str, fn(usize, usize, usize) -> Vec<u8>),
+    pub draw: Drawing,
 }
 
+/// The name of a drawing, and the function that draws the luma of a picture's number, columns and lines.
+pub type Drawing = (&'static str, fn(usize, usize, usize) -> Vec<u8>);
+
 /// Pictures with their numbers.
-pub const NUMBERS: (&str, fn(usize, usize, usize) -> Vec<u8>) =
+pub const NUMBERS: Drawing =
     ("numbers", |number, width, height| draw_number(number as u16, number * 5, width, height));
 
 /// A coded source.
@@ -222,10 +225,10 @@ impl Made {
         for product in products {
             match product {
                 Product::RungStarted(start) if start.rung == RungIndex(rung) => {
-                    made.starts.push(start.clone())
+                    made.starts.push(start.clone());
                 }
                 Product::Picture(picture) if picture.rung == RungIndex(rung) => {
-                    made.pictures.push(picture.clone())
+                    made.pictures.push(picture.clone());
                 }
                 _ => {}
             }

@@ -33,6 +33,7 @@ enum Storage {
 
 /// One grant of the session: the worker that holds it, its heartbeats and its log.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent states of the worker")]
 pub(super) struct Assignment {
     node: NodeId,
     grant: Box<Grant>,

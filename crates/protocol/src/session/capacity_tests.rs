@@ -133,7 +133,9 @@ impl World {
         match output {
             Output::Offer(offer) => {
                 let bids: Vec<Bid> = self.workers.iter().filter_map(|worker| worker.bid(&offer)).collect();
-                bids.into_iter().for_each(|bid| self.hand(Input::Bid(bid)));
+                for bid in bids {
+                    self.hand(Input::Bid(bid));
+                }
             }
             Output::Order(node, order) => {
                 let worker = self.workers.iter_mut().find(|worker| worker.node == node).unwrap();

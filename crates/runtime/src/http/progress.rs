@@ -206,7 +206,7 @@ mod tests {
                 each(&mut self.progress);
                 self.now += LOOK;
                 if let Some(cut) = self.progress.tick(self.now, handling) {
-                    return Some((cut, (self.now - start).as_secs()));
+                    return Some((cut, self.now.saturating_sub(start).as_secs()));
                 }
             }
             None

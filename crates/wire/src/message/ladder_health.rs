@@ -159,6 +159,8 @@ pub(crate) mod tests {
 
     #[test]
     fn words_name_the_rungs_that_are_left_out_and_the_reason() {
+        use RungState::{Dropped, Encoding, Failed, Shed};
+
         let health = |states: [RungState; 3]| LadderHealth {
             rungs: ["720p", "480p", "360p"]
                 .into_iter()
@@ -167,7 +169,6 @@ pub(crate) mod tests {
                 .collect(),
             ..LadderHealth::default()
         };
-        use RungState::{Dropped, Encoding, Failed, Shed};
         assert_eq!(health([Dropped, Encoding, Encoding]).words(), None);
         let shed = health([Shed, Encoding, Encoding]);
         assert_eq!(shed.words().as_deref(), Some("overloaded: 720p left out"));
