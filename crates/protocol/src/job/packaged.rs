@@ -19,13 +19,17 @@ use crate::time::Millis;
 const MAX_SEGMENT_PAYLOAD: u64 = 16 << 20;
 
 impl WorkerJob {
-    /// Processes one product of `rung`.
+    /// Processes one product of `rung`. A superseded job takes none: of the segments that were open then, the rest alone would
+    /// make a short object.
     pub(super) fn on_packaged(
         &mut self,
         now: Millis,
         rung: &RungId,
         packaged: Packaged,
     ) -> Result<(), FragmentError> {
+        if !self.active {
+            return Ok(());
+        }
         match packaged {
             Packaged::Init { rendition, version, info, bytes } => {
                 self.on_init(now, rendition, version, info, bytes)
@@ -79,11 +83,7 @@ impl WorkerJob {
             .track(&key)
             .is_some_and(|track| track.segment.is_some() || track.parts.len() > part.part.0 as usize);
         // The bytes that the replay buffer keeps for repair are the ones that are uploaded.
-        let body = if is_known || !self.active {
-            body
-        } else {
-            self.writer.announce_chain(now, &Fact::Part(part), &body)?
-        };
+        let body = if is_known { body } else { self.writer.announce_chain(now, &Fact::Part(part), &body)? };
         self.publish_written();
         self.objects.push_part(key, body);
         Ok(())
@@ -98,10 +98,8 @@ impl WorkerJob {
         let payload = if self.needs_payload(&key, &segment) { body.clone() } else { ByteChain::new() };
         self.objects.start_upload(key, segment.clone());
         self.out.push_back(Output::Upload(segment.clone(), body));
-        if self.active {
-            self.writer.announce_chain(now, &Fact::Segment(segment), &payload)?;
-            self.publish_written();
-        }
+        self.writer.announce_chain(now, &Fact::Segment(segment), &payload)?;
+        self.publish_written();
         self.trim(now)
     }
 

@@ -7,7 +7,8 @@ use millrace_media::hls::{
     Map, MediaPlaylist, OpenSegment, Part, PreloadHint, Segment, ServerControl, Start, part_hold_back,
 };
 use millrace_wire::fact::{
-    MediaDuration, PartEntry, RenditionSegment, RenditionSpan, RenditionState, SegmentSlot, StreamState,
+    InitEntry, MediaDuration, PartEntry, RenditionSegment, RenditionSpan, RenditionState, SegmentSlot,
+    StreamState,
 };
 use millrace_wire::ids::{Msn, Rendition};
 
@@ -50,10 +51,16 @@ fn render(
     // A sealed log grows by GAPs even where its last segments have no media of this rendition.
     let goes_on =
         |slot: &&Arc<SegmentSlot>| slot.tracks.contains_key(rendition) || is_gap_in(slot, rendition);
-    let with_media =
-        state.slots.iter().find_map(|slot| Some((slot.epoch, slot.tracks.get(rendition)?.init_version)));
-    // A window of GAPs alone keeps the initialisation section that the rendition had last.
-    let newest = described.inits.last().map(|init| (init.epoch, init.version));
+    let is_listed = |slot: &&Arc<SegmentSlot>| {
+        span.is_none_or(|RenditionSpan { first, last }| (first..=last).contains(&slot.msn))
+    };
+    let listed = || state.slots.iter().filter(is_listed);
+    let with_media = listed().find_map(|slot| Some((slot.epoch, slot.tracks.get(rendition)?.init_version)));
+    // A window of GAPs alone keeps the initialisation section that the rendition had last. One that a later epoch describes
+    // changes no playlist that has ended.
+    let last_epoch = span.and_then(|_| listed().next_back()).map(|slot| slot.epoch);
+    let is_known = |init: &&InitEntry| last_epoch.is_none_or(|last| init.epoch <= last);
+    let newest = described.inits.iter().rfind(is_known).map(|init| (init.epoch, init.version));
     let (epoch, version) = with_media.or(newest)?;
     let mut renderer = Renderer {
         map: Some(Map { uri: names.init(epoch, version) }),
@@ -69,11 +76,8 @@ fn render(
         last: state.slots.iter().rev().find(goes_on).map(|slot| slot.msn),
         target: target_duration(state.target_duration),
     };
-    let is_listed = |slot: &&Arc<SegmentSlot>| {
-        span.is_none_or(|RenditionSpan { first, last }| (first..=last).contains(&slot.msn))
-    };
     let mut previous: Option<u64> = None;
-    for slot in state.slots.iter().filter(is_listed) {
+    for slot in listed() {
         let discontinuity = previous.is_some_and(|previous| previous != slot.discontinuity_sequence.0);
         previous = Some(slot.discontinuity_sequence.0);
         if !renderer.list(slot, discontinuity) {

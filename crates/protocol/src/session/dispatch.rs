@@ -115,7 +115,7 @@ impl Session {
         // A primary that received nothing from this session for long sealed before the end of the media.
         base.sealed &= base.epoch != claim.epoch || self.is_sealed_at_end();
         let resume = resume_msn(&base, claim.epoch, claim.first_msn);
-        let resume_from = MediaSeq(self.media.find(|msn| *msn >= resume).unwrap_or(self.media.next_seq()));
+        let resume_from = MediaSeq(self.first_message_for(resume));
         let open = EpochOpen {
             broadcast: claim.broadcast,
             first_msn: claim.first_msn,

@@ -239,10 +239,19 @@ impl Session {
         let (epoch, first) = (self.cfg.claim.epoch, self.cfg.claim.first_msn);
         let Some(state) = self.assignments.primary().and_then(Assignment::state) else { return };
         let resume = resume_msn(state, epoch, first);
-        let seq = self.media.find(|msn| *msn >= resume).unwrap_or(self.media.next_seq());
+        let seq = self.first_message_for(resume);
         // The standby's log does not say what the primary has stored since the grant: the standby packages it again.
         let seq = self.assignments.standby_resume_from().map_or(seq, |from| seq.min(from.0));
         self.media.pin(now, Some(seq));
+    }
+
+    /// Returns the number of the first message that a worker needs which packages from segment `resume` on. Once the publisher
+    /// has left, that is the last message at the latest: without it a successor does not learn that no media follow, though
+    /// all of them may be stored before the epoch is sealed.
+    pub(super) fn first_message_for(&self, resume: Msn) -> u64 {
+        let next = self.media.next_seq();
+        let end = if self.lease.gone_since().is_some() { next.saturating_sub(1) } else { next };
+        self.media.find(|msn| *msn >= resume).unwrap_or(end)
     }
 
     fn on_snapshot(&mut self, snapshot: StreamState) {
