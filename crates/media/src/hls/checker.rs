@@ -62,7 +62,7 @@ pub enum Rule {
     SegmentChanged,
     /// A listed part does not change, except that it becomes a gap if its bytes are lost.
     PartChanged,
-    /// Parts stay listed for three target durations, unless their segment became a gap (§6.2.2).
+    /// Parts stay listed for three target durations, unless their segment became a gap or the playlist has ended (§6.2.2).
     PartRemovedEarly,
     /// A URI names one resource for ever.
     UriReused,
@@ -349,8 +349,8 @@ impl Checker {
                 break;
             }
             let listed = all_parts(old).filter(|(of, ..)| *of == msn).count();
-            // A gap has nothing to fetch.
-            if segment.parts.len() < listed && !segment.gap {
+            // A gap has nothing to fetch, and a player that reads ENDLIST loads whole segments.
+            if !new.ended && segment.parts.len() < listed && !segment.gap {
                 missing.push(format!("{msn}: {} of {listed} left", segment.parts.len()));
             }
             age += segment.duration;

@@ -178,7 +178,12 @@ impl Renderer<'_> {
         Segment { uri, duration, gap: true, parts, ..Segment::default() }
     }
 
+    /// Returns the parts to list of a segment. The playlist of a rendition that has ended while others go on lists none of complete
+    /// segments: readers may have dropped them at different times before they learned of the end, and all must show the same.
     fn parts_of(&self, slot: &SegmentSlot, track: &RenditionSegment) -> Vec<Part> {
+        if self.described.ended.is_some() && track.segment.is_some() {
+            return Vec::new();
+        }
         let part = |(index, entry): (usize, &PartEntry)| Part {
             uri: self.names.part(slot, entry.generation, index),
             duration: rounded(entry.duration),

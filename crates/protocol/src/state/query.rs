@@ -128,10 +128,16 @@ pub(crate) fn are_parts_of(track: &RenditionSegment, generation: Generation, cou
     own && track.parts.len() == count as usize
 }
 
-/// True if `epoch` is sealed and every segment of it is stored or missing.
+/// True if `epoch` is sealed and every segment of it is stored or missing. A rendition that has ended before the others is not
+/// waited for: a successor that cannot encode its last segment again must not list it as GAP, because ENDLIST is final.
 pub fn is_stored(state: &StreamState, epoch: Epoch) -> bool {
+    let goes_on = |name: &Rendition| state.renditions.get(name).is_none_or(|known| known.ended.is_none());
+    let is_settled = |slot: &SegmentSlot| {
+        let is_gap = |name: &Rendition| slot.rendition_gaps.contains_key(name);
+        slot.tracks.iter().all(|(name, track)| track.stored || is_gap(name) || !goes_on(name))
+    };
     let mut of_epoch = state.slots.iter().filter(|slot| slot.epoch == epoch && slot.gap.is_none());
-    state.epoch == epoch && state.sealed && of_epoch.all(|slot| are_tracks_stored(slot))
+    state.epoch == epoch && state.sealed && of_epoch.all(|slot| is_settled(slot))
 }
 
 /// Returns the media sequence number that leaves at least `window_ms` of complete segments; `None` if the present one

@@ -116,7 +116,10 @@ impl World {
             let excused = slot.is_some_and(|s| is_gap_in(s, name) || self.lost_epochs.contains(&s.epoch));
             let short = excused && after.msn == before.msn && after.closed;
             assert!(after >= before || short, "{at}: edge {i}: {name} fell from {before:?} to {after:?}");
+            // A blackout may lose the fact of a rendition's end before any checkpoint has it.
+            let is_lost = new.epoch > old.epoch && self.lost_epochs.contains(&old.epoch);
             let is_kept = rendition.ended.is_none()
+                || is_lost
                 || new.broadcast != old.broadcast
                 || new.renditions.get(name).is_some_and(|rendition| rendition.ended.is_some());
             assert!(is_kept, "{at}: edge {i}: ENDLIST of {name} taken back");

@@ -275,8 +275,8 @@ impl FlvAudio {
             return Err(FlvError::EnhancedAudio(four_cc));
         }
         match packet_type {
-            // MP3 has no configuration beside its frame headers.
-            enhanced::SEQUENCE_START if is_mp3 => Ok(Self::Unused(Unused::Metadata)),
+            // MP3 has no configuration beside its frame headers: there is nothing to count as left out.
+            enhanced::SEQUENCE_START if is_mp3 => Ok(Self::EndOfSequence),
             enhanced::CODED_FRAMES if is_mp3 => Ok(Self::mp3(body)),
             enhanced::SEQUENCE_START => Ok(Self::SequenceHeader(body.contiguous())),
             enhanced::CODED_FRAMES if body.is_empty() => Ok(Self::Unused(Unused::Empty)),
@@ -363,7 +363,7 @@ mod tests {
         assert_eq!(audio(b"\x92mp4a"), Ok(FlvAudio::EndOfSequence));
         assert_eq!(audio(b"\x94mp4a\x01\x02"), Ok(FlvAudio::Unused(Unused::Metadata)));
         assert_eq!(audio(b"\x91mp4a"), Ok(FlvAudio::Unused(Unused::Empty)));
-        assert_eq!(audio(b"\x90.mp3"), Ok(FlvAudio::Unused(Unused::Metadata)));
+        assert_eq!(audio(b"\x90.mp3"), Ok(FlvAudio::EndOfSequence));
         assert_eq!(audio(b"\x91.mp3\x09"), Ok(FlvAudio::Mp3(data())));
     }
 
