@@ -55,8 +55,8 @@ pub struct Slowed {
     id: u32,
 }
 
-/// One turn of a slowed process: short, so that it is slow and does not hang.
-const PERIOD: Duration = Duration::from_millis(200);
+/// One turn of a slowed process: shorter than the silence that counts as a hang, and long beside the time that a signal takes.
+const PERIOD: Duration = Duration::from_millis(1_000);
 
 impl Slowed {
     /// Slows the process `id` down to `percent` of its time.

@@ -16,7 +16,7 @@ use millrace_tests::standalone::Standalone;
 use crate::{ROOM, TURN, create, finish};
 
 /// The share of its time that the slow process gets, in percent: less than one rung needs.
-const SLOW_PERCENT: u32 = 2;
+const SLOW_PERCENT: u32 = 1;
 /// Two seconds of lag, three samples, and the time in which a change shows.
 const SHED_LIMIT: Duration = Duration::from_secs(25);
 /// Twenty seconds of calm, and the lag that must go first.

@@ -49,7 +49,7 @@ fn empty(clip: &Tape, kind: TagKind, body: &'static [u8], per_ms: i64) -> Tape {
 }
 
 pub(crate) const REPAIRS: &[(&str, u64, u64)] =
-    &[("early_audio", 100, 1600), ("picture_before_keyframe", 500, 6000)];
+    &[("early_audio", 100, 1600), ("empty_message", 2_000, 200_000), ("picture_before_keyframe", 500, 6000)];
 
 pub(crate) async fn cases() -> Result<Vec<Case>> {
     let clip = Tape::numbered(seconds(), 0).await?;
