@@ -15,7 +15,7 @@ use millrace_tests::cluster::{Cluster, Node};
 use millrace_tests::known_clip::{Clip, seconds};
 use millrace_tests::playlist::{Media, Multivariant};
 use millrace_tests::publish::push;
-use millrace_wire::object_names::{ObjectKind, ObjectName, stream_prefix};
+use millrace_wire::object_names::{ObjectKind, ObjectName, stream_prefix, thumbnail};
 use millrace_wire::state_keys;
 use serde_json::{Value, json};
 
@@ -41,9 +41,13 @@ async fn create(cluster: &Cluster) -> Result<Livestream> {
     Ok(live)
 }
 
+/// The media objects of the stream in the bucket: all but its newest picture, which is one object that is written again.
 async fn bucket(store: &impl ObjectStore, live: &Livestream) -> Result<BTreeSet<ObjectName>> {
-    let entries = list_all(store, &stream_prefix(live.playback_id.parse()?), 10_000).await?;
-    entries.into_iter().map(|entry| entry.key.parse().with_context(|| entry.key.clone())).collect()
+    let playback = live.playback_id.parse()?;
+    let picture = thumbnail(playback);
+    let entries = list_all(store, &stream_prefix(playback), 10_000).await?;
+    let media = entries.into_iter().filter(|entry| entry.key != picture);
+    media.map(|entry| entry.key.parse().with_context(|| entry.key.clone())).collect()
 }
 
 /// The objects that the playlists of an edge list: complete segments that are no gaps, and initialisation sections.
