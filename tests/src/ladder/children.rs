@@ -56,7 +56,7 @@ pub struct Slowed {
 }
 
 /// One turn of a slowed process: shorter than the silence that counts as a hang, and long beside the time that a signal takes.
-const PERIOD: Duration = Duration::from_millis(1_000);
+const PERIOD: Duration = Duration::from_secs(1);
 
 impl Slowed {
     /// Slows the process `id` down to `percent` of its time.
