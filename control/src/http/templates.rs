@@ -68,7 +68,7 @@ fn rate(bits: u64) -> String {
     match bits {
         1_000_000.. => {
             let tenths = (bits + 50_000) / 100_000;
-            if tenths % 10 == 0 {
+            if tenths.is_multiple_of(10) {
                 format!("{} Mb/s", tenths / 10)
             } else {
                 format!("{}.{} Mb/s", tenths / 10, tenths % 10)

@@ -85,7 +85,7 @@ async fn a_transcoder_that_dies_in_the_flush_ends_the_epoch_with_gaps() {
     let mut worker = worker(&fake);
     let messages = publish(&messages().await);
     let (last, others) = messages.split_last().unwrap();
-    worker.feed_all(&others);
+    worker.feed_all(others);
     fake.die();
     worker.feed(last);
     assert!(worker.is_sealed());

@@ -26,6 +26,7 @@ use super::takeover::Orphan;
 pub const LADDER: u64 = 1 << 41;
 
 /// A job on a worker, with the packagers that work for it: one of the copy rung, and one of a rung that encodes.
+#[expect(clippy::struct_field_names, reason = "the machine is the job; the rest works for it")]
 pub struct Job {
     pub job: WorkerJob,
     pub packagers: BTreeMap<RungId, ToyPackager>,
