@@ -52,14 +52,16 @@ pub(super) async fn ask_snapshots(
     }
 }
 
-/// Renews or releases the lease. A missing answer is no evidence: a stream goes on without control.
+/// Renews or releases the lease; `input` names the request that the answer is handed in for. A missing answer is no
+/// evidence: a stream goes on without control.
 pub(super) async fn ask_lease<Q: Message + Sync>(
     driver: Arc<SessionDriver>,
     topic: RequestTopic<Q, LeaseReply>,
     request: Q,
+    input: fn(LeaseReply) -> Input,
 ) {
     match driver.link().request(&topic, &request, ANSWER_TIMEOUT).await {
-        Ok(reply) => driver.handle(Input::Lease(reply)),
+        Ok(reply) => driver.handle(input(reply)),
         Err(error) => {
             driver.metrics().lease_failures.inc();
             tracing::debug!(%error, "control did not answer; the session goes on and asks again");

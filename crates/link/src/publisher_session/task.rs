@@ -165,10 +165,15 @@ impl SessionTask {
                 self.in_flight.spawn(requests::ask_snapshots(driver, topics::snapshot(self.stream)));
             }
             Output::Renew(request) => {
-                self.in_flight.spawn(requests::ask_lease(driver, topics::renew(), request));
+                self.in_flight.spawn(requests::ask_lease(driver, topics::renew(), request, Input::Renewed));
             }
             Output::Release(request) => {
-                self.in_flight.spawn(requests::ask_lease(driver, topics::release(), request));
+                self.in_flight.spawn(requests::ask_lease(
+                    driver,
+                    topics::release(),
+                    request,
+                    Input::Released,
+                ));
             }
             Output::Backlog(offer) => {
                 self.in_flight.spawn(requests::push_backlog(driver, offer));

@@ -25,7 +25,7 @@ fn settings() -> StreamSettings {
     StreamSettings { plan: LadderPlan::of_rungs(vec![rung]), ..StreamSettings::default() }
 }
 
-fn config() -> SessionConfig {
+pub(super) fn config() -> SessionConfig {
     let settings = settings();
     let cost = job_cost(&settings.plan);
     let claim = ClaimGrant {

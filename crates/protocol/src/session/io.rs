@@ -59,8 +59,10 @@ pub enum Input {
     FactReply(Epoch, Generation, RepairReply),
     /// The session's own probe ([`Output::Loopback`]) came back.
     Loopback,
-    /// Control's reply to [`Output::Renew`] or [`Output::Release`].
-    Lease(LeaseReply),
+    /// Control's reply to [`Output::Renew`].
+    Renewed(LeaseReply),
+    /// Control's reply to [`Output::Release`].
+    Released(LeaseReply),
     /// A message from `control.kick.{session}`: control ends the session, for this reason.
     Kick(CloseReason),
     /// Time has passed; nothing else has happened.

@@ -112,9 +112,10 @@ impl Lease {
         }
     }
 
-    /// Notes that control has answered; once the publisher has left, that was the answer to the release.
-    pub(super) fn on_ok(&mut self) {
-        self.released |= self.gone.is_some();
+    /// Notes that control has answered a release. The answer to a renewal that was on its way when the publisher left is
+    /// none: control would keep the stream live until the lease runs out, and would never learn why it ended.
+    pub(super) fn on_released(&mut self) {
+        self.released = true;
     }
 
     /// Notes that control has ended the session.

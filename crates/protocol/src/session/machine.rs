@@ -82,8 +82,11 @@ impl Machine for Session {
                 self.assignments.on_repair_reply(now, (epoch, generation), &reply);
             }
             Input::Loopback => self.detector.on_loopback(now),
-            Input::Lease(LeaseReply::Ok) => self.lease.on_ok(),
-            Input::Lease(LeaseReply::Superseded { reason }) | Input::Kick(reason) => {
+            Input::Renewed(LeaseReply::Ok) => {}
+            Input::Released(LeaseReply::Ok) => self.lease.on_released(),
+            Input::Renewed(LeaseReply::Superseded { reason })
+            | Input::Released(LeaseReply::Superseded { reason })
+            | Input::Kick(reason) => {
                 self.lease.on_ended_by_control();
                 self.on_ended_by_control(now, reason)?;
             }

@@ -20,6 +20,8 @@ mod failure_detector;
 mod initial_state;
 mod io;
 mod lease;
+#[cfg(test)]
+mod lease_tests;
 mod machine;
 
 pub use self::assignment::{GRANT_ACCEPT_MS, REGRANT_MS, SILENCE_MS};

@@ -34,10 +34,6 @@ impl World {
     }
 
     fn control_gets(&mut self, msg: Msg) {
-        let lease = |ok| {
-            let reason = CloseReason::TakenOver;
-            Msg::Lease(if ok { LeaseReply::Ok } else { LeaseReply::Superseded { reason } })
-        };
         match msg {
             Msg::Renew(request, i) => {
                 let ok = self.control.renew(
@@ -46,7 +42,12 @@ impl World {
                     request.open_msn,
                     request.discontinuity_sequence,
                 );
-                self.send(To::Session(i), lease(ok));
+                let reply = if ok {
+                    LeaseReply::Ok
+                } else {
+                    LeaseReply::Superseded { reason: CloseReason::TakenOver }
+                };
+                self.send(To::Session(i), Msg::Renewed(reply));
             }
             Msg::Release(request, i) => {
                 self.control.release(
@@ -55,7 +56,7 @@ impl World {
                     request.open_msn,
                     request.discontinuity_sequence,
                 );
-                self.send(To::Session(i), lease(true));
+                self.send(To::Session(i), Msg::Released(LeaseReply::Ok));
             }
             Msg::Report(report, i) => {
                 self.control.sealed(&report);
@@ -77,7 +78,8 @@ impl World {
             Msg::Snapshot(state) => session::Input::Snapshot(state),
             Msg::FactReply((epoch, generation), reply) => session::Input::FactReply(epoch, generation, reply),
             Msg::Loopback => session::Input::Loopback,
-            Msg::Lease(reply) => session::Input::Lease(reply),
+            Msg::Renewed(reply) => session::Input::Renewed(reply),
+            Msg::Released(reply) => session::Input::Released(reply),
             Msg::Kick(reason) => session::Input::Kick(reason),
             Msg::AskMedia(epoch, request, from) => {
                 if epoch == self.sessions[i].epoch {
