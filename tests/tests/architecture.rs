@@ -112,7 +112,7 @@ const LAYERS: &[&[&str]] = &[
         "millrace-rtmp",
         "millrace-runtime",
     ],
-    &["millrace-link"],
+    &["millrace-link", "millrace-outgoing"],
     &["millrace-node"],
     &["millrace-ingest", "millrace-transcode", "millrace-edge", "millrace-control"],
     &["millrace"],
@@ -166,6 +166,13 @@ fn a_third_party_client_appears_in_one_crate() {
             .collect();
         assert_eq!(users, [*wrapper], "crates that depend on {client}");
     }
+    // Tests are clients of Millrace with the same library; what is shipped sends requests through one crate.
+    let shipped = metadata.ours().filter(|package| !FOR_TESTS.contains(&package.name.as_str()));
+    let links = |package: &&Package| {
+        package.dependencies.iter().any(|dep| dep.name == "reqwest" && dep.kind.is_none())
+    };
+    let users: Vec<&str> = shipped.filter(links).map(|package| package.name.as_str()).collect();
+    assert_eq!(users, ["millrace-outgoing"], "crates that depend on reqwest outside their tests");
 }
 
 #[test]
