@@ -17,6 +17,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The bearer token of the API.
     pub admin_token: Secret<String>,
+    /// The condition under which viewers' endpoints answer: the list, the details and the status of livestreams.
+    pub viewer_endpoints: ViewerEndpoints,
     /// The secret of the hashes of stream keys: the same here and at every ingest node. Without it, the first control draws
     /// one and stores it in the state store, where ingest nodes find it.
     pub stream_key_secret: Secret<String>,
@@ -33,6 +35,17 @@ pub struct Config {
     /// The proxies in front of the API, as addresses or networks: `X-Forwarded-Host` and `X-Forwarded-For` are believed from
     /// them alone. Without any, the API believes neither.
     pub trusted_proxies: TrustedProxies,
+}
+
+/// The condition under which viewers' endpoints answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ViewerEndpoints {
+    /// Everybody may ask, without a token.
+    #[default]
+    Public,
+    /// A token with the scope `streams:read` is needed.
+    Token,
 }
 
 /// Everything of the configuration that control is started with.
@@ -55,6 +68,7 @@ impl Default for Config {
         Self {
             listen: ([0, 0, 0, 0], 8080).into(),
             admin_token: Secret::default(),
+            viewer_endpoints: ViewerEndpoints::default(),
             stream_key_secret: Secret::default(),
             rtmp_url: None,
             edge_url: None,

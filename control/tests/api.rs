@@ -327,7 +327,7 @@ async fn every_error_of_the_api_is_a_problem_document() {
     for (method, path, token, body, expected) in [
         (Method::GET, "/nothing", None, None, 404),
         (Method::GET, "/api/v1/nothing", Some(TOKEN), None, 404),
-        (Method::GET, base, None, None, 401),
+        (Method::POST, base, None, None, 401),
         (Method::GET, base, Some("wrong-token-wrong-token"), None, 401),
         (Method::PUT, base, Some(TOKEN), None, 405),
         (Method::GET, "/api/v1/livestreams/x/stop", Some(TOKEN), None, 405),

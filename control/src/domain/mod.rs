@@ -1,5 +1,6 @@
 //! The rules of livestreams and claims, and the records control keeps: no I/O and no clock.
 
+pub mod access;
 pub mod claim;
 pub mod disconnect;
 pub mod purge;

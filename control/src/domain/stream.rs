@@ -4,6 +4,7 @@ use millrace_wire::ids::{BroadcastId, KeyHash, PlaybackId, StreamId, UnixMillis}
 use millrace_wire::message::control::StreamSettings;
 use serde::{Deserialize, Serialize};
 
+use super::access::Owner;
 use super::disconnect::Disconnect;
 
 /// The status of a livestream: `scheduled → live → ended → archived`, or `cancelled` before it began.
@@ -83,6 +84,9 @@ pub struct Stream {
     pub id: StreamId,
     /// The public id in playback URLs.
     pub playback_id: PlaybackId,
+    /// The owner, who sees and changes the livestream; operators alone do without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<Owner>,
     /// The keyed hash of the stream key; the key itself is not stored.
     pub key_hash: KeyHash,
     /// The title shown to viewers and operators.
@@ -151,6 +155,7 @@ pub(crate) mod tests {
         Stream {
             id: StreamId::from_u128(1),
             playback_id: "000102030405060708090a0b0c0d0e0f".parse().unwrap(),
+            owner: None,
             key_hash: KeyHash::of(b"s", &"000102030405060708090a0b0c0d0e0f".parse().unwrap()),
             title: "Match".to_owned(),
             description: String::new(),

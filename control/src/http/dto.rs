@@ -9,6 +9,7 @@ use millrace_wire::object_names;
 use serde::Serialize;
 
 use crate::Config;
+use crate::domain::access::Owner;
 use crate::domain::stream::{Status, Stream};
 use crate::domain::validate::TakesEffect;
 
@@ -54,6 +55,8 @@ fn host(authority: &str) -> &str {
 pub(crate) struct StreamView {
     id: StreamId,
     playback_id: PlaybackId,
+    /// The owner; `None` in the answers to viewers.
+    owner: Option<Owner>,
     title: String,
     description: String,
     status: Status,
@@ -69,7 +72,8 @@ pub(crate) struct StreamView {
     target_duration_s: u32,
     part_ms: u32,
     ladder: Ladder,
-    rtmp_url: String,
+    /// The URL for publishers; `None` in the answers to viewers.
+    rtmp_url: Option<String>,
     hls_url: String,
     watch_url: String,
     thumbnail_url: String,
@@ -84,6 +88,7 @@ impl StreamView {
         Self {
             id: stream.id,
             playback_id: playback,
+            owner: stream.owner.clone(),
             title: stream.title.clone(),
             description: stream.description.clone(),
             status: stream.status,
@@ -99,12 +104,17 @@ impl StreamView {
             target_duration_s: stream.settings.target_duration,
             part_ms: stream.settings.part_ms,
             ladder: stream.settings.ladder.clone(),
-            rtmp_url: urls.rtmp(authority),
+            rtmp_url: Some(urls.rtmp(authority)),
             hls_url: format!("{edge}/live/{playback}/index.m3u8"),
             watch_url: format!("{edge}/watch/{playback}"),
             thumbnail_url: format!("{edge}/{}", object_names::thumbnail(playback)),
             stream_key: None,
         }
+    }
+
+    /// Returns the livestream as viewers see it: without its owner and its ingest URL.
+    pub(crate) fn for_viewers(self) -> Self {
+        Self { owner: None, rtmp_url: None, stream_key: None, ..self }
     }
 
     pub(crate) fn with_key(self, key: &StreamKey) -> Self {

@@ -28,12 +28,14 @@ use millrace_runtime::http::{
     routes as observability_routes,
 };
 
-use self::auth::Token;
+use self::auth::Auth;
 use self::dto::Urls;
 use self::nodes::NodeDirectory;
 use self::problem::Problem;
+pub use self::resource::ApiRoute;
 use self::resource::Resource;
 use crate::Config;
+use crate::domain::access::{Access, Scope};
 use crate::livestreams::Livestreams;
 
 /// Largest body of a request; the fields of a livestream fit many times.
@@ -72,7 +74,7 @@ pub(crate) fn serve(
     observability: Observability,
 ) -> io::Result<HttpHandle> {
     let (listener, _) = bind(config.listen)?;
-    let (token, urls) = (Token::new(&config.admin_token), Urls::new(config));
+    let (auth, urls) = (Arc::new(Auth::new(config)), Urls::new(config));
     let proxies = config.trusted_proxies.clone();
     let services = livestreams.services();
     let nodes = Arc::new(NodeDirectory::new(services.link.clone(), services.clock.clone()));
@@ -89,12 +91,12 @@ pub(crate) fn serve(
     };
     serve_on(listener, options, move || {
         let (livestreams, nodes) = (livestreams.clone(), nodes.clone());
-        let (token, urls, proxies) = (token.clone(), urls.clone(), proxies.clone());
+        let (auth, urls, proxies) = (auth.clone(), urls.clone(), proxies.clone());
         let observability = observability.clone();
         App::new()
             .app_data(Data::from(livestreams))
             .app_data(Data::from(nodes))
-            .app_data(Data::new(token))
+            .app_data(Data::from(auth))
             .app_data(Data::new(urls))
             .app_data(Data::new(proxies))
             .wrap(from_fn(limit_time))
@@ -110,22 +112,35 @@ fn routes(config: &mut ServiceConfig) {
     let query =
         QueryConfig::default().error_handler(|error, _| Problem::bad_request(&error.to_string()).into());
     config.app_data(json).app_data(query);
-    for resource in [
-        Resource::new("/", [(Method::GET, web::to(dashboard)), (Method::HEAD, web::to(dashboard))]),
-        Resource::new(
-            "/api/openapi.json",
-            [(Method::GET, web::to(openapi)), (Method::HEAD, web::to(openapi))],
-        ),
-    ] {
+    for resource in open_resources() {
         resource.register(config);
     }
-    config.service(web::resource("/actors").wrap(from_fn(auth::require_token)).route(web::get().to(actors)));
+    operations_resource().register(config);
     config.service(
         web::scope("/api/v1")
-            .wrap(from_fn(auth::require_token))
             .configure(|config| api_resources().into_iter().for_each(|resource| resource.register(config)))
             .default_service(web::to(not_found)),
     );
+}
+
+/// Returns the resources that hold nothing of the cluster: the page of the dashboard, and the description of the API.
+fn open_resources() -> [Resource; 2] {
+    let both = |get, head| [(Method::GET, Access::Open, get), (Method::HEAD, Access::Open, head)];
+    [
+        Resource::new("/", both(web::to(dashboard), web::to(dashboard))),
+        Resource::new("/api/openapi.json", both(web::to(openapi), web::to(openapi))),
+    ]
+}
+
+/// Returns the one resource with a token outside of the API: the node's own actors.
+fn operations_resource() -> Resource {
+    Resource::new("/actors", [(Method::GET, Access::Needs(Scope::NodesRead), web::to(actors))])
+}
+
+/// Returns every route that a token or the setting of viewers' endpoints guards.
+pub fn api_routes() -> Vec<ApiRoute> {
+    let api = api_resources().into_iter().flat_map(|resource| resource.describe("/api/v1"));
+    api.chain(operations_resource().describe("")).collect()
 }
 
 /// Returns every resource under `/api/v1`.

@@ -17,6 +17,7 @@ use serde::Serialize;
 use super::dto::timestamp;
 use super::problem::Problem;
 use super::resource::Resource;
+use crate::domain::access::{Access, Scope};
 
 /// A node that does not answer is listed as silent for this long after its last answer to this control, then left out. An
 /// operator sees a node die, and a node that was removed does not stay.
@@ -28,8 +29,8 @@ const MAX_REMEMBERED: usize = 1_024;
 /// Returns the resources of nodes, relative to `/api/v1`.
 pub(super) fn resources() -> Vec<Resource> {
     vec![
-        Resource::new("/nodes", [(Method::GET, web::to(list))]),
-        Resource::new("/nodes/{id}", [(Method::GET, web::to(show))]),
+        Resource::new("/nodes", [(Method::GET, Access::Needs(Scope::NodesRead), web::to(list))]),
+        Resource::new("/nodes/{id}", [(Method::GET, Access::Needs(Scope::NodesRead), web::to(show))]),
     ]
 }
 

@@ -8,6 +8,7 @@ use actix_web::{HttpResponse, ResponseError};
 use millrace_state::StateError;
 use serde::Serialize;
 
+use crate::domain::access::Denied;
 use crate::domain::validate::FieldError;
 use crate::livestreams::CommandError;
 use crate::repo::RepoError;
@@ -25,6 +26,8 @@ pub(crate) struct Problem {
     detail: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<FieldError>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    denied: Option<Denied>,
     #[serde(skip)]
     allow: Option<String>,
 }
@@ -37,6 +40,7 @@ impl Problem {
             status: status.as_u16(),
             detail: detail.to_owned(),
             errors: Vec::new(),
+            denied: None,
             allow: None,
         }
     }
@@ -51,6 +55,11 @@ impl Problem {
 
     pub(crate) fn unauthorized(detail: &str) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "unauthorized", "Unauthorized", detail)
+    }
+
+    pub(crate) fn forbidden(denied: &Denied) -> Self {
+        let problem = Self::new(StatusCode::FORBIDDEN, "forbidden", "Forbidden", &denied.to_string());
+        Self { denied: Some(denied.clone()), ..problem }
     }
 
     pub(crate) fn invalid(errors: Vec<FieldError>) -> Self {
@@ -86,10 +95,6 @@ impl Problem {
             }
             error => Self::bad_request(&error.to_string()),
         }
-    }
-
-    pub(crate) fn into_response(self) -> HttpResponse {
-        self.error_response()
     }
 }
 

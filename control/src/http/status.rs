@@ -124,6 +124,13 @@ impl StatusView {
 }
 
 impl StatusView {
+    /// Returns the status as viewers see it: the state of the livestream without its publisher, without reasons and without notes.
+    pub(crate) fn for_viewers(mut self) -> Self {
+        let message = self.health.state.replace('_', " ");
+        self.health = Health { message, notes: Vec::new(), ladder: None, publisher: None, ..self.health };
+        Self { last_disconnect: None, ..self }
+    }
+
     /// Returns the status of a livestream whose ladder names a template that is not configured.
     pub(crate) fn with_unknown_template(mut self, stream: &Stream) -> Self {
         let Ladder::Template(name) = &stream.settings.ladder else { return self };

@@ -8,11 +8,12 @@ use millrace_wire::ladder::{LadderPlan, LadderRung};
 use serde::Serialize;
 
 use super::resource::Resource;
+use crate::domain::access::{Access, Scope};
 use crate::livestreams::Livestreams;
 
 /// Returns the resources of templates, relative to `/api/v1`.
 pub(super) fn resources() -> Vec<Resource> {
-    vec![Resource::new("/templates", [(Method::GET, web::to(list))])]
+    vec![Resource::new("/templates", [(Method::GET, Access::Needs(Scope::StreamsRead), web::to(list))])]
 }
 
 #[derive(Debug, Serialize)]

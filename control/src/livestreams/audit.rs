@@ -2,9 +2,12 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use millrace_wire::ids::{Epoch, Generation, NodeId, SessionId, StreamId};
 use tracing::{debug, info, warn};
+
+use crate::domain::access::{Identity, Owner};
 
 /// The party that asks for a command, and the address it asks from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,13 +22,32 @@ impl Caller {
     pub(crate) fn internal(who: Principal) -> Self {
         Self { who, from: None }
     }
+
+    /// Returns the identity of a caller of the API that presented a token.
+    pub(crate) fn identity(&self) -> Option<&Identity> {
+        match &self.who {
+            Principal::Api(identity) => Some(identity),
+            _ => None,
+        }
+    }
+
+    /// Returns true if the caller may see and change everything of a livestream that `owner` owns. The cluster's own parts may.
+    pub(crate) fn owns(&self, owner: Option<&Owner>) -> bool {
+        match &self.who {
+            Principal::Api(identity) => identity.owns(owner),
+            Principal::Anonymous => false,
+            _ => true,
+        }
+    }
 }
 
 /// The identity under which a command is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Principal {
-    /// The holder of the admin token.
-    Admin,
+    /// A caller of the API with a token.
+    Api(Arc<Identity>),
+    /// A caller of the API without a token, which viewers' endpoints answer.
+    Anonymous,
     /// An ingest node, for a publisher that presents a stream key.
     Ingest(NodeId, SessionId),
     /// An ingest node that refused a publisher on its own.
@@ -41,7 +63,8 @@ pub(crate) enum Principal {
 impl fmt::Display for Principal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Admin => f.write_str("admin"),
+            Self::Api(identity) => f.write_str(&identity.actor),
+            Self::Anonymous => f.write_str("anonymous"),
             Self::Ingest(node, session) => write!(f, "ingest {node} session {session}"),
             Self::Refuser(node) => write!(f, "ingest {node}"),
             Self::Session(session) => write!(f, "session {session}"),

@@ -73,6 +73,15 @@ impl Audited for (Changed, StreamKey) {
     }
 }
 
+/// Checks that the caller may give livestreams to other owners.
+fn may_name_owners(caller: &Caller) -> Result<(), CommandError> {
+    if caller.owns(None) {
+        return Ok(());
+    }
+    let rule = "cannot be another than the caller's: operators alone give livestreams to owners";
+    Err(CommandError::Invalid(vec![FieldError::new("owner", rule)]))
+}
+
 /// The commands of control; see the module.
 pub(crate) struct Livestreams {
     services: Arc<Services>,
@@ -102,6 +111,11 @@ impl Livestreams {
     ) -> Result<(Changed, StreamKey), CommandError> {
         let create = async {
             let checked = request.check(&self.services.templates).map_err(CommandError::Invalid)?;
+            let own = caller.identity().and_then(|identity| identity.owner.as_ref());
+            if checked.owner.is_some() && checked.owner.as_ref() != own {
+                may_name_owners(caller)?;
+            }
+            let owner = checked.owner.or_else(|| own.cloned());
             let now = self.services.wall_clock();
             let (stream, key) = {
                 let mut rng = rand::rng();
@@ -109,6 +123,7 @@ impl Livestreams {
                 let stream = Stream {
                     id: StreamId::generate(now, &mut rng),
                     playback_id: PlaybackId::generate(&mut rng),
+                    owner,
                     key_hash: self.services.repo.hash(&key),
                     title: request.title.trim().to_owned(),
                     description: request.description.clone(),
@@ -137,6 +152,9 @@ impl Livestreams {
         request: &Update,
     ) -> Result<(Changed, BTreeMap<&'static str, TakesEffect>), CommandError> {
         let update = async {
+            if request.names("owner") {
+                may_name_owners(caller)?;
+            }
             let changes = request.check(&self.services.templates).map_err(CommandError::Invalid)?;
             let changed = self.services.repo.change(id, &changes).await?;
             Ok((changed, changes.takes_effect()))
@@ -225,6 +243,16 @@ impl Livestreams {
         Ok(self.services.repo.apply(id, transition, &*self.services.clock).await?)
     }
 
+    /// Checks that a caller of the API may change the livestream. One that another owner has is absent for a publisher, so that
+    /// its id tells nothing.
+    async fn permit(&self, caller: &Caller, id: StreamId) -> Result<(), CommandError> {
+        if caller.owns(None) {
+            return Ok(());
+        }
+        let stream = self.services.repo.stream(id).await?.value;
+        if caller.owns(stream.owner.as_ref()) { Ok(()) } else { Err(RepoError::NotFound.into()) }
+    }
+
     /// Carries out a command and records it: the one place that writes the audit.
     async fn audited<T: Audited>(
         &self,
@@ -233,7 +261,13 @@ impl Livestreams {
         stream: Option<StreamId>,
         run: impl Future<Output = Result<T, CommandError>>,
     ) -> Result<T, CommandError> {
-        let result = run.await;
+        let result = match stream {
+            Some(id) => match self.permit(caller, id).await {
+                Ok(()) => run.await,
+                Err(error) => Err(error),
+            },
+            None => run.await,
+        };
         let outcome = match &result {
             Ok(done) => match done.refusal() {
                 Some(reason) => AuditOutcome::Refused(reason.to_owned()),

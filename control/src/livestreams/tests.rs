@@ -1,7 +1,7 @@
 //! Every command, called directly and sent through the API or the bus, on two livestreams in the same state.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use millrace_bus::{MemBus, ReaderConfig, SharedBus};
@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::context::Deps;
+use crate::domain::access::Identity;
 use crate::repo::Repo;
 use crate::{Config, bus, http};
 
@@ -30,7 +31,8 @@ const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
 const QUIET: Duration = Duration::from_millis(200);
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 const SESSION: SessionId = SessionId::from_u128(7);
-const CALLER: Caller = Caller { who: Principal::Admin, from: None };
+static CALLER: LazyLock<Caller> =
+    LazyLock::new(|| Caller::internal(Principal::Api(Arc::new(Identity::bootstrap_admin()))));
 
 /// An audit entry, with the caller's identity as text.
 #[derive(Debug, Clone, PartialEq, Eq)]

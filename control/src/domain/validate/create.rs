@@ -10,6 +10,7 @@ use super::{
     DEFAULT_RECONNECT_WINDOW_S, DEFAULT_TARGET_DURATION_S, FieldError, MAX_RECONNECT_WINDOW_S, PART_MS,
     TARGET_DURATION_S, broken_description_rule, broken_title_rule, ladder,
 };
+use crate::domain::access::Owner;
 
 /// The body of `POST /api/v1/livestreams`.
 #[derive(Debug, Clone, Deserialize, Serialize)]
@@ -42,6 +43,8 @@ pub struct Create {
     pub part_ms: Option<u32>,
     /// The ladder of renditions: a template's name, or a list of rungs.
     pub ladder: Option<Value>,
+    /// The owner, named by operators. Without it: the owner that the caller's token names.
+    pub owner: Option<String>,
 }
 
 /// The checked values of a [`Create`].
@@ -51,6 +54,8 @@ pub struct Checked {
     pub settings: StreamSettings,
     /// The time the livestream is planned to begin at.
     pub scheduled_at: Option<UnixMillis>,
+    /// The owner that the request names.
+    pub owner: Option<Owner>,
 }
 
 impl Create {
@@ -82,6 +87,10 @@ impl Create {
         if matches!(scheduled_at, Some(Err(_))) {
             refuse("scheduled_at", "must not be before 1970".to_owned());
         }
+        let owner = self.owner.as_deref().map(str::parse::<Owner>).transpose();
+        if let Err(rule) = &owner {
+            refuse("owner", rule.to_string());
+        }
         let ladder = ladder::parse(self.ladder.as_ref(), templates).unwrap_or_else(|faults| {
             errors.extend(faults);
             Ladder::Copy
@@ -101,7 +110,7 @@ impl Create {
             ladder,
             ..defaults
         };
-        Ok(Checked { settings, scheduled_at })
+        Ok(Checked { settings, scheduled_at, owner: owner.ok().flatten() })
     }
 }
 

@@ -53,9 +53,10 @@ const fn frozen(name: &'static str, takes_effect: TakesEffect, apply: fn(&mut St
 }
 
 /// The fields that can change.
-static FIELDS: [Field; 11] = [
+static FIELDS: [Field; 12] = [
     field("title", TakesEffect::Now, |stream, new| stream.title.clone_from(&new.title)),
     field("description", TakesEffect::Now, |stream, new| stream.description.clone_from(&new.description)),
+    field("owner", TakesEffect::Now, |stream, new| stream.owner.clone_from(&new.checked.owner)),
     field("takeover", TakesEffect::Now, |stream, new| {
         stream.settings.takeover = new.checked.settings.takeover;
     }),
@@ -113,6 +114,11 @@ pub enum Unchanged {
 }
 
 impl Update {
+    /// Returns true if the request names the field.
+    pub fn names(&self, field: &str) -> bool {
+        self.0.contains_key(field)
+    }
+
     /// Returns the checked changes, or an error for every field that is unknown, cannot change or breaks a rule.
     pub fn check(&self, templates: &LadderTemplates) -> Result<Changes, Vec<FieldError>> {
         let mut errors: Vec<FieldError> = Vec::new();
@@ -230,7 +236,7 @@ mod tests {
         let all = json!({
             "title": " B ", "description": "new", "scheduled_at": "2030-01-01T10:00:00Z", "takeover": "refuse",
             "ladder": "standard", "away": "hold", "reconnect_window_s": 5, "record": true,
-            "publish_playlist": true, "target_duration_s": 6, "part_ms": 500,
+            "publish_playlist": true, "target_duration_s": 6, "part_ms": 500, "owner": "alice",
         });
         assert_eq!(all.as_object().unwrap().len(), FIELDS.len());
         for (name, value) in all.as_object().unwrap() {
