@@ -15,6 +15,7 @@ mod bus;
 mod config;
 mod context;
 pub mod domain;
+mod events;
 mod http;
 mod livestreams;
 mod node;

@@ -56,7 +56,18 @@ async fn create_to_delete(backends: &Backends) {
     assert_eq!(control.claim(key, 3).await, ClaimReply::Refused { reason: CloseReason::RevokedKey });
     control.node.drain().await;
     let broadcast = grant.broadcast;
-    let expected = [LifecycleKind::Started { broadcast }, LifecycleKind::Ended { broadcast }];
+    let expected = [
+        LifecycleKind::Created,
+        LifecycleKind::Started { broadcast },
+        LifecycleKind::Ended { broadcast },
+        LifecycleKind::PublishRefused {
+            code: "stream_ended".to_owned(),
+            text: CloseReason::StreamEnded.text().to_owned(),
+            protocol: "rtmp".to_owned(),
+        },
+        LifecycleKind::Archived,
+        LifecycleKind::Deleted,
+    ];
     assert_eq!(events(backends, grant.stream).await, expected, "the journal keeps events without a reader");
 }
 
@@ -67,9 +78,11 @@ async fn events(backends: &Backends, stream: StreamId) -> Vec<LifecycleKind> {
     let mut events = Vec::new();
     while let Some(fact) = backends.bus.journal_next(topics::EVENTS_STREAM, "test", QUIET).await.unwrap() {
         fact.ack().await.unwrap();
-        events.push(topics::events(stream).decode(&fact.payload).unwrap().kind);
+        events.push(topics::events(stream).decode(&fact.payload).unwrap());
     }
-    events
+    let sequences: Vec<u64> = events.iter().map(|event| event.sequence).collect();
+    assert_eq!(sequences, (1..=events.len() as u64).collect::<Vec<_>>(), "numbered in order, without a hole");
+    events.into_iter().map(|event| event.kind).collect()
 }
 
 async fn two_controls_one_key(backends: &Backends) {
@@ -381,7 +394,7 @@ async fn dashboard_and_openapi_need_no_token() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn leader_republishes_an_event_its_writer_could_not_publish() {
+async fn leader_relays_every_event_that_its_writer_could_not_relay() {
     let mut backends = Backends::embedded().await;
     let bus = backends.bus.clone();
     let faulty = FaultyBus::new(bus.clone(), 1);
@@ -403,10 +416,13 @@ async fn leader_republishes_an_event_its_writer_could_not_publish() {
         .await
         .unwrap();
     backends.bus.journal_reader(topics::EVENTS_STREAM, &reader).await.unwrap();
-    let fact =
-        backends.bus.journal_next(topics::EVENTS_STREAM, "test", LIMIT).await.unwrap().expect("republished");
-    let event = topics::events(grant.stream).decode(&fact.payload).unwrap();
-    assert_eq!(event.kind, LifecycleKind::Started { broadcast: grant.broadcast });
+    let broadcast = grant.broadcast;
+    for expected in [LifecycleKind::Created, LifecycleKind::Started { broadcast }] {
+        let next = backends.bus.journal_next(topics::EVENTS_STREAM, "test", LIMIT).await.unwrap();
+        let fact = next.expect("every event is relayed, also those before the newest");
+        fact.ack().await.unwrap();
+        assert_eq!(topics::events(grant.stream).decode(&fact.payload).unwrap().kind, expected);
+    }
     second.node.drain().await;
 }
 

@@ -45,17 +45,22 @@ impl Facts {
         Ok(entry)
     }
 
-    /// Waits until the stream's whole life is kept: each event once, its start first and its end last.
+    /// Waits until the stream's whole life is kept: each event once and in order, its start first and its end last. Returns it
+    /// from its start on.
     pub async fn whole_life(&self) -> Result<Vec<LifecycleKind>> {
         let mut events: Vec<LifecycleEvent> = Vec::new();
-        while !matches!(events.last().map(|event| event.kind), Some(LifecycleKind::Ended { .. })) {
+        while !matches!(events.last().map(|event| &event.kind), Some(LifecycleKind::Ended { .. })) {
             let entry = self.next(topics::EVENTS_STREAM, "the end").await?;
             events.push(topic::decode(&entry.payload)?);
         }
         let ids: BTreeSet<String> = events.iter().map(LifecycleEvent::id).collect();
         ensure!(ids.len() == events.len(), "an event is kept twice: {events:?}");
-        ensure!(matches!(events[0].kind, LifecycleKind::Started { .. }), "{events:?}");
-        Ok(events.into_iter().map(|event| event.kind).collect())
+        let in_order = events.iter().zip(1..).all(|(event, sequence)| event.sequence == sequence);
+        ensure!(in_order, "events are missing or out of order: {events:?}");
+        let life = events.into_iter().map(|event| event.kind);
+        let life: Vec<_> = life.skip_while(|kind| !matches!(kind, LifecycleKind::Started { .. })).collect();
+        ensure!(!life.is_empty(), "the end came without a start");
+        Ok(life)
     }
 
     /// Waits until each of these segments of a rendition is known to be stored; no fact may be kept twice.

@@ -343,6 +343,7 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
         &[
             &["config", "domain"],
             &["repo"],
+            &["events"],
             &["context"],
             &["livestreams"],
             &["bus", "reconciler", "http"],

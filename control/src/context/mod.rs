@@ -41,9 +41,9 @@ impl Services {
         let scope = deps.process.metrics.scope("control");
         let link = Link::new(deps.backends.bus.clone(), &scope);
         Self {
+            announcer: Announcer::start(link.clone(), repo.clone(), &scope),
             repo,
             store: deps.backends.store.clone(),
-            announcer: Announcer::start(link.clone(), &scope),
             link,
             clock: deps.process.clock.clone(),
             templates,

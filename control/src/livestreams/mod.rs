@@ -156,7 +156,7 @@ impl Livestreams {
                 may_name_owners(caller)?;
             }
             let changes = request.check(&self.services.templates).map_err(CommandError::Invalid)?;
-            let changed = self.services.repo.change(id, &changes).await?;
+            let changed = self.services.repo.change(id, &changes, self.services.wall_clock()).await?;
             Ok((changed, changes.takes_effect()))
         };
         self.audited(caller, Command::Update, Some(id), update).await
@@ -197,7 +197,6 @@ impl Livestreams {
                 let announcer = &self.services.announcer;
                 announcer.epoch(claim);
                 announcer.kick(claim.session, reason);
-                announcer.event(claim);
             }
             Ok(changed)
         };

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use millrace_wire::close_reason::CloseReason;
 use millrace_wire::ids::{BroadcastId, StreamId};
 use millrace_wire::message::control::{
-    ClaimReply, ClaimRequest, LadderPlan, LeaseReply, RefusalReport, ReleaseRequest, RenewRequest, SealReport,
+    ClaimReply, ClaimRequest, LadderPlan, LeaseReply, LifecycleKind, RefusalReport, ReleaseRequest,
+    RenewRequest, SealReport,
 };
 use millrace_wire::state_keys;
 use tracing::{info, warn};
@@ -65,6 +66,12 @@ impl Audited for Report {
     }
 }
 
+/// Returns the event of a refusal, or of the end of a publish without usable media.
+fn publish_refused(disconnect: &Disconnect) -> LifecycleKind {
+    let Disconnect { code, text, protocol, .. } = disconnect.clone();
+    LifecycleKind::PublishRefused { code, text, protocol }
+}
+
 impl Livestreams {
     /// Grants the presented key an epoch, or refuses it with the reason to give to the publisher.
     pub(crate) async fn claim(
@@ -122,11 +129,11 @@ impl Livestreams {
         if !decision.repeated {
             decision.claim.settings.plan = self.plan(&stream);
             let claim_version = current.as_ref().map(|current| current.version);
-            services.repo.put_both((&decision.stream, version), (&decision.claim, claim_version)).await?;
+            let both = ((&decision.stream, version), (&decision.claim, claim_version));
+            services.repo.put_both(both.0, both.1, now).await?;
             if let Some(session) = decision.kick {
                 services.announcer.kick(session, CloseReason::TakenOver);
             }
-            services.announcer.event(&decision.claim);
             info!(stream = %decision.claim.stream, session = %request.session, epoch = %decision.claim.epoch,
                 protocol = request.protocol, "publisher granted an epoch");
         }
@@ -167,8 +174,7 @@ impl Livestreams {
                         return Ok(LeaseReply::Superseded { reason: CloseReason::StreamEnded });
                     }
                     let back = current.value.presence != Presence::Publishing;
-                    if back || claim.event != current.value.event {
-                        services.announcer.event(&claim);
+                    if back || !claim.events.is_empty() {
                         services.announcer.epoch(&claim);
                     }
                     Ok(LeaseReply::Ok)
@@ -188,17 +194,18 @@ impl Livestreams {
         disconnect: Option<Disconnect>,
     ) -> Result<bool, RepoError> {
         let services = &self.services;
+        let now = services.wall_clock();
         let begins = claim.begun && !current.value.begun;
         if !begins && disconnect.is_none() {
-            services.repo.put_claim(claim, current.version).await?;
+            services.repo.put_claim(claim, current.version, now).await?;
             return Ok(true);
         }
         let Versioned { value: mut stream, version } = services.repo.stream(claim.stream).await?;
-        if begins && stream.begin(claim.broadcast, services.wall_clock()).is_err() {
+        if begins && stream.begin(claim.broadcast, now).is_err() {
             return Ok(false);
         }
         stream.last_disconnect = disconnect.or(stream.last_disconnect);
-        services.repo.put_both((&stream, version), (claim, Some(current.version))).await?;
+        services.repo.put_both((&stream, version), (claim, Some(current.version)), now).await?;
         Ok(true)
     }
 
@@ -214,7 +221,8 @@ impl Livestreams {
     /// Deletes the claim of a publisher that vanished before any media came.
     pub(crate) async fn withdraw(&self, current: &Versioned<Claim>) -> Result<(), RepoError> {
         let Versioned { value: stream, version } = self.services.repo.stream(current.value.stream).await?;
-        self.services.repo.withdraw_claim((&stream, version), current.version).await
+        let now = self.services.wall_clock();
+        self.services.repo.withdraw_claim((&stream, version), current.version, now, &[]).await
     }
 
     /// Keeps the refusal of a publisher in the record of its livestream, if there is one.
@@ -230,12 +238,14 @@ impl Livestreams {
                 Err(RepoError::NotFound) => return Ok(()),
                 found => found?,
             };
-            let refusal = Disconnect::new(self.services.wall_clock(), reason, peer, true);
+            let now = self.services.wall_clock();
+            let refusal = Disconnect::new(now, reason, peer, true);
             if stream.last_disconnect.as_ref().is_some_and(|last| refusal.repeats(last)) {
                 return Ok(());
             }
+            let event = publish_refused(&refusal);
             stream.last_disconnect = Some(refusal);
-            repo.put_stream(&stream, version).await
+            repo.put_stream(&stream, version, now, &[event]).await
         })
     }
 
@@ -290,8 +300,12 @@ impl Livestreams {
             let code = request.reason.code();
             if current.value.is_withdrawn_by(request) {
                 let Versioned { value: mut stream, version } = services.repo.stream(request.stream).await?;
+                // An encoder that leaves by itself was not refused.
+                let left = matches!(request.reason, CloseReason::PublisherLeft | CloseReason::ConnectionLost);
+                let events: Vec<LifecycleKind> =
+                    (!left).then(|| publish_refused(&disconnect)).into_iter().collect();
                 stream.last_disconnect = Some(disconnect);
-                services.repo.withdraw_claim((&stream, version), current.version).await?;
+                services.repo.withdraw_claim((&stream, version), current.version, now, &events).await?;
                 info!(stream = %stream.id, session = %request.session, reason = code,
                     "publisher left before usable media came; the livestream stays as it was");
                 return Ok(Report::Recorded(request.stream));
@@ -304,7 +318,6 @@ impl Livestreams {
             }
             info!(stream = %claim.stream, session = %claim.session, epoch = %claim.epoch, reason = code,
                 window_s = claim.settings.reconnect_window, "publisher away; reconnect window began");
-            services.announcer.event(&claim);
             services.announcer.epoch(&claim);
             Ok(Report::Recorded(request.stream))
         })

@@ -6,14 +6,13 @@ pub(crate) mod purge;
 pub(crate) mod retention;
 mod takeover;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use millrace_runtime::{ActorContext, Backoff, Supervisor};
 use millrace_state::{StateError, Tx};
 use millrace_wire::close_reason::CloseReason;
-use millrace_wire::ids::{NodeId, StreamId, UnixMillis};
+use millrace_wire::ids::{NodeId, UnixMillis};
 use millrace_wire::state_keys;
 use tracing::{debug, info, warn};
 
@@ -29,6 +28,12 @@ const TICK: Duration = Duration::from_millis(500);
 /// Epochs are announced in every second tick.
 const TICKS_PER_ANNOUNCEMENT: u64 = 2;
 
+/// The outbox is swept in every fourth tick.
+const TICKS_PER_SWEEP: u64 = 4;
+
+/// Age of an event in the outbox at which the leader relays it: longer than its own control needs.
+const SWEPT_AFTER_MS: u64 = 3_000;
+
 /// A leader that does not renew its lease for this long is replaced.
 const LEADER_TTL: Duration = Duration::from_secs(5);
 
@@ -38,10 +43,6 @@ const MAX_BACKOFF: Duration = Duration::from_secs(5);
 /// A new leader gives sessions the time of two leases to renew before it lets a lease lapse: all controls may have been
 /// down, with every session still publishing. So does a leader whose process was stopped and goes on.
 const GRACE_MS: u64 = 2 * LEASE_MS as u64;
-
-/// The leader republishes a lifecycle event whose age is in this range: the control that wrote it may have died before the
-/// journal had it. The journal remembers ids for longer, so an event is kept once.
-const REPUBLISH_AGE_MS: std::ops::Range<u64> = 3_000..600_000;
 
 /// Claims read in one tick; far above the live streams of one cluster.
 const MAX_CLAIMS: usize = 100_000;
@@ -55,8 +56,6 @@ pub(crate) struct Reconciler {
     takeovers: TakeoverManager,
     /// The time since which this control leads, and the state store takes its changes.
     leading_since: Option<u64>,
-    /// The time of the last republished event of each claim.
-    republished: HashMap<StreamId, UnixMillis>,
     ticks: u64,
 }
 
@@ -70,7 +69,6 @@ impl Reconciler {
             services,
             node,
             leading_since: None,
-            republished: HashMap::new(),
             ticks: 0,
         }
     }
@@ -107,8 +105,10 @@ impl Reconciler {
         self.ticks += 1;
         let announce = self.ticks.is_multiple_of(TICKS_PER_ANNOUNCEMENT);
         let settled = self.leading_since.is_some_and(|since| self.is_settled(since));
+        if self.ticks.is_multiple_of(TICKS_PER_SWEEP) {
+            self.sweep_outbox().await?;
+        }
         let claims = self.services.repo.claims(MAX_CLAIMS).await?;
-        self.republish_recent_events(&claims);
         for claim in claims {
             if announce {
                 self.services.announcer.epoch(&claim.value);
@@ -120,6 +120,16 @@ impl Reconciler {
         Ok(())
     }
 
+    /// Relays lifecycle events that the control which wrote them has not relayed: it may have died before.
+    async fn sweep_outbox(&self) -> Result<(), RepoError> {
+        let repo = &self.services.repo;
+        let before = self.services.wall_clock().0.saturating_sub(SWEPT_AFTER_MS);
+        for stream in repo.streams_in_outbox(UnixMillis(before)).await? {
+            repo.unrelayed().add(stream);
+        }
+        Ok(())
+    }
+
     /// True if sessions have had the time to renew since this control leads and its process runs.
     fn is_settled(&self, leading_since: u64) -> bool {
         let clock = &self.services.clock;
@@ -127,23 +137,6 @@ impl Reconciler {
         // Read after the time, whose reading finds the pause.
         let since = leading_since.max(clock.resumed_ms().unwrap_or_default());
         now.saturating_sub(since) >= GRACE_MS
-    }
-
-    fn republish_recent_events(&mut self, claims: &[Versioned<Claim>]) {
-        let now = self.services.clock.unix_ms();
-        let mut republished = HashMap::new();
-        for Versioned { value: claim, .. } in claims {
-            let Some(at) = claim.event.as_ref().map(|event| event.at) else { continue };
-            let before = self.republished.get(&claim.stream) == Some(&at);
-            let due = REPUBLISH_AGE_MS.contains(&now.saturating_sub(at.0));
-            if due && !before {
-                self.services.announcer.event(claim);
-            }
-            if due || before {
-                republished.insert(claim.stream, at);
-            }
-        }
-        self.republished = republished;
     }
 
     /// Makes the change that is due for a claim, if any.
@@ -160,11 +153,11 @@ impl Reconciler {
             Due::Lapsed(away) => self.livestreams.lapsed(&current, &away).await.map(|()| {
                 info!(stream = %away.stream, session = %away.session, epoch = %away.epoch,
                     window_s = away.settings.reconnect_window, "lease lapsed; publisher away, reconnect window began");
-                services.announcer.event(&away);
                 services.announcer.epoch(&away);
             }),
             Due::Gaps(away) => {
-                services.repo.put_claim(&away, version).await.map(|()| services.announcer.epoch(&away))
+                let put = services.repo.put_claim(&away, version, services.wall_clock()).await;
+                put.map(|()| services.announcer.epoch(&away))
             }
             Due::Over => {
                 let stopped = self.livestreams.stop(&self.caller, claim.stream, CloseReason::StreamEnded).await;
@@ -177,10 +170,7 @@ impl Reconciler {
                 info!(stream = %claim.stream, session = %claim.session,
                     "publisher vanished before usable media came; the livestream stays as it was");
             }),
-            Due::Forget => {
-                services.announcer.event(claim);
-                services.repo.forget_claim(claim.stream, version).await
-            }
+            Due::Forget => services.repo.forget_claim(claim.stream, version).await,
         };
         match done {
             // Another writer changed the record first; the next tick decides anew.

@@ -1,8 +1,10 @@
 //! The records of livestreams, keys and claims in the state store. Every change of two records is one transaction, so
 //! that several controls may serve at once.
 
+mod outbox;
 mod segments;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,10 +14,12 @@ use millrace_state::{Record, SharedState, StateError, StateStore, Tx, Version, s
 use millrace_wire::catalog::PlaybackRecord;
 use millrace_wire::close_reason::CloseReason;
 use millrace_wire::ids::{KeyHash, StreamId, StreamKey, UnixMillis};
+use millrace_wire::message::control::LifecycleKind;
 use millrace_wire::{WireError, state_keys, versioned};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::outbox::Unrelayed;
 use crate::domain::claim::Claim;
 use crate::domain::purge::Purge;
 use crate::domain::retention::Retention;
@@ -116,6 +120,7 @@ pub(crate) struct Changed {
 pub(crate) struct Repo {
     state: SharedState,
     hash_secret: Secret<Vec<u8>>,
+    unrelayed: Arc<Unrelayed>,
 }
 
 impl std::fmt::Debug for Repo {
@@ -128,7 +133,7 @@ impl Repo {
     /// Opens the records. Without a configured secret for key hashes, the secret kept in the state store is used.
     pub(crate) async fn open(state: SharedState, configured: &Secret<String>) -> Result<Self, RepoError> {
         let hash_secret = key_secret(configured, &*state).await?;
-        Ok(Self { state, hash_secret })
+        Ok(Self { state, hash_secret, unrelayed: Arc::default() })
     }
 
     /// Returns the state store itself.
@@ -166,8 +171,7 @@ impl Repo {
             .put(state_keys::stream(stream.id), json(stream))
             .put(key, json(&KeyRecord { stream: stream.id, revoked: false }))
             .put(playback, json(&PlaybackRecord::public(stream.id).titled(&stream.title)));
-        self.state.commit(tx).await?;
-        Ok(())
+        self.commit_with(tx, stream, stream.created_at, &[LifecycleKind::Created]).await
     }
 
     /// Returns up to `limit` livestreams created after `after`, in the order of their creation.
@@ -206,8 +210,16 @@ impl Repo {
                 .check(state_keys::stream(id), Some(version))
                 .put(state_keys::stream(id), json(&stream));
             let mut changed = None;
+            let mut events = match transition {
+                Transition::Start => vec![LifecycleKind::Readied],
+                Transition::Cancel => vec![LifecycleKind::Cancelled],
+                Transition::Archive => vec![LifecycleKind::Archived],
+                Transition::Stop if claim.is_none() => vec![LifecycleKind::Stopped],
+                Transition::Stop | Transition::Delete | Transition::Change => Vec::new(),
+            };
             if let (Transition::Stop, Some(claim)) = (transition, &claim) {
-                let ended = claim.value.ended(now);
+                let mut ended = claim.value.ended(now);
+                events.append(&mut ended.events);
                 tx = tx
                     .check(state_keys::claim(id), Some(claim.version))
                     .put(state_keys::claim(id), json(&ended));
@@ -218,13 +230,18 @@ impl Repo {
                 tx = tx.check(state_keys::claim(id), Some(claim.version)).delete(state_keys::claim(id));
                 changed = Some(claim.value);
             }
-            self.state.commit(tx).await?;
+            self.commit_with(tx, &stream, now, &events).await?;
             Ok(Changed { stream, claim: changed })
         })
     }
 
     /// Changes fields of a livestream, and its title where readers find it by its playback id, in one transaction.
-    pub(crate) async fn change(&self, id: StreamId, changes: &Changes) -> Result<Changed, RepoError> {
+    pub(crate) async fn change(
+        &self,
+        id: StreamId,
+        changes: &Changes,
+        now: UnixMillis,
+    ) -> Result<Changed, RepoError> {
         retry!({
             let Versioned { value: mut stream, version } = self.stream(id).await?;
             let claim = self.claim(id).await?.map(|claim| claim.value);
@@ -243,7 +260,8 @@ impl Repo {
                     tx = tx.check(key.clone(), Some(found.version)).put(key, record);
                 }
             }
-            self.state.commit(tx).await?;
+            let fields = changes.takes_effect().into_keys().map(str::to_owned).collect();
+            self.commit_with(tx, &stream, now, &[LifecycleKind::Updated { fields }]).await?;
             Ok(Changed { stream, claim })
         })
     }
@@ -272,7 +290,7 @@ impl Repo {
                     json(&KeyRecord { stream: id, revoked: true }),
                     REVOKED_KEY_TTL,
                 );
-            self.state.commit(tx).await?;
+            self.commit_with(tx, &stream, now, &[LifecycleKind::KeyRotated]).await?;
             Ok(Changed { stream, claim })
         })
     }
@@ -295,7 +313,7 @@ impl Repo {
                 .put(state_keys::purge(stream.playback_id), json(&purge))
                 .delete(state_keys::snapshot(id))
                 .put_ttl(state_keys::key_hash(&stream.key_hash), revoked, REVOKED_KEY_TTL);
-            self.state.commit(tx).await?;
+            self.commit_with(tx, &stream, now, &[LifecycleKind::Deleted]).await?;
             Ok(Changed { stream, claim })
         })?;
         for prefix in [state_keys::all_segments(id), state_keys::broadcasts(id)] {
@@ -313,18 +331,29 @@ impl Repo {
         Ok(())
     }
 
-    /// Writes a claim over the version it was made from.
-    pub(crate) async fn put_claim(&self, claim: &Claim, over: Version) -> Result<(), RepoError> {
+    /// Writes a claim over the version it was made from, with the claim's events.
+    pub(crate) async fn put_claim(
+        &self,
+        claim: &Claim,
+        over: Version,
+        now: UnixMillis,
+    ) -> Result<(), RepoError> {
         let key = state_keys::claim(claim.stream);
-        self.state.commit(Tx::new().check(key.clone(), Some(over)).put(key, json(claim))).await?;
-        Ok(())
+        let tx = Tx::new().check(key.clone(), Some(over)).put(key, json(claim));
+        self.commit_with(tx, claim, now, &claim.events).await
     }
 
-    /// Writes a stream over the version it was made from.
-    pub(crate) async fn put_stream(&self, stream: &Stream, over: Version) -> Result<(), RepoError> {
+    /// Writes a stream over the version it was made from, with the events of its change.
+    pub(crate) async fn put_stream(
+        &self,
+        stream: &Stream,
+        over: Version,
+        now: UnixMillis,
+        events: &[LifecycleKind],
+    ) -> Result<(), RepoError> {
         let key = state_keys::stream(stream.id);
-        self.state.commit(Tx::new().check(key.clone(), Some(over)).put(key, json(stream))).await?;
-        Ok(())
+        let tx = Tx::new().check(key.clone(), Some(over)).put(key, json(stream));
+        self.commit_with(tx, stream, now, events).await
     }
 
     /// Writes a stream and deletes its claim, of which no media came, over the versions they were read at.
@@ -332,14 +361,15 @@ impl Repo {
         &self,
         (stream, stream_version): (&Stream, Version),
         claim_version: Version,
+        now: UnixMillis,
+        events: &[LifecycleKind],
     ) -> Result<(), RepoError> {
         let tx = Tx::new()
             .check(state_keys::stream(stream.id), Some(stream_version))
             .check(state_keys::claim(stream.id), Some(claim_version))
             .put(state_keys::stream(stream.id), json(stream))
             .delete(state_keys::claim(stream.id));
-        self.state.commit(tx).await?;
-        Ok(())
+        self.commit_with(tx, stream, now, events).await
     }
 
     /// Writes a claim and its stream over the versions they were decided on. A stream that is not recorded also gets a
@@ -348,6 +378,7 @@ impl Repo {
         &self,
         (stream, stream_version): (&Stream, Version),
         (claim, claim_version): (&Claim, Option<Version>),
+        now: UnixMillis,
     ) -> Result<(), RepoError> {
         let mut tx = Tx::new()
             .check(state_keys::stream(stream.id), Some(stream_version))
@@ -358,8 +389,7 @@ impl Repo {
             let retention = Retention { stream: stream.id };
             tx = tx.put(state_keys::retention(stream.id), json(&retention));
         }
-        self.state.commit(tx).await?;
-        Ok(())
+        self.commit_with(tx, claim, now, &claim.events).await
     }
 
     /// Deletes the claim of a broadcast whose end every reader knows.

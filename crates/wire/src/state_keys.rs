@@ -61,6 +61,20 @@ pub fn retention(stream: StreamId) -> String {
 }
 /// Prefix of all retention records.
 pub const RETENTIONS: &str = "{ms}:retention:";
+/// The number of a stream's newest lifecycle event.
+pub fn event_counter(stream: StreamId) -> String {
+    format!("{PREFIX}event-counter:{stream}")
+}
+/// A lifecycle event that is not handed to the webhooks yet. Numbers are zero-padded, so a scan is in order.
+pub fn outbox_event(stream: StreamId, sequence: u64) -> String {
+    format!("{PREFIX}outbox:{stream}:{sequence:020}")
+}
+/// Prefix of a stream's events in the outbox.
+pub fn outbox(stream: StreamId) -> String {
+    format!("{PREFIX}outbox:{stream}:")
+}
+/// Prefix of all events in the outbox.
+pub const OUTBOX: &str = "{ms}:outbox:";
 /// Expiring set of a stream's viewers.
 pub fn viewers(stream: StreamId) -> String {
     format!("{PREFIX}viewers:{stream}")

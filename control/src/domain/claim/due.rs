@@ -59,7 +59,7 @@ pub fn due(now: UnixMillis, claim: &Claim) -> Due {
                 let look = claim.by_control || now.0.saturating_sub(since.0) >= AUTHOR_LOOK_MS;
                 return if look { Due::Close } else { Due::Nothing };
             }
-            Due::Gaps(Box::new(Claim { gaps_through, ..claim.clone() }))
+            Due::Gaps(Box::new(Claim { gaps_through, events: Vec::new(), ..claim.clone() }))
         }
         Presence::Ended { confirmed: true, .. } => Due::Forget,
         Presence::Ended { .. } => match claim.over_for_ms(now) {

@@ -12,8 +12,8 @@ use millrace_wire::ids::{
 };
 use millrace_wire::message::announce::{Degraded, EpochAnnouncement, EpochPhase};
 use millrace_wire::message::control::{
-    ClaimGrant, ClaimRequest, HealthNote, LadderPlan, LifecycleEvent, LifecycleKind, PublishLimits,
-    ReleaseRequest, RenewRequest, SealReport, StreamSettings, Takeover,
+    ClaimGrant, ClaimRequest, HealthNote, LadderPlan, LifecycleKind, PublishLimits, ReleaseRequest,
+    RenewRequest, SealReport, StreamSettings, Takeover,
 };
 use millrace_wire::message::ladder_health::LadderHealth;
 use serde::{Deserialize, Serialize};
@@ -135,10 +135,10 @@ pub struct Claim {
     /// True if control writes the epoch's log itself: the publisher left or the broadcast ended, and no log writer was alive.
     #[serde(default)]
     pub by_control: bool,
-    /// The newest lifecycle event, committed together with the change it reports, so that it outlives the control that was to
-    /// publish it.
-    #[serde(default)]
-    pub event: Option<LifecycleEvent>,
+    /// The lifecycle events of the change that made this value of the claim. They are not part of the record: the commit of
+    /// the change puts them into the outbox.
+    #[serde(skip)]
+    pub events: Vec<LifecycleKind>,
 }
 
 /// The claims of a control that did not know the field had all begun.
@@ -232,12 +232,12 @@ pub fn renew(now: UnixMillis, claim: &Claim, request: &RenewRequest) -> Lease {
     };
     let ladder = request.ladder.clone().map(|ladder| Box::new(ladder.bounded()));
     let mut told = claim.told.clone();
-    // One event in each renewal: the claim keeps the newest one only, until it is in the journal.
-    let event = event.or_else(|| told.step(ladder.as_deref()));
+    let mut events: Vec<LifecycleKind> = event.into_iter().collect();
+    told.follow(request.degraded, ladder.as_deref(), &mut events);
     let renewed = Claim {
         ladder: ladder.clone(),
         told,
-        event: event.map(|kind| self::event(now, claim.stream, kind)).or(claim.event.clone()),
+        events,
         begun: claim.begun || has_media,
         away_since: claim.away_since.filter(|_| !has_media),
         notes: request.notes.iter().take(HealthNote::MAX).cloned().collect(),
@@ -253,7 +253,10 @@ pub fn renew(now: UnixMillis, claim: &Claim, request: &RenewRequest) -> Lease {
         (Some(ladder), Some(before)) => ladder.is_alike(before),
         (ladder, before) => ladder == before,
     };
-    let is_same = || *claim == Claim { ladder: claim.ladder.clone(), ..renewed.clone() };
+    let is_same = || {
+        let (ladder, events) = (claim.ladder.clone(), claim.events.clone());
+        renewed.events.is_empty() && *claim == Claim { ladder, events, ..renewed.clone() }
+    };
     if is_alike && !due && is_same() {
         return Lease::Kept(None);
     }
@@ -307,10 +310,12 @@ impl Claim {
             ladder: None,
             told: Told::default(),
             by_control: false,
-            event: last.filter(|_| continues).and_then(|last| match last.away_since() {
-                Some(_) => last.event.clone(),
-                None => Some(event(now, stream.id, LifecycleKind::Resumed)),
-            }),
+            // A publisher that was away is back with its first media.
+            events: last
+                .filter(|last| continues && last.away_since().is_none())
+                .map(|_| LifecycleKind::Resumed)
+                .into_iter()
+                .collect(),
         }
     }
 
@@ -377,13 +382,21 @@ impl Claim {
         {
             return None;
         }
+        let has_media = request.open_msn.is_some();
+        let mut away = self.away(now, has_media);
+        // The renewal that would have told of the first media was lost.
+        if has_media && !self.begun {
+            away.events.insert(0, LifecycleKind::Started { broadcast: self.broadcast });
+        } else if has_media && self.away_since.is_some() {
+            away.events.insert(0, LifecycleKind::Resumed);
+        }
         Some(Self {
-            begun: self.begun || request.open_msn.is_some(),
-            away_since: self.away_since.filter(|_| request.open_msn.is_none()),
+            begun: self.begun || has_media,
+            away_since: self.away_since.filter(|_| !has_media),
             open_msn: request.open_msn.map_or(self.open_msn, |open| open.max(self.open_msn)),
             discontinuity: self.discontinuity.max(request.discontinuity_sequence),
             released: true,
-            ..self.away(now, request.open_msn.is_some())
+            ..away
         })
     }
 
@@ -406,12 +419,15 @@ impl Claim {
         if self.epoch != report.epoch {
             return None;
         }
-        let mut claim = self.clone();
+        let mut claim = Self { events: Vec::new(), ..self.clone() };
         // A report without a used number leaves the first one free.
         let last = report.last.unwrap_or(Msn(self.first_msn.0.saturating_sub(1)));
         claim.sealed_msn = Some(claim.sealed_msn.map_or(last, |sealed| sealed.max(last)));
         claim.discontinuity = claim.discontinuity.max(report.discontinuity_sequence);
-        claim.begun |= report.last.is_some();
+        if report.last.is_some() && !claim.begun {
+            claim.begun = true;
+            claim.events.push(LifecycleKind::Started { broadcast: claim.broadcast });
+        }
         if let Presence::Ended { since, .. } = claim.presence {
             claim.presence = Presence::Ended { since, confirmed: report.ended };
         }
@@ -422,8 +438,8 @@ impl Claim {
     #[must_use]
     pub fn ended(&self, now: UnixMillis) -> Self {
         let presence = Presence::Ended { since: now, confirmed: false };
-        let event = event(now, self.stream, LifecycleKind::Ended { broadcast: self.broadcast });
-        Self { event: Some(event), ..self.without_media(presence) }
+        let events = vec![LifecycleKind::Ended { broadcast: self.broadcast }];
+        Self { events, ..self.without_media(presence) }
     }
 
     /// Returns the claim of a publisher that sends nothing: what lasted in its media is over.
@@ -436,12 +452,12 @@ impl Claim {
     /// before the epoch.
     fn away(&self, now: UnixMillis, has_media: bool) -> Self {
         let before = self.away_since.filter(|_| !has_media);
-        let event = match before {
-            None if self.begun || has_media => Some(event(now, self.stream, LifecycleKind::Interrupted)),
-            _ => self.event.clone(),
+        let events = match before {
+            None if self.begun || has_media => vec![LifecycleKind::Interrupted],
+            _ => Vec::new(),
         };
         let presence = Presence::Away { since: before.unwrap_or(now) };
-        Self { event, ..self.without_media(presence) }
+        Self { events, ..self.without_media(presence) }
     }
 
     /// Returns the time since which the publisher is away, or was before this epoch if the epoch has no media.
@@ -465,6 +481,7 @@ impl Claim {
             epoch: self.epoch.next().max(Epoch(now.0)),
             presence,
             by_control: true,
+            events: Vec::new(),
             granted_at: now,
             open_msn: last,
             sealed_msn: Some(last),
@@ -485,10 +502,6 @@ impl Claim {
             Presence::Publishing | Presence::Away { .. } => 0,
         }
     }
-}
-
-fn event(at: UnixMillis, stream: StreamId, kind: LifecycleKind) -> LifecycleEvent {
-    LifecycleEvent { stream, at, kind }
 }
 
 #[cfg(test)]

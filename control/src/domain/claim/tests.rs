@@ -95,14 +95,14 @@ fn with_segments_of_4_s() -> Stream {
 #[test]
 fn renew_with_the_first_media_begins_the_broadcast_and_a_grant_alone_changes_no_stream() {
     let grant = grant_without_media(T0, &sample(), None, 1);
-    assert_eq!((&grant.stream, grant.claim.begun, &grant.claim.event), (&sample(), false, &None));
+    assert_eq!((&grant.stream, grant.claim.begun, grant.claim.events.len()), (&sample(), false, 0));
     let waiting = renew(at(1_000), &grant.claim, &renewal(&grant.claim, None));
     assert_eq!(waiting, Lease::Kept(None));
     let first = renewal(&grant.claim, Some(1_700_000_000));
     let Lease::Kept(Some(claim)) = renew(at(1_100), &grant.claim, &first) else { panic!("begins") };
     let broadcast = BroadcastId::from_u128(1);
     assert!(claim.begun);
-    assert_eq!(claim.event.unwrap().kind, LifecycleKind::Started { broadcast });
+    assert_eq!(claim.events, [LifecycleKind::Started { broadcast }]);
     let mut stream = grant.stream;
     stream.begin(broadcast, at(1_100)).unwrap();
     assert_eq!((stream.status, stream.started_at), (Status::Live, Some(at(1_100))));
@@ -130,7 +130,7 @@ fn claim_without_media_is_withdrawn_by_its_release_alone() {
 fn claim_of_a_publisher_that_vanishes_without_media_is_withdrawn_unless_a_log_writer_saw_media() {
     let claim = grant_without_media(T0, &sample(), None, 1).claim;
     let Due::Lapsed(away) = due(at(LEASE), &claim) else { panic!("lapsed") };
-    assert_eq!((away.event.clone(), due(at(LEASE + END_REPORTED_MS - 1), &away)), (None, Due::Nothing));
+    assert_eq!((&away.events[..], due(at(LEASE + END_REPORTED_MS - 1), &away)), (&[][..], Due::Nothing));
     assert_eq!(due(at(LEASE + END_REPORTED_MS), &away), Due::Withdraw);
     assert!(!away.sealed(&seal(&away, None, false)).unwrap().begun);
     let seen = away.sealed(&seal(&away, Some(1_700_000_001), false)).unwrap();
@@ -143,16 +143,16 @@ fn publish_without_media_does_not_lengthen_the_reconnect_window() {
     let away = first.claim.released(at(1_000), &release(&first.claim, Some(1_700_000_000))).unwrap();
     let refused = grant_without_media(at(50_000), &first.stream, Some(&away), 2);
     assert!(refused.claim.continues && refused.claim.begun);
-    assert_eq!(refused.claim.event, away.event, "it is not back before media come");
+    assert_eq!(refused.claim.events, [], "it is not back before media come");
     let left = refused.claim.released(at(50_100), &release(&refused.claim, None)).unwrap();
-    assert_eq!((left.presence, &left.event), (away.presence, &away.event));
+    assert_eq!((left.presence, &left.events[..]), (away.presence, &[][..]));
     assert_eq!(due(at(61_000), &left), Due::Over);
     let again = grant_without_media(at(55_000), &first.stream, Some(&left), 3).claim;
     let Due::Lapsed(lapsed) = due(at(55_000 + LEASE), &again) else { panic!("lapsed") };
     assert_eq!(lapsed.presence, away.presence);
     // With media it is back, and the next absence counts anew.
     let back = grant(at(55_000), &first.stream, Some(&left), 3).unwrap().claim;
-    assert_eq!(back.event.as_ref().unwrap().kind, LifecycleKind::Resumed);
+    assert_eq!(back.events, [LifecycleKind::Resumed]);
     let gone = back.released(at(58_000), &release(&back, Some(back.first_msn.0))).unwrap();
     assert_eq!(gone.presence, Presence::Away { since: at(58_000) });
 }
@@ -441,23 +441,47 @@ fn due_asks_for_a_takeover_of_an_end_that_is_not_reported() {
 
 #[test]
 fn every_change_of_presence_leaves_its_lifecycle_event() {
-    let event = |claim: &Claim| claim.event.clone().map(|event| (event.at, event.kind));
     let Decision { stream, claim, .. } = grant(T0, &sample(), None, 1).unwrap();
     let broadcast = claim.broadcast;
-    assert_eq!(event(&claim), Some((T0, LifecycleKind::Started { broadcast })));
+    assert_eq!(claim.events, [LifecycleKind::Started { broadcast }]);
     let Lease::Kept(Some(kept)) = renew(at(2_000), &claim, &renewal(&claim, Some(7))) else { panic!("kept") };
-    assert_eq!(event(&kept), event(&claim), "a renewal is no event");
+    assert_eq!(kept.events, [], "a renewal is no event");
     let Due::Lapsed(away) = due(at(9_000), &kept) else { panic!("lapsed") };
-    assert_eq!(event(&away), Some((at(9_000), LifecycleKind::Interrupted)));
+    assert_eq!(away.events, [LifecycleKind::Interrupted]);
     let Lease::Kept(Some(back)) = renew(at(9_500), &away, &renewal(&away, Some(8))) else { panic!("back") };
-    assert_eq!(event(&back), Some((at(9_500), LifecycleKind::Resumed)));
+    assert_eq!(back.events, [LifecycleKind::Resumed]);
     let left = back.released(at(10_000), &release(&back, Some(9))).unwrap();
-    assert_eq!(event(&left), Some((at(10_000), LifecycleKind::Interrupted)));
+    assert_eq!(left.events, [LifecycleKind::Interrupted]);
+    // The events are not part of the record.
+    let stored: Claim = serde_json::from_str(&serde_json::to_string(&left).unwrap()).unwrap();
+    assert_eq!(stored, Claim { events: Vec::new(), ..left.clone() });
     let next = grant(at(11_000), &stream, Some(&left), 2).unwrap().claim;
-    assert_eq!(event(&next), Some((at(11_000), LifecycleKind::Resumed)));
+    assert_eq!(next.events, [LifecycleKind::Resumed]);
     let over = next.ended(at(12_000));
-    assert_eq!(event(&over), Some((at(12_000), LifecycleKind::Ended { broadcast })));
-    assert_eq!(event(&over.claimed_by_control(at(20_000))), event(&over));
+    assert_eq!(over.events, [LifecycleKind::Ended { broadcast }]);
+    assert_eq!(over.claimed_by_control(at(20_000)).events, []);
+}
+
+#[test]
+fn renew_tells_of_a_degraded_stream_and_of_its_recovery_once() {
+    let (_, mut claim) = renewed();
+    let mut step = |degraded| {
+        let request = RenewRequest { degraded, ..renewal(&claim, Some(claim.open_msn.0)) };
+        match renew(at(10), &claim, &request) {
+            Lease::Kept(Some(kept)) => {
+                claim = *kept;
+                claim.events.clone()
+            }
+            Lease::Kept(None) => Vec::new(),
+            lost => panic!("{lost:?}"),
+        }
+    };
+    let (reason, other) = (Degraded::NoCapacity, Degraded::CopyOnly);
+    assert_eq!(step(Some(reason)), [LifecycleKind::Degraded { reason }]);
+    assert_eq!(step(Some(reason)), []);
+    assert_eq!(step(Some(other)), [LifecycleKind::Degraded { reason: other }]);
+    assert_eq!(step(None), [LifecycleKind::Recovered]);
+    assert_eq!(step(None), []);
 }
 
 #[test]
@@ -505,10 +529,8 @@ fn renew_tells_each_change_of_conditions_and_rungs_once_and_writes_figures_only_
             RenewRequest { ladder: Some(Box::new(ladder)), ..renewal(&claim, Some(claim.open_msn.0)) };
         match renew(at(10), &claim, &request) {
             Lease::Kept(Some(kept)) => {
-                if kept.event != claim.event {
-                    told.extend(kept.event.as_ref().map(|event| event.kind));
-                }
-                claim = *kept;
+                told.extend(kept.events.iter().cloned());
+                claim = Claim { events: Vec::new(), ..*kept };
                 true
             }
             Lease::Kept(None) => false,
@@ -517,13 +539,9 @@ fn renew_tells_each_change_of_conditions_and_rungs_once_and_writes_figures_only_
     };
     assert!(step(ladder(&[], Encoding, 1)), "the first report");
     assert!(!step(ladder(&[], Encoding, 2)), "figures alone wait");
-    for _ in 0..3 {
-        step(ladder(&[Black, Silent], Shed, 2));
-    }
+    step(ladder(&[Black, Silent], Shed, 2));
     assert!(!step(ladder(&[Black, Silent], Shed, 3)), "everything is told");
-    for _ in 0..2 {
-        step(ladder(&[Silent], Encoding, 3));
-    }
+    step(ladder(&[Silent], Encoding, 3));
     let condition = |condition| ConditionBegan { condition };
     let expected = [
         condition(Black),

@@ -150,7 +150,7 @@ async fn take_over(
     let own = claim.claimed_by_control(services.wall_clock());
     let mut log = OrphanLogTask::open(services, &own, base).await?;
     // The claim is committed before the log is announced, so no other control grants this epoch.
-    services.repo.put_claim(&own, version).await?;
+    services.repo.put_claim(&own, version, services.wall_clock()).await?;
     services.metrics.logs_closed.inc();
     info!(stream = %own.stream, epoch = %own.epoch, away = own.is_away(), "log has no live writer; control takes it over");
     services.announcer.epoch(&own);

@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 use crate::close_reason::CloseReason;
 use crate::ids::{
     BroadcastId, DiscontinuitySeq, Epoch, Generation, KeyHash, Msn, NodeId, PlaybackId, SessionId, StreamId,
-    UnixMillis,
 };
 pub use crate::ladder::{Ladder, LadderPlan};
-use crate::message::ladder_health::{LadderHealth, MediaCondition};
+use crate::message::ladder_health::LadderHealth;
+pub use crate::message::lifecycle::{LifecycleEvent, LifecycleKind};
 use crate::topic::Message;
 
 impl Message for ClaimRequest {}
@@ -21,7 +21,6 @@ impl Message for RefusalReport {}
 impl Message for SealReport {}
 impl Message for LeaseReply {}
 impl Message for Kick {}
-impl Message for LifecycleEvent {}
 
 /// On `control.claim`: a publisher presents a key and asks to go live.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -307,68 +306,6 @@ pub struct Kick {
     pub session: SessionId,
     /// The reason, as a stable code.
     pub reason: CloseReason,
-}
-
-/// A lifecycle event, kept on `events.{stream}`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LifecycleEvent {
-    /// The livestream that this is about.
-    pub stream: StreamId,
-    /// The wall clock at the event.
-    pub at: UnixMillis,
-    /// The kind of event, with its details.
-    pub kind: LifecycleKind,
-}
-
-/// The kind of a lifecycle event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "event", rename_all = "snake_case")]
-pub enum LifecycleKind {
-    /// A publisher went live in a new broadcast.
-    Started {
-        /// The broadcast that the epoch belongs to.
-        broadcast: BroadcastId,
-    },
-    /// The publisher is away; its return is awaited.
-    Interrupted,
-    /// The publisher is back in the same broadcast.
-    Resumed,
-    /// A condition of the decoded media lasts.
-    ConditionBegan {
-        /// The condition.
-        condition: MediaCondition,
-    },
-    /// The condition is over.
-    ConditionEnded {
-        /// The condition.
-        condition: MediaCondition,
-    },
-    /// The number of rungs that are missing against the livestream's ladder has changed.
-    RungsLeftOut {
-        /// The missing rungs; 0 when all are encoded again.
-        rungs: u8,
-    },
-    /// The broadcast is over for good.
-    Ended {
-        /// The broadcast that the epoch belongs to.
-        broadcast: BroadcastId,
-    },
-}
-
-impl LifecycleEvent {
-    /// Returns an id that no other event has, so that an event appended twice is kept once.
-    pub fn id(&self) -> String {
-        let name = match self.kind {
-            LifecycleKind::Started { .. } => "started",
-            LifecycleKind::Interrupted => "interrupted",
-            LifecycleKind::Resumed => "resumed",
-            LifecycleKind::ConditionBegan { .. } => "condition_began",
-            LifecycleKind::ConditionEnded { .. } => "condition_ended",
-            LifecycleKind::RungsLeftOut { .. } => "rungs_left_out",
-            LifecycleKind::Ended { .. } => "ended",
-        };
-        format!("{}-{}-{name}", self.stream, self.at)
-    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ pub mod announce;
 pub mod control;
 pub mod job;
 pub mod ladder_health;
+pub mod lifecycle;
 pub mod media;
 pub mod node;
 pub mod probe;
