@@ -9,6 +9,9 @@ use serde::Deserialize;
 /// Shortest admin token: a shorter one can be guessed.
 pub const MIN_TOKEN_CHARS: usize = 16;
 
+/// Bounds of the audit log: fewer entries than a busy hour has are of no use, and more are for a log collector.
+const AUDIT_ENTRIES: std::ops::RangeInclusive<u64> = 100..=1_000_000;
+
 /// The addresses of control and the URLs that its API shows for publishers and viewers.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -19,6 +22,14 @@ pub struct Config {
     pub admin_token: Secret<String>,
     /// The condition under which viewers' endpoints answer: the list, the details and the status of livestreams.
     pub viewer_endpoints: ViewerEndpoints,
+    /// Requests per second that one token may make of one control; 0 for any number.
+    pub requests_per_token: u32,
+    /// Requests per second that one address may make of one control; 0 for any number.
+    pub requests_per_address: u32,
+    /// Wrong tokens per minute that one address may present to one control; 0 for any number.
+    pub failed_auth_per_minute: u32,
+    /// Entries of the audit log that are kept.
+    pub audit_entries: u64,
     /// The secret of the hashes of stream keys: the same here and at every ingest node. Without it, the first control draws
     /// one and stores it in the state store, where ingest nodes find it.
     pub stream_key_secret: Secret<String>,
@@ -69,6 +80,10 @@ impl Default for Config {
             listen: ([0, 0, 0, 0], 8080).into(),
             admin_token: Secret::default(),
             viewer_endpoints: ViewerEndpoints::default(),
+            requests_per_token: 200,
+            requests_per_address: 200,
+            failed_auth_per_minute: 60,
+            audit_entries: 20_000,
             stream_key_secret: Secret::default(),
             rtmp_url: None,
             edge_url: None,
@@ -91,6 +106,10 @@ impl Section for Config {
         }
         if token.chars().any(|c| !c.is_ascii_graphic()) {
             return Err(("admin_token", "must be printable ASCII without spaces".to_owned()));
+        }
+        if !AUDIT_ENTRIES.contains(&self.audit_entries) {
+            let (low, high) = (AUDIT_ENTRIES.start(), AUDIT_ENTRIES.end());
+            return Err(("audit_entries", format!("must be from {low} to {high}")));
         }
         for (key, url, schemes) in [
             ("rtmp_url", &self.rtmp_url, ["rtmp://", "rtmps://"]),

@@ -11,6 +11,8 @@
 //! more than one record is a single transaction. One of them, the leader, runs the reconciler's loops.
 #![forbid(unsafe_code)]
 
+mod audit;
+mod auth;
 mod bus;
 mod config;
 mod context;

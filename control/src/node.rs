@@ -13,8 +13,10 @@ use millrace_wire::ids::NodeId;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::audit::{AuditLog, AuditWriter};
+use crate::auth::{Authenticator, Tokens};
 use crate::context::{Deps, Services};
-use crate::livestreams::{Livestreams, LogAudit};
+use crate::livestreams::Livestreams;
 use crate::reconciler::{Reconciler, purge, retention};
 use crate::repo::Repo;
 use crate::{Settings, bus, http};
@@ -76,10 +78,15 @@ pub async fn start(settings: impl Into<Settings>, deps: Deps) -> anyhow::Result<
         .context("control: opening the state")?;
     state_ready.hold();
     let services = Arc::new(Services::new(repo, templates, &deps));
-    let livestreams = Arc::new(Livestreams::new(services.clone(), Arc::new(LogAudit)));
+    let (audit, writer) = AuditLog::new(&services, config.audit_entries);
+    let audit = Arc::new(audit);
+    let livestreams = Arc::new(Livestreams::new(services.clone(), audit.clone()));
+    let tokens = Tokens::new(services.clone(), audit);
+    let authenticator = Authenticator::new(&config, services.clone());
 
     let identity = deps.identity("control")?;
     let supervisor = Supervisor::start("control", metrics, drain, actors)?;
+    spawn_audit_writer(&supervisor, writer).await?;
     spawn_bus_services(&supervisor, &livestreams).await?;
     spawn_reconciler(&supervisor, &services, &livestreams, &identity.node).await?;
     start_report(&supervisor, &services.link, &deps.process, identity).await?;
@@ -95,9 +102,16 @@ pub async fn start(settings: impl Into<Settings>, deps: Deps) -> anyhow::Result<
             probe.run(actor.stop)
         })
         .await?;
-    let http = http::serve(&config, livestreams, deps.process.observability()).context("control: HTTP")?;
+    let parts = http::Parts { livestreams, tokens, authenticator };
+    let http = http::serve(&config, parts, deps.process.observability()).context("control: HTTP")?;
     info!(addr = %http.addr(), "control serves the API and the dashboard");
     Ok(Node { http, supervisor, services })
+}
+
+async fn spawn_audit_writer(supervisor: &Supervisor, writer: AuditWriter) -> anyhow::Result<()> {
+    let id = ActorId::new("audit", "control");
+    supervisor.spawn(id, Policy::vital(), move |actor| writer.clone().run(actor)).await?;
+    Ok(())
 }
 
 async fn spawn_bus_services(supervisor: &Supervisor, commands: &Arc<Livestreams>) -> anyhow::Result<()> {

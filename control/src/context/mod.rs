@@ -67,6 +67,10 @@ pub(crate) struct ControlMetrics {
     /// Orphaned logs that control sealed or ended itself.
     pub(crate) logs_closed: Counter,
     pub(crate) objects_deleted: Counter,
+    /// Audit entries that are in the log alone.
+    pub(crate) audit_entries_lost: Counter,
+    /// Requests of the API that were refused, by reason.
+    pub(crate) refused_requests: Counters,
     /// 1 while the state store takes no changes.
     pub(crate) state_refuses_changes: Gauge,
     pub(crate) retention: RetentionMetrics,
@@ -91,6 +95,17 @@ impl ControlMetrics {
                 "objects_deleted",
                 Unit::Count,
                 "Deleted objects of deleted livestreams",
+            ),
+            audit_entries_lost: scope.counter(
+                "audit_entries_lost",
+                Unit::Count,
+                "Audit entries that are in the log alone, because too many waited for the state store",
+            ),
+            refused_requests: scope.counters(
+                "refused_requests",
+                Unit::Count,
+                "Requests of the API that were refused: no token, a bad one, a role too low, or too many",
+                &["reason"],
             ),
             state_refuses_changes: scope.gauge(
                 "state_refuses_changes",

@@ -9,74 +9,20 @@ use actix_web::http::header;
 use actix_web::middleware::{Next, from_fn};
 use actix_web::web::Data;
 use actix_web::{FromRequest, HttpMessage, HttpRequest, Route};
-use millrace_runtime::Secret;
-use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
+use tracing::info;
 
 use super::origin;
 use super::problem::Problem;
-use crate::config::{Config, ViewerEndpoints};
-use crate::domain::access::{Access, Identity};
+use crate::auth::{AuthError, Authenticator};
+use crate::domain::access::{Access, BadToken};
 use crate::livestreams::{Caller, Principal};
 
 /// The detail of an answer to a request without a token.
 const NO_TOKEN: &str = "send a token: Authorization: Bearer TOKEN";
-
-/// The checks of callers, as the configuration wants them.
-pub(crate) struct Auth {
-    admin: AdminToken,
-    viewers_are_public: bool,
-}
-
-impl Auth {
-    pub(crate) fn new(config: &Config) -> Self {
-        Self {
-            admin: AdminToken::new(&config.admin_token),
-            viewers_are_public: config.viewer_endpoints == ViewerEndpoints::Public,
-        }
-    }
-
-    /// Returns true if viewers' endpoints answer without a token.
-    pub(super) fn viewers_are_public(&self) -> bool {
-        self.viewers_are_public
-    }
-
-    /// Returns the caller of a request, or the problem to answer with.
-    fn identify(&self, request: &ServiceRequest, access: Access) -> Result<Caller, Problem> {
-        let from = origin::client(request.request());
-        let anonymous = Caller { who: Principal::Anonymous, from };
-        if access == Access::Open {
-            return Ok(anonymous);
-        }
-        let Some(given) = request.headers().get(header::AUTHORIZATION) else {
-            return match access {
-                Access::Viewers if self.viewers_are_public => Ok(anonymous),
-                _ => Err(Problem::unauthorized(NO_TOKEN)),
-            };
-        };
-        let bearer = given.to_str().ok().and_then(|value| value.split_once(' '));
-        let bearer = bearer.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-        let identity = match bearer {
-            Some((_, given)) if self.admin.matches(given.trim()) => Identity::bootstrap_admin(),
-            _ => return Err(Problem::unauthorized("the token is wrong")),
-        };
-        access.check(&identity).map_err(|denied| Problem::forbidden(&denied))?;
-        Ok(Caller { who: Principal::Api(Arc::new(identity)), from })
-    }
-}
-
-/// The digest of the configured admin token. Digests have equal lengths, so comparing them takes the same time for any guess.
-struct AdminToken([u8; 32]);
-
-impl AdminToken {
-    fn new(token: &Secret<String>) -> Self {
-        Self(Sha256::digest(token.expose()).into())
-    }
-
-    fn matches(&self, given: &str) -> bool {
-        Sha256::digest(given).as_slice().ct_eq(&self.0).into()
-    }
-}
+/// The details of answers to callers that ask too much.
+const FROM_ADDRESS: &str = "too many requests from this address";
+const WITH_TOKEN: &str = "too many requests with this token";
+const FAILED_OFTEN: &str = "too many wrong tokens from this address: no token is looked at for a while";
 
 /// Returns the route behind its guard: a handler runs only for a request that `access` lets through, and finds its [`Caller`].
 pub(super) fn guard(access: Access, route: Route) -> Route {
@@ -88,10 +34,61 @@ async fn authorize(
     request: ServiceRequest,
     next: Next<BoxBody>,
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
-    let auth = request.app_data::<Data<Auth>>().ok_or_else(|| Problem::unauthorized(NO_TOKEN))?;
-    let caller = auth.identify(&request, access)?;
-    request.extensions_mut().insert(caller);
+    let caller = identify(&request, access).await.inspect_err(|(reason, _)| {
+        if let Some(auth) = request.app_data::<Data<Authenticator>>() {
+            auth.services().metrics.refused_requests.with(&[reason]).inc();
+        }
+    });
+    request.extensions_mut().insert(caller.map_err(|(_, problem)| problem)?);
     next.call(request).await
+}
+
+/// A refusal by the name of its metric, and the problem to answer with.
+type Refused = (&'static str, Problem);
+
+/// Returns the caller of a request.
+async fn identify(request: &ServiceRequest, access: Access) -> Result<Caller, Refused> {
+    let unauthorized = |error: &str| ("unauthorized", Problem::unauthorized(error));
+    let auth = request.app_data::<Data<Authenticator>>().ok_or_else(|| unauthorized(NO_TOKEN))?;
+    let from = origin::client(request.request());
+    auth.limits.of_address(from).map_err(|many| ("address_limit", Problem::too_many(many, FROM_ADDRESS)))?;
+    let anonymous = Caller { who: Principal::Anonymous, from };
+    if access == Access::Open {
+        return Ok(anonymous);
+    }
+    let Some(given) = request.headers().get(header::AUTHORIZATION) else {
+        return match access {
+            Access::Viewers if auth.viewers_are_public => Ok(anonymous),
+            _ => Err(unauthorized(NO_TOKEN)),
+        };
+    };
+    auth.limits
+        .may_authenticate(from)
+        .map_err(|many| ("failed_auth_limit", Problem::too_many(many, FAILED_OFTEN)))?;
+    let bearer = given.to_str().ok().and_then(|value| value.split_once(' '));
+    let bearer = bearer.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    let identity = match bearer {
+        Some((_, token)) => auth.identify(token.trim()).await,
+        None => Err(BadToken::Wrong.into()),
+    };
+    let identity = identity.map_err(|error| match error {
+        AuthError::Repo(error) => ("unavailable", error.into()),
+        error => {
+            auth.limits.failed(from);
+            info!(from = from.map(tracing::field::display), path = request.path(), %error,
+                "request with a bad token refused with 401");
+            ("bad_token", Problem::bad_token(&error.to_string()))
+        }
+    })?;
+    auth.limits
+        .of_actor(&identity.actor)
+        .map_err(|many| ("token_limit", Problem::too_many(many, WITH_TOKEN)))?;
+    access.check(&identity).map_err(|denied| {
+        info!(who = identity.actor, from = from.map(tracing::field::display), path = request.path(), %denied,
+            "request refused with 403");
+        ("forbidden", Problem::forbidden(&denied))
+    })?;
+    Ok(Caller { who: Principal::Api(Arc::new(identity)), from })
 }
 
 /// Handlers take the caller as an argument; the guard of their route has put it into the request.

@@ -1,5 +1,6 @@
 //! The REST API under `/api/v1`, its description, and the dashboard.
 
+mod audit;
 mod auth;
 mod dto;
 mod nodes;
@@ -11,6 +12,7 @@ mod streams;
 mod templates;
 #[cfg(test)]
 mod tests;
+mod tokens;
 
 use std::io;
 use std::sync::Arc;
@@ -28,13 +30,13 @@ use millrace_runtime::http::{
     routes as observability_routes,
 };
 
-use self::auth::Auth;
 use self::dto::Urls;
 use self::nodes::NodeDirectory;
 use self::problem::Problem;
 pub use self::resource::ApiRoute;
 use self::resource::Resource;
 use crate::Config;
+use crate::auth::{Authenticator, Tokens};
 use crate::domain::access::{Access, Scope};
 use crate::livestreams::Livestreams;
 
@@ -67,14 +69,18 @@ const OPENAPI: &str = include_str!("../../web/openapi.json");
 const DASHBOARD_CSP: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; img-src data:";
 
+/// The parts that the handlers call.
+pub(crate) struct Parts {
+    pub(crate) livestreams: Arc<Livestreams>,
+    pub(crate) tokens: Tokens,
+    pub(crate) authenticator: Authenticator,
+}
+
 /// Starts the HTTP server on the configured address.
-pub(crate) fn serve(
-    config: &Config,
-    livestreams: Arc<Livestreams>,
-    observability: Observability,
-) -> io::Result<HttpHandle> {
+pub(crate) fn serve(config: &Config, parts: Parts, observability: Observability) -> io::Result<HttpHandle> {
     let (listener, _) = bind(config.listen)?;
-    let (auth, urls) = (Arc::new(Auth::new(config)), Urls::new(config));
+    let Parts { livestreams, tokens, authenticator } = parts;
+    let (auth, tokens, urls) = (Arc::new(authenticator), Arc::new(tokens), Urls::new(config));
     let proxies = config.trusted_proxies.clone();
     let services = livestreams.services();
     let nodes = Arc::new(NodeDirectory::new(services.link.clone(), services.clock.clone()));
@@ -91,12 +97,14 @@ pub(crate) fn serve(
     };
     serve_on(listener, options, move || {
         let (livestreams, nodes) = (livestreams.clone(), nodes.clone());
-        let (auth, urls, proxies) = (auth.clone(), urls.clone(), proxies.clone());
+        let (auth, tokens) = (auth.clone(), tokens.clone());
+        let (urls, proxies) = (urls.clone(), proxies.clone());
         let observability = observability.clone();
         App::new()
             .app_data(Data::from(livestreams))
             .app_data(Data::from(nodes))
             .app_data(Data::from(auth))
+            .app_data(Data::from(tokens))
             .app_data(Data::new(urls))
             .app_data(Data::new(proxies))
             .wrap(from_fn(limit_time))
@@ -145,7 +153,14 @@ pub fn api_routes() -> Vec<ApiRoute> {
 
 /// Returns every resource under `/api/v1`.
 fn api_resources() -> Vec<Resource> {
-    streams::resources().into_iter().chain(templates::resources()).chain(nodes::resources()).collect()
+    let resources = [
+        streams::resources(),
+        templates::resources(),
+        nodes::resources(),
+        tokens::resources(),
+        audit::resources(),
+    ];
+    resources.into_iter().flatten().collect()
 }
 
 async fn not_found(request: HttpRequest) -> Result<HttpResponse, Problem> {

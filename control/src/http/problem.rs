@@ -8,6 +8,7 @@ use actix_web::{HttpResponse, ResponseError};
 use millrace_state::StateError;
 use serde::Serialize;
 
+use crate::auth::TooMany;
 use crate::domain::access::Denied;
 use crate::domain::validate::FieldError;
 use crate::livestreams::CommandError;
@@ -30,6 +31,11 @@ pub(crate) struct Problem {
     denied: Option<Denied>,
     #[serde(skip)]
     allow: Option<String>,
+    /// True if a token was presented and is not accepted.
+    #[serde(skip)]
+    is_bad_token: bool,
+    #[serde(skip)]
+    retry_after: Option<String>,
 }
 
 impl Problem {
@@ -42,6 +48,8 @@ impl Problem {
             errors: Vec::new(),
             denied: None,
             allow: None,
+            is_bad_token: false,
+            retry_after: None,
         }
     }
 
@@ -55,6 +63,29 @@ impl Problem {
 
     pub(crate) fn unauthorized(detail: &str) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "unauthorized", "Unauthorized", detail)
+    }
+
+    /// Returns 401 for a token that is not accepted, and says why in the challenge (RFC 6750 §3.1).
+    pub(crate) fn bad_token(detail: &str) -> Self {
+        Self { is_bad_token: true, ..Self::unauthorized(detail) }
+    }
+
+    /// Returns 429 with the time after which the caller may ask again.
+    pub(crate) fn too_many(many: TooMany, detail: &str) -> Self {
+        // Rounded up: who comes a moment early is refused again.
+        let seconds = many.retry_after.as_millis().div_ceil(1_000).max(1);
+        let detail = format!("{detail}; try again in {seconds} s");
+        let problem =
+            Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many-requests", "Too many requests", &detail);
+        Self { retry_after: Some(seconds.to_string()), ..problem }
+    }
+
+    pub(crate) fn conflict(detail: &str) -> Self {
+        Self::new(StatusCode::CONFLICT, "conflict", "Not possible now", detail)
+    }
+
+    pub(crate) fn invalid_token(errors: Vec<FieldError>) -> Self {
+        Self { title: "Invalid token", ..Self::invalid(errors) }
     }
 
     pub(crate) fn forbidden(denied: &Denied) -> Self {
@@ -157,7 +188,20 @@ impl ResponseError for Problem {
         let mut response = HttpResponse::build(self.status_code());
         response.insert_header((header::CACHE_CONTROL, "no-store"));
         if self.status_code() == StatusCode::UNAUTHORIZED {
-            response.insert_header((header::WWW_AUTHENTICATE, "Bearer realm=\"millrace\""));
+            let error = format!(", error=\"invalid_token\", error_description=\"{}\"", self.detail);
+            let error = if self.is_bad_token { &*error } else { "" };
+            let challenge = format!("Bearer realm=\"millrace\"{error}");
+            response.insert_header((header::WWW_AUTHENTICATE, challenge));
+        }
+        if let Some(denied) = &self.denied {
+            let challenge = format!(
+                "Bearer realm=\"millrace\", error=\"insufficient_scope\", scope=\"{}\"",
+                denied.scope
+            );
+            response.insert_header((header::WWW_AUTHENTICATE, challenge));
+        }
+        if let Some(seconds) = &self.retry_after {
+            response.insert_header((header::RETRY_AFTER, seconds.as_str()));
         }
         if let Some(allow) = &self.allow {
             response.insert_header((header::ALLOW, allow.as_str()));

@@ -7,12 +7,12 @@ use millrace_wire::close_reason::CloseReason;
 use millrace_wire::ids::StreamId;
 use serde::Deserialize;
 
-use super::auth::Auth;
 use super::dto::{Page, StreamView, Updated, Urls};
 use super::origin;
 use super::problem::Problem;
 use super::resource::Resource;
 use super::status::StatusView;
+use crate::auth::Authenticator;
 use crate::domain::access::{Access, Role, Scope};
 use crate::domain::stream::{Status, Stream};
 use crate::domain::validate::{Create, Update};
@@ -68,12 +68,12 @@ enum Sight {
 
 /// Returns the part of a livestream that the caller sees; `None` if the livestream is absent for it. A token never takes away
 /// what is shown without one, so the publisher of another livestream sees what viewers see while viewers' endpoints are open.
-fn sight(caller: &Caller, auth: &Auth, stream: &Stream) -> Option<Sight> {
+fn sight(caller: &Caller, auth: &Authenticator, stream: &Stream) -> Option<Sight> {
     if caller.owns(stream.owner.as_ref()) {
         return Some(Sight::Full);
     }
     let reads_all = caller.identity().is_some_and(|identity| identity.role == Role::Viewer);
-    (reads_all || auth.viewers_are_public()).then_some(Sight::Viewers)
+    (reads_all || auth.viewers_are_public).then_some(Sight::Viewers)
 }
 
 /// Returns the livestream as the caller sees it.
@@ -129,7 +129,7 @@ fn flag(value: Option<&str>, name: &str) -> Result<bool, Problem> {
 async fn list(
     request: HttpRequest,
     caller: Caller,
-    auth: Data<Auth>,
+    auth: Data<Authenticator>,
     livestreams: Data<Livestreams>,
     urls: Data<Urls>,
     query: Query<ListQuery>,
@@ -177,7 +177,7 @@ async fn list(
 async fn show(
     request: HttpRequest,
     caller: Caller,
-    auth: Data<Auth>,
+    auth: Data<Authenticator>,
     livestreams: Data<Livestreams>,
     urls: Data<Urls>,
     id: Path<String>,
@@ -202,7 +202,7 @@ async fn update(
 
 async fn status(
     caller: Caller,
-    auth: Data<Auth>,
+    auth: Data<Authenticator>,
     livestreams: Data<Livestreams>,
     id: Path<String>,
 ) -> Answer {

@@ -2,7 +2,6 @@
 //! command checks the rules, commits the new records in one transaction, publishes what follows from it (epoch
 //! announcement, kick, lifecycle event) and leaves exactly one entry in the audit.
 
-mod audit;
 mod sessions;
 #[cfg(test)]
 mod tests;
@@ -12,8 +11,9 @@ use std::sync::Arc;
 
 use millrace_wire::close_reason::CloseReason;
 use millrace_wire::ids::{PlaybackId, StreamId, StreamKey};
+use serde_json::Value;
 
-pub(crate) use self::audit::{Audit, AuditEntry, AuditOutcome, Caller, Command, LogAudit, Principal};
+pub(crate) use crate::audit::{Audit, AuditEntry, AuditOutcome, Caller, Change, Command, Principal};
 use crate::context::Services;
 use crate::domain::stream::{Status, Stream, Transition};
 use crate::domain::validate::{Create, FieldError, TakesEffect, Update};
@@ -49,6 +49,11 @@ trait Audited {
         None
     }
 
+    /// Returns the livestream as the command left it.
+    fn after(&self) -> Option<&Stream> {
+        None
+    }
+
     /// Returns the reason of a refusal that is an answer rather than an error.
     fn refusal(&self) -> Option<&'static str> {
         None
@@ -59,17 +64,29 @@ impl Audited for Changed {
     fn stream(&self) -> Option<StreamId> {
         Some(self.stream.id)
     }
+
+    fn after(&self) -> Option<&Stream> {
+        Some(&self.stream)
+    }
 }
 
 impl Audited for (Changed, BTreeMap<&'static str, TakesEffect>) {
     fn stream(&self) -> Option<StreamId> {
         self.0.stream()
     }
+
+    fn after(&self) -> Option<&Stream> {
+        self.0.after()
+    }
 }
 
 impl Audited for (Changed, StreamKey) {
     fn stream(&self) -> Option<StreamId> {
         self.0.stream()
+    }
+
+    fn after(&self) -> Option<&Stream> {
+        self.0.after()
     }
 }
 
@@ -80,6 +97,23 @@ fn may_name_owners(caller: &Caller) -> Result<(), CommandError> {
     }
     let rule = "cannot be another than the caller's: operators alone give livestreams to owners";
     Err(CommandError::Invalid(vec![FieldError::new("owner", rule)]))
+}
+
+/// Returns the fields of a livestream that a command changed, without its key and without what publishers change.
+fn changed_fields(before: Option<&Stream>, after: Option<&Stream>, command: Command) -> Change {
+    const LEFT_OUT: [&str; 2] = ["key_hash", "last_disconnect"];
+    let fields = |stream: &Stream| {
+        let mut fields = serde_json::to_value(stream).unwrap_or_default();
+        if let Some(fields) = fields.as_object_mut() {
+            LEFT_OUT.iter().for_each(|name| drop(fields.remove(*name)));
+        }
+        fields
+    };
+    let mut change = Change::between(before.map(fields), after.map(fields));
+    if let (Command::RotateKey, Some(Value::Object(after))) = (command, &mut change.after) {
+        after.insert("stream_key".to_owned(), "replaced".into());
+    }
+    change
 }
 
 /// The commands of control; see the module.
@@ -242,17 +276,18 @@ impl Livestreams {
         Ok(self.services.repo.apply(id, transition, &*self.services.clock).await?)
     }
 
-    /// Checks that a caller of the API may change the livestream. One that another owner has is absent for a publisher, so that
-    /// its id tells nothing.
-    async fn permit(&self, caller: &Caller, id: StreamId) -> Result<(), CommandError> {
-        if caller.owns(None) {
-            return Ok(());
+    /// Returns the livestream before a command of a caller of the API that may change it. One that another owner has is absent for
+    /// a publisher, so that its id tells nothing.
+    async fn permit(&self, caller: &Caller, id: StreamId) -> Result<Option<Stream>, CommandError> {
+        if caller.identity().is_none() && caller.owns(None) {
+            return Ok(None);
         }
         let stream = self.services.repo.stream(id).await?.value;
-        if caller.owns(stream.owner.as_ref()) { Ok(()) } else { Err(RepoError::NotFound.into()) }
+        if caller.owns(stream.owner.as_ref()) { Ok(Some(stream)) } else { Err(RepoError::NotFound.into()) }
     }
 
-    /// Carries out a command and records it: the one place that writes the audit.
+    /// Carries out a command and records it: the one place that writes the audit of livestreams. The livestream is read before the
+    /// command for its entry; a change by another caller between the two shows as this one's.
     async fn audited<T: Audited>(
         &self,
         caller: &Caller,
@@ -260,12 +295,13 @@ impl Livestreams {
         stream: Option<StreamId>,
         run: impl Future<Output = Result<T, CommandError>>,
     ) -> Result<T, CommandError> {
-        let result = match stream {
-            Some(id) => match self.permit(caller, id).await {
-                Ok(()) => run.await,
-                Err(error) => Err(error),
-            },
-            None => run.await,
+        let permitted = match stream {
+            Some(id) => self.permit(caller, id).await,
+            None => Ok(None),
+        };
+        let (before, result) = match permitted {
+            Ok(before) => (before, run.await),
+            Err(error) => (None, Err(error)),
         };
         let outcome = match &result {
             Ok(done) => match done.refusal() {
@@ -276,7 +312,10 @@ impl Livestreams {
             Err(error) => AuditOutcome::Failed(error.to_string()),
         };
         let stream = stream.or_else(|| result.as_ref().ok().and_then(Audited::stream));
-        self.audit.record(&AuditEntry { caller, command, stream, outcome: &outcome });
+        let after = result.as_ref().ok().and_then(Audited::after);
+        let after = after.filter(|_| command != Command::Delete);
+        let change = changed_fields(before.as_ref(), after, command);
+        self.audit.record(&AuditEntry { caller, command, stream, target: None, outcome: &outcome, change });
         result
     }
 }

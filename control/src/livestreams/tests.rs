@@ -20,6 +20,7 @@ use millrace_wire::{state_keys, topics};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::auth::{Authenticator, Tokens};
 use crate::context::Deps;
 use crate::domain::access::Identity;
 use crate::repo::Repo;
@@ -86,7 +87,7 @@ impl World {
         let repo = Repo::open(deps.backends.state.clone(), &Secret::default()).await.unwrap();
         let services = Arc::new(Services::new(repo, LadderTemplates::default(), &deps));
         let audit = Arc::new(RecordedAudit::default());
-        let livestreams = Arc::new(Livestreams::new(services, audit.clone()));
+        let livestreams = Arc::new(Livestreams::new(services.clone(), audit.clone()));
         let Process { metrics, drain, actors, .. } = &deps.process;
         let supervisor = Supervisor::start("test", metrics, drain, actors).unwrap();
         let (claims, renewals, releases) = (livestreams.clone(), livestreams.clone(), livestreams.clone());
@@ -127,7 +128,12 @@ impl World {
             admin_token: Secret::new(TOKEN.to_owned()),
             ..Config::default()
         };
-        let http = http::serve(&config, livestreams.clone(), deps.process.observability()).unwrap();
+        let parts = http::Parts {
+            livestreams: livestreams.clone(),
+            tokens: Tokens::new(services.clone(), audit.clone()),
+            authenticator: Authenticator::new(&config, services),
+        };
+        let http = http::serve(&config, parts, deps.process.observability()).unwrap();
         let client = millrace_testkit::http::client();
         Self { livestreams, audit, bus: deps.backends.bus, http, client, _dir: dir, _supervisor: supervisor }
     }
@@ -320,6 +326,7 @@ impl Fixture {
             Command::Release => return commands.release(&CALLER, &self.release()).await.ok().map(|_| id),
             Command::Refused => return commands.refused(&CALLER, &self.refusal()).await.ok().map(|_| id),
             Command::Sealed => return commands.sealed(&CALLER, &self.seal()).await.ok().map(|_| id),
+            Command::CreateToken | Command::RevokeToken => panic!("no command of livestreams"),
         };
         changed.ok().map(|changed| changed.stream.id)
     }
@@ -364,6 +371,7 @@ impl Fixture {
             Command::Cancel => "cancel",
             Command::Archive => "archive",
             Command::RotateKey => "rotate-key",
+            Command::CreateToken | Command::RevokeToken => panic!("no command of livestreams"),
         };
         let (status, _) = world.post(&format!("/{}/{verb}", self.id), None).await;
         (status == 200).then_some(self.id)

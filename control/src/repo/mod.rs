@@ -1,8 +1,10 @@
 //! The records of livestreams, keys and claims in the state store. Every change of two records is one transaction, so
 //! that several controls may serve at once.
 
+mod audit;
 mod outbox;
 mod segments;
+mod tokens;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +22,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::outbox::Unrelayed;
+pub(crate) use self::tokens::MAX_TOKENS;
 use crate::domain::claim::Claim;
 use crate::domain::purge::Purge;
 use crate::domain::retention::Retention;

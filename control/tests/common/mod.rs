@@ -85,11 +85,16 @@ pub(crate) struct Control {
 
 impl Control {
     pub(crate) async fn start(backends: &Backends) -> Self {
+        Self::start_with(backends, Config::default()).await
+    }
+
+    /// Starts a control with these settings, on a free port and with [`TOKEN`] as its admin token.
+    pub(crate) async fn start_with(backends: &Backends, config: Config) -> Self {
         let state = backends.state.clone().unwrap();
         let config = Config {
             listen: ([127, 0, 0, 1], 0).into(),
             admin_token: Secret::new(TOKEN.to_owned()),
-            ..Config::default()
+            ..config
         };
         let connected = millrace_node::Backends {
             bus: backends.bus.clone(),
@@ -122,8 +127,38 @@ impl Control {
     }
 
     pub(crate) async fn call(&self, method: Method, path: &str, body: Option<Value>) -> (StatusCode, Value) {
+        self.call_as(Some(TOKEN), method, path, body).await
+    }
+
+    /// Sends a request as a proxy does for the client `from`.
+    pub(crate) async fn raw_from(
+        &self,
+        from: &str,
+        method: Method,
+        path: &str,
+        token: Option<&str>,
+    ) -> Response {
+        let request = self.client.request(method, format!("{}{path}", self.base));
+        let request = request.header("x-forwarded-for", from);
+        token.into_iter().fold(request, |request, token| request.bearer_auth(token)).send().await.unwrap()
+    }
+
+    /// Makes an API token; returns its text and its id.
+    pub(crate) async fn token(&self, body: Value) -> (String, String) {
+        let (status, made) = self.call(Method::POST, "/api/v1/tokens", Some(body)).await;
+        assert_eq!(status, StatusCode::CREATED, "{made}");
+        (made["token"].as_str().unwrap().to_owned(), made["id"].as_str().unwrap().to_owned())
+    }
+
+    pub(crate) async fn call_as(
+        &self,
+        token: Option<&str>,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> (StatusCode, Value) {
         let body = body.map(|body| body.to_string());
-        let answer = self.raw(method, path, Some(TOKEN), body.as_deref()).await;
+        let answer = self.raw(method, path, token, body.as_deref()).await;
         let status = answer.status();
         (status, answer.json().await.unwrap_or(Value::Null))
     }

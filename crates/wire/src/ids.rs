@@ -70,6 +70,10 @@ ulid_id!(
     /// One publisher connection at one ingest node.
     SessionId
 );
+ulid_id!(
+    /// One API token, without its secret.
+    TokenId
+);
 
 macro_rules! number {
     ($(#[$doc:meta])* $name:ident($int:ty)) => {

@@ -1,6 +1,6 @@
 //! Keys of the state store. `{ms}` is one Redis hash tag: every key of a transaction lives in one slot.
 
-use crate::ids::{BroadcastId, Epoch, KeyHash, Msn, NodeId, PlaybackId, Rendition, StreamId};
+use crate::ids::{BroadcastId, Epoch, KeyHash, Msn, NodeId, PlaybackId, Rendition, StreamId, TokenId};
 
 /// Common prefix of all keys.
 pub const PREFIX: &str = "{ms}:";
@@ -85,6 +85,20 @@ pub fn node(id: &NodeId) -> String {
 }
 /// Prefix of all node heartbeats.
 pub const NODES: &str = "{ms}:node:";
+/// Returns the key of an API token's record, which holds the hash of the token.
+pub fn token(id: TokenId) -> String {
+    format!("{PREFIX}token:{id}")
+}
+/// Prefix of all API tokens, for scans in creation order.
+pub const TOKENS: &str = "{ms}:token:";
+/// Returns the key of an entry of the audit log. Numbers are zero-padded, so a scan is in order.
+pub fn audit(number: u64) -> String {
+    format!("{PREFIX}audit:{number:020}")
+}
+/// Prefix of all entries of the audit log.
+pub const AUDIT: &str = "{ms}:audit:";
+/// Key of the first and the next number of the audit log.
+pub const AUDIT_HEAD: &str = "{ms}:audit-head";
 /// Key of the lease of control's leader.
 pub const LEADER: &str = "{ms}:leader";
 /// The cluster's random secret for key hashes, when none is configured.
@@ -111,6 +125,9 @@ mod tests {
             broadcast(s, b),
             viewers(s),
             snapshot(s),
+            token(TokenId::from_u128(1)),
+            audit(1),
+            AUDIT_HEAD.into(),
             LEADER.into(),
             HASH_SECRET.into(),
             NODES.into(),
