@@ -1,6 +1,8 @@
 // The player: hls.js over Media Source Extensions, or the browser's own HLS. It joins at the newest keyframe, keeps its distance
 // to the newest part by the latency controller, goes on behind GAPs, and starts anew when hls.js cannot.
 import Hls from 'hls.js';
+import { Choice } from './choice.js';
+import { joining, trimming } from './hooks.js';
 import { begin, step, target } from './latency.js';
 import { Leading } from './leading.js';
 import { EARLY_SHARE, afterGap, endsInGap, joinAt, keyframes, newest, unknownReports } from './playlist.js';
@@ -33,31 +35,6 @@ const INSIDE_S = 0.01;
 
 const seconds = () => performance.now() / 1000;
 
-/// A stream controller of hls.js that joins where `where` says. Without an answer it joins as hls.js does.
-const joining = (Controller, where) => class extends Controller {
-  setStartPosition(details, sliding) {
-    super.setStartPosition(details, sliding);
-    if (this.startPosition !== -1 || !details.live) return;
-    const at = where(details);
-    if (at !== null) this.startPosition = this.nextLoadPosition = this.lastCurrentTime = at;
-  }
-};
-
-/// A loader of fragments that hands those of the main track to `trim` before hls.js sees them.
-const trimming = (Loader, trim) => class extends Loader {
-  load(context, config, callbacks) {
-    const { frag } = context;
-    const isMedia = frag?.type === 'main' && frag.sn !== 'initSegment';
-    super.load(context, config, !isMedia ? callbacks : {
-      ...callbacks,
-      onSuccess: (response, ...rest) => {
-        if (response.data instanceof ArrayBuffer) response.data = trim(response.data);
-        callbacks.onSuccess(response, ...rest);
-      },
-    });
-  }
-};
-
 export class Player {
   #video;
   #still;
@@ -79,6 +56,8 @@ export class Player {
   /// True while the viewer has not paused: a new start then plays at once.
   #plays = true;
   #rescue = rescue.begin();
+  /// Which variant plays.
+  choice = new Choice();
   #reloadedFor = new Set();
   #offered = [];
   /// The program date in milliseconds at which the next start joins; `null` for the newest keyframe.
@@ -120,7 +99,8 @@ export class Player {
   get keyless() { return this.picture || this.#keylessSince === null ? 0 : seconds() - this.#keylessSince; }
   get isSilent() { return this.silent >= silentFrom(this.part); }
   get isSound() { return this.#hls?.levels?.length > 0 && this.#video.videoWidth === 0 && !this.#hls.levels.some((level) => level.videoCodec); }
-  get target() { return target(this.#latency, this.details?.partHoldBack ?? this.details?.holdBack); }
+  get #floor() { return (this.details?.partHoldBack || this.details?.holdBack || 0) + this.choice.spare; }
+  get target() { return target(this.#latency, this.#floor); }
 
   /// Seconds of media before the playhead.
   get ahead() {
@@ -170,6 +150,7 @@ export class Player {
       liveSyncOnStallIncrease: 0,
       // The measure of bandwidth by a first segment of the lowest rung costs a second at the start.
       testBandwidth: false,
+      abrController: this.choice.controller,
       fLoader: trimming(Hls.DefaultConfig.loader, trim),
       streamController: joining(Hls.DefaultConfig.streamController, where),
       audioStreamController: joining(Hls.DefaultConfig.audioStreamController, where),
@@ -183,6 +164,7 @@ export class Player {
     });
     hls.on(Hls.Events.MANIFEST_LOADED, (_, { levels }) => rescue.offer(this.#rescue, levels));
     hls.on(Hls.Events.MANIFEST_PARSED, () => { if (this.#plays) this.play(); });
+    this.choice.follow(hls);
     hls.on(Hls.Events.BUFFER_APPENDED, (_, { type, timeRanges }) => {
       if (type !== 'audio') this.#kept(timeRanges[type]);
       this.#hop();
@@ -370,7 +352,7 @@ export class Player {
 
   #keepDistance(details, now) {
     const told = step(this.#latency, {
-      now, latency: this.latency, ahead: this.ahead, floor: details.partHoldBack || details.holdBack,
+      now, latency: this.latency, ahead: this.ahead, floor: this.#floor,
       // A stall counts once it is over: until then it may turn out to be the publisher's.
       stalled: this.#stalled && this.moving, keyframe: this.#edge - (keyframes(details).at(-1) ?? NaN),
     });

@@ -127,7 +127,7 @@ export class Ui {
   }
 
   #key(event) {
-    if (event.target.closest('button, input') || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.target.closest('button, input, select') || event.ctrlKey || event.metaKey || event.altKey) return;
     const keys = {
       ' ': () => this.toggle(), k: () => this.toggle(), m: () => this.#mute(), f: () => this.#fullScreen(),
       l: () => this.#player.goLive(),

@@ -1,5 +1,6 @@
 // The watch page: it asks for the stream at once, shows how it stands, and plays it at low latency.
 import { Player } from './player.js';
+import { Quality } from './quality.js';
 import { LevelMeter } from './sound.js';
 import { Beacon, pageState } from './status.js';
 import { Ui } from './ui.js';
@@ -16,6 +17,7 @@ const playback = location.pathname.split('/').filter(Boolean)[1] ?? '';
 
 const player = new Player(video, $('still'), `/live/${playback}/index.m3u8`, changed);
 const ui = new Ui(player);
+const quality = new Quality($('quality'), video, player.choice);
 const meter = new LevelMeter(video, $('meter'));
 const beacon = new Beacon(`/live/${playback}/beacon`, () => player.picture, told);
 let figuresAt = 0;
@@ -56,6 +58,7 @@ function observe() {
   if (performance.now() - figuresAt < FIGURES_MS && String(isLive) === $('live').dataset.edge) return;
   figuresAt = performance.now();
   ui.live(latency, isLive);
+  quality.refresh();
 }
 
 ui.show('connecting', false);

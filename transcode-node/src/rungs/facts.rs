@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use millrace_link::media_convert::track_info;
-use millrace_media::frame::TrackKind;
+use millrace_media::frame::{TrackConfig, TrackKind};
 use millrace_media::packager::{Init, Output, Part, PartSetup, PartTiming, SegmentEnd, SegmentStart};
 use millrace_media::time::Timescale;
 use millrace_media::timeline::TIMELINE_START;
 use millrace_protocol::job::Packaged;
-use millrace_wire::fact::{self, EpochOpen, MediaDuration, StreamState};
+use millrace_wire::fact::{self, EpochOpen, MediaDuration, StreamState, TrackInfo, TrackMedia};
 use millrace_wire::ids::{DiscontinuitySeq, InitVersion, Msn, PartIndex, Rendition, UnixMillis};
 
 /// Segments whose discontinuity sequence number is remembered: a rendition is at most two segments behind another.
@@ -116,6 +116,7 @@ impl FactBuilder {
             Output::Init(init) => self.init(init),
             Output::Timing { timing, .. } => {
                 self.timing = Some(timing);
+                self.correct_frame_rate(timing);
                 let started = self.progress.iter().filter(|(_, progress)| progress.init.is_some());
                 let renditions: Vec<Rendition> = started.map(|(rendition, _)| rendition.clone()).collect();
                 for rendition in renditions {
@@ -150,13 +151,29 @@ impl FactBuilder {
         let Init { track, version, config, bytes } = init;
         let rendition = self.renditions.of_track(track).clone();
         let progress = self.progress.entry(rendition.clone()).or_default();
-        let info = track_info(&config, progress.declared);
+        let mut info = track_info(&config, progress.declared);
+        if let (Some(timing), TrackConfig::Video(video)) = (self.timing, &config) {
+            set_frame_rate(&mut info, timing, version, video.frame_rate);
+        }
         let version = InitVersion(version);
         let made = Packaged::Init { rendition: rendition.clone(), version, info, bytes };
         let first = progress.init.replace(made.clone()).is_none();
         self.ready.push_back(made);
         if first {
             self.part_target(rendition);
+        }
+    }
+
+    /// Announces the init segment again if the pictures come at another rate than its configuration declares: players
+    /// compare the FRAME-RATE of renditions when they choose one.
+    fn correct_frame_rate(&mut self, timing: PartTiming) {
+        let progress = self.progress.get_mut(self.renditions.of_track(TrackKind::Video));
+        let Some(init) = progress.and_then(|progress| progress.init.as_mut()) else { return };
+        if let Packaged::Init { version, info, .. } = init
+            && let TrackMedia::Video { frame_rate_milli, .. } = info.media
+            && set_frame_rate(info, timing, version.0, frame_rate_milli.map(|rate| (rate, 1000)))
+        {
+            self.ready.push_back(init.clone());
         }
     }
 
@@ -223,6 +240,21 @@ impl FactBuilder {
         let millis = segment.timescale.convert(segment.start, Timescale::MILLIS) - start;
         UnixMillis(self.epoch_start.0.saturating_add_signed(millis))
     }
+}
+
+/// Sets the frame rate of pictures of init version `version` that `timing` was measured with; true if that changes it.
+fn set_frame_rate(
+    info: &mut TrackInfo,
+    timing: PartTiming,
+    version: u32,
+    declared: Option<(u32, u32)>,
+) -> bool {
+    let TrackMedia::Video { frame_rate_milli, .. } = &mut info.media else { return false };
+    if timing.init_version != Some(version) {
+        return false;
+    }
+    let rate = Some(timing.frame_rate_milli(declared));
+    std::mem::replace(frame_rate_milli, rate) != rate
 }
 
 const fn duration(ticks: u64, timescale: Timescale) -> MediaDuration {

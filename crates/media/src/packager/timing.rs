@@ -83,6 +83,19 @@ impl PartTiming {
         self.frame_ticks as i64 * self.frames as i64
     }
 
+    /// Returns the frame rate in thousandths of a picture per second: that of `declared`, the fraction in the codec's
+    /// configuration, or of a usual rate, if its frame time is [`Self::frame_ticks`] but for rounding; else that of the ticks.
+    pub fn frame_rate_milli(&self, declared: Option<(u32, u32)>) -> u32 {
+        let frame_ticks = f64::from(self.frame_ticks.max(1));
+        let milli = |(rate, scale): (u32, u32)| 1000.0 * f64::from(rate) / f64::from(scale.max(1));
+        let known = declared
+            .into_iter()
+            .chain(RATES)
+            .find(|rate| (ticks(*rate) - frame_ticks).abs() < 1.0)
+            .map_or_else(|| 90_000_000.0 / frame_ticks, milli);
+        known.round() as u32
+    }
+
     /// Measures the frame time and settles the length of parts. `pictures` are the decoding times
     /// of the first part, or of what there is of it, and `init_version` and `video` belong to them;
     /// without video, frames are those of the audio.
@@ -162,10 +175,14 @@ pub(super) fn spans_a_part(pictures: &[i64], length: u32) -> bool {
     last - first + mean + mean / 2 >= i64::from(length)
 }
 
+/// Returns the exact frame time in 90 kHz ticks of a rate in pictures per second.
+fn ticks((rate, scale): (u32, u32)) -> f64 {
+    90_000.0 * f64::from(scale) / f64::from(rate.max(1))
+}
+
 /// Returns the frame time in 90 kHz ticks: the declared one if the pictures agree, else that of a
 /// usual rate near the measured one, else the measured one.
 fn frame_ticks(pictures: &[i64], declared: Option<(u32, u32)>) -> u32 {
-    let ticks = |(rate, scale): (u32, u32)| 90_000.0 * f64::from(scale) / f64::from(rate.max(1));
     let round = |ticks: f64| (ticks.round() as u32).clamp(90, MAX_FRAME_TICKS);
     let Some(measured) = mean_step(pictures) else {
         return round(declared.map_or(3_000.0, ticks));
@@ -194,6 +211,33 @@ mod tests {
 
     fn millis(rate: f64, count: usize) -> Vec<i64> {
         (0..count).map(|n| (n as f64 * 1000.0 / rate).round() as i64 * 90).collect()
+    }
+
+    #[test]
+    fn frame_rate_is_exact_to_a_thousandth_for_usual_and_divided_rates() {
+        let of = |frame_ticks, declared| {
+            PartTiming { init_version: Some(0), frame_ticks, frames: 6, part_target: 18_000 }
+                .frame_rate_milli(declared)
+        };
+        // The frame times that are measured: a fraction of a tick is rounded.
+        for (frame_ticks, declared, milli) in [
+            (3_003, Some((30_000, 1001)), 29_970),
+            (3_754, Some((24_000, 1001)), 23_976),
+            (1_502, Some((60_000, 1001)), 59_940),
+            (751, Some((120_000, 1001)), 119_880),
+            (3_003, None, 29_970),
+            (3_754, None, 23_976),
+            (1_502, None, 59_940),
+            (3_000, Some((30, 1)), 30_000),
+            // Half of 59.94, whose frame time is rounded before it is doubled.
+            (3_004, Some((29_970, 1000)), 29_970),
+            // A declared rate that the pictures do not have.
+            (3_000, Some((24, 1)), 30_000),
+            (2_800, Some((24, 1)), 32_143),
+            (2_800, None, 32_143),
+        ] {
+            assert_eq!(of(frame_ticks, declared), milli, "{frame_ticks} {declared:?}");
+        }
     }
 
     fn aac(rate: u32) -> AudioConfig {

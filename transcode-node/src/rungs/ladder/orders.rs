@@ -89,7 +89,7 @@ impl LadderRung {
         let Some(VideoStart { version, config, bit_rate, timing }) = self.newest.video.clone() else {
             return Ok(());
         };
-        let rate = frame_rate_milli(timing.frame_ticks);
+        let rate = timing.frame_rate_milli(config.frame_rate);
         let from_msn = self.segments.newest().unwrap_or_default();
         self.configured.push_back(Configured { version, from_msn, timing, rate });
         if self.configured.len() > MAX_CONFIGURED {
@@ -234,10 +234,4 @@ fn plays_everywhere(config: &AudioConfig) -> bool {
     config.codec == AudioCodec::Aac
         && config.codecs == AAC_LC
         && (config.rate, config.channels) == AudioSource::PLAYS_EVERYWHERE
-}
-
-/// Returns the thousandths of frames per second of a frame time in 90 kHz ticks.
-fn frame_rate_milli(frame_ticks: u32) -> u32 {
-    let ticks = u64::from(frame_ticks.max(1));
-    u32::try_from((90_000_000 + ticks / 2) / ticks).unwrap_or(u32::MAX)
 }

@@ -74,10 +74,22 @@ pub fn multivariant(state: &StreamState) -> Option<MultivariantPlaylist> {
         }
         playlist.variants.extend(groups.iter().map(|group| variant(it, Some(group))));
     }
+    align_frame_rates(&mut playlist.variants);
     if state.plan.audio_only {
         playlist.variants.extend(groups.iter().filter_map(AudioGroup::variant));
     }
     Some(playlist)
+}
+
+/// Makes the FRAME-RATE of variants with pictures comparable: none is declared above that of the source, and none at all if one is
+/// unknown. hls.js never moves up to a variant of a lower or unknown rate, nor down to one of a higher rate.
+fn align_frame_rates(variants: &mut [Variant]) {
+    let is_source = |it: &&Variant| it.uri == playlist_uri(&Rendition::video());
+    let most = variants.iter().find(is_source).map_or(Some(u32::MAX), |it| it.frame_rate_milli);
+    let all_known = variants.iter().all(|it| it.frame_rate_milli.is_some());
+    for it in variants {
+        it.frame_rate_milli = if all_known { it.frame_rate_milli.min(most) } else { None };
+    }
 }
 
 /// Returns true while renditions of the stream's plan are likely to be described soon: players read the multivariant playlist once,
@@ -199,7 +211,8 @@ fn variant(it: &Described<'_>, audio: Option<&AudioGroup<'_>>) -> Variant {
     Variant {
         uri: playlist_uri(name),
         bandwidth: peak + margin,
-        average_bandwidth,
+        // An average over few segments may exceed the declared peak, which a player would take for an error.
+        average_bandwidth: average_bandwidth.map(|average| average.min(peak + margin)),
         codecs: audio
             .map_or_else(|| info.codecs.clone(), |audio| format!("{},{}", info.codecs, audio.codecs)),
         resolution,

@@ -110,6 +110,21 @@ fn multivariant_starts_with_a_middle_rung_and_lists_the_others_by_bandwidth() {
 }
 
 #[test]
+fn frame_rates_of_variants_never_exceed_the_sources_and_are_left_out_if_one_is_unknown() {
+    let rates = |of_source: Option<u32>| {
+        let mut state = ladder(false);
+        let source = TrackMedia::Video { width: 1920, height: 1080, frame_rate_milli: of_source };
+        state.renditions.insert(Rendition::video(), rendition(source, "avc1.640028", 6_000_000));
+        let playlist = multivariant(&state).unwrap();
+        playlist.variants.iter().map(|it| it.frame_rate_milli).collect::<Vec<_>>()
+    };
+    assert_eq!(rates(Some(29_970)), vec![Some(29_970); 4]);
+    let [first, source, ..] = rates(Some(60_000))[..] else { panic!("four variants") };
+    assert_eq!((first, source), (Some(30_000), Some(60_000)));
+    assert_eq!(rates(None), vec![None; 4]);
+}
+
+#[test]
 fn multivariant_offers_encoded_audio_in_place_of_the_sources() {
     let state = ladder(true);
     let playlist = multivariant(&state).unwrap();
