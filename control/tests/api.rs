@@ -34,12 +34,21 @@ async fn create_to_delete(backends: &Backends) {
     let (status, one) = control.call(Method::GET, &format!("/api/v1/livestreams/{id}"), None).await;
     assert_eq!(status, StatusCode::OK);
     assert!(one.get("stream_key").is_none(), "the key is shown once");
+    assert!(one["hls_url"].is_null(), "nothing is playable yet");
+    for _ in 0..2 {
+        let (status, ready) = control.post(id, "start").await;
+        assert_eq!((status, ready["status"].as_str()), (StatusCode::OK, Some("scheduled")));
+        assert!(ready["ready_at"].is_string() && ready["started_at"].is_null() && ready["hls_url"].is_null());
+    }
 
     let ClaimReply::Granted(grant) = control.claim(key, 1).await else { panic!("granted") };
     assert!(grant.first_msn.0 > 1_700_000_000 && grant.epoch.0 > 1_700_000_000_000);
     let status = control.status(id).await;
     assert_eq!((status["status"].as_str(), status["health"]["state"].as_str()), (Some("live"), Some("ok")));
     assert_eq!(status["viewer_count"], 0);
+    let (_, live) = control.call(Method::GET, &format!("/api/v1/livestreams/{id}"), None).await;
+    assert_eq!(live["hls_url"], created["hls_url"]);
+    assert_eq!(control.post(id, "start").await.0, StatusCode::OK, "it is live already");
 
     // The operator's stop kicks the session, and its reconnect is refused.
     let mut kicks = control.link.subscribe(&topics::kick(SessionId::from_u128(1)), 8).await.unwrap();
@@ -306,8 +315,11 @@ async fn list_pages_and_filters_livestreams() {
     for n in 0..5 {
         let created = control.create(json!({"title": format!("Stream {n}")})).await;
         ids.push(created["id"].as_str().unwrap().to_owned());
+        if n == 1 {
+            let reply = control.claim(created["stream_key"].as_str().unwrap(), 1).await;
+            assert!(matches!(reply, ClaimReply::Granted(_)), "{reply:?}");
+        }
     }
-    control.post(&ids[1], "start").await;
     control.post(&ids[2], "cancel").await;
     let mut seen = Vec::new();
     let mut cursor = String::new();

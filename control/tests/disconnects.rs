@@ -240,7 +240,7 @@ async fn status_tells_refusals_of_control_and_of_an_ingest_node() {
     assert!(matches!(control.claim(key, 2).await, ClaimReply::Refused { .. }));
     let status = control.status(id).await;
     assert_eq!(status["last_disconnect"]["code"], "stream_ended");
-    assert!(status["health"]["message"].as_str().unwrap().contains("does not start again"), "{status}");
+    assert!(status["health"]["message"].as_str().unwrap().contains("reopen it"), "{status}");
     control.node.drain().await;
 }
 

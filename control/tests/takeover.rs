@@ -62,6 +62,7 @@ impl Worker {
         worker.announce(
             &Fact::EpochOpen(EpochOpen {
                 broadcast: worker.grant.broadcast,
+                airing: millrace_wire::ids::Airing::FIRST,
                 first_msn: worker.grant.first_msn,
                 discontinuity_sequence: worker.grant.discontinuity_sequence,
                 program_date_time: UnixMillis(start),

@@ -1,8 +1,10 @@
 //! The rules of livestreams and claims, and the records control keeps: no I/O and no clock.
 
 pub mod access;
+pub mod airings;
 pub mod claim;
 pub mod disconnect;
+pub mod keys;
 pub mod purge;
 pub mod retention;
 pub mod stream;

@@ -1,21 +1,24 @@
 //! The record of a livestream, its status and the transitions between them.
 
-use millrace_wire::ids::{BroadcastId, KeyHash, PlaybackId, StreamId, UnixMillis};
+use millrace_wire::ids::{Airing, BroadcastId, KeyHash, PlaybackId, StreamId, UnixMillis};
 use millrace_wire::message::control::StreamSettings;
 use serde::{Deserialize, Serialize};
 
 use super::access::Owner;
+use super::airings::Airings;
 use super::disconnect::Disconnect;
+use super::keys::Key;
 
-/// The status of a livestream: `scheduled → live → ended → archived`, or `cancelled` before it began.
+/// The status of a livestream: `scheduled → live → ended → archived`, or `cancelled` before it began. One that airs again goes
+/// from `ended` to `live`, or to `scheduled` when it is reopened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
-    /// The broadcast has not begun; its key is accepted, and the first usable media make it live.
+    /// The broadcast has not begun; its keys are accepted, and the first usable media make it live.
     Scheduled,
     /// The broadcast is on, also while its publisher is away within the reconnect window.
     Live,
-    /// The broadcast is over: the playlist carries ENDLIST and the key is refused.
+    /// The broadcast is over: the playlist carries ENDLIST. The keys are refused, unless the livestream airs again.
     Ended,
     /// The broadcast is over and the operator filed it.
     Archived,
@@ -39,17 +42,22 @@ impl Status {
 /// A change of the status, by an operator or by the reconciler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transition {
-    /// `scheduled → live`: by the operator or by the first usable media.
+    /// The operator is ready for a livestream that is scheduled; it stays so until its first media come. One that is live
+    /// stays as it is.
     Start,
-    /// `live → ended`: by the operator or because the reconnect window passed.
+    /// `live → ended`, by the operator.
     Stop,
+    /// `live → ended`, because the reconnect window passed.
+    End,
+    /// `ended → scheduled`, by the operator: the keys begin another broadcast.
+    Reopen,
     /// `scheduled → cancelled`, by the operator.
     Cancel,
     /// `ended → archived`, by the operator.
     Archive,
     /// The record is deleted, in any status but live.
     Delete,
-    /// Fields of the record change, of a livestream that is scheduled or live; its status does not.
+    /// Fields of the record change, of a livestream that is scheduled or live, or that airs again; its status does not.
     Change,
 }
 
@@ -59,6 +67,8 @@ impl Transition {
         match self {
             Self::Start => "start",
             Self::Stop => "stop",
+            Self::End => "end",
+            Self::Reopen => "reopen",
             Self::Cancel => "cancel",
             Self::Archive => "archive",
             Self::Delete => "delete",
@@ -87,8 +97,11 @@ pub struct Stream {
     /// The owner, who sees and changes the livestream; operators alone do without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<Owner>,
-    /// The keyed hash of the stream key; the key itself is not stored.
+    /// The keyed hash of the first stream key; the key itself is not stored.
     pub key_hash: KeyHash,
+    /// All stream keys, once there is more to say of them than the hash of the first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<Key>,
     /// The title shown to viewers and operators.
     pub title: String,
     /// Free text shown to viewers and operators.
@@ -103,11 +116,17 @@ pub struct Stream {
     pub broadcast: Option<BroadcastId>,
     /// The time the record was created.
     pub created_at: UnixMillis,
-    /// The time the livestream went live.
+    /// The time an operator marked it as ready to go live.
+    #[serde(default)]
+    pub ready_at: Option<UnixMillis>,
+    /// The time the current or last broadcast began.
     pub started_at: Option<UnixMillis>,
     /// The time it ended or was cancelled.
     pub ended_at: Option<UnixMillis>,
-    /// The last refusal or end of a publish with its key.
+    /// Its broadcasts so far, and the rule for the next one.
+    #[serde(default)]
+    pub airings: Airings,
+    /// The last refusal or end of a publish with one of its keys.
     #[serde(default)]
     pub last_disconnect: Option<Disconnect>,
 }
@@ -118,12 +137,20 @@ impl Stream {
     pub fn apply(&mut self, transition: Transition, now: UnixMillis) -> Result<(), InvalidTransition> {
         match (transition, self.status) {
             (Transition::Start, Status::Scheduled) => {
-                self.status = Status::Live;
-                self.started_at = Some(now);
+                self.ready_at.get_or_insert(now);
             }
-            (Transition::Stop, Status::Live) => {
+            (Transition::Start, Status::Live) => {}
+            (Transition::Stop | Transition::End, Status::Live) => {
                 self.status = Status::Ended;
                 self.ended_at = Some(now);
+                self.airings.stopped = transition == Transition::Stop;
+            }
+            (Transition::Reopen, Status::Ended) => {
+                self.airings.begun = self.next_airing().0;
+                self.airings.stopped = false;
+                self.status = Status::Scheduled;
+                (self.broadcast, self.ready_at) = (None, None);
+                (self.started_at, self.ended_at) = (None, None);
             }
             (Transition::Cancel, Status::Scheduled) => {
                 self.status = Status::Cancelled;
@@ -132,17 +159,46 @@ impl Stream {
             (Transition::Archive, Status::Ended) => self.status = Status::Archived,
             (Transition::Delete, status) if status != Status::Live => {}
             (Transition::Change, Status::Scheduled | Status::Live) => {}
+            (Transition::Change, Status::Ended) if self.airs_again() => {}
             (transition, status) => return Err(InvalidTransition { transition, status }),
         }
         Ok(())
     }
 
-    /// Begins the broadcast whose first media came; a livestream that an operator started is live already.
+    /// True if the livestream is between two broadcasts, and its keys begin the next one.
+    pub fn airs_again(&self) -> bool {
+        self.status == Status::Ended && self.airings.reusable && !self.airings.stopped
+    }
+
+    /// Returns the broadcast that a publisher joins who connects now: the one that is on, if there is one.
+    pub fn current_broadcast(&self) -> Option<BroadcastId> {
+        self.broadcast.filter(|_| self.status != Status::Ended)
+    }
+
+    /// Returns the number of the broadcast that begins next.
+    pub fn next_airing(&self) -> Airing {
+        // Records of earlier versions have no count.
+        Airing(self.airings.begun.max(u32::from(self.broadcast.is_some())))
+    }
+
+    /// Returns the number of the broadcast that a publisher joins or begins who connects now.
+    pub fn airing(&self) -> Airing {
+        let next = self.next_airing();
+        if self.current_broadcast().is_some() { Airing(next.0.saturating_sub(1)) } else { next }
+    }
+
+    /// Begins the broadcast whose first media came.
     pub fn begin(&mut self, broadcast: BroadcastId, now: UnixMillis) -> Result<(), InvalidTransition> {
-        if self.status != Status::Live {
-            self.apply(Transition::Start, now)?;
+        if self.current_broadcast() == Some(broadcast) {
+            return Ok(());
         }
-        self.broadcast = Some(broadcast);
+        // A record of an earlier version may be live before its first media.
+        if !matches!(self.status, Status::Scheduled | Status::Live) && !self.airs_again() {
+            return Err(InvalidTransition { transition: Transition::Start, status: self.status });
+        }
+        self.airings.begun = self.airing().next().0;
+        self.status = Status::Live;
+        (self.broadcast, self.started_at, self.ended_at) = (Some(broadcast), Some(now), None);
         Ok(())
     }
 }
@@ -157,6 +213,7 @@ pub(crate) mod tests {
             playback_id: "000102030405060708090a0b0c0d0e0f".parse().unwrap(),
             owner: None,
             key_hash: KeyHash::of(b"s", &"000102030405060708090a0b0c0d0e0f".parse().unwrap()),
+            keys: Vec::new(),
             title: "Match".to_owned(),
             description: String::new(),
             scheduled_at: None,
@@ -164,8 +221,10 @@ pub(crate) mod tests {
             status: Status::Scheduled,
             broadcast: None,
             created_at: UnixMillis(1),
+            ready_at: None,
             started_at: None,
             ended_at: None,
+            airings: Airings::default(),
             last_disconnect: None,
         }
     }
@@ -173,10 +232,13 @@ pub(crate) mod tests {
     #[test]
     fn apply_makes_the_allowed_transitions_of_every_status_and_refuses_the_others() {
         use Status::{Archived, Cancelled, Ended, Live, Scheduled};
-        use Transition::{Archive, Cancel, Change, Delete, Start, Stop};
+        use Transition::{Archive, Cancel, Change, Delete, End, Reopen, Start, Stop};
         let allowed = [
-            (Scheduled, Start, Live),
+            (Scheduled, Start, Scheduled),
+            (Live, Start, Live),
             (Live, Stop, Ended),
+            (Live, End, Ended),
+            (Ended, Reopen, Scheduled),
             (Scheduled, Cancel, Cancelled),
             (Ended, Archive, Archived),
             (Scheduled, Delete, Scheduled),
@@ -187,7 +249,7 @@ pub(crate) mod tests {
             (Live, Change, Live),
         ];
         for from in [Scheduled, Live, Ended, Archived, Cancelled] {
-            for transition in [Start, Stop, Cancel, Archive, Delete, Change] {
+            for transition in [Start, Stop, End, Reopen, Cancel, Archive, Delete, Change] {
                 let mut stream = Stream { status: from, ..sample() };
                 let expected = allowed.iter().find(|(state, verb, _)| (*state, *verb) == (from, transition));
                 if let Some((_, _, to)) = expected {
@@ -208,8 +270,42 @@ pub(crate) mod tests {
     #[test]
     fn apply_sets_the_times_of_start_and_stop() {
         let mut stream = sample();
-        stream.apply(Transition::Start, UnixMillis(5)).unwrap();
-        stream.apply(Transition::Stop, UnixMillis(8)).unwrap();
-        assert_eq!((stream.started_at, stream.ended_at), (Some(UnixMillis(5)), Some(UnixMillis(8))));
+        for at in [5, 6] {
+            stream.apply(Transition::Start, UnixMillis(at)).unwrap();
+            assert_eq!((stream.status, stream.ready_at), (Status::Scheduled, Some(UnixMillis(5))));
+        }
+        stream.begin(BroadcastId::from_u128(1), UnixMillis(7)).unwrap();
+        stream.apply(Transition::Start, UnixMillis(8)).unwrap();
+        stream.apply(Transition::Stop, UnixMillis(9)).unwrap();
+        assert_eq!((stream.started_at, stream.ended_at), (Some(UnixMillis(7)), Some(UnixMillis(9))));
+    }
+
+    #[test]
+    fn reusable_livestream_begins_another_broadcast_unless_an_operator_stopped_the_last_one() {
+        let mut stream = sample();
+        let (first, second) = (BroadcastId::from_u128(1), BroadcastId::from_u128(2));
+        stream.airings.reusable = true;
+        assert_eq!(stream.airing(), Airing(0));
+        stream.begin(first, UnixMillis(5)).unwrap();
+        assert_eq!((stream.airing(), stream.next_airing()), (Airing(0), Airing(1)));
+        stream.apply(Transition::End, UnixMillis(6)).unwrap();
+        assert_eq!((stream.current_broadcast(), stream.airing()), (None, Airing(1)));
+        stream.apply(Transition::Change, UnixMillis(6)).unwrap();
+        stream.begin(second, UnixMillis(7)).unwrap();
+        stream.begin(second, UnixMillis(8)).unwrap();
+        assert_eq!((stream.status, stream.airing(), stream.ended_at), (Status::Live, Airing(1), None));
+        assert_eq!((stream.broadcast, stream.started_at), (Some(second), Some(UnixMillis(7))));
+        stream.apply(Transition::Stop, UnixMillis(9)).unwrap();
+        assert!(stream.begin(BroadcastId::from_u128(3), UnixMillis(10)).is_err());
+        stream.apply(Transition::Reopen, UnixMillis(11)).unwrap();
+        assert_eq!((stream.status, stream.broadcast, stream.airing()), (Status::Scheduled, None, Airing(2)));
+    }
+
+    #[test]
+    fn reopened_livestream_of_an_earlier_version_counts_its_first_broadcast() {
+        let ended = Stream { status: Status::Ended, broadcast: Some(BroadcastId::from_u128(1)), ..sample() };
+        let mut stream = ended;
+        stream.apply(Transition::Reopen, UnixMillis(2)).unwrap();
+        assert_eq!(stream.airing(), Airing(1));
     }
 }

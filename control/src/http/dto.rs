@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use millrace_wire::ids::{PlaybackId, StreamId, StreamKey, UnixMillis};
+use millrace_wire::ids::{BroadcastId, PlaybackId, StreamId, StreamKey, UnixMillis};
 use millrace_wire::message::control::{AwayPolicy, Ladder, Takeover};
 use millrace_wire::object_names;
 use serde::Serialize;
@@ -64,6 +64,12 @@ pub(crate) struct StreamView {
     created_at: Option<Timestamp>,
     started_at: Option<Timestamp>,
     ended_at: Option<Timestamp>,
+    /// The time an operator marked it as ready to go live.
+    ready_at: Option<Timestamp>,
+    /// True if its keys begin another broadcast after one has ended.
+    reusable: bool,
+    /// The broadcast that is on, or the last one.
+    broadcast_id: Option<BroadcastId>,
     record: bool,
     publish_playlist: bool,
     takeover: Takeover,
@@ -74,7 +80,8 @@ pub(crate) struct StreamView {
     ladder: Ladder,
     /// The URL for publishers; `None` in the answers to viewers.
     rtmp_url: Option<String>,
-    hls_url: String,
+    /// The URL for players; `None` unless the livestream is live, save in the answer that creates it.
+    hls_url: Option<String>,
     watch_url: String,
     thumbnail_url: String,
     /// The stream key, in the answer that creates or replaces it and in no other.
@@ -96,6 +103,9 @@ impl StreamView {
             created_at: timestamp(stream.created_at),
             started_at: stream.started_at.and_then(timestamp),
             ended_at: stream.ended_at.and_then(timestamp),
+            ready_at: stream.ready_at.and_then(timestamp),
+            reusable: stream.airings.reusable,
+            broadcast_id: stream.broadcast,
             record: stream.settings.record,
             publish_playlist: stream.settings.publish_playlist,
             takeover: stream.settings.takeover,
@@ -105,7 +115,7 @@ impl StreamView {
             part_ms: stream.settings.part_ms,
             ladder: stream.settings.ladder.clone(),
             rtmp_url: Some(urls.rtmp(authority)),
-            hls_url: format!("{edge}/live/{playback}/index.m3u8"),
+            hls_url: (stream.status == Status::Live).then(|| hls_url(&edge, playback)),
             watch_url: format!("{edge}/watch/{playback}"),
             thumbnail_url: format!("{edge}/{}", object_names::thumbnail(playback)),
             stream_key: None,
@@ -117,9 +127,19 @@ impl StreamView {
         Self { owner: None, rtmp_url: None, stream_key: None, ..self }
     }
 
+    /// Returns the answer that creates the livestream: with the key, and with the URL for players from its first picture on.
+    pub(crate) fn created(self, urls: &Urls, authority: &str, key: &StreamKey) -> Self {
+        let url = hls_url(&urls.edge(authority), self.playback_id);
+        Self { hls_url: Some(url), ..self.with_key(key) }
+    }
+
     pub(crate) fn with_key(self, key: &StreamKey) -> Self {
         Self { stream_key: Some(key.reveal()), ..self }
     }
+}
+
+fn hls_url(edge: &str, playback: PlaybackId) -> String {
+    format!("{edge}/live/{playback}/index.m3u8")
 }
 
 /// A changed livestream.

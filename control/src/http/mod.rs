@@ -3,6 +3,8 @@
 mod audit;
 mod auth;
 mod dto;
+mod entity;
+mod keys;
 mod nodes;
 mod origin;
 mod problem;
@@ -155,6 +157,7 @@ pub fn api_routes() -> Vec<ApiRoute> {
 fn api_resources() -> Vec<Resource> {
     let resources = [
         streams::resources(),
+        keys::resources(),
         templates::resources(),
         nodes::resources(),
         tokens::resources(),

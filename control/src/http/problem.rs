@@ -149,7 +149,22 @@ impl From<RepoError> for Problem {
     fn from(error: RepoError) -> Self {
         match error {
             RepoError::NotFound => Self::not_found(&error.to_string()),
-            RepoError::Fields(errors) => Self::invalid(errors),
+            RepoError::NoSuchKey => Self::not_found(&error.to_string()),
+            RepoError::TooManyKeys(_) => {
+                Self::new(StatusCode::CONFLICT, "too-many-keys", "Too many keys", &error.to_string())
+            }
+            RepoError::Changed => {
+                Self::new(StatusCode::PRECONDITION_FAILED, "changed", "Changed meanwhile", &error.to_string())
+            }
+            RepoError::Fields(ref fields) => {
+                let problem = Self::new(
+                    StatusCode::CONFLICT,
+                    "illegal-move",
+                    "Not possible in this state",
+                    &error.to_string(),
+                );
+                Self { errors: fields.clone(), ..problem }
+            }
             RepoError::InvalidTransition(_) => Self::new(
                 StatusCode::CONFLICT,
                 "illegal-move",

@@ -192,11 +192,19 @@ fn words(stream: &Stream, claim: Option<&Claim>, now: UnixMillis) -> (&'static s
     let (state, text) = match (stream.status, claim) {
         (Status::Live | Status::Scheduled, Some(claim)) => return words_of_claim(stream, claim, now),
         (Status::Live, None) => ("waiting_for_publisher", "no publisher has connected yet"),
+        (Status::Scheduled, None) if stream.ready_at.is_some() => {
+            ("waiting_for_publisher", "ready, and no publisher has connected yet")
+        }
         (Status::Scheduled, None) => ("waiting_for_publisher", "not started"),
         (Status::Cancelled, _) => ("idle", "cancelled"),
-        (Status::Ended | Status::Archived, _) => {
-            ("idle", "over: its key is refused, and it does not start again; create a new livestream")
+        (Status::Ended, _) if stream.airs_again() => {
+            ("waiting_for_publisher", "over: the next publish with one of its keys begins another broadcast")
         }
+        (Status::Ended, _) => ("idle", "over: its keys are refused; reopen it for another broadcast"),
+        (Status::Archived, _) => (
+            "idle",
+            "over and archived: its keys are refused, and it does not start again; create a new livestream",
+        ),
     };
     let refused = stream.last_disconnect.as_ref().filter(|_| state == "waiting_for_publisher");
     let message = match refused {

@@ -8,6 +8,7 @@ use millrace_wire::ids::StreamId;
 use serde::Deserialize;
 
 use super::dto::{Page, StreamView, Updated, Urls};
+use super::entity::{self, Expected};
 use super::origin;
 use super::problem::Problem;
 use super::resource::Resource;
@@ -28,7 +29,7 @@ const MAX_LIMIT: usize = 200;
 /// Records read to fill one filtered page; after that the page ends short, with a cursor.
 const MAX_SCANNED: usize = 5_000;
 
-type Answer = Result<HttpResponse, Problem>;
+pub(super) type Answer = Result<HttpResponse, Problem>;
 
 /// Returns the resources of livestreams, relative to `/api/v1`.
 pub(super) fn resources() -> Vec<Resource> {
@@ -51,6 +52,7 @@ pub(super) fn resources() -> Vec<Resource> {
         Resource::new("/livestreams/{id}/status", [(Method::GET, Viewers, web::to(status))]),
         post("/livestreams/{id}/start", web::to(start)),
         post("/livestreams/{id}/stop", web::to(stop)),
+        post("/livestreams/{id}/reopen", web::to(reopen)),
         post("/livestreams/{id}/cancel", web::to(cancel)),
         post("/livestreams/{id}/archive", web::to(archive)),
         post("/livestreams/{id}/rotate-key", web::to(rotate_key)),
@@ -59,7 +61,7 @@ pub(super) fn resources() -> Vec<Resource> {
 
 /// The part of a livestream that an answer shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Sight {
+pub(super) enum Sight {
     /// Everything but the key.
     Full,
     /// What viewers may know.
@@ -68,7 +70,7 @@ enum Sight {
 
 /// Returns the part of a livestream that the caller sees; `None` if the livestream is absent for it. A token never takes away
 /// what is shown without one, so the publisher of another livestream sees what viewers see while viewers' endpoints are open.
-fn sight(caller: &Caller, auth: &Authenticator, stream: &Stream) -> Option<Sight> {
+pub(super) fn sight(caller: &Caller, auth: &Authenticator, stream: &Stream) -> Option<Sight> {
     if caller.owns(stream.owner.as_ref()) {
         return Some(Sight::Full);
     }
@@ -88,7 +90,7 @@ fn view(request: &HttpRequest, urls: &Urls, stream: &Stream) -> StreamView {
     StreamView::new(stream, urls, &origin::host(request))
 }
 
-fn parse_id(text: &str) -> Result<StreamId, Problem> {
+pub(super) fn parse_id(text: &str) -> Result<StreamId, Problem> {
     text.parse().map_err(|_| Problem::not_found("there is no such livestream"))
 }
 
@@ -104,7 +106,7 @@ async fn create(
     Ok(HttpResponse::Created()
         .insert_header((header::LOCATION, location))
         .insert_header((header::CACHE_CONTROL, "no-store"))
-        .json(view(&request, &urls, &created.stream).with_key(&key)))
+        .json(view(&request, &urls, &created.stream).created(&urls, &origin::host(&request), &key)))
 }
 
 #[derive(Debug, Deserialize)]
@@ -184,7 +186,7 @@ async fn show(
 ) -> Answer {
     let stream = livestreams.services().repo.stream(parse_id(&id)?).await?.value;
     let sight = sight(&caller, &auth, &stream).ok_or(RepoError::NotFound)?;
-    Ok(HttpResponse::Ok().json(shown(&request, &urls, &stream, sight)))
+    Ok(entity::answer(&request, &shown(&request, &urls, &stream, sight)))
 }
 
 async fn update(
@@ -195,9 +197,12 @@ async fn update(
     id: Path<String>,
     body: Json<Update>,
 ) -> Answer {
-    let (changed, takes_effect) = livestreams.update(&caller, parse_id(&id)?, &body).await?;
+    let expected = Expected::of(&request)?;
+    let is_expected = |stream: &Stream| expected.allows(&entity::tag(&view(&request, &urls, stream)));
+    let (changed, takes_effect) = livestreams.update(&caller, parse_id(&id)?, &body, is_expected).await?;
     let livestream = view(&request, &urls, &changed.stream);
-    Ok(HttpResponse::Ok().json(Updated { livestream, takes_effect }))
+    let tag = entity::tag(&livestream);
+    Ok(HttpResponse::Ok().insert_header((header::ETAG, tag)).json(Updated { livestream, takes_effect }))
 }
 
 async fn status(
@@ -239,6 +244,17 @@ async fn stop(
     id: Path<String>,
 ) -> Answer {
     let changed = livestreams.stop(&caller, parse_id(&id)?, CloseReason::Stopped).await?;
+    Ok(HttpResponse::Ok().json(view(&request, &urls, &changed.stream)))
+}
+
+async fn reopen(
+    request: HttpRequest,
+    caller: Caller,
+    livestreams: Data<Livestreams>,
+    urls: Data<Urls>,
+    id: Path<String>,
+) -> Answer {
+    let changed = livestreams.reopen(&caller, parse_id(&id)?).await?;
     Ok(HttpResponse::Ok().json(view(&request, &urls, &changed.stream)))
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use millrace_node::LadderTemplates;
 use millrace_wire::close_reason::CloseReason;
-use millrace_wire::ids::{BroadcastId, SessionId, StreamKey, UnixMillis};
+use millrace_wire::ids::{Airing, BroadcastId, SessionId, StreamKey, UnixMillis};
 use millrace_wire::message::control::{ClaimRequest, HealthNote};
 use millrace_wire::message::ladder_health::{LadderHealth, MediaCondition, RungHealth, RungState};
 use serde_json::Value;
@@ -12,10 +12,11 @@ use serde_json::Value;
 use super::dto::StreamView;
 use super::status::StatusView;
 use super::*;
+use crate::domain::airings::Broadcast;
 use crate::domain::claim;
 use crate::domain::stream::tests::sample;
 use crate::domain::stream::{Status, Stream};
-use crate::domain::validate::{Create, Update};
+use crate::domain::validate::{Create, NewKey, Update};
 
 #[test]
 fn openapi_describes_every_route_of_the_router_and_no_other() {
@@ -277,7 +278,14 @@ fn openapi_describes_the_status_codes_of_every_route() {
             if has_body {
                 expected.extend(["400", "413", "415", "422"]);
             }
-            if operation.get("parameters").is_some() {
+            let takes = |place: &str| {
+                let parameters = operation["parameters"].as_array().into_iter().flatten();
+                parameters.filter(|parameter| parameter["in"] == place).count() > 0
+            };
+            if takes("header") {
+                expected.insert(if method == "patch" { "412" } else { "304" });
+            }
+            if takes("query") {
                 expected.insert("400");
             }
             if path.contains("{id}") {
@@ -285,7 +293,7 @@ fn openapi_describes_the_status_codes_of_every_route() {
             }
             let is_transition = method == "post" && path.contains("{id}") && !path.ends_with("rotate-key");
             let is_token = path.starts_with("/api/v1/tokens");
-            if (is_transition || deleted || method == "patch") && !is_token
+            if (is_transition || (deleted && !path.contains("/keys/")) || method == "patch") && !is_token
                 || path == "/api/v1/tokens" && has_body
             {
                 expected.insert("409");
@@ -293,4 +301,27 @@ fn openapi_describes_the_status_codes_of_every_route() {
             assert_eq!(described, expected, "{method} {path}");
         }
     }
+}
+
+#[test]
+fn openapi_describes_every_field_of_a_key_and_of_a_broadcast() {
+    let key = sample().all_keys().remove(0);
+    let view = serde_json::to_value(super::keys::KeyView::new(&key, UnixMillis(5))).unwrap();
+    assert_describes(&schema("Key"), &view, "Key");
+    let described = schema("NewKey");
+    let new: NewKey = serde_json::from_value(serde_json::json!({ "name": "A" })).unwrap();
+    assert_eq!(keys(&described["properties"]), keys(&serde_json::to_value(&new).unwrap()));
+    assert_eq!(required(&described), BTreeSet::from(["name"]));
+    assert_eq!(described["properties"]["priority"]["default"], new.check(UnixMillis(5)).unwrap().priority);
+    let broadcast = Broadcast {
+        id: BroadcastId::from_u128(1),
+        stream: sample().id,
+        airing: Airing::FIRST,
+        started_at: UnixMillis(1),
+        ended_at: None,
+        reason: None,
+    };
+    let view = serde_json::to_value(super::keys::BroadcastView::new(&broadcast)).unwrap();
+    assert_eq!(view["number"], 1);
+    assert_describes(&schema("Broadcast"), &view, "Broadcast");
 }

@@ -2,6 +2,7 @@
 //! command checks the rules, commits the new records in one transaction, publishes what follows from it (epoch
 //! announcement, kick, lifecycle event) and leaves exactly one entry in the audit.
 
+mod keys;
 mod sessions;
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,7 @@ use serde_json::Value;
 
 pub(crate) use crate::audit::{Audit, AuditEntry, AuditOutcome, Caller, Change, Command, Principal};
 use crate::context::Services;
+use crate::domain::airings::Airings;
 use crate::domain::stream::{Status, Stream, Transition};
 use crate::domain::validate::{Create, FieldError, TakesEffect, Update};
 use crate::repo::{Changed, RepoError};
@@ -36,7 +38,15 @@ impl CommandError {
         match self {
             Self::Invalid(_) => true,
             Self::Repo(error) => {
-                matches!(error, RepoError::NotFound | RepoError::InvalidTransition(_) | RepoError::Fields(_))
+                matches!(
+                    error,
+                    RepoError::NotFound
+                        | RepoError::InvalidTransition(_)
+                        | RepoError::Fields(_)
+                        | RepoError::NoSuchKey
+                        | RepoError::TooManyKeys(_)
+                        | RepoError::Changed
+                )
             }
         }
     }
@@ -99,13 +109,18 @@ fn may_name_owners(caller: &Caller) -> Result<(), CommandError> {
     Err(CommandError::Invalid(vec![FieldError::new("owner", rule)]))
 }
 
-/// Returns the fields of a livestream that a command changed, without its key and without what publishers change.
+/// Returns the fields of a livestream that a command changed, without its keys' hashes and without what publishers change.
 fn changed_fields(before: Option<&Stream>, after: Option<&Stream>, command: Command) -> Change {
     const LEFT_OUT: [&str; 2] = ["key_hash", "last_disconnect"];
     let fields = |stream: &Stream| {
         let mut fields = serde_json::to_value(stream).unwrap_or_default();
         if let Some(fields) = fields.as_object_mut() {
             LEFT_OUT.iter().for_each(|name| drop(fields.remove(*name)));
+            let keys = fields.get_mut("keys").and_then(Value::as_array_mut);
+            keys.into_iter()
+                .flatten()
+                .filter_map(Value::as_object_mut)
+                .for_each(|key| drop(key.remove("hash")));
         }
         fields
     };
@@ -159,6 +174,7 @@ impl Livestreams {
                     playback_id: PlaybackId::generate(&mut rng),
                     owner,
                     key_hash: self.services.repo.hash(&key),
+                    keys: Vec::new(),
                     title: request.title.trim().to_owned(),
                     description: request.description.clone(),
                     scheduled_at: checked.scheduled_at,
@@ -166,8 +182,10 @@ impl Livestreams {
                     status: Status::Scheduled,
                     broadcast: None,
                     created_at: now,
+                    ready_at: None,
                     started_at: None,
                     ended_at: None,
+                    airings: Airings { reusable: checked.reusable, ..Airings::default() },
                     last_disconnect: None,
                 };
                 (stream, key)
@@ -178,25 +196,27 @@ impl Livestreams {
         self.audited(caller, Command::Create, None, create).await
     }
 
-    /// Changes fields of a livestream that is scheduled or live; returns the time at which each change takes effect.
+    /// Changes fields of a livestream that is as `expected`, and scheduled or live, or airs again; returns the time at which each change takes effect.
     pub(crate) async fn update(
         &self,
         caller: &Caller,
         id: StreamId,
         request: &Update,
+        expected: impl Fn(&Stream) -> bool,
     ) -> Result<(Changed, BTreeMap<&'static str, TakesEffect>), CommandError> {
         let update = async {
             if request.names("owner") {
                 may_name_owners(caller)?;
             }
             let changes = request.check(&self.services.templates).map_err(CommandError::Invalid)?;
-            let changed = self.services.repo.change(id, &changes, self.services.wall_clock()).await?;
+            let now = self.services.wall_clock();
+            let changed = self.services.repo.change(id, &changes, now, expected).await?;
             Ok((changed, changes.takes_effect()))
         };
         self.audited(caller, Command::Update, Some(id), update).await
     }
 
-    /// Makes a scheduled livestream live before its first publisher connects.
+    /// Marks a scheduled livestream as ready; its first usable media make it live.
     pub(crate) async fn start(&self, caller: &Caller, id: StreamId) -> Result<Changed, CommandError> {
         let start = self.transition(id, Transition::Start);
         self.audited(caller, Command::Start, Some(id), start).await
@@ -218,7 +238,14 @@ impl Livestreams {
         self.audited(caller, Command::Archive, Some(id), archive).await
     }
 
-    /// Ends a live livestream, and kicks its session for `reason`.
+    /// Opens a livestream that has ended for another broadcast.
+    pub(crate) async fn reopen(&self, caller: &Caller, id: StreamId) -> Result<Changed, CommandError> {
+        let reopen = self.transition(id, Transition::Reopen);
+        self.audited(caller, Command::Reopen, Some(id), reopen).await
+    }
+
+    /// Ends a live livestream, and kicks its session for `reason`. Without an operator's stop, because the reconnect window has
+    /// passed, its keys may begin another broadcast.
     pub(crate) async fn stop(
         &self,
         caller: &Caller,
@@ -226,7 +253,11 @@ impl Livestreams {
         reason: CloseReason,
     ) -> Result<Changed, CommandError> {
         let stop = async {
-            let changed = self.transition(id, Transition::Stop).await?;
+            let transition = match reason {
+                CloseReason::StreamEnded => Transition::End,
+                _ => Transition::Stop,
+            };
+            let changed = self.transition(id, transition).await?;
             if let Some(claim) = &changed.claim {
                 let announcer = &self.services.announcer;
                 announcer.epoch(claim);

@@ -12,6 +12,7 @@ use millrace_wire::state_keys;
 use tracing::{info, warn};
 
 use super::{Audited, Caller, Command, CommandError, Livestreams};
+use crate::domain::airings::Broadcast;
 use crate::domain::claim::{self, Claim, Lease, Presence};
 use crate::domain::disconnect::Disconnect;
 use crate::domain::stream::{Status, Stream};
@@ -108,9 +109,6 @@ impl Livestreams {
             Err(RepoError::NotFound) => return refused(CloseReason::RevokedKey),
             found => found?,
         };
-        if stream.key_hash != request.key_hash {
-            return refused(CloseReason::RevokedKey);
-        }
         let current = services.repo.claim(stream.id).await?;
         let now = services.wall_clock();
         let fresh = BroadcastId::generate(now, &mut rand::rng());
@@ -132,7 +130,7 @@ impl Livestreams {
             let both = ((&decision.stream, version), (&decision.claim, claim_version));
             services.repo.put_both(both.0, both.1, now).await?;
             if let Some(session) = decision.kick {
-                services.announcer.kick(session, CloseReason::TakenOver);
+                services.announcer.kick(session, decision.kick_for);
             }
             info!(stream = %decision.claim.stream, session = %request.session, epoch = %decision.claim.epoch,
                 protocol = request.protocol, "publisher granted an epoch");
@@ -205,7 +203,12 @@ impl Livestreams {
             return Ok(false);
         }
         stream.last_disconnect = disconnect.or(stream.last_disconnect);
-        services.repo.put_both((&stream, version), (claim, Some(current.version)), now).await?;
+        if begins {
+            let begun = Broadcast::begun(claim, now);
+            services.repo.begin((&stream, version), (claim, current.version), &begun).await?;
+        } else {
+            services.repo.put_both((&stream, version), (claim, Some(current.version)), now).await?;
+        }
         Ok(true)
     }
 
@@ -220,8 +223,10 @@ impl Livestreams {
 
     /// Deletes the claim of a publisher that vanished before any media came.
     pub(crate) async fn withdraw(&self, current: &Versioned<Claim>) -> Result<(), RepoError> {
-        let Versioned { value: stream, version } = self.services.repo.stream(current.value.stream).await?;
+        let Versioned { value: mut stream, version } =
+            self.services.repo.stream(current.value.stream).await?;
         let now = self.services.wall_clock();
+        stream.airings.note(&current.value, now);
         self.services.repo.withdraw_claim((&stream, version), current.version, now, &[]).await
     }
 
@@ -270,7 +275,9 @@ impl Livestreams {
     /// session.
     async fn renew_without_claim(&self, stream: StreamId) -> Result<LeaseReply, RepoError> {
         match self.services.repo.stream(stream).await {
-            Ok(Versioned { value, .. }) if !matches!(value.status, Status::Live | Status::Scheduled) => {
+            Ok(Versioned { value, .. })
+                if !matches!(value.status, Status::Live | Status::Scheduled) && !value.airs_again() =>
+            {
                 Ok(LeaseReply::Superseded { reason: CloseReason::StreamEnded })
             }
             Ok(_) | Err(RepoError::NotFound) => Ok(LeaseReply::Ok),
@@ -305,6 +312,7 @@ impl Livestreams {
                 let events: Vec<LifecycleKind> =
                     (!left).then(|| publish_refused(&disconnect)).into_iter().collect();
                 stream.last_disconnect = Some(disconnect);
+                stream.airings.note(&current.value, now);
                 services.repo.withdraw_claim((&stream, version), current.version, now, &events).await?;
                 info!(stream = %stream.id, session = %request.session, reason = code,
                     "publisher left before usable media came; the livestream stays as it was");

@@ -10,7 +10,7 @@ use millrace_runtime::http::HttpHandle;
 use millrace_runtime::{ActorId, ManualClock, Policy, Process, Secret, Supervisor};
 use millrace_state::RedbState;
 use millrace_store::{DirStore, SyncPolicy};
-use millrace_wire::ids::{DiscontinuitySeq, Epoch, Generation, KeyHash, Msn, SessionId, UnixMillis};
+use millrace_wire::ids::{DiscontinuitySeq, Epoch, Generation, KeyHash, KeyId, Msn, SessionId, UnixMillis};
 use millrace_wire::message::control::{
     ClaimReply, ClaimRequest, LeaseReply, LifecycleEvent, RefusalReport, ReleaseRequest, RenewRequest,
     SealReport,
@@ -23,6 +23,7 @@ use super::*;
 use crate::auth::{Authenticator, Tokens};
 use crate::context::Deps;
 use crate::domain::access::Identity;
+use crate::domain::validate::NewKey;
 use crate::repo::Repo;
 use crate::{Config, bus, http};
 
@@ -187,8 +188,18 @@ impl World {
 }
 
 fn blank_ids(value: &mut Value) {
-    const IDS: &[&str] =
-        &["id", "stream", "playback", "playback_id", "key_hash", "broadcast", "session", "created_at"];
+    const IDS: &[&str] = &[
+        "id",
+        "stream",
+        "playback",
+        "playback_id",
+        "key_hash",
+        "broadcast",
+        "session",
+        "created_at",
+        "key",
+        "hash",
+    ];
     match value {
         Value::Object(fields) => fields.iter_mut().for_each(|(name, value)| {
             if IDS.contains(&name.as_str()) && value.is_string() {
@@ -227,21 +238,31 @@ impl Fixture {
         let mut fixture = Self { id, hash: commands.services().repo.hash(&key), epoch: Epoch(0) };
         match before {
             Before::Scheduled => {}
-            Before::Live => drop(commands.start(&CALLER, id).await.unwrap()),
+            Before::Live => {
+                fixture.go_live(world).await;
+                let repo = &commands.services().repo;
+                let claim = repo.claim(id).await.unwrap().unwrap();
+                repo.forget_claim(&claim.value, claim.version, NOW).await.unwrap();
+                fixture.epoch = Epoch(0);
+            }
             Before::Ended => {
-                commands.start(&CALLER, id).await.unwrap();
+                fixture.go_live(world).await;
                 commands.stop(&CALLER, id, CloseReason::Stopped).await.unwrap();
+                fixture.epoch = Epoch(0);
             }
-            Before::Claimed => {
-                let reply = commands.claim(&CALLER, &fixture.claim()).await.unwrap();
-                let ClaimReply::Granted(grant) = reply else { panic!("granted") };
-                fixture.epoch = grant.epoch;
-                let first = RenewRequest { open_msn: Some(grant.first_msn), ..fixture.renewal() };
-                commands.renew(&CALLER, &first).await.unwrap();
-            }
+            Before::Claimed => fixture.go_live(world).await,
         }
         world.audit.take();
         fixture
+    }
+
+    /// Publishes the first media.
+    async fn go_live(&mut self, world: &World) {
+        let reply = world.livestreams.claim(&CALLER, &self.claim()).await.unwrap();
+        let ClaimReply::Granted(grant) = reply else { panic!("granted") };
+        self.epoch = grant.epoch;
+        let first = RenewRequest { open_msn: Some(grant.first_msn), ..self.renewal() };
+        world.livestreams.renew(&CALLER, &first).await.unwrap();
     }
 
     fn claim(&self) -> ClaimRequest {
@@ -313,10 +334,13 @@ impl Fixture {
             }
             Command::Update => {
                 let update: Update = serde_json::from_value(change()).unwrap();
-                commands.update(&CALLER, id, &update).await.map(|(changed, _)| changed)
+                commands.update(&CALLER, id, &update, |_| true).await.map(|(changed, _)| changed)
             }
             Command::Start => commands.start(&CALLER, id).await,
             Command::Stop => commands.stop(&CALLER, id, CloseReason::Stopped).await,
+            Command::Reopen => commands.reopen(&CALLER, id).await,
+            Command::AddKey => commands.add_key(&CALLER, id, &new_key()).await.map(|(changed, ..)| changed),
+            Command::RevokeKey => commands.revoke_key(&CALLER, id, first_key(id)).await,
             Command::Cancel => commands.cancel(&CALLER, id).await,
             Command::Archive => commands.archive(&CALLER, id).await,
             Command::RotateKey => commands.rotate_key(&CALLER, id).await.map(|(changed, _)| changed),
@@ -368,6 +392,18 @@ impl Fixture {
             }
             Command::Start => "start",
             Command::Stop => "stop",
+            Command::Reopen => "reopen",
+            Command::AddKey => {
+                let body = serde_json::to_value(new_key()).unwrap();
+                let (status, _) = world.post(&format!("/{}/keys", self.id), Some(body)).await;
+                return (status == 201).then_some(self.id);
+            }
+            Command::RevokeKey => {
+                let url =
+                    format!("http://{}/api/v1/livestreams/{}/keys/{}", world.http.addr(), self.id, self.id);
+                let answer = world.client.delete(url).bearer_auth(TOKEN).send().await.unwrap();
+                return (answer.status() == 204).then_some(self.id);
+            }
             Command::Cancel => "cancel",
             Command::Archive => "archive",
             Command::RotateKey => "rotate-key",
@@ -376,6 +412,17 @@ impl Fixture {
         let (status, _) = world.post(&format!("/{}/{verb}", self.id), None).await;
         (status == 200).then_some(self.id)
     }
+}
+
+/// The key that the tests add.
+fn new_key() -> NewKey {
+    serde_json::from_value(json!({ "name": "backup", "priority": 10, "expires_at": "2040-01-01T00:00:00Z" }))
+        .unwrap()
+}
+
+/// The id of the key that a livestream is created with.
+fn first_key(id: StreamId) -> KeyId {
+    KeyId::from_u128(id.to_u128())
 }
 
 /// The body of the change that the tests make.
@@ -391,6 +438,9 @@ const ALLOWED: &[(Command, Before, &str)] = &[
     (Command::Cancel, Before::Scheduled, "admin"),
     (Command::Archive, Before::Ended, "admin"),
     (Command::RotateKey, Before::Claimed, "admin"),
+    (Command::Reopen, Before::Ended, "admin"),
+    (Command::AddKey, Before::Scheduled, "admin"),
+    (Command::RevokeKey, Before::Claimed, "admin"),
     (Command::Delete, Before::Ended, "admin"),
     (Command::Claim, Before::Live, "ingest ingest-1 session 00000000000000000000000007"),
     (Command::Renew, Before::Claimed, "session 00000000000000000000000007"),
@@ -420,7 +470,7 @@ async fn every_command_sent_to_the_api_or_the_bus_leaves_the_records_and_events_
         assert_eq!(world.audit.take(), [entry]);
     }
     let covered: BTreeSet<&str> = ALLOWED.iter().map(|(command, ..)| command.as_str()).collect();
-    assert_eq!(covered.len(), 13, "every command has a row");
+    assert_eq!(covered.len(), 16, "every command has a row");
 }
 
 /// The records of a livestream without the note of its last refusal.

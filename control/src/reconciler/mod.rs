@@ -170,12 +170,14 @@ impl Reconciler {
                 info!(stream = %claim.stream, session = %claim.session,
                     "publisher vanished before usable media came; the livestream stays as it was");
             }),
-            Due::Forget => services.repo.forget_claim(claim.stream, version).await,
+            Due::Forget => services.repo.forget_claim(claim, version, services.wall_clock()).await,
         };
         match done {
             // Another writer changed the record first; the next tick decides anew.
             Err(RepoError::State(StateError::Conflict { .. }) | RepoError::InvalidTransition(_)) => Ok(()),
-            Err(RepoError::NotFound) => services.repo.forget_claim(claim.stream, version).await,
+            Err(RepoError::NotFound) => {
+                services.repo.forget_claim(claim, version, services.wall_clock()).await
+            }
             done => done,
         }
     }

@@ -2,6 +2,8 @@
 //! that several controls may serve at once.
 
 mod audit;
+mod broadcasts;
+mod keys;
 mod outbox;
 mod segments;
 mod tokens;
@@ -24,6 +26,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use self::outbox::Unrelayed;
 pub(crate) use self::tokens::MAX_TOKENS;
 use crate::domain::claim::Claim;
+use crate::domain::keys::TooManyKeys;
 use crate::domain::purge::Purge;
 use crate::domain::retention::Retention;
 use crate::domain::stream::{InvalidTransition, Stream, Transition};
@@ -73,6 +76,15 @@ pub(crate) enum RepoError {
     /// Fields of the livestream cannot change any more.
     #[error("invalid: {}", FieldError::list(.0))]
     Fields(Vec<FieldError>),
+    /// The livestream has no such key.
+    #[error("the livestream has no such key")]
+    NoSuchKey,
+    /// The livestream has as many keys as it may have.
+    #[error(transparent)]
+    TooManyKeys(#[from] TooManyKeys),
+    /// The livestream is not as the request expects it (RFC 9110 §13.1.1).
+    #[error("the livestream has changed since the version that If-Match names; read it again")]
+    Changed,
     /// The state store failed, or another writer kept winning.
     #[error(transparent)]
     State(#[from] StateError),
@@ -209,24 +221,32 @@ impl Repo {
             if let (Transition::Stop, Some(claim)) = (transition, publishing) {
                 stream.last_disconnect = Some(claim.value.disconnect(now, CloseReason::Stopped, ""));
             }
+            let ends = matches!(transition, Transition::Stop | Transition::End);
+            if let (Transition::Cancel, Some(claim)) = (transition, &claim) {
+                stream.airings.note(&claim.value, now);
+            }
             let mut tx = Tx::new()
                 .check(state_keys::stream(id), Some(version))
                 .put(state_keys::stream(id), json(&stream));
             let mut changed = None;
             let mut events = match transition {
-                Transition::Start => vec![LifecycleKind::Readied],
+                Transition::Start if stream.ready_at == Some(now) => vec![LifecycleKind::Readied],
+                Transition::Reopen => vec![LifecycleKind::Updated { fields: vec!["status".to_owned()] }],
                 Transition::Cancel => vec![LifecycleKind::Cancelled],
                 Transition::Archive => vec![LifecycleKind::Archived],
                 Transition::Stop if claim.is_none() => vec![LifecycleKind::Stopped],
-                Transition::Stop | Transition::Delete | Transition::Change => Vec::new(),
+                _ => Vec::new(),
             };
-            if let (Transition::Stop, Some(claim)) = (transition, &claim) {
+            if let (true, Some(claim)) = (ends, &claim) {
                 let mut ended = claim.value.ended(now);
                 events.append(&mut ended.events);
                 tx = tx
                     .check(state_keys::claim(id), Some(claim.version))
                     .put(state_keys::claim(id), json(&ended));
                 changed = Some(ended);
+            }
+            if let (true, Some(broadcast)) = (ends, stream.broadcast) {
+                tx = self.end_broadcast(tx, &stream, broadcast, transition).await?;
             }
             if let (Transition::Cancel, Some(claim)) = (transition, claim) {
                 // Its broadcast has not begun.
@@ -239,15 +259,20 @@ impl Repo {
     }
 
     /// Changes fields of a livestream, and its title where readers find it by its playback id, in one transaction.
+    /// Nothing changes unless the livestream is as `expected`.
     pub(crate) async fn change(
         &self,
         id: StreamId,
         changes: &Changes,
         now: UnixMillis,
+        expected: impl Fn(&Stream) -> bool,
     ) -> Result<Changed, RepoError> {
         retry!({
             let Versioned { value: mut stream, version } = self.stream(id).await?;
             let claim = self.claim(id).await?.map(|claim| claim.value);
+            if !expected(&stream) {
+                return Err(RepoError::Changed);
+            }
             let title = stream.title.clone();
             changes.apply(&mut stream)?;
             let mut tx = Tx::new()
@@ -269,7 +294,7 @@ impl Repo {
         })
     }
 
-    /// Gives a livestream a new key and revokes the old one.
+    /// Gives a livestream another first key and revokes the old one. The claim is returned if its publisher used the old one.
     pub(crate) async fn rotate(
         &self,
         id: StreamId,
@@ -278,11 +303,13 @@ impl Repo {
     ) -> Result<Changed, RepoError> {
         retry!({
             let Versioned { value: mut stream, version } = self.stream(id).await?;
-            let claim = self.claim(id).await?.map(|claim| claim.value);
+            let rotated = stream.rotate_key(hash, now);
+            let old = rotated.as_ref().map_or(hash, |key| key.hash);
+            let uses = |claim: &Claim| claim.key.is_none() || claim.key == rotated.as_ref().map(|key| key.id);
+            let claim = self.claim(id).await?.map(|claim| claim.value).filter(uses);
             if let Some(claim) = claim.as_ref().filter(|claim| claim.is_held(now)) {
                 stream.last_disconnect = Some(claim.disconnect(now, CloseReason::KeyRotated, ""));
             }
-            let old = std::mem::replace(&mut stream.key_hash, hash);
             let tx = Tx::new()
                 .check(state_keys::stream(id), Some(version))
                 .check(state_keys::key_hash(&hash), None)
@@ -307,19 +334,24 @@ impl Repo {
             stream.apply(Transition::Delete, now)?;
             let purge = Purge { stream: id, playback: stream.playback_id, since: now };
             let revoked = json(&KeyRecord { stream: id, revoked: true });
-            let tx = Tx::new()
+            let keys = stream.all_keys();
+            let tx = keys.iter().fold(Tx::new(), |tx, key| {
+                tx.put_ttl(state_keys::key_hash(&key.hash), revoked.clone(), REVOKED_KEY_TTL)
+            });
+            let tx = tx
                 .check(state_keys::stream(id), Some(version))
                 .delete(state_keys::stream(id))
                 .delete(state_keys::claim(id))
                 .delete(state_keys::retention(id))
                 .delete(state_keys::playback(stream.playback_id))
                 .put(state_keys::purge(stream.playback_id), json(&purge))
-                .delete(state_keys::snapshot(id))
-                .put_ttl(state_keys::key_hash(&stream.key_hash), revoked, REVOKED_KEY_TTL);
+                .delete(state_keys::snapshot(id));
             self.commit_with(tx, &stream, now, &[LifecycleKind::Deleted]).await?;
             Ok(Changed { stream, claim })
         })?;
-        for prefix in [state_keys::all_segments(id), state_keys::broadcasts(id)] {
+        for prefix in
+            [state_keys::all_segments(id), state_keys::broadcasts(id), state_keys::past_snapshots(id)]
+        {
             self.delete_prefix(&prefix).await?;
         }
         Ok(changed)
@@ -379,11 +411,22 @@ impl Repo {
     /// retention record once its broadcast begins, by which its segments past the window are deleted.
     pub(crate) async fn put_both(
         &self,
+        stream: (&Stream, Version),
+        claim: (&Claim, Option<Version>),
+        now: UnixMillis,
+    ) -> Result<(), RepoError> {
+        self.put_both_and(Tx::new(), stream, claim, now).await
+    }
+
+    /// Does the same as [`Self::put_both`], with the changes of `with` in the same transaction.
+    async fn put_both_and(
+        &self,
+        with: Tx,
         (stream, stream_version): (&Stream, Version),
         (claim, claim_version): (&Claim, Option<Version>),
         now: UnixMillis,
     ) -> Result<(), RepoError> {
-        let mut tx = Tx::new()
+        let mut tx = with
             .check(state_keys::stream(stream.id), Some(stream_version))
             .check(state_keys::claim(stream.id), claim_version)
             .put(state_keys::stream(stream.id), json(stream))
@@ -395,10 +438,26 @@ impl Repo {
         self.commit_with(tx, claim, now, &claim.events).await
     }
 
-    /// Deletes the claim of a broadcast whose end every reader knows.
-    pub(crate) async fn forget_claim(&self, id: StreamId, version: Version) -> Result<(), RepoError> {
-        let key = state_keys::claim(id);
-        self.state.commit(Tx::new().check(key.clone(), Some(version)).delete(key)).await?;
+    /// Deletes the claim of a broadcast whose end every reader knows, and keeps its numbers in the livestream's record.
+    pub(crate) async fn forget_claim(
+        &self,
+        claim: &Claim,
+        over: Version,
+        now: UnixMillis,
+    ) -> Result<(), RepoError> {
+        let key = state_keys::claim(claim.stream);
+        let mut tx = Tx::new().check(key.clone(), Some(over)).delete(key);
+        match self.stream(claim.stream).await {
+            Ok(Versioned { value: mut stream, version }) => {
+                stream.airings.note(claim, now);
+                let key = state_keys::stream(claim.stream);
+                tx = tx.check(key.clone(), Some(version)).put(key, json(&stream));
+            }
+            // The livestream is deleted.
+            Err(RepoError::NotFound) => {}
+            Err(error) => return Err(error),
+        }
+        self.state.commit(tx).await?;
         Ok(())
     }
 

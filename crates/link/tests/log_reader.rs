@@ -40,6 +40,7 @@ fn fact(number: u64) -> Fact {
     if number == 1 {
         return Fact::EpochOpen(EpochOpen {
             broadcast: broadcast(),
+            airing: millrace_wire::ids::Airing::FIRST,
             first_msn: Msn(1_000),
             discontinuity_sequence,
             program_date_time: UnixMillis(LOG.0.0),

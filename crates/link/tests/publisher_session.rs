@@ -51,6 +51,7 @@ fn claim() -> ClaimGrant {
         stream: stream(),
         playback,
         broadcast: BroadcastId::from_u128(3),
+        airing: millrace_wire::ids::Airing::FIRST,
         epoch: EPOCH,
         first_msn: FIRST,
         discontinuity_sequence: DiscontinuitySeq(0),

@@ -38,6 +38,7 @@ fn job_with(base: StreamState, rungs: &[&str]) -> WorkerJob {
         generation: Generation(1),
         open: EpochOpen {
             broadcast: BROADCAST,
+            airing: millrace_wire::ids::Airing::FIRST,
             first_msn: Msn(FIRST),
             discontinuity_sequence: DiscontinuitySeq(0),
             program_date_time: UnixMillis(1_700_000_000_000),

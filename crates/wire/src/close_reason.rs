@@ -38,6 +38,10 @@ reasons! {
     ExpiredKey = "expired_key", Some("NetStream.Publish.BadName"), "The stream key has expired.";
     /// Another publisher is live and the stream's setting is to refuse.
     AlreadyLive = "already_live", Some("NetStream.Publish.BadName"), "The stream already has a publisher.";
+    /// A publisher with a key of higher priority is live.
+    HigherPriorityLive = "higher_priority_live", Some("NetStream.Failed"), "A publisher with a stream key of higher priority is live; try again when it has left.";
+    /// The last broadcast's playlists have not ended yet, so the next broadcast cannot begin.
+    StillEnding = "still_ending", Some("NetStream.Failed"), "The last broadcast is still ending; try again in a few seconds.";
     /// The stream was stopped, cancelled or archived.
     StreamEnded = "stream_ended", Some("NetStream.Publish.BadName"), "The stream has ended.";
     /// The scheduled time is too far away.
@@ -105,6 +109,8 @@ impl CloseReason {
                 | Self::Timeout
                 | Self::Internal
                 | Self::Kicked
+                | Self::HigherPriorityLive
+                | Self::StillEnding
         )
     }
     /// True if the refusal counts towards the growing delay of its address, because the address may be guessing keys.

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::fragment::{self, FragmentError, FragmentReader, Fragmented, Kind, Position};
 use crate::ids::{
-    BroadcastId, DiscontinuitySeq, Epoch, FactSeq, Generation, InitVersion, Msn, PartIndex, Rendition,
-    UnixMillis,
+    Airing, BroadcastId, DiscontinuitySeq, Epoch, FactSeq, Generation, InitVersion, Msn, PartIndex,
+    Rendition, UnixMillis,
 };
 use crate::ladder::LadderPlan;
 
@@ -156,6 +156,9 @@ pub enum Fact {
 pub struct EpochOpen {
     /// Broadcast the epoch belongs to; another one starts a fresh window.
     pub broadcast: BroadcastId,
+    /// The number of that broadcast, which the names of its media playlists carry.
+    #[serde(default, skip_serializing_if = "Airing::is_first")]
+    pub airing: Airing,
     /// Number of the epoch's first segment.
     pub first_msn: Msn,
     /// Absolute discontinuity sequence number of that segment.
@@ -269,6 +272,9 @@ pub enum Origin {
 pub struct StreamState {
     /// The broadcast that the epoch belongs to.
     pub broadcast: BroadcastId,
+    /// The number of that broadcast, which the names of its media playlists carry.
+    #[serde(default, skip_serializing_if = "Airing::is_first")]
+    pub airing: Airing,
     /// The epoch of the folded log.
     pub epoch: Epoch,
     /// The source of this state: the fold of a log, or what a checkpoint kept of one.

@@ -7,6 +7,7 @@ fn facts() -> Vec<Fact> {
     let rendition = Rendition::video();
     let base = StreamState {
         broadcast: BroadcastId::from_u128(9),
+        airing: crate::ids::Airing(1),
         epoch: Epoch(4),
         origin: Origin::Log,
         generation: Generation(2),
@@ -40,6 +41,7 @@ fn facts() -> Vec<Fact> {
         Fact::Takeover { base: Box::new(base) },
         Fact::EpochOpen(EpochOpen {
             broadcast: BroadcastId::from_u128(9),
+            airing: crate::ids::Airing(1),
             first_msn: Msn(1),
             discontinuity_sequence: DiscontinuitySeq(2),
             program_date_time: UnixMillis(3),

@@ -32,6 +32,10 @@ macro_rules! ulid_id {
             pub const fn from_u128(bits: u128) -> Self {
                 Self(Ulid(bits))
             }
+            /// Returns the 128 bits of the id.
+            pub const fn to_u128(self) -> u128 {
+                self.0.0
+            }
             fn wire_text(self) -> String {
                 self.0.to_string()
             }
@@ -73,6 +77,10 @@ ulid_id!(
 ulid_id!(
     /// One API token, without its secret.
     TokenId
+);
+ulid_id!(
+    /// One of the stream keys of a livestream. It is not secret: it names the key in the API.
+    KeyId
 );
 
 macro_rules! number {
@@ -120,6 +128,10 @@ number!(
 number!(
     /// One grant of an epoch's authorship to one worker; issued by the publisher's session, from 1.
     Generation(u64)
+);
+number!(
+    /// Number of a broadcast among those of its livestream, from 0.
+    Airing(u32)
 );
 number!(
     /// Media sequence number of a segment; a stream's first is the unix time in seconds.
@@ -241,6 +253,17 @@ impl NodeId {
     /// A fresh node id: `role` (a short lower-case word) and 64 random bits.
     pub fn generate(role: &str, rng: &mut impl rand::RngCore) -> Result<Self, BadId> {
         format!("{role}-{:016x}", rng.next_u64()).parse()
+    }
+}
+
+impl Airing {
+    /// The livestream's first broadcast.
+    pub const FIRST: Self = Self(0);
+
+    /// Returns true for the livestream's first broadcast.
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes the field by reference")]
+    pub const fn is_first(&self) -> bool {
+        self.0 == 0
     }
 }
 

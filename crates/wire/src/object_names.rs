@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::ids::{BadId, Epoch, Generation, InitVersion, Msn, PartIndex, PlaybackId, Rendition};
+use crate::ids::{Airing, BadId, Epoch, Generation, InitVersion, Msn, PartIndex, PlaybackId, Rendition};
 
 /// First path element of everything that is served or stored.
 pub const ROOT: &str = "live";
@@ -96,9 +96,29 @@ fn parse_file(file: &str) -> Result<ObjectKind, BadId> {
 pub fn multivariant(playback: PlaybackId) -> String {
     format!("{ROOT}/{playback}/index.m3u8")
 }
-/// Path of a rendition's media playlist.
+/// Path of a rendition's media playlist in the livestream's first broadcast.
 pub fn media_playlist(playback: PlaybackId, rendition: &Rendition) -> String {
     format!("{ROOT}/{playback}/{rendition}/index.m3u8")
+}
+/// Path of a rendition's media playlist in a later broadcast. Each broadcast has its own, because a playlist that has ended does
+/// not change any more.
+pub fn later_media_playlist(playback: PlaybackId, rendition: &Rendition, airing: Airing) -> String {
+    format!("{ROOT}/{playback}/{rendition}/index-{airing}.m3u8")
+}
+/// Path of a rendition's media playlist in any broadcast.
+pub fn airing_media_playlist(playback: PlaybackId, rendition: &Rendition, airing: Airing) -> String {
+    if airing.is_first() {
+        return media_playlist(playback, rendition);
+    }
+    later_media_playlist(playback, rendition, airing)
+}
+/// Returns the broadcast whose media playlist has this file name: `index.m3u8`, `index-1.m3u8`, …
+pub fn airing_of_playlist(file: &str) -> Option<Airing> {
+    let number = file.strip_prefix("index")?.strip_suffix(".m3u8")?;
+    if number.is_empty() {
+        return Some(Airing::FIRST);
+    }
+    number.strip_prefix('-')?.parse().ok().filter(|airing: &Airing| !airing.is_first())
 }
 /// Path of the newest picture of a stream.
 pub fn thumbnail(playback: PlaybackId) -> String {

@@ -1,6 +1,8 @@
 //! Keys of the state store. `{ms}` is one Redis hash tag: every key of a transaction lives in one slot.
 
-use crate::ids::{BroadcastId, Epoch, KeyHash, Msn, NodeId, PlaybackId, Rendition, StreamId, TokenId};
+use crate::ids::{
+    Airing, BroadcastId, Epoch, KeyHash, Msn, NodeId, PlaybackId, Rendition, StreamId, TokenId,
+};
 
 /// Common prefix of all keys.
 pub const PREFIX: &str = "{ms}:";
@@ -48,6 +50,14 @@ pub fn all_segments(stream: StreamId) -> String {
 /// A stream's folded state without parts, as its newest author last wrote it.
 pub fn snapshot(stream: StreamId) -> String {
     format!("{PREFIX}snapshot:{stream}")
+}
+/// The checkpoint of an earlier broadcast, kept for players that still ask for its playlists (with a time to live).
+pub fn past_snapshot(stream: StreamId, airing: Airing) -> String {
+    format!("{PREFIX}past-snapshot:{stream}:{airing}")
+}
+/// Prefix of the checkpoints of a stream's earlier broadcasts.
+pub fn past_snapshots(stream: StreamId) -> String {
+    format!("{PREFIX}past-snapshot:{stream}:")
 }
 /// A deleted stream whose objects are still to be deleted.
 pub fn purge(id: PlaybackId) -> String {

@@ -321,6 +321,7 @@ fn date(msn: u64) -> UnixMillis {
 fn epoch_open(broadcast: BroadcastId) -> EpochOpen {
     EpochOpen {
         broadcast,
+        airing: millrace_wire::ids::Airing::FIRST,
         first_msn: Msn(FIRST),
         discontinuity_sequence: DiscontinuitySeq(0),
         program_date_time: UnixMillis(PDT_MS),

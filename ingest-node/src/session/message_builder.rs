@@ -295,6 +295,7 @@ mod tests {
             stream: StreamId::from_u128(1),
             playback: "00112233445566778899aabbccddeeff".parse().unwrap(),
             broadcast: BroadcastId::from_u128(1),
+            airing: millrace_wire::ids::Airing::FIRST,
             epoch: Epoch(1),
             first_msn: Msn(10),
             discontinuity_sequence: DiscontinuitySeq(3),

@@ -153,6 +153,7 @@ fn grant(stream: StreamId, epoch: Epoch, limits: PublishLimits) -> ClaimGrant {
         stream,
         playback: "00112233445566778899aabbccddeeff".parse().unwrap(),
         broadcast: BroadcastId::from_u128(9),
+        airing: millrace_wire::ids::Airing::FIRST,
         epoch,
         first_msn: Msn(100),
         discontinuity_sequence: DiscontinuitySeq(7),

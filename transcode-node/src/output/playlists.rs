@@ -76,7 +76,10 @@ fn render(playback: PlaybackId, checkpoint: &StreamState) -> RenderedPlaylists {
     let mut playlists: RenderedPlaylists = media
         .iter()
         .map(|(rendition, playlist)| {
-            (object_names::media_playlist(playback, rendition), playlist.render().into())
+            (
+                object_names::airing_media_playlist(playback, rendition, checkpoint.airing),
+                playlist.render().into(),
+            )
         })
         .collect();
     if let Some(multivariant) = playlist::multivariant(&listed).filter(|_| !media.is_empty()) {

@@ -40,6 +40,7 @@ pub fn plan(heights: &[u32]) -> LadderPlan {
 pub fn open() -> EpochOpen {
     EpochOpen {
         broadcast: BroadcastId::from_u128(1),
+        airing: millrace_wire::ids::Airing::FIRST,
         first_msn: Msn(FIRST),
         discontinuity_sequence: DiscontinuitySeq(SEQUENCE),
         program_date_time: UnixMillis(1_700_000_000_000),

@@ -16,6 +16,7 @@ pub(crate) const SEGMENT_SECONDS: i64 = 2;
 pub(crate) fn open() -> EpochOpen {
     EpochOpen {
         broadcast: BroadcastId::from_u128(1),
+        airing: millrace_wire::ids::Airing::FIRST,
         first_msn: Msn(FIRST),
         discontinuity_sequence: DiscontinuitySeq(3),
         program_date_time: UnixMillis(1_700_000_000_000),

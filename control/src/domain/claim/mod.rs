@@ -8,7 +8,8 @@ use std::net::IpAddr;
 
 use millrace_wire::close_reason::CloseReason;
 use millrace_wire::ids::{
-    BroadcastId, DiscontinuitySeq, Epoch, Msn, NodeId, PlaybackId, SessionId, StreamId, UnixMillis,
+    Airing, BroadcastId, DiscontinuitySeq, Epoch, KeyId, Msn, NodeId, PlaybackId, SessionId, StreamId,
+    UnixMillis,
 };
 use millrace_wire::message::announce::{Degraded, EpochAnnouncement, EpochPhase};
 use millrace_wire::message::control::{
@@ -19,7 +20,9 @@ use millrace_wire::message::ladder_health::LadderHealth;
 use serde::{Deserialize, Serialize};
 
 pub use self::told::Told;
+use super::airings::Numbers;
 use super::disconnect::Disconnect;
+use super::keys::{DEFAULT_PRIORITY, Key};
 use super::stream::{Status, Stream};
 pub use due::{Due, due};
 
@@ -86,8 +89,17 @@ pub struct Claim {
     pub addr: Option<IpAddr>,
     /// The protocol of the publisher: `rtmp`, `rtmps`, …
     pub protocol: String,
+    /// The key that the publisher presented; `None` in a claim of an earlier version.
+    #[serde(default)]
+    pub key: Option<KeyId>,
+    /// The priority of that key.
+    #[serde(default = "default_priority")]
+    pub priority: u8,
     /// The broadcast that the epoch belongs to.
     pub broadcast: BroadcastId,
+    /// The number of that broadcast among those of the livestream.
+    #[serde(default)]
+    pub airing: Airing,
     /// The epoch of the session, which fences off earlier sessions.
     pub epoch: Epoch,
     /// The first media sequence number of the epoch.
@@ -146,6 +158,10 @@ const fn begun() -> bool {
     true
 }
 
+const fn default_priority() -> u8 {
+    DEFAULT_PRIORITY
+}
+
 /// The changes that a granted request makes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
@@ -155,6 +171,8 @@ pub struct Decision {
     pub claim: Claim,
     /// The session to kick, when the new session took the stream over.
     pub kick: Option<SessionId>,
+    /// The reason for the kick. An encoder with a key of lower priority tries again, to be there when the new session leaves.
+    pub kick_for: CloseReason,
     /// True if the same session repeated its request: nothing changes and the answer is the same.
     pub repeated: bool,
     /// True if another session publishes the livestream now, and the request does not take it over: nothing changes.
@@ -169,26 +187,49 @@ pub fn decide(
     request: &ClaimRequest,
     fresh: BroadcastId,
 ) -> Result<Decision, CloseReason> {
-    if !matches!(stream.status, Status::Scheduled | Status::Live) {
+    let key = stream.usable_key(&request.key_hash, now)?;
+    if !matches!(stream.status, Status::Scheduled | Status::Live) && !stream.airs_again() {
         return Err(CloseReason::StreamEnded);
     }
-    if let Some(claim) = current.filter(|claim| claim.session == request.session && !claim.by_control) {
+    let kick_for = match current {
+        Some(claim) if key.priority > claim.priority => CloseReason::HigherPriorityLive,
+        _ => CloseReason::TakenOver,
+    };
+    let is_over = |claim: &Claim| matches!(claim.presence, Presence::Ended { .. });
+    let repeats = |claim: &&Claim| claim.session == request.session && !claim.by_control && !is_over(claim);
+    if let Some(claim) = current.filter(repeats) {
         let (stream, claim) = (stream.clone(), claim.clone());
-        return Ok(Decision { stream, claim, kick: None, repeated: true, waits: false });
+        return Ok(Decision { stream, claim, kick: None, kick_for, repeated: true, waits: false });
     }
-    if current.is_some_and(|claim| claim.is_held(now)) && stream.settings.takeover == Takeover::Refuse {
-        return Err(CloseReason::AlreadyLive);
+    if current.is_some_and(|claim| claim.is_still_ending(now)) {
+        return Err(CloseReason::StillEnding);
+    }
+    if let Some(holder) = current.filter(|claim| claim.is_held(now)) {
+        refuse_beside(holder, &key, stream.settings.takeover)?;
     }
     let mut stream = stream.clone();
-    let broadcast = stream.broadcast.unwrap_or(fresh);
-    let claim = Claim::grant(now, &stream, broadcast, current, request);
+    let broadcast = stream.current_broadcast().unwrap_or(fresh);
+    let claim = Claim::grant(now, &stream, broadcast, current, (&key, request));
+    if let Some(older) = current.filter(|claim| claim.broadcast != broadcast) {
+        stream.airings.note(older, now);
+    }
     if let Some(older) = current.filter(|claim| claim.is_held(now)) {
-        stream.last_disconnect = Some(older.disconnect(now, CloseReason::TakenOver, ""));
+        stream.last_disconnect = Some(older.disconnect(now, kick_for, ""));
     }
     // A session whose lease lapsed may still run behind a broken link: it is kicked too.
     let kick = current.filter(|claim| claim.sealed_msn.is_none()).map(|claim| claim.session);
     let waits = !request.takes_over && current.is_some_and(|claim| claim.is_held(now));
-    Ok(Decision { stream, claim, kick, repeated: false, waits })
+    Ok(Decision { stream, claim, kick, kick_for, repeated: false, waits })
+}
+
+/// Refuses a publisher with `key` beside the one that holds the livestream: one of a lower priority always, one of the same by
+/// the livestream's setting. One of a higher priority takes over whatever the setting.
+fn refuse_beside(holder: &Claim, key: &Key, takeover: Takeover) -> Result<(), CloseReason> {
+    match key.priority.cmp(&holder.priority) {
+        std::cmp::Ordering::Less => Err(CloseReason::HigherPriorityLive),
+        std::cmp::Ordering::Equal if takeover == Takeover::Refuse => Err(CloseReason::AlreadyLive),
+        _ => Ok(()),
+    }
 }
 
 /// The decision on a renewal.
@@ -274,13 +315,19 @@ impl Claim {
         stream: &Stream,
         broadcast: BroadcastId,
         last: Option<&Self>,
-        request: &ClaimRequest,
+        (key, request): (&Key, &ClaimRequest),
     ) -> Self {
         let continues = last.is_some_and(|claim| claim.broadcast == broadcast);
-        let unused = last.map_or(Msn(0), |claim| claim.used_through(now).next());
+        let of_claim = last.map(|claim| Numbers {
+            epoch: claim.epoch,
+            used: claim.used_through(now),
+            discontinuity: claim.discontinuity,
+        });
+        let numbers = [of_claim, stream.airings.numbers].into_iter().flatten().reduce(Numbers::max);
+        let unused = numbers.map_or(Msn(0), |numbers| numbers.used.next());
         // A broadcast's first number is the time in seconds: after a loss of state numbers restart above all used ones
-        // (segments last at least 2 s), and the GAP segments that lead the first window have room.
-        let first_msn = if continues { unused } else { unused.max(Msn(now.as_secs())) };
+        // (segments last at least 2 s), and the GAP segment that leads the first window has room.
+        let first_msn = if continues { unused } else { unused.next().max(Msn(now.as_secs())) };
         Self {
             stream: stream.id,
             playback: stream.playback_id,
@@ -289,9 +336,12 @@ impl Claim {
             node: request.node.clone(),
             addr: request.addr,
             protocol: request.protocol.clone(),
+            key: Some(key.id),
+            priority: key.priority,
             broadcast,
+            airing: stream.airing(),
             // Epochs only grow, also when the clock was set back.
-            epoch: last.map_or(Epoch(now.0), |claim| claim.epoch.next().max(Epoch(now.0))),
+            epoch: numbers.map_or(Epoch(now.0), |numbers| numbers.epoch.next().max(Epoch(now.0))),
             first_msn,
             continues,
             follows: last.filter(|_| continues).map(|claim| claim.epoch),
@@ -299,7 +349,7 @@ impl Claim {
             sealed_msn: None,
             released: false,
             gaps_through: None,
-            discontinuity: last.map_or(DiscontinuitySeq(0), |claim| claim.discontinuity.next()),
+            discontinuity: numbers.map_or(DiscontinuitySeq(0), |numbers| numbers.discontinuity.next()),
             granted_at: now,
             renewed_at: now,
             presence: Presence::Publishing,
@@ -325,6 +375,7 @@ impl Claim {
             stream: self.stream,
             playback: self.playback,
             broadcast: self.broadcast,
+            airing: self.airing,
             epoch: self.epoch,
             first_msn: self.first_msn,
             discontinuity_sequence: self.discontinuity,
@@ -353,6 +404,16 @@ impl Claim {
             epoch: self.epoch,
             session: (!self.by_control).then_some(self.session),
             phase,
+        }
+    }
+
+    /// Returns true while viewers may not have been shown the end of the claim's broadcast: its log writer has not reported it, or
+    /// control wrote it a moment ago.
+    pub fn is_still_ending(&self, now: UnixMillis) -> bool {
+        match self.presence {
+            Presence::Ended { confirmed: true, .. } => false,
+            Presence::Ended { .. } => !self.by_control || self.over_for_ms(now) < END_REPORTED_MS,
+            Presence::Publishing | Presence::Away { .. } => false,
         }
     }
 

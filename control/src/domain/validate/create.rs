@@ -29,6 +29,9 @@ pub struct Create {
     /// True to write the playlists into the bucket as well.
     #[serde(default)]
     pub publish_playlist: bool,
+    /// True if the keys begin another broadcast after one has ended.
+    #[serde(default)]
+    pub reusable: bool,
     /// The policy for a second publisher with the same key.
     #[serde(default)]
     pub takeover: Takeover,
@@ -56,6 +59,8 @@ pub struct Checked {
     pub scheduled_at: Option<UnixMillis>,
     /// The owner that the request names.
     pub owner: Option<Owner>,
+    /// True if the livestream airs again after a broadcast has ended.
+    pub reusable: bool,
 }
 
 impl Create {
@@ -110,7 +115,7 @@ impl Create {
             ladder,
             ..defaults
         };
-        Ok(Checked { settings, scheduled_at, owner: owner.ok().flatten() })
+        Ok(Checked { settings, scheduled_at, owner: owner.ok().flatten(), reusable: self.reusable })
     }
 }
 

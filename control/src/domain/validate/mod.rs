@@ -1,12 +1,14 @@
 //! The fields of requests to create and to change a livestream, and the rules they must keep.
 
 mod create;
+mod key;
 mod ladder;
 mod update;
 
 use serde::Serialize;
 
 pub use self::create::{Checked, Create};
+pub use self::key::{CheckedKey, NewKey};
 pub use self::update::{Changes, TakesEffect, Unchanged, Update};
 use super::visible_text::first_hidden;
 

@@ -53,10 +53,11 @@ const fn frozen(name: &'static str, takes_effect: TakesEffect, apply: fn(&mut St
 }
 
 /// The fields that can change.
-static FIELDS: [Field; 12] = [
+static FIELDS: [Field; 13] = [
     field("title", TakesEffect::Now, |stream, new| stream.title.clone_from(&new.title)),
     field("description", TakesEffect::Now, |stream, new| stream.description.clone_from(&new.description)),
     field("owner", TakesEffect::Now, |stream, new| stream.owner.clone_from(&new.checked.owner)),
+    field("reusable", TakesEffect::Now, |stream, new| stream.airings.reusable = new.checked.reusable),
     field("takeover", TakesEffect::Now, |stream, new| {
         stream.settings.takeover = new.checked.settings.takeover;
     }),
@@ -197,7 +198,7 @@ impl Changes {
     /// Applies the changes to a livestream that is scheduled or live.
     pub fn apply(&self, stream: &mut Stream) -> Result<(), Unchanged> {
         stream.apply(Transition::Change, stream.created_at).map_err(Unchanged::Over)?;
-        let begun = stream.status == Status::Live || stream.broadcast.is_some();
+        let begun = stream.status == Status::Live || stream.current_broadcast().is_some();
         let frozen = self.fields.iter().filter(|field| begun && field.before_begin);
         let errors: Vec<FieldError> = frozen
             .map(|field| FieldError::new(field.name, "cannot be changed: the livestream has begun"))
@@ -236,7 +237,7 @@ mod tests {
         let all = json!({
             "title": " B ", "description": "new", "scheduled_at": "2030-01-01T10:00:00Z", "takeover": "refuse",
             "ladder": "standard", "away": "hold", "reconnect_window_s": 5, "record": true,
-            "publish_playlist": true, "target_duration_s": 6, "part_ms": 500, "owner": "alice",
+            "publish_playlist": true, "target_duration_s": 6, "part_ms": 500, "owner": "alice", "reusable": true,
         });
         assert_eq!(all.as_object().unwrap().len(), FIELDS.len());
         for (name, value) in all.as_object().unwrap() {

@@ -142,7 +142,7 @@ async fn take_over(
     let Some(base) = base else {
         if claim.over_for_ms(now) >= END_ANNOUNCED_MS {
             info!(stream = %claim.stream, "no state found for ended broadcast; dropping claim");
-            services.repo.forget_claim(claim.stream, version).await?;
+            services.repo.forget_claim(&claim, version, now).await?;
         }
         pause(&claim).await;
         return Ok(());
@@ -200,7 +200,7 @@ async fn answers(services: &Services, ring: &RequestTopic<RepairRequest, RepairR
 
 /// Rebuilds the state from the segment index and the stored initialisation sections.
 async fn rebuild(services: &Services, claim: &Claim) -> Result<Option<StreamState>, TakeoverError> {
-    let mut rebuild = Rebuild::new(claim.stream, claim.broadcast);
+    let mut rebuild = Rebuild::new(claim.stream, (claim.broadcast, claim.airing));
     services.repo.index(claim.stream, |fact| rebuild.add(fact)).await?;
     let Some(mut rebuilt) = rebuild.finish(&claim.settings) else { return Ok(None) };
     for (rendition, epoch, version) in rebuilt.inits() {

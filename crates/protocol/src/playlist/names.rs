@@ -3,14 +3,18 @@
 use std::sync::Arc;
 
 use millrace_wire::fact::{Origin, SegmentSlot, StreamState};
-use millrace_wire::ids::{Epoch, Generation, InitVersion, Rendition};
+use millrace_wire::ids::{Airing, Epoch, Generation, InitVersion, Rendition};
 
 /// The generation in the names of objects that no writer has made and none will: grants begin at 1.
 pub(super) const NO_WRITER: Generation = Generation(0);
 
-/// Returns the path of a rendition's playlist, relative to the multivariant playlist.
-pub(super) fn playlist_uri(rendition: &Rendition) -> String {
-    format!("{rendition}/index.m3u8")
+/// Returns the path of a rendition's playlist, relative to the multivariant playlist. Each broadcast of a livestream has media
+/// playlists of its own: those of the last one have EXT-X-ENDLIST and do not change any more.
+pub(super) fn playlist_uri(rendition: &Rendition, airing: Airing) -> String {
+    if airing.is_first() {
+        return format!("{rendition}/index.m3u8");
+    }
+    format!("{rendition}/index-{airing}.m3u8")
 }
 
 /// Returns the name that the log's writer will give to a part it has not made yet.

@@ -21,13 +21,13 @@ pub fn media_with_reports(state: &StreamState, rendition: &Rendition) -> Option<
     if !position.ended {
         let others = state.renditions.keys().filter(|other| *other != rendition);
         let live = others.filter_map(|other| Some((other, position_of(state, other).filter(|p| !p.ended)?)));
-        playlist.rendition_reports = live.map(|(other, position)| report(other, position)).collect();
+        playlist.rendition_reports = live.map(|(other, position)| report(state, other, position)).collect();
     }
     Some(playlist)
 }
 
-fn report(rendition: &Rendition, position: PlaylistPosition) -> RenditionReport {
-    let uri = format!("../{}", playlist_uri(rendition)).into();
+fn report(state: &StreamState, rendition: &Rendition, position: PlaylistPosition) -> RenditionReport {
+    let uri = format!("../{}", playlist_uri(rendition, state.airing)).into();
     let (last_msn, parts) = match position.open_parts {
         0 => (position.open_msn.saturating_sub(1), position.previous_parts),
         parts => (position.open_msn, parts),

@@ -32,6 +32,7 @@ pub(super) fn config() -> SessionConfig {
         stream: StreamId::from_u128(1),
         playback: "00112233445566778899aabbccddeeff".parse().unwrap(),
         broadcast: BroadcastId::from_u128(3),
+        airing: millrace_wire::ids::Airing::FIRST,
         epoch: Epoch(1),
         first_msn: MSN,
         discontinuity_sequence: DiscontinuitySeq(0),

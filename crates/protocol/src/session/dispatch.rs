@@ -118,6 +118,7 @@ impl Session {
         let resume_from = MediaSeq(self.first_message_for(resume));
         let open = EpochOpen {
             broadcast: claim.broadcast,
+            airing: claim.airing,
             first_msn: claim.first_msn,
             discontinuity_sequence: claim.discontinuity_sequence,
             program_date_time: self.cfg.program_date_time,

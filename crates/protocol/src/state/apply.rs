@@ -10,7 +10,8 @@ use millrace_wire::fact::{
     TrackInfo,
 };
 use millrace_wire::ids::{
-    BroadcastId, DiscontinuitySeq, Epoch, FactSeq, Generation, InitVersion, Msn, Rendition, UnixMillis,
+    Airing, BroadcastId, DiscontinuitySeq, Epoch, FactSeq, Generation, InitVersion, Msn, Rendition,
+    UnixMillis,
 };
 use millrace_wire::ladder::LadderPlan;
 
@@ -28,6 +29,7 @@ pub const PARTS_KEPT: u64 = 4;
 pub fn empty(broadcast: BroadcastId) -> StreamState {
     StreamState {
         broadcast,
+        airing: Airing::FIRST,
         epoch: Epoch(0),
         origin: Origin::Checkpoint,
         generation: Generation(0),
@@ -97,7 +99,7 @@ fn open_epoch(state: &mut StreamState, open: &EpochOpen) {
             .min(open.first_msn)
             .max(state.first_msn);
     }
-    state.broadcast = open.broadcast;
+    (state.broadcast, state.airing) = (open.broadcast, open.airing);
     state.target_duration = open.target_duration;
     state.plan.clone_from(&open.plan);
     (state.opened, state.sealed, state.ended) = (true, false, false);

@@ -9,7 +9,7 @@ use millrace_wire::fact::{
     StreamState, TrackInfo,
 };
 use millrace_wire::ids::{
-    BroadcastId, Epoch, FactSeq, Generation, InitVersion, Msn, Rendition, StreamId, UnixMillis,
+    Airing, BroadcastId, Epoch, FactSeq, Generation, InitVersion, Msn, Rendition, StreamId, UnixMillis,
 };
 use millrace_wire::message::announce::IndexFact;
 use millrace_wire::message::control::StreamSettings;
@@ -39,6 +39,7 @@ pub fn newest_state(
 pub struct Rebuild {
     stream: StreamId,
     broadcast: BroadcastId,
+    airing: Airing,
     slots: BTreeMap<Msn, SegmentSlot>,
     /// The lowest number that is still kept.
     lowest: Msn,
@@ -48,8 +49,8 @@ pub struct Rebuild {
 
 impl Rebuild {
     /// Creates a rebuild of `broadcast` without entries.
-    pub fn new(stream: StreamId, broadcast: BroadcastId) -> Self {
-        Self { stream, broadcast, slots: BTreeMap::new(), lowest: Msn(0), peaks: BTreeMap::new() }
+    pub fn new(stream: StreamId, (broadcast, airing): (BroadcastId, Airing)) -> Self {
+        Self { stream, broadcast, airing, slots: BTreeMap::new(), lowest: Msn(0), peaks: BTreeMap::new() }
     }
 
     /// Adds an entry of the index; one of another broadcast is left out.
@@ -103,6 +104,7 @@ impl Rebuild {
         let epoch = self.slots.last_key_value()?.1.epoch;
         let mut state = apply::empty(self.broadcast);
         (state.epoch, state.opened, state.sealed) = (epoch, true, true);
+        state.airing = self.airing;
         state.target_duration = settings.target_duration;
         state.slots = self.newest_run(target_duration(settings.target_duration));
         state.first_msn = state.slots.front()?.msn;

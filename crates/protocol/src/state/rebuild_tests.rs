@@ -1,7 +1,7 @@
 //! Tests of the state rebuilt from the segment index.
 
 use millrace_wire::fact::{Origin, Segment, TrackMedia};
-use millrace_wire::ids::DiscontinuitySeq;
+use millrace_wire::ids::{Airing, DiscontinuitySeq};
 
 use super::*;
 
@@ -30,7 +30,7 @@ fn entry(rendition: Rendition, msn: u64) -> IndexFact {
 }
 
 fn rebuilt(entries: impl IntoIterator<Item = IndexFact>) -> Option<Rebuilt> {
-    let mut rebuild = Rebuild::new(StreamId::from_u128(1), AIRING);
+    let mut rebuild = Rebuild::new(StreamId::from_u128(1), (AIRING, Airing::FIRST));
     entries.into_iter().for_each(|fact| rebuild.add(fact));
     rebuild.finish(&StreamSettings { window: 20, ..StreamSettings::default() })
 }
@@ -73,7 +73,7 @@ fn rebuild_fills_short_holes_with_gaps_and_starts_after_a_long_one() {
 
 #[test]
 fn rebuild_keeps_a_bounded_number_of_slots_of_a_long_recording() {
-    let mut rebuild = Rebuild::new(StreamId::from_u128(1), AIRING);
+    let mut rebuild = Rebuild::new(StreamId::from_u128(1), (AIRING, Airing::FIRST));
     for rendition in [Rendition::audio(), Rendition::video()] {
         (0..5_000).for_each(|n| rebuild.add(entry(rendition.clone(), FIRST + n)));
         assert!(rebuild.slots.len() <= MAX_SLOTS);

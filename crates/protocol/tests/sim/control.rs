@@ -98,6 +98,7 @@ impl ToyControl {
             stream: stream(),
             playback: playback(),
             broadcast: BroadcastId::from_u128(1),
+            airing: millrace_wire::ids::Airing::FIRST,
             epoch: self.epoch,
             first_msn: first,
             discontinuity_sequence: discontinuity,

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::close_reason::CloseReason;
 use crate::ids::{
-    BroadcastId, DiscontinuitySeq, Epoch, Generation, KeyHash, Msn, NodeId, PlaybackId, SessionId, StreamId,
+    Airing, BroadcastId, DiscontinuitySeq, Epoch, Generation, KeyHash, Msn, NodeId, PlaybackId, SessionId,
+    StreamId,
 };
 pub use crate::ladder::{Ladder, LadderPlan};
 use crate::message::ladder_health::LadderHealth;
@@ -76,6 +77,9 @@ pub struct ClaimGrant {
     pub playback: PlaybackId,
     /// The broadcast that the epoch belongs to.
     pub broadcast: BroadcastId,
+    /// The number of that broadcast.
+    #[serde(default, skip_serializing_if = "Airing::is_first")]
+    pub airing: Airing,
     /// The epoch that is given to the session.
     pub epoch: Epoch,
     /// Number of its first segment.
@@ -347,6 +351,7 @@ mod tests {
             stream: StreamId::from_u128(1),
             playback: "00112233445566778899aabbccddeeff".parse().unwrap(),
             broadcast: BroadcastId::from_u128(2),
+            airing: Airing(1),
             epoch: Epoch(u64::MAX),
             first_msn: Msn(4),
             discontinuity_sequence: DiscontinuitySeq(5),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use millrace_media::hls::{MediaRendition, MultivariantPlaylist, Variant};
 use millrace_wire::fact::{RenditionState, StreamState, TrackInfo, TrackMedia};
-use millrace_wire::ids::Rendition;
+use millrace_wire::ids::{Airing, Rendition};
 
 use crate::playlist::names::playlist_uri;
 
@@ -25,6 +25,7 @@ const MEASURED_SEGMENTS: usize = 3;
 #[derive(Debug, Clone, Copy)]
 struct Described<'a> {
     name: &'a Rendition,
+    airing: Airing,
     info: &'a TrackInfo,
     /// Average bits per second of the segments in the window.
     average: Option<u64>,
@@ -52,7 +53,7 @@ pub fn offered(state: &StreamState) -> impl Iterator<Item = &Rendition> {
 pub fn multivariant(state: &StreamState) -> Option<MultivariantPlaylist> {
     let described = offered(state).filter_map(|name| {
         let info = &state.renditions.get(name)?.inits.last()?.info;
-        Some(Described { name, info, average: average_bandwidth(state, name) })
+        Some(Described { name, airing: state.airing, info, average: average_bandwidth(state, name) })
     });
     let (audio, mut video): (Vec<Described<'_>>, Vec<_>) =
         described.partition(|it| matches!(it.info.media, TrackMedia::Audio { .. }));
@@ -74,7 +75,7 @@ pub fn multivariant(state: &StreamState) -> Option<MultivariantPlaylist> {
         }
         playlist.variants.extend(groups.iter().map(|group| variant(it, Some(group))));
     }
-    align_frame_rates(&mut playlist.variants);
+    align_frame_rates(&mut playlist.variants, state.airing);
     if state.plan.audio_only {
         playlist.variants.extend(groups.iter().filter_map(AudioGroup::variant));
     }
@@ -83,8 +84,8 @@ pub fn multivariant(state: &StreamState) -> Option<MultivariantPlaylist> {
 
 /// Makes the FRAME-RATE of variants with pictures comparable: none is declared above that of the source, and none at all if one is
 /// unknown. hls.js never moves up to a variant of a lower or unknown rate, nor down to one of a higher rate.
-fn align_frame_rates(variants: &mut [Variant]) {
-    let is_source = |it: &&Variant| it.uri == playlist_uri(&Rendition::video());
+fn align_frame_rates(variants: &mut [Variant], airing: Airing) {
+    let is_source = |it: &&Variant| it.uri == playlist_uri(&Rendition::video(), airing);
     let most = variants.iter().find(is_source).map_or(Some(u32::MAX), |it| it.frame_rate_milli);
     let all_known = variants.iter().all(|it| it.frame_rate_milli.is_some());
     for it in variants {
@@ -167,7 +168,7 @@ impl AudioGroup<'_> {
         self.renditions.iter().enumerate().map(|(index, it)| MediaRendition {
             group_id: self.id.clone(),
             name: it.name.to_string(),
-            uri: Some(playlist_uri(it.name)),
+            uri: Some(playlist_uri(it.name, it.airing)),
             language: None,
             default: index == 0,
             autoselect: true,
@@ -196,7 +197,7 @@ impl AudioGroup<'_> {
 }
 
 fn variant(it: &Described<'_>, audio: Option<&AudioGroup<'_>>) -> Variant {
-    let Described { name, info, average } = it;
+    let Described { name, airing, info, average } = it;
     let (resolution, frame_rate_milli) = match info.media {
         TrackMedia::Video { width, height, frame_rate_milli } => (Some((width, height)), frame_rate_milli),
         TrackMedia::Audio { .. } => (None, None),
@@ -209,7 +210,7 @@ fn variant(it: &Described<'_>, audio: Option<&AudioGroup<'_>>) -> Variant {
         None => *average,
     };
     Variant {
-        uri: playlist_uri(name),
+        uri: playlist_uri(name, *airing),
         bandwidth: peak + margin,
         // An average over few segments may exceed the declared peak, which a player would take for an error.
         average_bandwidth: average_bandwidth.map(|average| average.min(peak + margin)),
