@@ -19,6 +19,7 @@ mod spawner;
 mod speed;
 mod stderr_tail;
 mod transcoder;
+mod watchdog;
 
 use std::fmt::{Debug, Display, Formatter};
 use std::task::{Context, Poll};

@@ -25,25 +25,16 @@ use super::frames::{ChildMessage, FrameReader, decode_product, encode_order};
 use super::sandbox::Limits;
 use super::shared::{Shared, media_bytes};
 use super::stderr_tail::StderrTail;
+use super::watchdog::{LOOK, State, Watchdog, processor_time};
 use super::{EndCause, Ended, Event, spawner};
 
-/// Time between two looks at a child's progress.
-const TICK: Duration = Duration::from_secs(1);
-/// Looks without progress after which a child hangs: longer than a decoder that skips to a keyframe ten seconds away is silent.
-/// Looks are counted, not time, so that a pause of the whole machine is one look.
-const HANG_TICKS: u32 = 12;
-/// The same while a flush waits: the end of a stream waits for it.
-const FLUSH_TICKS: u32 = 5;
-/// Looks after which a child that has reported before and says nothing at all has stopped: its reports come every second, and each
-/// further second costs the rungs a segment sooner or later.
-const SILENT_TICKS: u32 = 3;
-/// Looks without a word after which a child is no longer taken for slow: a stopped one is not helped by fewer rungs.
-const UNSURE_TICKS: u32 = 2;
 /// The longest time from a child's closed socket to its end, until it is killed.
 const EXIT_LIMIT: Duration = Duration::from_secs(2);
-/// Messages besides pictures and sound that a child may hand in each second, and at once: thumbnails, conditions, reports.
-const OTHERS_PER_TICK: u32 = 64;
+/// Messages besides pictures and sound that a child may hand in between two looks, and at once: thumbnails, conditions, reports.
+const OTHERS_PER_LOOK: u32 = 32;
 const OTHERS_AT_ONCE: u32 = 512;
+/// Looks between two samples of the lag, which are taken once a second.
+const LOOKS_PER_SAMPLE: u32 = 2;
 /// Slices that are written at once.
 const SLICES: usize = 64;
 
@@ -154,9 +145,9 @@ struct Running {
     tail: StderrTail,
     events: mpsc::Sender<Event>,
     shared: Arc<Shared>,
-    idle_ticks: u32,
-    /// Looks since its last message, from its first one on.
-    silent_ticks: Option<u32>,
+    watchdog: Watchdog,
+    /// Looks since the start.
+    looks: u32,
     others: u32,
 }
 
@@ -171,8 +162,8 @@ impl Running {
             tail: StderrTail::default(),
             events,
             shared,
-            idle_ticks: 0,
-            silent_ticks: None,
+            watchdog: Watchdog::default(),
+            looks: 0,
             others: OTHERS_AT_ONCE,
         }
     }
@@ -183,7 +174,7 @@ impl Running {
         let socket = self.writer.take()?;
         let writer = Writer { socket, slices: VecDeque::new(), shared: self.shared.clone() };
         let mut writer = tokio::spawn(writer.run(orders));
-        let mut ticks = ticks();
+        let mut looks = looks();
         let ended = loop {
             tokio::select! {
                 read = self.socket.read_buf(self.frames.buffer()) => match read {
@@ -195,7 +186,7 @@ impl Running {
                     },
                 },
                 more = read_tail(&mut self.tail, &mut stderr) => if !more { stderr = None },
-                now = ticks.tick() => match self.look(now).await {
+                now = looks.tick() => match self.look(now).await {
                     Ok(true) => {}
                     Ok(false) => break None,
                     Err(ended) => break Some(ended),
@@ -236,41 +227,31 @@ impl Running {
 
     /// Notes a product's sign of life. False if there are too many of its kind.
     fn note(&mut self, product: &Product) -> bool {
-        self.silent_ticks = Some(0);
-        match product {
-            Product::Picture(_) | Product::Sound { .. } => self.idle_ticks = 0,
-            product => {
-                // A report shows that the engine takes orders, and no more.
-                if !matches!(product, Product::Report(_)) || !self.shared.is_flushing() {
-                    self.idle_ticks = 0;
-                }
-                match self.others.checked_sub(1) {
-                    Some(rest) => self.others = rest,
-                    None => return false,
-                }
-            }
+        self.watchdog.hears(matches!(product, Product::Report(_)));
+        if matches!(product, Product::Picture(_) | Product::Sound { .. }) {
+            return true;
         }
-        true
+        let rest = self.others.checked_sub(1);
+        self.others = rest.unwrap_or_default();
+        rest.is_some()
     }
 
-    /// Looks at the child's progress, once a second. False if the job has gone.
+    /// Looks at the child's progress. False if the job has gone.
     async fn look(&mut self, now: Instant) -> Result<bool, Ended> {
-        self.others = (self.others + OTHERS_PER_TICK).min(OTHERS_AT_ONCE);
-        self.idle_ticks = if self.shared.is_waiting() { self.idle_ticks + 1 } else { 0 };
-        let silent = self.silent_ticks.map_or(0, |ticks| if self.idle_ticks > 0 { ticks + 1 } else { 0 });
-        self.silent_ticks = self.silent_ticks.map(|_| silent);
-        let idle_limit = if self.shared.is_flushing() { FLUSH_TICKS } else { HANG_TICKS };
-        let limit = if silent > SILENT_TICKS { SILENT_TICKS } else { idle_limit };
-        if self.idle_ticks > idle_limit || silent > SILENT_TICKS {
+        self.others = (self.others + OTHERS_PER_LOOK).min(OTHERS_AT_ONCE);
+        self.looks = self.looks.wrapping_add(1);
+        let state = self.watchdog.look(self.shared.is_flushing(), self.child.id().and_then(processor_time));
+        if let State::Hangs(time) = state {
             let tail = self.tail.text();
-            let text =
-                format!("the encoders' process was killed, because it made nothing for {limit} s: {tail}");
+            let text = format!(
+                "the encoders' process was killed, because it made nothing for {} s: {tail}",
+                time.as_secs()
+            );
             return Err(Ended { cause: EndCause::Hung, text });
         }
-        if silent >= UNSURE_TICKS {
-            return Ok(!self.events.is_closed());
-        }
-        match self.shared.sample(now) {
+        let is_sampled = state == State::Lives && self.looks.is_multiple_of(LOOKS_PER_SAMPLE);
+        let sample = if is_sampled { self.shared.sample(now) } else { None };
+        match sample {
             Some(rungs) => Ok(self.events.send(Event::Encode(rungs)).await.is_ok()),
             None => Ok(!self.events.is_closed()),
         }
@@ -291,8 +272,8 @@ impl Running {
     }
 }
 
-fn ticks() -> Interval {
-    let mut ticks = interval(TICK);
+fn looks() -> Interval {
+    let mut ticks = interval(LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks
 }

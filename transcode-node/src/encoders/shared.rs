@@ -16,8 +16,6 @@ const MAX_QUEUED_BYTES: usize = 64 << 20;
 /// Media in flight, in milliseconds, beyond which the transcoder is given up. A worker that takes a stream over has up to the
 /// media of its unfinished segments to catch up with.
 const MAX_LAG_MS: u64 = 30_000;
-/// Media without a product, in milliseconds, that decoders and encoders may hold back; more of it waits.
-const HELD_BACK_MS: u64 = 3_000;
 
 /// The state that the job and the task of its child share.
 #[derive(Debug)]
@@ -81,12 +79,6 @@ impl Shared {
         self.lock().ledger.check(product)
     }
 
-    /// True if more media wait than decoders and encoders hold back, or a flush does.
-    pub(super) fn is_waiting(&self) -> bool {
-        let state = self.lock();
-        state.ledger.is_flushing() || state.ledger.unanswered_ms() > HELD_BACK_MS
-    }
-
     /// True if a flush waits for its answer.
     pub(super) fn is_flushing(&self) -> bool {
         self.lock().ledger.is_flushing()
@@ -116,13 +108,9 @@ impl Shared {
         Some((shed..rungs).map(|rung| RungIndex(rung as u8)).collect())
     }
 
-    /// Reports the end of the child.
+    /// Counts the end of the child. Its user tells of it, and of what follows.
     pub(super) fn ended(&self, ended: &Ended) {
         self.metrics.encoder_ends.with(&[ended.cause.name()]).inc();
-        tracing::warn!(
-            cause = ended.cause.name(),
-            "{ended}; the encoded rungs are out until the next boundary"
-        );
     }
 
     /// Takes what this child adds to the gauges away, once.

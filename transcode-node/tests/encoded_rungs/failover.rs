@@ -15,17 +15,10 @@ use super::pictures::decode;
 use super::source::{EPOCH, clip, open, open_with, publish};
 use super::worker::{Worker, playlist_of, settings};
 
-const SPEC: ClipSpec = ClipSpec {
-    frames: 240,
-    fps: 30,
-    width: 320,
-    height: 180,
-    gop: 30,
-    b_frames: 2,
-    slices: 1,
-    audio: true,
-    first: 0,
-};
+/// 8 s: four segments.
+fn spec() -> ClipSpec {
+    ClipSpec { frames: 240, ..ClipSpec::default() }
+}
 
 fn rungs() -> [Rendition; 2] {
     ["180p", "144p"].map(|name| name.parse().unwrap())
@@ -66,7 +59,7 @@ fn shown(first: &Worker, second: &Worker, name: &Rendition) -> Vec<Bytes> {
 
 #[tokio::test]
 async fn a_successor_loses_and_doubles_no_picture_in_any_rung() {
-    let published = publish(&clip(SPEC).await);
+    let published = publish(&clip(spec()).await);
     let begins = |msn: u64| published.iter().position(|m| m.first_msn() == Some(Msn(msn))).unwrap();
     // In the middle of the third segment.
     let (first, second) = replace(&published, usize::midpoint(begins(1002), begins(1003)), true);
@@ -97,7 +90,7 @@ async fn a_successor_loses_and_doubles_no_picture_in_any_rung() {
 
 #[tokio::test]
 async fn a_successor_goes_on_wherever_its_predecessor_died() {
-    let published = publish(&clip(SPEC).await);
+    let published = publish(&clip(spec()).await);
     let numbers: Vec<Option<u16>> = (0..240).map(Some).collect();
     for until in (40..published.len() - 20).step_by(83) {
         let (first, second) = replace(&published, until, false);
@@ -115,7 +108,7 @@ async fn a_successor_goes_on_wherever_its_predecessor_died() {
 
 #[tokio::test]
 async fn a_rendition_of_an_earlier_ladder_ends_with_the_next_epoch() {
-    let published = publish(&clip(SPEC).await);
+    let published = publish(&clip(spec()).await);
     let mut first = Worker::new(Arc::new(EngineFactory::default()), settings(&[180, 144]));
     first.feed_all(&published);
     first.wait("the seal", Worker::is_sealed);
@@ -131,7 +124,7 @@ async fn a_rendition_of_an_earlier_ladder_ends_with_the_next_epoch() {
 
 #[tokio::test]
 async fn rungs_that_no_worker_has_room_for_lack_each_segment_until_one_has() {
-    let published = publish(&clip(SPEC).await);
+    let published = publish(&clip(spec()).await);
     let begins = |msn: u64| published.iter().position(|m| m.first_msn() == Some(Msn(msn))).unwrap();
     let encoders = || Arc::new(EngineFactory::default());
     let (whole, copy) = (settings(&[180, 144]), settings(&[]));

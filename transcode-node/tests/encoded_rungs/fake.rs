@@ -25,6 +25,8 @@ pub struct State {
     pub delay: usize,
     /// It is dead: it takes orders and makes nothing.
     pub dead: bool,
+    /// Transcoders that die as soon as they are started.
+    pub stillborn: usize,
     /// It refuses orders.
     pub behind: bool,
     /// Rungs that are larger than the source.
@@ -50,6 +52,7 @@ impl Fake {
             events: VecDeque::new(),
             delay,
             dead: false,
+            stillborn: 0,
             behind: false,
             dropped: Vec::new(),
             pps: 0xc0,
@@ -67,11 +70,12 @@ impl Fake {
 
     /// The transcoder dies with everything that it holds.
     pub fn die(&self) {
-        let mut state = self.state();
-        state.held.clear();
-        state.events.clear();
-        state.dead = true;
-        state.events.push_back(Event::Ended(Ended { cause: EndCause::Died, text: "signal 9".to_owned() }));
+        self.state().die();
+    }
+
+    /// The number of transcoders that were started.
+    pub fn starts(&self) -> usize {
+        self.state().orders.iter().filter(|order| matches!(order, Order::Start(_))).count()
     }
 }
 
@@ -83,6 +87,13 @@ impl EncoderFactory for Fake {
 }
 
 impl State {
+    fn die(&mut self) {
+        self.held.clear();
+        self.events.clear();
+        self.dead = true;
+        self.events.push_back(Event::Ended(Ended { cause: EndCause::Died, text: "signal 9".to_owned() }));
+    }
+
     fn product(&mut self, product: Product) {
         self.events.push_back(Event::Product(product));
     }
@@ -98,6 +109,10 @@ impl State {
                 self.held.clear();
                 self.events.clear();
                 self.wanted = self.rungs().into_iter().collect();
+                if let Some(left) = self.stillborn.checked_sub(1) {
+                    self.stillborn = left;
+                    self.die();
+                }
             }
             Order::VideoConfig(source) => self.configure(source.version),
             Order::Picture(picture) => {

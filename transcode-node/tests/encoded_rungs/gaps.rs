@@ -1,12 +1,14 @@
 //! Rungs whose transcoder is scripted: what they complete, and what they list as GAP.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use millrace_codec::engine::order::{Order, RungIndex};
+use millrace_codec::engine::order::RungIndex;
 use millrace_testkit::ClipSpec;
 use millrace_transcode::encoders::Event;
 use millrace_wire::fact::Fact;
 use millrace_wire::ids::{Msn, Rendition};
+use millrace_wire::message::announce::Degraded;
 
 use super::fake::Fake;
 use super::source::{FIRST, Message, clip, publish};
@@ -58,39 +60,117 @@ async fn rungs_have_the_parts_and_segments_of_the_source_under_the_same_numbers(
     assert_eq!(info.codecs, "avc1.64001f");
 }
 
+/// Fails unless each part of the rungs was announced once and in order, and the objects are the parts laid end to end.
+fn parts_are_whole(worker: &Worker) {
+    for name in [rendition("180p"), rendition("144p")] {
+        let parts = worker.parts(&name);
+        let mut next = BTreeMap::new();
+        for (part, _) in &parts {
+            let index = next.entry(part.msn).or_insert(0);
+            assert_eq!(part.part.0, *index, "{name}: {}", part.msn);
+            *index += 1;
+        }
+        for ((_, msn), (segment, body)) in worker.stored.iter().filter(|((of, _), _)| *of == name) {
+            let own = parts.iter().filter(|(part, _)| part.msn == *msn);
+            let laid: Vec<u8> = own.flat_map(|(_, bytes)| bytes.to_vec()).collect();
+            assert_eq!((laid.len() as u64, &laid[..]), (segment.bytes, &body[..]), "{name}: {msn}");
+        }
+        playlist_of(&worker.state(), &name);
+    }
+}
+
 #[tokio::test]
-async fn a_dead_transcoder_costs_the_rungs_their_open_segment_and_the_copy_rung_nothing() {
+async fn a_transcoder_that_dies_anywhere_costs_the_rungs_nothing() {
+    let messages = publish(&messages().await);
+    let begins = |msn: u64| messages.iter().position(|m| m.first_msn() == Some(Msn(msn))).unwrap();
+    // Twice in one segment, and around the boundaries.
+    let middle = begins(FIRST + 2) + 20;
+    for deaths in [vec![middle], vec![middle, middle + 9], vec![12, begins(FIRST + 1), begins(FIRST + 4) + 1]]
+    {
+        let fake = Fake::new(5);
+        let mut worker = worker(&fake);
+        for (number, message) in messages.iter().enumerate() {
+            if deaths.contains(&number) {
+                fake.die();
+            }
+            worker.feed(message);
+        }
+        assert!(worker.is_sealed());
+        let source = worker.segments(&Rendition::video());
+        assert_eq!(source.len(), 5);
+        for name in [rendition("180p"), rendition("144p")] {
+            assert_eq!(worker.gaps(&name), [0; 0], "{name}, {deaths:?}");
+            assert_eq!(worker.segments(&name), source, "{name}, {deaths:?}");
+        }
+        parts_are_whole(&worker);
+        assert_eq!(fake.starts(), deaths.len() + 1);
+    }
+}
+
+#[tokio::test]
+async fn three_deaths_in_a_segment_make_it_a_gap_and_the_next_boundary_is_tried() {
     let fake = Fake::new(5);
     let mut worker = worker(&fake);
     let messages = publish(&messages().await);
     let middle = messages.iter().position(|m| m.first_msn() == Some(Msn(FIRST + 2))).unwrap() + 20;
     worker.feed_all(&messages[..middle]);
+    fake.state().stillborn = 2;
     fake.die();
-    worker.feed_all(&messages[middle..]);
+    worker.feed_all(&messages[middle..=middle + 1]);
+    let troubles = |worker: &Worker| worker.rungs.iter().find_map(|rung| rung.trouble());
+    assert_eq!(troubles(&worker), Some(Degraded::EncodersFailing));
+    worker.feed_all(&messages[middle + 2..]);
     assert!(worker.is_sealed());
-    assert_eq!(worker.segments(&Rendition::video()).len(), 5);
+    assert_eq!(troubles(&worker), None);
     for name in [rendition("180p"), rendition("144p")] {
         assert_eq!(worker.gaps(&name), [FIRST + 2]);
         let complete: Vec<u64> = worker.segments(&name).into_iter().map(|(msn, _)| msn).collect();
         assert_eq!(complete, [FIRST, FIRST + 1, FIRST + 3, FIRST + 4]);
-        playlist_of(&worker.state(), &name);
     }
-    let starts = fake.state().orders.iter().filter(|order| matches!(order, Order::Start(_))).count();
-    assert_eq!(starts, 2);
+    parts_are_whole(&worker);
+    assert_eq!(fake.starts(), 4);
 }
 
 #[tokio::test]
-async fn a_transcoder_that_dies_in_the_flush_ends_the_epoch_with_gaps() {
-    let fake = Fake::new(5);
-    let mut worker = worker(&fake);
+async fn a_transcoder_that_dies_in_the_flush_is_replaced_once() {
     let messages = publish(&messages().await);
     let (last, others) = messages.split_last().unwrap();
-    worker.feed_all(others);
+    for (stillborn, gaps) in [(0, &[][..]), (1, &[FIRST + 4])] {
+        let fake = Fake::new(5);
+        let mut worker = worker(&fake);
+        worker.feed_all(others);
+        fake.state().stillborn = stillborn;
+        fake.state().dead = true;
+        worker.feed(last);
+        assert!(!worker.is_sealed(), "the transcoder hangs");
+        fake.die();
+        worker.poll();
+        assert!(worker.is_sealed());
+        assert_eq!(worker.gaps(&rendition("144p")), gaps);
+        assert_eq!(worker.segments(&Rendition::video()).len(), 5);
+        parts_are_whole(&worker);
+    }
+}
+
+#[tokio::test]
+async fn segments_that_a_hung_transcoder_owed_for_too_long_are_gaps() {
+    let fake = Fake::new(5);
+    let mut worker = worker(&fake);
+    let messages = publish(&clip(ClipSpec { frames: 720, ..ClipSpec::default() }).await);
+    let at = |msn: u64| messages.iter().position(|m| m.first_msn() == Some(Msn(msn))).unwrap() + 30;
+    worker.feed_all(&messages[..at(FIRST + 1)]);
+    fake.state().dead = true;
+    worker.feed_all(&messages[at(FIRST + 1)..at(FIRST + 9)]);
     fake.die();
-    worker.feed(last);
+    worker.feed_all(&messages[at(FIRST + 9)..]);
     assert!(worker.is_sealed());
-    assert_eq!(worker.gaps(&rendition("144p")), [FIRST + 4]);
-    assert_eq!(worker.segments(&Rendition::video()).len(), 5);
+    for name in [rendition("180p"), rendition("144p")] {
+        let gaps = worker.gaps(&name);
+        // Of eight segments of 2 s the last ten seconds are encoded again.
+        assert_eq!(gaps, [FIRST + 1, FIRST + 2, FIRST + 3]);
+        assert_eq!(worker.segments(&name).len() + gaps.len(), 12);
+    }
+    parts_are_whole(&worker);
 }
 
 #[tokio::test]

@@ -39,6 +39,12 @@ pub fn start(media: &Bytes) -> i64 {
     parse_fragments(media).unwrap()[0].samples[0].dts
 }
 
+/// Returns the decoding times of the samples.
+pub fn times(media: &Bytes) -> Vec<i64> {
+    let samples = parse_fragments(media).unwrap().into_iter().flat_map(|fragment| fragment.samples);
+    samples.map(|sample| sample.dts).collect()
+}
+
 /// Returns the number of samples.
 pub fn count(media: &Bytes) -> usize {
     parse_fragments(media).unwrap().iter().map(|fragment| fragment.samples.len()).sum()

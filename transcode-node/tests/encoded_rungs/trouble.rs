@@ -10,7 +10,7 @@ use millrace_wire::fact::StreamState;
 use millrace_wire::ids::{Msn, Rendition};
 
 use super::engine::EngineFactory;
-use super::pictures::{decode, start};
+use super::pictures::{decode, start, times};
 use super::source::{Message, clip, publish, with_sound};
 use super::worker::{Worker, playlist_of, settings, violations};
 
@@ -211,25 +211,40 @@ async fn a_picture_that_is_smaller_than_every_rung_is_copied_alone() {
 }
 
 #[tokio::test]
-async fn a_dead_engine_costs_the_rungs_one_segment_also_between_keyframes_far_apart() {
-    // The boundary after the death is a keyframe, or one that ingest has set between keyframes.
+async fn a_dead_engine_costs_the_rungs_no_picture_and_no_sound_also_between_keyframes_far_apart() {
+    const SOUND: &str = "sine=frequency=440:sample_rate=44100 -ac 1 -c:a aac -b:a 64k";
+    // The beginning of the open segment is a keyframe, or a picture between keyframes that ingest has begun a segment with.
     for (gop, frames) in [(30, 240), (300, 480)] {
         let factory = EngineFactory::default();
         let mut worker = Worker::new(Arc::new(factory.clone()), settings(&[180, 144]));
-        let published = publish(&clip(ClipSpec { gop, frames, ..MUTE }).await);
+        let spec = ClipSpec { gop, frames, b_frames: 2, ..MUTE };
+        let published = publish(&with_sound(spec, SOUND).await);
         let (before, after) = published.split_at(published.len() * 150 / frames as usize);
         let open = after[0].first_msn().unwrap();
         worker.feed_all(before);
         let begun = |worker: &Worker, name| {
             worker.parts(&rendition(name)).last().is_some_and(|(part, _)| part.msn == open)
         };
-        worker.wait("parts of the open segment", |w| begun(w, "180p") && begun(w, "144p"));
+        worker.wait("parts of the open segment", |w| begun(w, "180p") && begun(w, "144p") && begun(w, "aac"));
         factory.kill();
         worker.feed_all(after);
         worker.wait("the seal", Worker::is_sealed);
+        all_in_step(&worker);
+        let numbers: Vec<Option<u16>> = (0..frames as u16).map(Some).collect();
         for name in [rendition("180p"), rendition("144p")] {
-            assert_eq!(in_step(&worker, &name), [open.0], "{name}, keyframes every {gop}");
+            let parts = worker.parts(&name);
+            let shown = decode(&worker.init(&name), parts.iter().map(|(_, bytes)| bytes));
+            assert_eq!(shown.iter().map(|shown| shown.number).collect::<Vec<_>>(), numbers, "{name}");
+            let objects = worker.stored.iter().filter(|((of, _), _)| *of == name);
+            let shown = decode(&worker.init(&name), objects.map(|(_, (_, body))| body));
+            assert_eq!(shown.len(), numbers.len(), "{name}: the objects");
         }
+        let aac = rendition("aac");
+        assert_eq!(worker.gaps(&aac), [0; 0]);
+        assert_eq!(worker.segments(&aac).len(), worker.segments(&Rendition::video()).len());
+        let times: Vec<i64> = worker.parts(&aac).iter().flat_map(|(_, bytes)| times(bytes)).collect();
+        assert!(times.windows(2).all(|pair| pair[1] - pair[0] == 1024), "a frame is missing or doubled");
+        assert!(times.len() as u32 >= frames * 48_000 / 30 / 1024, "{} frames", times.len());
     }
 }
 

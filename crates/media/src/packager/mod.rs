@@ -139,6 +139,16 @@ impl Packager {
         }
     }
 
+    /// Drops the samples of a track's open part, which come again. Returns the open segment and the time at which its next part
+    /// begins, in ticks of the track's timescale; `None` if no segment of the track is open.
+    pub fn drop_open_part(&mut self, track: TrackKind) -> Option<(u64, i64)> {
+        let track = match track {
+            TrackKind::Video => self.video.as_mut(),
+            TrackKind::Audio => self.audio.as_mut(),
+        };
+        track.and_then(Track::drop_open_part)
+    }
+
     /// Takes the next event of the stream.
     pub fn push(&mut self, event: MediaEvent) {
         if !self.measuring.is_empty() || self.must_measure(&event) {

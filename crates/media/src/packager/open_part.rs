@@ -88,6 +88,12 @@ impl OpenPart {
         last.duration = (self.end - self.last) as u32;
     }
 
+    /// Drops the samples.
+    pub(super) fn clear(&mut self) {
+        self.samples.clear();
+        self.data.clear();
+    }
+
     /// Takes the part out as a fragment with this sequence number; `None` without samples.
     pub(super) fn finish(&mut self, sequence: u32) -> Option<FinishedPart> {
         if self.samples.is_empty() {

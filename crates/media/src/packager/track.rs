@@ -105,6 +105,13 @@ impl Track {
         Some(open.head.timescale.convert(end, Timescale::VIDEO))
     }
 
+    /// Drops the samples of the open part. Returns the open segment and the time at which its next part begins, in ticks of
+    /// the track's timescale; `None` if no segment is open.
+    pub(super) fn drop_open_part(&mut self) -> Option<(u64, i64)> {
+        self.part.clear();
+        self.open.as_ref().map(|open| (open.head.msn, open.end))
+    }
+
     /// Takes a frame; false if its segment is closed already.
     pub(super) fn push(
         &mut self,

@@ -28,8 +28,6 @@ const MAX_SOUND: usize = 2048;
 const MAX_JPEG: usize = 512 << 10;
 /// Samples of an AAC frame, which sound lies on a grid of.
 const SOUND_GRID: i64 = 1024;
-/// 90 kHz ticks that a coded sound stands for at least, in the count of what waits: pictures beside it count by themselves.
-const SOUND_TICKS: u64 = 20 * 90;
 /// 90 kHz ticks in a millisecond.
 const TICKS_PER_MS: i64 = 90;
 
@@ -73,8 +71,6 @@ pub struct Ledger {
     first: Slot,
     places: VecDeque<Place>,
     end_at: i64,
-    /// 90 kHz ticks of media that were ordered since the last product.
-    unanswered: u64,
     flushes: u32,
     has_audio: bool,
     last_sound: Option<i64>,
@@ -89,7 +85,6 @@ impl Ledger {
             first: Slot(0),
             places: VecDeque::new(),
             end_at: 0,
-            unanswered: 0,
             flushes: 0,
             has_audio: false,
             last_sound: None,
@@ -107,7 +102,6 @@ impl Ledger {
                 let place = Place { pts: picture.pts, at: self.end_at, encode: picture.encode };
                 self.places.push_back(place);
                 self.end_at = self.end_at.saturating_add(i64::from(picture.duration));
-                self.unanswered = self.unanswered.saturating_add(u64::from(picture.duration));
                 if self.places.len() > MAX_PLACES {
                     self.places.pop_front();
                     self.first.0 += 1;
@@ -125,8 +119,7 @@ impl Ledger {
                 }
             }
             Order::Flush => self.flushes = self.flushes.saturating_add(1),
-            Order::Sound(_) => self.unanswered = self.unanswered.saturating_add(SOUND_TICKS),
-            Order::Start(_) | Order::VideoConfig(_) | Order::AudioConfig(_) => {}
+            Order::Sound(_) | Order::Start(_) | Order::VideoConfig(_) | Order::AudioConfig(_) => {}
         }
     }
 
@@ -135,18 +128,14 @@ impl Ledger {
         self.flushes > 0
     }
 
-    /// Returns the milliseconds of media that were ordered since the last product.
-    pub const fn unanswered_ms(&self) -> u64 {
-        self.unanswered / TICKS_PER_MS as u64
-    }
-
-    /// Returns the lag in milliseconds: the media from the newest place that the slowest encoded rung has handed in to the
-    /// newest that was ordered. 0 while no rung has started.
+    /// Returns the lag in milliseconds: the media from the newest place that the slowest encoded rung has handed in, or from the
+    /// first that is to be encoded, to the newest that was ordered. 0 while no rung has started.
     pub fn lag_ms(&self) -> u64 {
         let last = self.places.back().map_or(0, |place| place.at);
         let behind = |rung: &&RungState| rung.started && !rung.shed;
         let lag = |rung: &RungState| {
-            let newest = rung.newest.and_then(|slot| self.place(slot)).or(self.places.front());
+            let first = || self.places.iter().find(|place| place.encode);
+            let newest = rung.newest.and_then(|slot| self.place(slot)).or_else(first);
             newest.map_or(0, |place| (last - place.at) / TICKS_PER_MS)
         };
         self.rungs.iter().filter(behind).map(lag).max().unwrap_or(0).max(0) as u64
@@ -157,7 +146,6 @@ impl Ledger {
     /// # Errors
     /// When no order allows it.
     pub fn check(&mut self, product: &Product) -> Result<(), Violation> {
-        self.unanswered = 0;
         match product {
             Product::RungStarted(start) => self.check_start(start),
             Product::RungDropped { rung, .. } => {
@@ -404,6 +392,7 @@ mod tests {
     fn lag_is_that_of_the_slowest_rung_that_is_encoded() {
         let mut ledger = ledger();
         ledger.check(&Product::Picture(made(0, 99))).unwrap();
+        assert_eq!(ledger.lag_ms(), 89 * 100 / 3, "places that are only decoded are no lag");
         ledger.check(&Product::Picture(made(1, 39))).unwrap();
         assert_eq!(ledger.lag_ms(), 2000);
         ledger.note(&Order::Encode(vec![RungIndex(0)]));

@@ -8,8 +8,8 @@
 //! ```
 //!
 //! [`LadderRung`] reads no clock and waits for nothing. A rendition owes each segment of the source ([`owed`]): it completes
-//! it, or lists it as GAP once it is over. What a transcoder that has died had not handed in is lost; the next one starts at
-//! a boundary.
+//! it, or lists it as GAP once it is over. What a transcoder that has died had not handed in the next one encodes again
+//! ([`restart`]).
 //!
 //! A successor encodes the segments again that its predecessor left open, with an IDR picture where its own parts begin
 //! behind the predecessor's ([`part_starts`]).
@@ -19,8 +19,9 @@ mod names;
 mod orders;
 mod owed;
 mod part_starts;
-mod pre_roll;
 mod products;
+mod recent;
+mod restart;
 mod segments;
 mod sound;
 mod source;
@@ -46,7 +47,7 @@ use millrace_wire::message::media::MediaMessage;
 
 use self::health::Health;
 use self::part_starts::PartStarts;
-use self::pre_roll::Newest;
+use self::recent::Recent;
 use self::segments::{Places, Segments};
 use self::sound::Sound;
 use self::source::Source;
@@ -104,8 +105,8 @@ pub(crate) struct LadderRung {
     sound: Sound,
     /// The source's configurations that this transcoder was given, oldest first.
     configured: VecDeque<Configured>,
-    /// The newest configurations, for the next transcoder.
-    newest: Newest,
+    /// The newest media, for the next transcoder.
+    recent: Recent,
     /// The rungs that are to be encoded from the next segment on, if that changes.
     wish: Option<Vec<RungIndex>>,
     out: VecDeque<Packaged>,
@@ -143,7 +144,7 @@ impl LadderRung {
             rungs,
             sound: Sound::new(open, base),
             configured: VecDeque::new(),
-            newest: Newest::default(),
+            recent: Recent::default(),
             wish: None,
             out: VecDeque::new(),
             lost_units: 0,

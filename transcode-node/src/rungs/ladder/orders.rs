@@ -3,9 +3,9 @@
 use millrace_codec::engine::order::{AudioSource, Order, SourcePicture, SourceSound, VideoSource};
 use millrace_media::codec::AudioCodec;
 use millrace_media::frame::AudioConfig;
-use millrace_wire::ids::Msn;
 
-use super::segments::{Place, Places, Span};
+use super::recent::Kept;
+use super::segments::{Place, Span};
 use super::sound::Sound;
 use super::steps::{self, Picture, Step, VideoStart};
 use super::{Configured, LadderRung, Transcoder};
@@ -33,64 +33,41 @@ impl LadderRung {
                 Ok(())
             }
             Step::Video(start) => {
-                self.newest.video = Some(*start);
-                self.newest.pre_roll.forget_pictures();
-                if self.transcoder == Transcoder::Runs { self.configure_video() } else { Ok(()) }
+                self.recent.push(Kept::Video((*start).clone()));
+                if self.transcoder == Transcoder::Runs { self.configure_video(*start) } else { Ok(()) }
             }
             Step::Picture(picture) => self.order_picture(picture),
             Step::Audio(config) => {
-                self.newest.audio = Some(config);
-                self.newest.pre_roll.forget_sounds();
-                if self.transcoder == Transcoder::Runs { self.configure_audio() } else { Ok(()) }
+                self.recent.push(Kept::Audio(config.clone()));
+                if self.transcoder != Transcoder::Runs {
+                    return Ok(());
+                }
+                let configured = self.configure_audio(config);
+                if let Some(msn) = self.segments.newest() {
+                    self.owe_sound(msn);
+                }
+                configured
             }
             Step::Sound(sound) => self.order_sound(sound),
         }
     }
 
-    /// Takes the beginning of a segment: a transcoder starts here if there is none.
+    /// Takes the beginning of a segment.
     fn begin_segment(&mut self, span: &Span) {
         self.segments.begin(*span);
         for rung in &mut self.rungs {
             rung.track.segment(span);
         }
         self.sound.track.segment(span);
+        let owed = self.rungs.iter().map(|rung| &rung.track).chain([&self.sound.track]);
+        let oldest = owed.filter_map(|track| track.owed.first()).min().and_then(|msn| self.segments.get(msn));
+        self.recent.forget_before(&oldest.unwrap_or(*span));
         self.owe_sound(span.msn);
     }
 
-    /// Starts a transcoder before the first frame of a segment, if none runs and the policy allows it. Unless that frame is a
-    /// keyframe, the transcoder first decodes the pictures since the newest one.
-    fn start(&mut self, msn: u64, keyframe: bool) -> Result<(), Behind> {
-        if self.transcoder != Transcoder::Absent || !self.policy.may_start(Msn(msn)) {
-            return Ok(());
-        }
-        self.transcoder = Transcoder::Runs;
-        self.places = Places::default();
-        self.configured.clear();
-        self.encoders.send(Order::Start(self.plan.clone()))?;
-        self.configure_video()?;
-        self.configure_audio()?;
-        let shed: Vec<_> = self.rungs.iter().filter(|rung| rung.is_shed).map(|rung| rung.index).collect();
-        if !shed.is_empty() && self.wish.is_none() {
-            let kept = self.rungs.iter().filter(|rung| !rung.is_shed).map(|rung| rung.index);
-            self.wish = Some(kept.collect());
-        }
-        let pictures = if keyframe { Vec::new() } else { self.newest.pre_roll.pictures() };
-        for picture in pictures {
-            self.send_picture(picture, false)?;
-        }
-        let sounds = if self.sound.is_wanted { self.newest.pre_roll.sounds() } else { Vec::new() };
-        for steps::Sound { pts, data, .. } in sounds {
-            self.encoders.send(Order::Sound(SourceSound { pts, encode: false, data }))?;
-        }
-        Ok(())
-    }
-
-    fn configure_video(&mut self) -> Result<(), Behind> {
-        let Some(VideoStart { version, config, bit_rate, timing }) = self.newest.video.clone() else {
-            return Ok(());
-        };
+    pub(super) fn configure_video(&mut self, start: VideoStart) -> Result<(), Behind> {
+        let VideoStart { version, msn: from_msn, config, bit_rate, timing } = start;
         let rate = timing.frame_rate_milli(config.frame_rate);
-        let from_msn = self.segments.newest().unwrap_or_default();
         self.configured.push_back(Configured { version, from_msn, timing, rate });
         if self.configured.len() > MAX_CONFIGURED {
             self.configured.pop_front();
@@ -110,15 +87,11 @@ impl LadderRung {
         }))
     }
 
-    fn configure_audio(&mut self) -> Result<(), Behind> {
-        let Some(config) = self.newest.audio.clone() else { return Ok(()) };
+    pub(super) fn configure_audio(&mut self, config: AudioConfig) -> Result<(), Behind> {
         // Players that have begun with the encoded audio stay with it.
         self.sound.is_wanted = self.sound.track.is_listed() || !plays_everywhere(&config);
         if !self.sound.is_wanted {
             return Ok(());
-        }
-        if let Some(msn) = self.segments.newest() {
-            self.owe_sound(msn);
         }
         let AudioConfig { codec, record, rate, channels, .. } = config;
         self.encoders.send(Order::AudioConfig(AudioSource { codec, record, rate, channels }))
@@ -131,15 +104,19 @@ impl LadderRung {
             self.owe_pictures(msn);
             started?;
         }
-        self.newest.pre_roll.picture(&picture);
+        self.recent.push(Kept::Picture(picture.clone()));
         if self.transcoder == Transcoder::Runs { self.send_picture(picture, true) } else { Ok(()) }
     }
 
-    fn send_picture(&mut self, picture: Picture, encode: bool) -> Result<(), Behind> {
+    pub(super) fn send_picture(&mut self, picture: Picture, encode: bool) -> Result<(), Behind> {
         let Picture { place, pts, keyframe, independent, data } = picture;
         let slot = self.places.add(place);
-        let Place { duration, starts_segment, .. } = place;
-        let independent = independent && encode;
+        let Place { dts, duration, starts_segment, .. } = place;
+        let mut goes_on = false;
+        for rung in &mut self.rungs {
+            goes_on |= rung.ordered(slot, dts);
+        }
+        let independent = (independent || goes_on) && encode;
         self.encoders.send(Order::Picture(SourcePicture {
             slot,
             pts,
@@ -154,22 +131,29 @@ impl LadderRung {
 
     fn order_sound(&mut self, sound: steps::Sound) -> Result<(), Behind> {
         let msn = self.segments.newest().unwrap_or_default();
-        if self.newest.video.is_none() {
+        if !self.recent.has_video() {
             self.start_for_sound(msn)?;
         }
-        if self.transcoder == Transcoder::Runs && self.sound.is_wanted {
-            self.sound.source(sound.ticks);
-            let data = sound.data.clone();
-            self.encoders.send(Order::Sound(SourceSound { pts: sound.pts, encode: true, data }))?;
-            self.sound.package(&self.segments, false, &mut self.out);
+        self.recent.push(Kept::Sound(sound.clone()));
+        if self.transcoder == Transcoder::Runs { self.send_sound(sound, true) } else { Ok(()) }
+    }
+
+    pub(super) fn send_sound(&mut self, sound: steps::Sound, encode: bool) -> Result<(), Behind> {
+        if !self.sound.is_wanted {
+            return Ok(());
         }
-        self.newest.pre_roll.sound(sound);
+        let steps::Sound { pts, ticks, data } = sound;
+        if encode {
+            self.sound.source(ticks);
+        }
+        self.encoders.send(Order::Sound(SourceSound { pts, encode, data }))?;
+        self.sound.package(&self.segments, false, &mut self.out);
         Ok(())
     }
 
     /// Starts a transcoder for audio alone, if the audio is to be encoded.
     fn start_for_sound(&mut self, msn: u64) -> Result<(), Behind> {
-        let is_wanted = self.newest.audio.as_ref().is_some_and(|config| !plays_everywhere(config));
+        let is_wanted = self.recent.audio().is_some_and(|config| !plays_everywhere(config));
         if is_wanted || self.sound.track.is_listed() { self.start(msn, true) } else { Ok(()) }
     }
 
@@ -194,7 +178,7 @@ impl LadderRung {
     }
 
     /// Notes that the encoded audio owes a segment, or lacks it.
-    fn owe_sound(&mut self, msn: u64) {
+    pub(super) fn owe_sound(&mut self, msn: u64) {
         let Sound { track, is_wanted, .. } = &mut self.sound;
         if self.transcoder == Transcoder::Runs && *is_wanted {
             if !track.owed.is_open(msn) {
@@ -203,29 +187,6 @@ impl LadderRung {
         } else if track.is_listed() {
             track.owed.add_lost(msn);
         }
-    }
-
-    /// Gives the transcoder up, because it is too far behind.
-    fn fall_behind(&mut self) {
-        let msn = self.segments.newest().unwrap_or_default();
-        tracing::warn!(
-            msn,
-            "the encoders are too far behind: the encoded rungs are left out for some segments"
-        );
-        self.policy.fell_behind(Msn(msn));
-        self.lose_transcoder();
-    }
-
-    /// Loses everything that the transcoder has not handed in.
-    pub(super) fn lose_transcoder(&mut self) {
-        self.transcoder = Transcoder::Absent;
-        self.health.ended();
-        for rung in &mut self.rungs {
-            rung.wait();
-            rung.track.owed.lose_through(u64::MAX);
-        }
-        self.sound.reset();
-        self.sound.track.owed.lose_through(u64::MAX);
     }
 }
 

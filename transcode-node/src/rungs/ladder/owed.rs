@@ -30,6 +30,11 @@ impl Owed {
         self.lost.insert(msn);
     }
 
+    /// Returns the oldest segment whose outcome is open.
+    pub(super) fn first(&self) -> Option<u64> {
+        self.open.front().copied()
+    }
+
     /// True if the rendition is to have the segment and has not completed it.
     pub(super) fn is_open(&self, msn: u64) -> bool {
         self.open.contains(&msn)
@@ -37,9 +42,7 @@ impl Owed {
 
     /// Notes that the rendition has completed a segment: those before it that are open are lost.
     pub(super) fn complete(&mut self, msn: u64) {
-        if msn > 0 {
-            self.lose_through(msn - 1);
-        }
+        self.lose_before(msn);
         self.open.pop_front_if(|open| *open == msn);
     }
 
@@ -47,6 +50,13 @@ impl Owed {
     pub(super) fn lose_through(&mut self, msn: u64) {
         while let Some(lost) = self.open.pop_front_if(|open| *open <= msn) {
             self.lost.insert(lost);
+        }
+    }
+
+    /// Loses the open segments before `msn`.
+    pub(super) fn lose_before(&mut self, msn: u64) {
+        if let Some(last) = msn.checked_sub(1) {
+            self.lose_through(last);
         }
     }
 

@@ -2,7 +2,6 @@
 
 use millrace_codec::engine::order::RungIndex;
 use millrace_codec::engine::product::{AudioStart, CodedPicture, Part, Product, Refusal, RungStart};
-use millrace_wire::ids::Msn;
 
 use super::{LadderRung, Transcoder};
 use crate::encoders::Event;
@@ -14,13 +13,9 @@ impl LadderRung {
         match event {
             Event::Product(product) => self.take_product(product),
             Event::Ended(ended) => {
-                let msn = self.segments.newest().unwrap_or_default();
-                tracing::warn!(msn, %ended, "the transcoder has ended: the encoded rungs lose the rest of the segment");
-                self.policy.died(Msn(msn));
-                let flushes = self.transcoder == Transcoder::Flushes;
-                self.lose_transcoder();
-                if flushes {
-                    return self.end();
+                self.transcoder_ended(&ended);
+                if self.transcoder == Transcoder::Done {
+                    return;
                 }
             }
             Event::Encode(rungs) => self.wish = Some(rungs),

@@ -10,8 +10,9 @@ use millrace_wire::ids::{DiscontinuitySeq, Msn, Rendition, UnixMillis};
 
 /// Segments that are remembered: renditions are at most six behind the source.
 const MAX_SEGMENTS: usize = 16;
-/// Places that are remembered: 17 s of 120 pictures a second. A transcoder that is further behind has been given up.
-const MAX_PLACES: usize = 2048;
+/// Places that are remembered: 34 s of 120 pictures a second, and all that a new transcoder is given
+/// ([`recent`](super::recent)). One that is further behind has been given up.
+const MAX_PLACES: usize = 4096;
 
 /// The beginning of a segment of the source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +60,11 @@ impl Segments {
         self.spans.back().map(|span| span.msn)
     }
 
+    /// Returns the oldest segment that `choose` takes.
+    pub(super) fn first(&self, choose: impl Fn(&Span) -> bool) -> Option<Span> {
+        self.spans.iter().find(|span| choose(span)).copied()
+    }
+
     /// Returns a segment by its number.
     pub(super) fn get(&self, msn: u64) -> Option<Span> {
         self.spans.iter().find(|span| span.msn == msn).copied()
@@ -70,7 +76,7 @@ impl Segments {
     }
 
     /// Returns the time from a segment's boundary to its end in 90 kHz ticks; `None` while its end is not known.
-    fn duration(&self, span: &Span) -> Option<u64> {
+    pub(super) fn duration(&self, span: &Span) -> Option<u64> {
         let next = self.spans.iter().find(|next| next.msn > span.msn).map(|next| next.start);
         next.or(self.end).map(|end| u64::try_from(end - span.start).unwrap_or(0).max(1))
     }

@@ -111,6 +111,21 @@ impl Sound {
         self.wait();
     }
 
+    /// Goes on behind the parts that are packaged, because another transcoder encodes again what the ended one had not handed
+    /// in. Segments before `first` are lost.
+    pub(super) fn rewind(&mut self, first: u64) {
+        self.frames.clear();
+        (self.source, self.first) = (None, None);
+        self.track.owed.lose_before(first);
+        if self.progress == Progress::Waits {
+            return;
+        }
+        match self.track.rewind() {
+            Some((_, at)) => self.progress = Progress::Next(at),
+            None => self.wait(),
+        }
+    }
+
     /// Leaves the audio out until its next configuration: it cannot be decoded.
     pub(super) fn refuse(&mut self) {
         self.is_wanted = false;
@@ -124,6 +139,10 @@ impl Sound {
     }
 
     fn take(&mut self, pts: i64, data: Bytes, segments: &Segments, out: &mut VecDeque<Packaged>) {
+        if matches!(self.progress, Progress::Next(next) if pts < next) {
+            // Another transcoder has encoded it, and it is packaged.
+            return;
+        }
         let start = ticks(pts);
         let Some(span) = segments.at(start) else { return };
         let before = self.span.replace(span);

@@ -168,7 +168,8 @@ impl Source {
         if self.start.as_ref().is_none_or(|start| start.version != version)
             && let Some((config, bit_rate)) = self.video.get(&version)
         {
-            let start = VideoStart { version, config: config.clone(), bit_rate: *bit_rate, timing };
+            let (config, bit_rate) = (config.clone(), *bit_rate);
+            let start = VideoStart { version, msn, config, bit_rate, timing };
             self.steps.push_back(Step::Video(Box::new(start.clone())));
             self.start = Some(start);
         }

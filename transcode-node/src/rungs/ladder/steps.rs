@@ -26,6 +26,8 @@ pub(super) enum Step {
 pub(super) struct VideoStart {
     /// Its version within the epoch.
     pub(super) version: u32,
+    /// The segment of the first picture that has it.
+    pub(super) msn: u64,
     /// The configuration.
     pub(super) config: VideoConfig,
     /// Bits per second that ingest declares.

@@ -29,6 +29,7 @@ struct Described {
 #[derive(Debug)]
 pub(super) struct Track {
     rendition: Rendition,
+    kind: TrackKind,
     packager: Packager,
     facts: FactBuilder,
     described: Option<Described>,
@@ -67,6 +68,7 @@ impl Track {
             begun: announced(base, base.epoch, &rendition),
             owed: Owed::default(),
             completed: None,
+            kind,
             rendition,
         }
     }
@@ -149,6 +151,12 @@ impl Track {
         self.configure();
         // What the new packager says again is known.
         while self.packager.poll().is_some() {}
+    }
+
+    /// Drops the frames that no part has yet: they come again. Returns the open segment and the time at which its next part
+    /// begins, in ticks of the track's timescale; `None` if no segment is open that the rendition owes.
+    pub(super) fn rewind(&mut self) -> Option<(u64, i64)> {
+        self.packager.drop_open_part(self.kind).filter(|(msn, _)| self.owed.is_open(*msn))
     }
 
     /// Lists the segments that are lost and over as GAP.

@@ -31,6 +31,13 @@ pub(super) struct VideoRung {
     pub(super) track: Track,
     /// The place of the next picture; `None` if the rung waits for the first place of a segment.
     next: Option<Slot>,
+    /// The decoding time from which on the rung goes on behind the parts of a transcoder that has ended, until its place is
+    /// ordered.
+    resumes: Option<i64>,
+    /// The place at which it goes on: its picture must be an IDR picture.
+    joint: Option<Slot>,
+    /// The source's version of the newest start.
+    version: u32,
     /// True if the transcoder makes nothing of the newest configuration for this rung.
     pub(super) is_dropped: bool,
     /// True if the rung is shed: the transcoder was told to leave it out.
@@ -41,7 +48,8 @@ impl VideoRung {
     /// Creates the rung `index` of the plan, whose rendition goes on from `base`.
     pub(super) fn new(index: RungIndex, rendition: Rendition, open: &EpochOpen, base: &StreamState) -> Self {
         let track = Track::new(rendition, TrackKind::Video, open, base);
-        Self { index, track, next: None, is_dropped: false, is_shed: false }
+        let (next, resumes, joint, version) = (None, None, None, 0);
+        Self { index, track, next, resumes, joint, version, is_dropped: false, is_shed: false }
     }
 
     /// True if the transcoder is to make pictures for the rung.
@@ -58,12 +66,21 @@ impl VideoRung {
         rate: u32,
         out: &mut VecDeque<Packaged>,
     ) -> Result<(), CodecError> {
+        if start.source_version < self.version {
+            // Its pictures have been packaged, or are lost: a transcoder decodes them before those that are owed.
+            return Ok(());
+        }
+        self.version = start.source_version;
         let mut config = VideoConfig::from_avcc(start.record)?;
         config.frame_rate = Some((start.frame_rate_milli, 1000));
         let timing = divided(source, division(rate, start.frame_rate_milli), self.track.part_target());
         let bandwidth = start.bitrate + overhead(timing);
         let config = TrackConfig::Video(config);
         if self.track.describe(start.source_version, config, timing, bandwidth, out) {
+            if self.joint.is_some() || self.resumes.is_some() {
+                // The parts that are packaged need another section than those that would follow.
+                self.wait();
+            }
             self.next = None;
         }
         Ok(())
@@ -78,13 +95,18 @@ impl VideoRung {
         out: &mut VecDeque<Packaged>,
     ) {
         let CodedPicture { slot, slots, pts, idr, data, .. } = coded;
+        if self.resumes.is_some() || self.next.is_some_and(|next| slot < next) {
+            // Another transcoder has encoded its place, and it is packaged.
+            return;
+        }
         let Some(first) = places.get(slot) else { return self.wait() };
         let is_next = self.next == Some(slot);
         let span = segments.get(first.msn).filter(|_| self.track.owed.is_open(first.msn));
         let (Some(span), Some((duration, last))) = (span, places.over(slot, slots)) else {
             return self.wait();
         };
-        let is_whole = if first.starts_segment { idr } else { is_next };
+        let is_joint = self.joint.take_if(|joint| *joint == slot).is_some();
+        let is_whole = if first.starts_segment { idr } else { is_next && (idr || !is_joint) };
         if !is_whole {
             if self.next.is_some() {
                 self.track.owed.lose_through(first.msn);
@@ -119,14 +141,49 @@ impl VideoRung {
 
     /// Drops what is open, and waits for the first place of a segment.
     pub(super) fn wait(&mut self) {
-        if self.next.take().is_some() {
+        self.joint = None;
+        if self.next.take().is_some() | self.resumes.take().is_some() {
             self.track.drop_open();
         }
     }
 
+    /// Drops what is open, and loses what the rung owes.
+    pub(super) fn lose(&mut self) {
+        self.wait();
+        self.track.owed.lose_through(u64::MAX);
+    }
+
+    /// Goes on behind the parts that are packaged, because another transcoder encodes again what the ended one had not handed
+    /// in. Segments before `first` are lost.
+    pub(super) fn rewind(&mut self, first: u64) {
+        self.track.owed.lose_before(first);
+        if self.next.is_none() && self.resumes.is_none() {
+            return;
+        }
+        match self.track.rewind() {
+            Some((_, at)) => (self.next, self.resumes, self.joint) = (None, Some(at), None),
+            None => self.wait(),
+        }
+    }
+
+    /// Returns the decoding time of the first place that the rung needs from the next transcoder; `None` if it owes nothing.
+    pub(super) fn needs_from(&self, segments: &Segments) -> Option<i64> {
+        let first = self.track.owed.first()?;
+        self.resumes.or_else(|| segments.get(first).map(|span| span.start))
+    }
+
+    /// Notes that a place is ordered. True if the rung goes on there, which takes an IDR picture.
+    pub(super) fn ordered(&mut self, slot: Slot, dts: i64) -> bool {
+        let goes_on = self.resumes.take_if(|at| *at <= dts).is_some();
+        if goes_on {
+            (self.next, self.joint) = (Some(slot), Some(slot));
+        }
+        goes_on
+    }
+
     /// Closes the open segment: no picture follows.
     pub(super) fn close(&mut self, out: &mut VecDeque<Packaged>) {
-        if self.next.take().is_some() {
+        if self.next.take().is_some() | self.resumes.take().is_some() {
             self.track.close(out);
         }
     }
