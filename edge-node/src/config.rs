@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use millrace_runtime::{Secret, Section, TrustedProxies};
+use millrace_runtime::{ForwardedHeader, Secret, Section, TrustedProxies};
 use serde::Deserialize;
 
 /// Settings of an edge node.
@@ -35,9 +35,13 @@ pub struct Config {
     pub max_connections_per_address: usize,
     /// Viewers that are counted for one address (one /64 for IPv6); 0 stands for any number.
     pub viewers_per_address: u32,
-    /// The proxies and CDNs whose `X-Forwarded-For` names the viewer's address. Without them all viewers behind a proxy share
-    /// its address.
+    /// True to count players that announce nothing, by their requests. Behind a CDN that answers for the edge they are few of
+    /// many, and heartbeats and CMCD alone may tell more.
+    pub count_requests: bool,
+    /// The proxies and CDNs whose header names the viewer's address. Without them all viewers behind a proxy share its address.
     pub trusted_proxies: TrustedProxies,
+    /// The header in which these proxies name it. The other one is the viewer's own word.
+    pub forwarded_header: ForwardedHeader,
     /// The secret that signs viewer sessions. It is the same on all edges, or a viewer who moves to another edge counts twice
     /// until the first count expires. An empty one is replaced by a random one at start.
     pub beacon_secret: Secret<String>,
@@ -61,7 +65,9 @@ impl Default for Config {
             max_connections_per_address: 2_000,
             // The viewers behind the gateway of a campus or a mobile network.
             viewers_per_address: 1_000,
+            count_requests: true,
             trusted_proxies: TrustedProxies::default(),
+            forwarded_header: ForwardedHeader::default(),
             beacon_secret: Secret::default(),
         }
     }

@@ -52,8 +52,10 @@ pub struct EdgeMetrics {
     pub catalog_reads: Counter,
     /// Requests for unknown playback ids that were refused from memory.
     pub unknown_remembered: Counter,
-    /// Heartbeats of viewers that were not counted because a limit was reached.
-    pub heartbeats_uncounted: Counter,
+    /// Requests and heartbeats of viewers that are not counted because a limit is reached.
+    pub viewers_uncounted: Counter,
+    /// Viewers that this edge counts; one may count at several edges, and several times if it shows itself in several ways.
+    pub viewers_here: Gauge,
     /// Messages of the bus that were dropped because a feed did not take them in time.
     pub feed_dropped: Counter,
 }
@@ -116,10 +118,15 @@ impl EdgeMetrics {
                 Unit::Count,
                 "Unknown playback ids refused from memory",
             ),
-            heartbeats_uncounted: counter(
-                "heartbeats_uncounted",
+            viewers_uncounted: counter(
+                "viewers_uncounted",
                 Unit::Count,
-                "Heartbeats of viewers that were not counted because a limit was reached",
+                "Requests and heartbeats of viewers that are not counted because a limit is reached",
+            ),
+            viewers_here: m.gauge(
+                "viewers",
+                Unit::Count,
+                "Viewers that this edge sees, by each of their ids",
             ),
             feed_dropped: counter(
                 "feed_messages_dropped",

@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::audience::heartbeat::Heartbeats;
+use crate::audience::counting::Counting;
 use crate::audience::signer::Signer;
 use crate::catalog::Catalog;
 use crate::config::Config;
@@ -123,10 +123,12 @@ pub async fn start(config: Config, deps: Deps) -> anyhow::Result<Node> {
     // The actor `registry` starts and stops the feeds of the streams in the registry.
     let id = ActorId::new("registry", "edge");
     supervisor.spawn(id, Policy::vital(), move |actor| feeds.clone().run(actor)).await?;
-    let heartbeats = Arc::new(Heartbeats::new(config.viewers_per_address, clock));
-    let counting = heartbeats.clone();
-    let id = ActorId::new("heartbeats", "edge");
-    supervisor.spawn(id, Policy::vital(), move |actor| counting.clone().run(state.clone(), actor)).await?;
+    let counting = Arc::new(Counting::new(config.viewers_per_address, clock, metrics.clone()));
+    counting.prepare(&*state).await;
+    let viewers = counting.clone();
+    // The actor `viewers` writes the viewers that requests have shown.
+    let id = ActorId::new("viewers", "edge");
+    supervisor.spawn(id, Policy::vital(), move |actor| viewers.clone().run(state.clone(), actor)).await?;
 
     let bounding = answers.clone();
     let id = ActorId::new("answers", "edge");
@@ -146,8 +148,10 @@ pub async fn start(config: Config, deps: Deps) -> anyhow::Result<Node> {
         cache: cache.clone(),
         answers: answers.clone(),
         signer: Signer::new(&config.beacon_secret),
-        heartbeats,
+        counting,
+        counts_requests: config.count_requests,
         trusted_proxies: config.trusted_proxies.clone(),
+        forwarded_header: config.forwarded_header,
         waiters: Semaphore::new(config.max_waiters),
         held_beacons: Semaphore::new(config.max_waiters),
         limits: Limits { start_hold: config.start_hold(), part_hold: PART_HOLD },

@@ -483,7 +483,7 @@ impl Repo {
 
     /// Returns the number of viewers of a stream.
     pub(crate) async fn viewers(&self, id: StreamId) -> Result<u64, RepoError> {
-        Ok(self.state.set_count(&state_keys::viewers(id)).await?)
+        Ok(self.state.audience_count(&state_keys::viewers(id)).await?)
     }
 }
 

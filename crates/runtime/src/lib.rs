@@ -40,7 +40,7 @@ pub use health::{Condition, Readiness};
 pub use log_limit::LogLimit;
 pub use metrics::Metrics;
 pub use process::Process;
-pub use proxies::{Network, NotANetwork, TrustedProxies};
+pub use proxies::{ForwardedHeader, Network, NotANetwork, TrustedProxies};
 pub use running_time::{Elapsed, running_sleep, timeout};
 pub use secret::Secret;
 pub use supervisor::{Escalation, Exit, Policy, Restart, Supervisor, SupervisorError};

@@ -1,4 +1,4 @@
-//! The proxies that may speak for their clients: what `X-Forwarded-*` says is believed from these addresses only.
+//! The proxies that may speak for their clients: what `X-Forwarded-*` and `Forwarded` say is believed from these addresses only.
 
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
@@ -61,6 +61,41 @@ impl FromStr for Network {
     }
 }
 
+/// The header in which proxies name the address they were connected from. A proxy writes one of them and passes the other on as the
+/// client sent it, so only the configured one is believed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ForwardedHeader {
+    /// The usual one, a list of addresses.
+    #[default]
+    XForwardedFor,
+    /// The one of RFC 7239, a list of parameters.
+    Forwarded,
+}
+
+impl ForwardedHeader {
+    /// Returns the header's name in lower case.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::XForwardedFor => "x-forwarded-for",
+            Self::Forwarded => "forwarded",
+        }
+    }
+
+    /// Returns the address in one element of the header's list; `None` if it is hidden or malformed.
+    fn parse(self, element: &str) -> Option<IpAddr> {
+        match self {
+            Self::XForwardedFor => parse_hop(element),
+            Self::Forwarded => {
+                let is_for = |name: &str| name.trim().eq_ignore_ascii_case("for");
+                let pairs = element.split(';').filter_map(|pair| pair.split_once('='));
+                let (_, node) = pairs.into_iter().find(|(name, _)| is_for(name))?;
+                parse_hop(node.trim().trim_matches('"'))
+            }
+        }
+    }
+}
+
 /// The proxies and CDNs in front of a server, by network. Without any, no header is believed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TrustedProxies(Vec<Network>);
@@ -76,10 +111,20 @@ impl TrustedProxies {
         self.0.iter().any(|network| network.contains(peer))
     }
 
-    /// Returns the address of the client whose request came from `peer`. Each proxy appends to `X-Forwarded-For` the address
-    /// it was connected from, so the client is the last address that is no proxy of the list; what stands before it is the
-    /// client's word. `forwarded` are the values of the header in their order.
+    /// Returns the address of the client whose request came from `peer`, by `X-Forwarded-For`: see [`Self::client_by`].
     pub fn client<'a>(&self, peer: IpAddr, forwarded: impl DoubleEndedIterator<Item = &'a str>) -> IpAddr {
+        self.client_by(ForwardedHeader::XForwardedFor, peer, forwarded)
+    }
+
+    /// Returns the address of the client whose request came from `peer`. Each proxy appends to the header the address it was
+    /// connected from, so the client is the last address that is no proxy of the list; what stands before it is the
+    /// client's word. `forwarded` are the values of the header in their order.
+    pub fn client_by<'a>(
+        &self,
+        header: ForwardedHeader,
+        peer: IpAddr,
+        forwarded: impl DoubleEndedIterator<Item = &'a str>,
+    ) -> IpAddr {
         let mut client = peer.to_canonical();
         let hops = forwarded.rev().flat_map(|value| value.rsplit(','));
         for hop in hops.take(MAX_HOPS) {
@@ -87,7 +132,7 @@ impl TrustedProxies {
                 break;
             }
             // A malformed address is not a client's: the proxy that wrote it is the last one known.
-            let Some(address) = parse_hop(hop) else { break };
+            let Some(address) = header.parse(hop) else { break };
             client = address;
         }
         client
@@ -173,6 +218,28 @@ mod tests {
         }
         let none = TrustedProxies::default();
         assert_eq!(none.client(address("10.0.0.1"), ["192.0.2.1"].into_iter()), address("10.0.0.1"));
+    }
+
+    #[test]
+    fn client_is_read_of_forwarded_where_the_proxies_write_it() {
+        let one = proxies(&["10.0.0.0/8"]);
+        for (forwarded, client) in [
+            (&["for=192.0.2.60;proto=http;by=203.0.113.43"][..], "192.0.2.60"),
+            (&["for=6.6.6.6, For=\"[2001:db8:cafe::17]:4711\""], "2001:db8:cafe::17"),
+            (&["for=6.6.6.6", "for=192.0.2.43;host=a, for=10.0.0.9"], "192.0.2.43"),
+            (&["for=192.0.2.1, for=_hidden"], "10.0.0.1"),
+            (&["for=192.0.2.1, for=unknown"], "10.0.0.1"),
+            (&["192.0.2.1"], "10.0.0.1"),
+            (&["proto=https;for=\"192.0.2.7:8080\""], "192.0.2.7"),
+            (&["by=192.0.2.1"], "10.0.0.1"),
+        ] {
+            let found =
+                one.client_by(ForwardedHeader::Forwarded, address("10.0.0.1"), forwarded.iter().copied());
+            assert_eq!(found, address(client), "{forwarded:?}");
+        }
+        let read = |json: &str| serde_json::from_str::<ForwardedHeader>(json).ok();
+        assert_eq!(read("\"x-forwarded-for\""), Some(ForwardedHeader::XForwardedFor));
+        assert_eq!(read("\"forwarded\""), Some(ForwardedHeader::Forwarded));
     }
 
     #[test]

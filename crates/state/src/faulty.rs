@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
-use crate::{Record, SharedState, StateError, StateStore, Tx, Version, Versioned};
+use crate::{Record, SharedState, Sighting, StateError, StateStore, Tx, Version, Versioned};
 
 /// The faults that a wrapped store injects.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -113,19 +113,24 @@ impl StateStore for FaultyState {
         self.inner.state.scan(prefix, after, limit).await
     }
 
-    async fn set_add(&self, set: &str, members: &[String], ttl: Duration) -> Result<(), StateError> {
+    async fn audience_note(
+        &self,
+        audience: &str,
+        uniques: Option<&str>,
+        sightings: &[Sighting],
+    ) -> Result<u64, StateError> {
         self.check().await?;
-        self.inner.state.set_add(set, members, ttl).await
+        self.inner.state.audience_note(audience, uniques, sightings).await
     }
 
-    async fn set_remove(&self, set: &str, members: &[String]) -> Result<(), StateError> {
+    async fn audience_count(&self, audience: &str) -> Result<u64, StateError> {
         self.check().await?;
-        self.inner.state.set_remove(set, members).await
+        self.inner.state.audience_count(audience).await
     }
 
-    async fn set_count(&self, set: &str) -> Result<u64, StateError> {
+    async fn audience_uniques(&self, uniques: &str) -> Result<u64, StateError> {
         self.check().await?;
-        self.inner.state.set_count(set).await
+        self.inner.state.audience_uniques(uniques).await
     }
 
     async fn ready(&self) -> Result<(), StateError> {

@@ -6,10 +6,10 @@
 //! * [`FaultyState`]: a wrapper that fails, slows and takes the store away, for tests.
 //!
 //! Every commit gives all its records one new version, larger than any before, so a record deleted and made
-//! anew never has an old version again. Records may carry a time to live; so may members of expiring sets,
-//! which count viewers.
+//! anew never has an old version again. Records may carry a time to live. Audiences count viewers.
 #![forbid(unsafe_code)]
 
+mod audience;
 mod create;
 mod error;
 mod faulty;
@@ -19,10 +19,10 @@ mod redb_state;
 mod redis_state;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 
+pub use audience::{MAX_SIGHTINGS, MAX_VIEWER_TTL, Sighting, VIEWER_KINDS};
 pub use create::get_or_create;
 pub use error::StateError;
 pub use faulty::{FaultyState, StateFaults};
@@ -37,7 +37,7 @@ pub type SharedState = Arc<dyn StateStore>;
 /// The most records that one scan returns.
 pub const SCAN_PAGE: usize = 1000;
 
-/// Versioned records, transactions over several of them, and expiring sets.
+/// Versioned records, transactions over several of them, and audiences.
 #[async_trait]
 pub trait StateStore: Send + Sync + 'static {
     /// The record under `key`, unless absent or expired.
@@ -53,14 +53,20 @@ pub trait StateStore: Send + Sync + 'static {
     /// byte order of the key. Not a snapshot: records changed meanwhile may show either state.
     async fn scan(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<Record>, StateError>;
 
-    /// Puts `members` into the expiring set for `ttl` from now, also those already in it.
-    async fn set_add(&self, set: &str, members: &[String], ttl: Duration) -> Result<(), StateError>;
+    /// Notes viewers of an audience that were seen or have left, at most [`MAX_SIGHTINGS`], and adds them to the set of unique
+    /// viewers named `uniques`. Returns the number of viewers then. The same sightings noted twice count once.
+    async fn audience_note(
+        &self,
+        audience: &str,
+        uniques: Option<&str>,
+        sightings: &[Sighting],
+    ) -> Result<u64, StateError>;
 
-    /// Takes `members` out of the expiring set; those not in it are no error.
-    async fn set_remove(&self, set: &str, members: &[String]) -> Result<(), StateError>;
+    /// Returns the number of viewers of an audience at this moment.
+    async fn audience_count(&self, audience: &str) -> Result<u64, StateError>;
 
-    /// Returns how many members of the expiring set have not expired.
-    async fn set_count(&self, set: &str) -> Result<u64, StateError>;
+    /// Returns the estimated number of viewers that a set of unique viewers has seen.
+    async fn audience_uniques(&self, uniques: &str) -> Result<u64, StateError>;
 
     /// Succeeds if the store answers; readiness asks it.
     async fn ready(&self) -> Result<(), StateError>;

@@ -85,9 +85,25 @@ pub fn outbox(stream: StreamId) -> String {
 }
 /// Prefix of all events in the outbox.
 pub const OUTBOX: &str = "{ms}:outbox:";
-/// Expiring set of a stream's viewers.
+/// The audience of a stream: its viewers at this moment.
 pub fn viewers(stream: StreamId) -> String {
     format!("{PREFIX}viewers:{stream}")
+}
+/// The unique viewers of a broadcast.
+pub fn unique_viewers(stream: StreamId, broadcast: BroadcastId) -> String {
+    format!("{PREFIX}unique:{stream}:{broadcast}")
+}
+/// The record of a broadcast's audience.
+pub fn audience(stream: StreamId, broadcast: BroadcastId) -> String {
+    format!("{PREFIX}audience:{stream}:{broadcast}")
+}
+/// Prefix of the audiences of a stream's broadcasts, in their order.
+pub fn audiences(stream: StreamId) -> String {
+    format!("{PREFIX}audience:{stream}:")
+}
+/// The random key of the hashes under which viewers are known on one day, counted in days since 1970 (with a time to live).
+pub fn viewer_salt(day: u64) -> String {
+    format!("{PREFIX}secret:viewers:{day}")
 }
 /// A node's heartbeat (with a time to live).
 pub fn node(id: &NodeId) -> String {

@@ -1,5 +1,11 @@
-//! Counting viewers: signed sessions, their heartbeats, and the limit for one address.
+//! Counting viewers: how a viewer shows itself (`identity`), the table of those that this edge sees (`table`), and the writes to
+//! the state store, where all edges' viewers meet (`counting`); signed sessions for players that report themselves.
 
-pub mod heartbeat;
-mod limit;
+pub mod cmcd;
+pub mod counting;
+pub mod identity;
+mod places;
 pub mod signer;
+mod table;
+#[cfg(test)]
+mod table_tests;

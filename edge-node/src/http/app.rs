@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use millrace_runtime::http::Observability;
-use millrace_runtime::{TrustedProxies, running_sleep};
+use millrace_runtime::{ForwardedHeader, TrustedProxies, running_sleep};
 use millrace_wire::ids::PlaybackId;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::audience::heartbeat::Heartbeats;
+use crate::audience::counting::Counting;
 use crate::audience::signer::Signer;
 use crate::catalog::{Catalog, NotServed};
 use crate::live::playlists::StreamPlaylists;
@@ -39,8 +39,11 @@ pub(crate) struct App {
     pub(crate) fresh: Arc<FreshObjects>,
     pub(crate) answers: Arc<Answers>,
     pub(crate) signer: Signer,
-    pub(crate) heartbeats: Arc<Heartbeats>,
+    pub(crate) counting: Arc<Counting>,
+    /// True if players that announce nothing are counted by their requests.
+    pub(crate) counts_requests: bool,
     pub(crate) trusted_proxies: TrustedProxies,
+    pub(crate) forwarded_header: ForwardedHeader,
     pub(crate) waiters: Semaphore,
     /// Heartbeats that wait for a change of the stream.
     pub(crate) held_beacons: Semaphore,

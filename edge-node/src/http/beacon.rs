@@ -4,7 +4,6 @@
 //! A player that sends the `state` of its last answer gets the next one when the state has changed, at the latest after an
 //! interval: it hears at once that the publisher is away or that a track was added, for one request in each interval.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use actix_web::http::header;
@@ -16,8 +15,9 @@ use millrace_wire::ids::{PlaybackId, Rendition};
 use serde::{Deserialize, Serialize};
 
 use super::app::App;
-use super::{error_response, headers};
-use crate::audience::heartbeat::{HEARTBEAT_S, Heartbeat};
+use super::{error_response, headers, viewers};
+use crate::audience::counting::HEARTBEAT_S;
+use crate::audience::identity::Identity;
 use crate::live::playlists::Status;
 use crate::live::stream::LiveStream;
 
@@ -74,25 +74,15 @@ pub(super) async fn serve(
     // A new session counts from its second heartbeat: a client that sends one and never comes back is no viewer.
     let session = signed.clone().unwrap_or_else(|| app.signer.issue(stream.id));
     if let Some(id) = signed.as_deref().and_then(|session| app.signer.check(stream.id, session)) {
-        // Over a limit the viewer watches on, uncounted.
-        let counted = client_address(app, request).is_some_and(|address| {
-            let heartbeat = Heartbeat { stream: stream.id, session: id, address, watching: !leaving };
-            app.heartbeats.heartbeat(&heartbeat, stream.viewers())
-        });
-        app.metrics.heartbeats_uncounted.add(u64::from(!counted));
+        let id = u128::from_str_radix(id, 16).map(Identity::Beacon);
+        if let Some((client, id)) = viewers::origin(app, request).zip(id.ok()) {
+            app.counting.announced(stream.watched(), id, client, !leaving);
+        }
     }
     if !leaving {
         hold(app, &stream, state.as_deref()).await;
     }
     answer(&stream, session)
-}
-
-/// Returns the viewer's address: the one that trusted proxies forward, or the TCP peer.
-fn client_address(app: &App, request: &HttpRequest) -> Option<IpAddr> {
-    let peer = request.peer_addr()?.ip();
-    let forwarded = request.headers().get_all("x-forwarded-for").filter_map(|value| value.to_str().ok());
-    let forwarded: Vec<&str> = forwarded.collect();
-    Some(app.trusted_proxies.client(peer, forwarded.into_iter()))
 }
 
 /// The reason why a body could not be read.

@@ -10,6 +10,7 @@ mod page;
 mod picture;
 mod playlist;
 mod range;
+mod viewers;
 
 use std::io;
 use std::net::SocketAddr;
@@ -88,12 +89,19 @@ async fn live(app: Data<App>, request: HttpRequest) -> HttpResponse {
 async fn get(app: &App, request: &HttpRequest) -> (&'static str, HttpResponse) {
     let key = request.path().trim_start_matches('/');
     if [b".m4s", b".mp4"].iter().any(|suffix| key.as_bytes().ends_with(*suffix)) {
-        return ("media", object::serve(app, request, key).await);
+        let response = object::serve(app, request, key).await;
+        if *request.method() == Method::GET {
+            viewers::got_media(app, request, key, &response).await;
+        }
+        return ("media", response);
     }
     let mut path = key.split('/').skip(1);
     let playback = path.next().and_then(|text| text.parse::<PlaybackId>().ok());
     if let Some((playback, tail)) = playback.zip(picture_path(key)) {
         return ("picture", picture::serve(app, request, playback, tail).await);
+    }
+    if let Some(playback) = playback.filter(|_| *request.method() == Method::GET) {
+        viewers::asks_for_playlist(app, request, playback).await;
     }
     let response = match (playback, path.next(), path.next(), path.next()) {
         (Some(playback), Some("index.m3u8"), None, _) => playlist::serve(app, request, playback, None).await,

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use millrace_wire::ids::{PlaybackId, StreamId};
 use tokio::sync::watch;
 
-use crate::audience::heartbeat::ViewerCount;
+use crate::audience::counting::ViewerCount;
 use crate::live::playlists::{Following, Presence, Status, StreamPlaylists};
 
 /// A stream in the registry. A feed keeps its playlists current, or they come from the checkpoint of a broadcast that has
@@ -60,6 +60,8 @@ impl LiveStream {
     /// Replaces the playlists and wakes the waiting requests.
     pub fn publish(&self, playlists: StreamPlaylists) {
         let status = playlists.status();
+        let airing = playlists.state().filter(|state| !state.ended).map(|state| state.broadcast);
+        self.viewers.set_broadcast(airing);
         self.playlists.send_replace(Arc::new(playlists));
         self.set_status(status);
     }
@@ -100,7 +102,7 @@ impl LiveStream {
         self.used_ms.load(Ordering::Relaxed)
     }
 
-    /// Returns the number of viewers over all edges, which heartbeats refresh.
+    /// Returns the number of viewers over all edges, as it was last counted.
     pub fn viewers(&self) -> &Arc<ViewerCount> {
         &self.viewers
     }

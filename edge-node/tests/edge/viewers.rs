@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millrace_bus::{MemBus, SharedBus};
-use millrace_edge::audience::heartbeat::HEARTBEAT_S;
+use millrace_edge::audience::counting::HEARTBEAT_S;
 use millrace_edge::{Config, Deps, Node, start};
 use millrace_node::Backends;
 use millrace_runtime::{ManualClock, Metrics, Process, TrustedProxies};
@@ -141,8 +141,7 @@ async fn viewers_of_one_address_are_counted_up_to_the_limit() {
     world.counted(&node, 4).await;
     let uncounted = || {
         let text = metrics.render();
-        let line =
-            text.lines().find_map(|line| line.strip_prefix("millrace_edge_heartbeats_uncounted_total "));
+        let line = text.lines().find_map(|line| line.strip_prefix("millrace_edge_viewers_uncounted_total "));
         line.unwrap().parse::<u32>().unwrap()
     };
     assert_eq!(uncounted(), 2);
@@ -187,7 +186,7 @@ async fn viewers_behind_a_trusted_proxy_are_counted_by_their_own_addresses() {
             .await;
         world.counted(&node, viewer).await;
     }
-    assert!(metrics.render().contains("millrace_edge_heartbeats_uncounted_total 3\n"));
+    assert!(metrics.render().contains("millrace_edge_viewers_uncounted_total 3\n"));
     node.drain().await;
 }
 

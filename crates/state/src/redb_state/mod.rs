@@ -1,37 +1,37 @@
 //! Embedded state, durable on local disk.
 
+mod audiences;
 mod database;
 mod file;
-mod sets;
 mod table;
 mod writer;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use redb::Database;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::audience::{Sighting, check};
 use crate::key::{check_key, check_prefix};
 use crate::{Record, SCAN_PAGE, StateError, StateStore, Tx, Version, Versioned};
+use audiences::Audiences;
 use database::SharedDatabase;
-use sets::Sets;
 use table::unix_ms;
 use writer::Order;
 
 /// Commits that may wait for the writer; more push back on their callers.
 const WRITER_QUEUE: usize = 256;
 /// A redb file. Every commit is on the disk (`fsync`) before it returns; commits that wait together share one
-/// flush. Expiring sets live in memory: viewers announce themselves again within seconds of a restart.
+/// flush. Audiences live in memory: viewers are seen again within seconds of a restart.
 ///
 /// The file has space on the disk reserved. When the disk takes no more, commits fail with [`StateError::NotWritable`],
 /// reads go on, and commits succeed again as soon as there is space.
 pub struct RedbState {
     database: Arc<SharedDatabase>,
     orders: mpsc::Sender<Order>,
-    sets: Sets,
+    audiences: Audiences,
     /// Resolves when the writer thread has ended and let go of the file.
     writer_gone: oneshot::Receiver<()>,
 }
@@ -55,7 +55,7 @@ impl RedbState {
                 let _ = done.send(());
             })
             .map_err(StateError::unavailable)?;
-        Ok(Self { database, orders, sets: Sets::default(), writer_gone })
+        Ok(Self { database, orders, audiences: Audiences::default(), writer_gone })
     }
 
     /// Finishes what waits and lets go of the file; merely dropped, the store does so a moment later.
@@ -106,22 +106,24 @@ impl StateStore for RedbState {
         self.read(move |db| table::scan(db, &prefix, after.as_deref(), limit, unix_ms())).await
     }
 
-    async fn set_add(&self, set: &str, members: &[String], ttl: Duration) -> Result<(), StateError> {
-        check_key(set)?;
-        members.iter().try_for_each(|member| check_key(member))?;
-        self.sets.add(set, members, ttl);
-        Ok(())
+    async fn audience_note(
+        &self,
+        audience: &str,
+        uniques: Option<&str>,
+        sightings: &[Sighting],
+    ) -> Result<u64, StateError> {
+        check(audience, uniques, sightings)?;
+        Ok(self.audiences.note(audience, uniques, sightings))
     }
 
-    async fn set_remove(&self, set: &str, members: &[String]) -> Result<(), StateError> {
-        check_key(set)?;
-        self.sets.remove(set, members);
-        Ok(())
+    async fn audience_count(&self, audience: &str) -> Result<u64, StateError> {
+        check_key(audience)?;
+        Ok(self.audiences.count(audience))
     }
 
-    async fn set_count(&self, set: &str) -> Result<u64, StateError> {
-        check_key(set)?;
-        Ok(self.sets.count(set))
+    async fn audience_uniques(&self, uniques: &str) -> Result<u64, StateError> {
+        check_key(uniques)?;
+        Ok(self.audiences.uniques(uniques))
     }
 
     async fn ready(&self) -> Result<(), StateError> {

@@ -1,5 +1,6 @@
 //! The state store on a Redis server.
 
+mod audience;
 mod scripts;
 
 use std::time::Duration;
@@ -11,7 +12,7 @@ use redis::{ErrorKind, RedisError, Value};
 use tokio::sync::OnceCell;
 
 use crate::key::{check_key, check_prefix};
-use crate::{Record, SCAN_PAGE, StateError, StateStore, Tx, Version, Versioned};
+use crate::{Record, SCAN_PAGE, Sighting, StateError, StateStore, Tx, Version, Versioned};
 use scripts::Scripts;
 
 /// The settings of a connection to Redis.
@@ -152,8 +153,8 @@ impl RedisState {
         format!("{}index", self.prefix)
     }
 
-    fn set(&self, set: &str) -> String {
-        format!("{}s:{set}", self.prefix)
+    fn uniques(&self, uniques: &str) -> String {
+        format!("{}u:{uniques}", self.prefix)
     }
 }
 
@@ -232,30 +233,22 @@ impl StateStore for RedisState {
         Ok(out)
     }
 
-    async fn set_add(&self, set: &str, members: &[String], ttl: Duration) -> Result<(), StateError> {
-        check_key(set)?;
-        members.iter().try_for_each(|member| check_key(member))?;
-        let mut call = self.scripts.set_add.prepare_invoke();
-        call.key(self.set(set)).arg(ttl.as_millis() as u64);
-        for member in members {
-            call.arg(member);
-        }
-        self.run(&call).await.map(drop)
+    async fn audience_note(
+        &self,
+        audience: &str,
+        uniques: Option<&str>,
+        sightings: &[Sighting],
+    ) -> Result<u64, StateError> {
+        self.note(audience, uniques, sightings).await
     }
 
-    async fn set_remove(&self, set: &str, members: &[String]) -> Result<(), StateError> {
-        check_key(set)?;
-        let mut call = self.scripts.set_remove.prepare_invoke();
-        call.key(self.set(set));
-        for member in members {
-            call.arg(member);
-        }
-        self.run(&call).await.map(drop)
+    async fn audience_count(&self, audience: &str) -> Result<u64, StateError> {
+        self.note(audience, None, &[]).await
     }
 
-    async fn set_count(&self, set: &str) -> Result<u64, StateError> {
-        check_key(set)?;
-        number(self.run(&self.scripts.set_count.key(self.set(set))).await?)
+    async fn audience_uniques(&self, uniques: &str) -> Result<u64, StateError> {
+        check_key(uniques)?;
+        number(self.run(&self.scripts.uniques.key(self.uniques(uniques))).await?)
     }
 
     async fn ready(&self) -> Result<(), StateError> {

@@ -3,6 +3,8 @@
 
 use redis::Script;
 
+use super::audience::{AUDIENCE, UNIQUES};
+
 /// KEYS: record. Gives {version, value} or nothing.
 const GET: &str = r"
 local found = redis.call('HMGET', KEYS[1], 'v', 'd')
@@ -58,37 +60,12 @@ if #keys == limit then out[1] = keys[#keys] end
 return out
 ";
 
-/// KEYS: set. ARGV: ttl ms, members. A sorted set by expiry time; the whole goes with its last member.
-const SET_ADD: &str = r"
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local ttl = tonumber(ARGV[1])
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
-for i = 2, #ARGV do redis.call('ZADD', KEYS[1], now + ttl, ARGV[i]) end
-if redis.call('PTTL', KEYS[1]) < ttl then redis.call('PEXPIRE', KEYS[1], ttl) end
-return 1
-";
-
-/// Arguments: KEYS holds the set, ARGV its members.
-const SET_REMOVE: &str = r"
-for i = 1, #ARGV do redis.call('ZREM', KEYS[1], ARGV[i]) end
-return 1
-";
-
-/// KEYS: set. Gives the number of members that have not expired.
-const SET_COUNT: &str = r"
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-return redis.call('ZCOUNT', KEYS[1], '(' .. now, '+inf')
-";
-
 pub(super) struct Scripts {
     pub(super) get: Script,
     pub(super) commit: Script,
     pub(super) scan: Script,
-    pub(super) set_add: Script,
-    pub(super) set_remove: Script,
-    pub(super) set_count: Script,
+    pub(super) audience: Script,
+    pub(super) uniques: Script,
 }
 
 impl Scripts {
@@ -97,9 +74,8 @@ impl Scripts {
             get: Script::new(GET),
             commit: Script::new(COMMIT),
             scan: Script::new(SCAN),
-            set_add: Script::new(SET_ADD),
-            set_remove: Script::new(SET_REMOVE),
-            set_count: Script::new(SET_COUNT),
+            audience: Script::new(AUDIENCE),
+            uniques: Script::new(UNIQUES),
         }
     }
 }

@@ -4,7 +4,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use millrace_state::{MAX_TX_BYTES, MAX_TX_KEYS, SharedState, StateError, Tx, Version, scan_all};
+use millrace_state::{
+    MAX_SIGHTINGS, MAX_TX_BYTES, MAX_TX_KEYS, MAX_VIEWER_TTL, SharedState, Sighting, StateError, Tx, Version,
+    scan_all,
+};
 use millrace_testkit::wait;
 
 const SOON: Duration = Duration::from_secs(5);
@@ -29,7 +32,7 @@ pub async fn all(state: SharedState) {
     versions_never_come_again(&state).await;
     scans(&state).await;
     ttl(&state).await;
-    expiring_sets(&state).await;
+    audiences(&state).await;
     limits(&state).await;
     writers_do_not_lose_updates(&state).await;
     state.ready().await.unwrap();
@@ -142,22 +145,54 @@ async fn ttl(state: &SharedState) {
     state.commit(Tx::new().check(&short, None).put(&short, "3")).await.unwrap();
 }
 
-async fn expiring_sets(state: &SharedState) {
-    let set = format!("{}viewers", name("set"));
-    let members = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
-    assert_eq!(state.set_count(&set).await.unwrap(), 0);
-    state.set_add(&set, &members(&["a", "b", "c"]), SOON * 10).await.unwrap();
-    state.set_add(&set, &members(&["a", "d"]), SOON * 10).await.unwrap();
-    assert_eq!(state.set_count(&set).await.unwrap(), 4);
-    state.set_remove(&set, &members(&["a", "none"])).await.unwrap();
-    assert_eq!(state.set_count(&set).await.unwrap(), 3);
-    state.set_add(&set, &members(&["e", "f"]), Duration::from_millis(150)).await.unwrap();
-    assert_eq!(state.set_count(&set).await.unwrap(), 5);
-    // Renewed in time it stays.
-    state.set_add(&set, &members(&["f"]), SOON * 10).await.unwrap();
-    wait::until(SOON, || async { state.set_count(&set).await.unwrap() == 4 }).await;
-    state.set_add(&set, &[], SOON).await.unwrap();
-    state.set_remove(&set, &[]).await.unwrap();
+fn seen(viewer: &str, group: &str, ttl: Duration) -> Sighting {
+    Sighting { viewer: viewer.to_owned(), group: group.to_owned(), ttl }
+}
+
+async fn audiences(state: &SharedState) {
+    let audience = format!("{}viewers", name("audience"));
+    let unique = format!("{audience}/unique");
+    let note = async |sightings: &[Sighting]| {
+        state.audience_note(&audience, Some(&unique), sightings).await.unwrap()
+    };
+    let long = SOON * 10;
+    assert_eq!(state.audience_count(&audience).await.unwrap(), 0);
+    assert_eq!(state.audience_uniques(&unique).await.unwrap(), 0);
+    // The requests of a player, the heartbeats of its page and its WebSocket, in any order and repeated, are one viewer.
+    assert_eq!(note(&[seen("r1", "home", long), seen("b1", "home", long)]).await, 1);
+    assert_eq!(note(&[seen("w1", "home", long), seen("b1", "home", long)]).await, 1);
+    // Two pages behind one address are two, wherever else someone watches.
+    assert_eq!(note(&[seen("b2", "home", long)]).await, 2);
+    assert_eq!(note(&[seen("r2", "office", long)]).await, 3);
+    assert_eq!(state.audience_uniques(&unique).await.unwrap(), 3);
+    // One that leaves stays unique, and one that comes back does not count there again.
+    assert_eq!(note(&[seen("b2", "home", Duration::ZERO), seen("r0", "home", Duration::ZERO)]).await, 2);
+    assert_eq!(note(&[seen("b3", "home", long)]).await, 3);
+    assert_eq!(state.audience_uniques(&unique).await.unwrap(), 3);
+    // An id whose group changes is the same viewer; the one who stays behind counts by its requests.
+    assert_eq!(note(&[seen("b3", "train", long), seen("b1", "train", long)]).await, 4);
+    assert_eq!(note(&[seen("w1", "home", Duration::ZERO), seen("r1", "home", Duration::ZERO)]).await, 3);
+    let brief = Duration::from_millis(150);
+    assert_eq!(note(&[seen("r8", "eight", brief), seen("r9", "nine", brief)]).await, 5);
+    // Seen again in time it stays.
+    note(&[seen("r9", "nine", long)]).await;
+    wait::until(SOON, || async { state.audience_count(&audience).await.unwrap() == 4 }).await;
+    assert_eq!(note(&[]).await, 4);
+    let many: Vec<Sighting> =
+        (0..MAX_SIGHTINGS).map(|n| seen(&format!("c{n}"), &format!("g{n}"), long)).collect();
+    assert_eq!(note(&many).await, 4 + MAX_SIGHTINGS as u64);
+    let estimate = state.audience_uniques(&unique).await.unwrap() as f64;
+    assert!((estimate / (MAX_SIGHTINGS + 8) as f64 - 1.0).abs() < 0.05, "{estimate}");
+    for bad in [
+        seen("", "g", long),
+        seen("b 1", "g", long),
+        seen("x1", "g", long),
+        seen("b1", "a#b", long),
+        seen("b1", "g", MAX_VIEWER_TTL * 2),
+    ] {
+        let refused = state.audience_note(&audience, None, std::slice::from_ref(&bad)).await;
+        assert!(matches!(refused, Err(StateError::Invalid { .. })), "{bad:?}");
+    }
 }
 
 async fn limits(state: &SharedState) {

@@ -1,0 +1,109 @@
+//! Counting viewers in a cluster: players that send nothing but requests, heartbeats, CMCD, at two edges.
+#![forbid(unsafe_code)]
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use millrace_testkit::http::shared_client;
+use millrace_testkit::{http, wait};
+use millrace_tests::api::Api;
+use millrace_tests::cluster::{Cluster, Node};
+use millrace_tests::known_clip::{Clip, seconds};
+use millrace_tests::load::viewer::media_playlists;
+use millrace_tests::playlist::Media;
+use millrace_tests::publish::push;
+use tokio::task::JoinHandle;
+
+/// The time within which counts are right.
+const RIGHT_WITHIN: Duration = Duration::from_secs(10);
+/// Start of a stream on a busy machine.
+const START: Duration = Duration::from_secs(20);
+
+/// A player without any id: it reloads a playlist and fetches each new segment, as VLC does.
+fn player(playlist: String, agent: &'static str, cmcd: Option<&'static str>) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        let get = async |url: &str| {
+            let mut request = shared_client().get(url).header("user-agent", agent);
+            if let Some(sid) = cmcd {
+                request = request.header("cmcd-session", format!("sf=h,sid=\"{sid}\""));
+            }
+            request.send().await.ok()?.error_for_status().ok()?.bytes().await.ok()
+        };
+        let mut newest = String::new();
+        loop {
+            if let Some(text) = get(&playlist).await
+                && let Ok(media) = Media::parse(&String::from_utf8_lossy(&text))
+                && let Some(segment) = media.segments.iter().rev().find(|segment| !segment.gap)
+                && segment.uri != newest
+            {
+                newest.clone_from(&segment.uri);
+                if let Ok(url) = http::resolve(&playlist, &newest) {
+                    get(&url).await;
+                }
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    })
+}
+
+async fn until_viewers(api: &Api, id: &str, viewers: u64, what: &str) -> Result<()> {
+    let began = Instant::now();
+    wait::value(&format!("{viewers} viewers: {what}"), RIGHT_WITHIN, || async {
+        (api.status(id).await.ok()?["viewer_count"] == viewers).then_some(())
+    })
+    .await?;
+    println!("{viewers} viewers after {:.1} s: {what}", began.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// A heartbeat of a page with this browser; without a session it asks for one.
+async fn heartbeat(playlist: &str, agent: &str, body: serde_json::Value) -> Result<serde_json::Value> {
+    let url = playlist.replace("/index.m3u8", "/beacon");
+    let request = shared_client().post(url).header("user-agent", agent).json(&body);
+    Ok(request.send().await?.error_for_status()?.json().await?)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn viewers_of_every_kind_count_once_over_two_edges_within_ten_seconds() -> Result<()> {
+    let nodes = [Node::Control, Node::Ingest, Node::Transcode(1), Node::Edge(1), Node::Edge(2)];
+    let cluster = Cluster::start_with(&nodes).await?;
+    let clip = Clip::numbered(seconds(90)).await?;
+    let api = cluster.api();
+    let live = api.create("viewers").await?;
+    let id = &live.id;
+    let mut encoder = push(&clip, &live.push_url(), cluster.folder())?;
+    let mains = [1, 2].map(|edge| cluster.hls_url(edge, &live.playback_id));
+    let mut playlists = Vec::new();
+    for main in &mains {
+        let found = wait::value("a playlist", START, || async { media_playlists(main).await.ok() }).await?;
+        playlists.push(found.first().context("a media playlist")?.clone());
+    }
+    // The requests for playlists so far were those of a client without user agent: they begin no viewer, or there would be two.
+    let vlc = [0, 1].map(|edge| player(playlists[edge].clone(), "VLC/3.0.18", None));
+    until_viewers(&api, id, 1, "one player at both edges").await?;
+    let safari = player(playlists[1].clone(), "AppleCoreMedia/1.0.0", None);
+    let cmcd = ["a", "b"].map(|sid| player(playlists[0].clone(), "hls.js", Some(sid)));
+    until_viewers(&api, id, 4, "another player, and two of one browser that CMCD tells apart").await?;
+    // Our page in the browser that plays at the other edge: its heartbeats add none.
+    let session =
+        heartbeat(&mains[0], "AppleCoreMedia/1.0.0", serde_json::json!({})).await?["session"].clone();
+    let body = serde_json::json!({ "session": session });
+    heartbeat(&mains[0], "AppleCoreMedia/1.0.0", body.clone()).await?;
+    let second =
+        heartbeat(&mains[0], "AppleCoreMedia/1.0.0", serde_json::json!({})).await?["session"].clone();
+    heartbeat(&mains[1], "AppleCoreMedia/1.0.0", serde_json::json!({ "session": second })).await?;
+    until_viewers(&api, id, 5, "a page and its player are one, a second page is another").await?;
+    let leaving = serde_json::json!({ "session": second, "leaving": true });
+    heartbeat(&mains[1], "AppleCoreMedia/1.0.0", leaving).await?;
+    until_viewers(&api, id, 4, "the second page has left").await?;
+    vlc[0].abort();
+    safari.abort();
+    let leaving = serde_json::json!({ "session": session, "leaving": true });
+    heartbeat(&mains[0], "AppleCoreMedia/1.0.0", leaving).await?;
+    until_viewers(&api, id, 3, "one has left, the other goes on at one edge").await?;
+    vlc[1].abort();
+    cmcd.iter().for_each(JoinHandle::abort);
+    until_viewers(&api, id, 0, "all have left").await?;
+    ensure!(encoder.is_running(), "the stream was on all the time");
+    Ok(())
+}
