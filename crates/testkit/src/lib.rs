@@ -14,6 +14,7 @@ pub mod ports;
 pub mod process;
 pub mod programs;
 pub mod servers;
+pub mod tone;
 pub mod wait;
 
 pub use clip::{Clip, ClipSpec};

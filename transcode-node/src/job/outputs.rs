@@ -36,6 +36,12 @@ impl Job {
                 // Readers repair what the bus drops from the log writer's replay buffer.
                 self.context.metrics.facts_dropped.add(self.subscriptions.log.publish(message));
             }
+            Output::PreRoll(units) => self.rungs.pre_roll(&units),
+            Output::PreRollMissing => {
+                tracing::warn!(
+                    "the session no longer has all media that the encoders would begin with, or did not send them in time:                      encoded renditions may begin with a click, or lack the segments up to the next keyframe"
+                );
+            }
             Output::Package(message) => {
                 self.sample(&message);
                 self.rungs.push(message);

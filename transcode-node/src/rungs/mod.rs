@@ -22,7 +22,7 @@ use millrace_wire::ids::RungId;
 use millrace_wire::message::announce::Degraded;
 use millrace_wire::message::control::StreamSettings;
 use millrace_wire::message::ladder_health::LadderHealth;
-use millrace_wire::message::media::MediaMessage;
+use millrace_wire::message::media::{MediaMessage, MediaUnit};
 
 pub use self::built_in::BuiltInRungs;
 pub(crate) use self::set::RungSet;
@@ -34,6 +34,10 @@ pub use crate::pictures::Sheet;
 pub trait Rung: Debug + Send {
     /// The rung's name within its job.
     fn id(&self) -> &RungId;
+
+    /// Takes media from before the first segment that the rung packages, in order. A rung that decodes begins with them, so that
+    /// it goes on as its predecessor would have; none of them is packaged.
+    fn pre_roll(&mut self, _: &[MediaUnit]) {}
 
     /// Takes the next media message in order; media bytes are shared with the other rungs. Never waits: a rung that
     /// cannot keep up leaves a segment out and reports it as a gap of its renditions.

@@ -11,7 +11,7 @@ use millrace_wire::fact::{EpochOpen, StreamState};
 use millrace_wire::ids::RungId;
 use millrace_wire::message::announce::Degraded;
 use millrace_wire::message::control::StreamSettings;
-use millrace_wire::message::media::MediaMessage;
+use millrace_wire::message::media::{MediaMessage, MediaUnit};
 
 use super::{LadderNews, Rung, RungFactory, Sheet};
 
@@ -40,6 +40,11 @@ impl RungSet {
     /// Returns the ids of the job's rungs.
     pub(crate) fn ids(&self) -> impl Iterator<Item = RungId> {
         self.rungs.iter().map(|rung| rung.id().clone())
+    }
+
+    /// Hands media from before the first segment to every rung.
+    pub(crate) fn pre_roll(&mut self, units: &[MediaUnit]) {
+        self.rungs.iter_mut().for_each(|rung| rung.pre_roll(units));
     }
 
     /// Hands a message to every rung. Media bytes are shared, not copied.

@@ -27,6 +27,13 @@ pub fn settings(heights: &[u32]) -> StreamSettings {
     StreamSettings { window: 600, target_duration: 4, plan: plan(heights), ..StreamSettings::default() }
 }
 
+/// The generation of a grant, and the messages that it begins with.
+struct Place {
+    generation: u64,
+    resume_from: u64,
+    pre_roll_from: Option<u64>,
+}
+
 /// A job of one generation.
 pub struct Worker {
     pub job: WorkerJob,
@@ -55,11 +62,35 @@ impl Worker {
         Self::granted_in(encoders, settings, (generation, resume_from), base, EpochOpen { plan, ..open() })
     }
 
+    /// Returns the worker that is granted a generation as [`Worker::granted`] has it, whose encoders decode from message
+    /// `pre_roll_from` on.
+    pub fn granted_behind(
+        encoders: Arc<dyn EncoderFactory>,
+        settings: StreamSettings,
+        (generation, resume_from, pre_roll_from): (u64, u64, u64),
+        base: StreamState,
+    ) -> Self {
+        let place = Place { generation, resume_from, pre_roll_from: Some(pre_roll_from) };
+        let plan = settings.plan.clone();
+        Self::start(encoders, settings, place, base, EpochOpen { plan, ..open() })
+    }
+
     /// Returns the worker that is granted a generation of an epoch whose numbers and plan are `open`.
     pub fn granted_in(
         encoders: Arc<dyn EncoderFactory>,
         settings: StreamSettings,
         (generation, resume_from): (u64, u64),
+        base: StreamState,
+        open: EpochOpen,
+    ) -> Self {
+        let place = Place { generation, resume_from, pre_roll_from: None };
+        Self::start(encoders, settings, place, base, open)
+    }
+
+    fn start(
+        encoders: Arc<dyn EncoderFactory>,
+        settings: StreamSettings,
+        place: Place,
         base: StreamState,
         open: EpochOpen,
     ) -> Self {
@@ -71,11 +102,12 @@ impl Worker {
             playback: "00112233445566778899aabbccddeeff".parse().unwrap(),
             session: SessionId::from_u128(5),
             epoch: EPOCH,
-            generation: Generation(generation),
+            generation: Generation(place.generation),
             open,
             cost: 1,
             base,
-            resume_from: MediaSeq(resume_from),
+            resume_from: MediaSeq(place.resume_from),
+            pre_roll_from: place.pre_roll_from.map(MediaSeq),
             settings,
         };
         let node = "worker-a".parse().unwrap();
@@ -145,6 +177,7 @@ impl Worker {
                         self.facts.extend(self.reader.push(fragment).unwrap());
                     }
                 }
+                Output::PreRoll(units) => self.rungs.iter_mut().for_each(|rung| rung.pre_roll(&units)),
                 Output::Package(message) => self.rungs.iter_mut().for_each(|rung| rung.push(message.clone())),
                 Output::RestartRung(id) => {
                     let grant = self.job.grant().clone();

@@ -245,6 +245,7 @@ impl World {
             cost: COPY_COST,
             base,
             resume_from: MediaSeq(0),
+            pre_roll_from: None,
             settings,
         };
         let node: NodeId = node.parse().unwrap();

@@ -38,12 +38,14 @@ impl WorkerJob {
     }
 
     /// Takes no more media and has the rungs close their open segments.
-    pub(super) fn flush(&mut self) {
-        let held = self.quiesce.give_up();
-        self.out.extend(held.into_iter().map(Output::Package));
+    pub(super) fn flush(&mut self, now: Millis) -> Result<(), FragmentError> {
+        for (rung, packaged) in self.quiesce.give_up() {
+            self.on_packaged(now, &rung, packaged)?;
+        }
         self.completion.start_flush(&self.rungs);
         self.intake.finish();
         self.out.extend(self.rungs.iter().cloned().map(Output::Flush));
+        Ok(())
     }
 
     /// Seals the epoch, or quiesces, once every rung has handed in everything.
@@ -75,7 +77,7 @@ impl WorkerJob {
             // An unannounced standby must not seal the epoch: it may lack media the primary already has, and the replay
             // buffer died with the session.
             if self.announced {
-                self.flush();
+                self.flush(now)?;
             } else {
                 self.supersede();
             }

@@ -1,5 +1,8 @@
 //! Media for the packager, in order. Missing messages are repaired from the session's replay buffer; what it no longer
 //! holds becomes GAPs, and a segment is begun at its boundary only.
+//!
+//! What comes before the resume point is *pre-roll*: decoders of encoding rungs begin with it, and nothing packages it. A
+//! job waits for it for a moment only, because the rung that copies could go on without.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,10 +29,38 @@ pub(super) enum Skipped {
     WindowRestarts(Msn),
 }
 
+/// A job that lacks some of its pre-roll waits so long for it. Several requests fall into it, and it leaves most of the two
+/// seconds in which viewers are to see the next part.
+pub const PRE_ROLL_WAIT_MS: u64 = 700;
+
+/// The media before the resume point.
+#[derive(Debug)]
+struct PreRoll {
+    /// The first message that is more than that.
+    end: MediaSeq,
+    units: Vec<MediaUnit>,
+    /// The time until which the rest is waited for.
+    until: Millis,
+    /// True if the session no longer held some of it, or it did not come in time.
+    is_cut: bool,
+}
+
+/// A message in its turn.
+#[derive(Debug)]
+pub(super) struct Taken {
+    /// The message, without what comes before the resume point.
+    pub(super) message: MediaMessage,
+    /// The segments before it that no media will come for.
+    pub(super) skipped: Skipped,
+    /// The media before it that decoders begin with.
+    pub(super) pre_roll: Vec<MediaUnit>,
+}
+
 /// The media of one job.
 #[derive(Debug)]
 pub(super) struct Intake {
     tracker: GapTracker<MediaMessage>,
+    pre_roll: PreRoll,
     session_alive_at: Millis,
     /// Any media or reply has come.
     has_received: bool,
@@ -46,11 +77,20 @@ pub(super) struct Intake {
 }
 
 impl Intake {
-    /// Creates an intake that expects the message `from` first, and packages from segment `resume` on; `seed` spreads its
-    /// requests.
-    pub(super) fn new(now: Millis, from: MediaSeq, resume: Msn, seed: u64) -> Self {
+    /// Creates an intake that packages from the message `from` and from segment `resume` on; `pre_roll` is the first message
+    /// that decoders begin with, if there are any before. `seed` spreads its requests.
+    pub(super) fn new(
+        now: Millis,
+        from: MediaSeq,
+        pre_roll: Option<MediaSeq>,
+        resume: Msn,
+        seed: u64,
+    ) -> Self {
+        let first = pre_roll.map_or(from, |first| first.min(from));
+        let until = now + PRE_ROLL_WAIT_MS;
         Self {
-            tracker: GapTracker::new(now, from.0, seed),
+            tracker: GapTracker::new(now, first.0, seed),
+            pre_roll: PreRoll { end: from, units: Vec::new(), until, is_cut: false },
             session_alive_at: now,
             has_received: false,
             caught_up: false,
@@ -112,7 +152,13 @@ impl Intake {
         self.has_received = true;
         self.session_alive_at = now;
         self.tracker.learn_head(now, reply.next);
-        let has_lost = self.tracker.learn_oldest(reply.oldest.unwrap_or(reply.next)).is_some();
+        let lost = self.tracker.learn_oldest(reply.oldest.unwrap_or(reply.next));
+        let PreRoll { end, units, is_cut, .. } = &mut self.pre_roll;
+        if lost.as_ref().is_some_and(|lost| lost.start < end.0) {
+            *is_cut = true;
+            units.clear();
+        }
+        let has_lost = lost.is_some_and(|lost| lost.end > end.0);
         if has_lost {
             self.after_loss = true;
             // The packager had begun this segment and cannot go on.
@@ -123,9 +169,27 @@ impl Intake {
         has_lost
     }
 
-    /// Returns the next message, and the segments before it that no media will come for.
-    pub(super) fn pop(&mut self, state: &StreamState, epoch: Epoch) -> Option<(MediaMessage, Skipped)> {
-        let (_, mut message) = self.tracker.pop()?;
+    /// Gives up what is missing of the pre-roll if it has been waited for long enough. True, once, if some of it is missing.
+    pub(super) fn review_pre_roll(&mut self, now: Millis) -> bool {
+        let PreRoll { end, units, until, is_cut } = &mut self.pre_roll;
+        if self.tracker.next_seq() < end.0 && now >= *until {
+            // What follows a hole cannot be decoded.
+            units.clear();
+            *is_cut = true;
+            self.tracker.skip_to(end.0);
+        }
+        std::mem::take(is_cut)
+    }
+
+    /// Returns the next message.
+    pub(super) fn pop(&mut self, state: &StreamState, epoch: Epoch) -> Option<Taken> {
+        let mut message = loop {
+            let (seq, mut message) = self.tracker.pop()?;
+            if seq >= self.pre_roll.end.0 {
+                break message;
+            }
+            self.pre_roll.units.append(&mut message.units);
+        };
         let skipped = if self.after_loss { self.restart(&message, state, epoch) } else { Vec::new() };
         let skipped = if skipped.len() as u64 > MAX_LISTED_GAPS {
             Skipped::WindowRestarts(self.resume)
@@ -134,12 +198,13 @@ impl Intake {
         };
         // The resume point lies inside a message: its earlier units are stored already.
         let resume = self.resume;
-        message.units.retain(|unit| unit.msn() >= resume);
+        let mut pre_roll = std::mem::take(&mut self.pre_roll.units);
+        pre_roll.extend(message.units.extract_if(.., |unit| unit.msn() < resume));
         self.last_given = message.last_msn().max(self.last_given);
         for frame in message.units.iter().filter_map(MediaUnit::frame) {
             self.newest.insert(frame.track, frame.msn);
         }
-        Some((message, skipped))
+        Some(Taken { message, skipped, pre_roll })
     }
 
     /// Moves the resume point to the first segment that `message`, the first one or the first after a loss, lets the
@@ -170,6 +235,7 @@ impl Intake {
 
     /// Returns when to poll again.
     pub(super) fn next_timeout(&self) -> Millis {
-        self.tracker.next_timeout()
+        let next = self.tracker.next_timeout();
+        if self.tracker.next_seq() < self.pre_roll.end.0 { next.min(self.pre_roll.until) } else { next }
     }
 }

@@ -7,7 +7,7 @@ use millrace_wire::ids::{InitVersion, Msn, Rendition, RungId};
 use millrace_wire::message::announce::{EpochAnnouncement, IndexFact, SessionAnnouncement};
 use millrace_wire::message::control::SealReport;
 use millrace_wire::message::job::Heartbeat;
-use millrace_wire::message::media::MediaMessage;
+use millrace_wire::message::media::{MediaMessage, MediaUnit};
 use millrace_wire::message::repair::{RepairReply, RepairRequest};
 
 use crate::log::writer::EncodedMessage;
@@ -83,6 +83,11 @@ pub enum Input {
 pub enum Output {
     /// Publish on `live`, `digest` or `repair.live`.
     Publish(EncodedMessage),
+    /// Hand these units to the rungs, whose decoders go on from them: none of them is packaged.
+    PreRoll(Vec<MediaUnit>),
+    /// Some of the units that decoders were to begin with are missing: encoded renditions may begin with a click, or lack
+    /// the segments up to the next keyframe.
+    PreRollMissing,
     /// Hand the message to every rung, in this order.
     Package(MediaMessage),
     /// Have the rung drop its open segments, because media are lost for good, and start anew with the next message.

@@ -12,7 +12,7 @@ use millrace_wire::message::job::{Grant, Heartbeat};
 use millrace_wire::message::repair::{RepairReply, RepairRequest};
 
 use super::completion::{Completion, FIRST_GENERATION};
-use super::intake::{Intake, Skipped};
+use super::intake::{Intake, Skipped, Taken};
 use super::io::{Input, Output};
 use super::objects::Objects;
 use super::quiesce::Quiesce;
@@ -112,7 +112,7 @@ impl WorkerJob {
         // A sealed epoch may still lack objects: then its media are packaged again up to their end.
         let is_complete = is_stored(writer.state(), grant.epoch);
         let mut job = Self {
-            intake: Intake::new(now, grant.resume_from, resume, seed),
+            intake: Intake::new(now, grant.resume_from, grant.pre_roll_from, resume, seed),
             node,
             writer,
             objects: Objects::default(),
@@ -185,8 +185,8 @@ impl WorkerJob {
     /// become GAPs.
     fn on_media_reply(&mut self, now: Millis, reply: &RepairReply) {
         if self.intake.on_reply(now, reply) {
-            // What was held belongs to a segment that was begun before the loss.
-            self.quiesce.give_up();
+            // What was held was made of media before the loss.
+            let _ = self.quiesce.give_up();
             self.out.extend(self.rungs.iter().cloned().map(Output::RestartRung));
             self.objects.drop_open();
         }
@@ -233,28 +233,37 @@ impl WorkerJob {
     }
 
     fn take_media(&mut self, now: Millis) -> Result<(), FragmentError> {
-        while let Some((message, skipped)) = self.intake.pop(self.writer.state(), self.grant.epoch) {
+        if self.intake.review_pre_roll(now) {
+            self.out.push_back(Output::PreRollMissing);
+        }
+        while !self.reaches_end(now)
+            && let Some(taken) = self.intake.pop(self.writer.state(), self.grant.epoch)
+        {
+            let Taken { message, skipped, pre_roll } = taken;
             self.skip_segments(now, skipped)?;
-            let is_last = message.end;
-            if is_last {
-                let held = self.quiesce.give_up();
-                self.out.extend(held.into_iter().map(Output::Package));
+            if !pre_roll.is_empty() {
+                self.out.push_back(Output::PreRoll(pre_roll));
             }
-            let message = self.quiesce.hold_behind(message);
+            let is_last = message.end;
+            self.quiesce.note_media(&message);
             if !message.units.is_empty() {
                 self.out.push_back(Output::Package(message));
             }
             if is_last {
-                self.flush();
-                return Ok(());
-            }
-            if self.quiesce.last().is_some_and(|last| self.intake.has_passed(last)) {
-                self.quiesce.flush(&self.rungs);
-                self.out.extend(self.rungs.iter().cloned().map(Output::Flush));
-                return Ok(());
+                return self.flush(now);
             }
         }
+        if self.reaches_end(now) {
+            self.quiesce.flush(&self.rungs);
+            self.out.extend(self.rungs.iter().cloned().map(Output::Flush));
+        }
         Ok(())
+    }
+
+    /// True if the job quiesces, and has taken all media of the last segment and what encoders need behind it.
+    fn reaches_end(&mut self, now: Millis) -> bool {
+        let Some(last) = self.quiesce.last() else { return false };
+        self.intake.has_passed(last) && self.quiesce.has_post_roll(now)
     }
 
     /// Announces segments whose media are lost as GAPs, or begins the window after them if they are too many.

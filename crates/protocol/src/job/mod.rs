@@ -21,7 +21,7 @@ mod packaged;
 mod quiesce;
 
 pub use self::completion::{LINGER_MS, REPORT_MS};
-pub use self::intake::SEAL_SILENCE_MS;
+pub use self::intake::{PRE_ROLL_WAIT_MS, SEAL_SILENCE_MS};
 pub use self::io::{Input, Output, Packaged};
 pub use self::machine::{HEARTBEAT_MS, WorkerJob};
-pub use self::quiesce::QUIESCE_LIMIT_MS;
+pub use self::quiesce::{POST_ROLL_FRAMES, POST_ROLL_MS, QUIESCE_LIMIT_MS};

@@ -30,6 +30,7 @@ impl WorkerJob {
         if !self.active {
             return Ok(());
         }
+        let Some(packaged) = self.quiesce.hold_behind(rung, packaged) else { return Ok(()) };
         match packaged {
             Packaged::Init { rendition, version, info, bytes } => {
                 self.on_init(now, rendition, version, info, bytes)

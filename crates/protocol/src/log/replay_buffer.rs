@@ -29,7 +29,7 @@ struct Entry<T> {
     bytes: usize,
 }
 
-/// Numbered messages, each as its encoded fragments; the oldest are dropped first. Messages at or after the pin are
+/// Numbered messages, each as its encoded fragments; the oldest are dropped first. Messages that are pinned or kept are
 /// dropped for the byte bound only. `T` is what the owner finds messages by, such as a segment number.
 #[derive(Debug)]
 pub struct ReplayBuffer<T> {
@@ -38,13 +38,14 @@ pub struct ReplayBuffer<T> {
     entries: VecDeque<Entry<T>>,
     bytes: usize,
     pin: Option<u64>,
+    keep: Option<u64>,
     pinned_lost: u64,
 }
 
 impl<T> ReplayBuffer<T> {
     /// Creates an empty buffer whose first message will have number 0.
     pub fn new(limits: ReplayLimits) -> Self {
-        Self { limits, first: 0, entries: VecDeque::new(), bytes: 0, pin: None, pinned_lost: 0 }
+        Self { limits, first: 0, entries: VecDeque::new(), bytes: 0, pin: None, keep: None, pinned_lost: 0 }
     }
 
     /// Returns the number that the next message will have.
@@ -83,6 +84,12 @@ impl<T> ReplayBuffer<T> {
         self.shrink(now);
     }
 
+    /// Keeps the messages from number `seq` on past their age, from the next change on. Unlike pinned ones they are no loss
+    /// when the byte bound pushes them out.
+    pub fn keep(&mut self, seq: Option<u64>) {
+        self.keep = seq;
+    }
+
     /// Returns the fragments of message `seq`; `None` if it is not held.
     pub fn get(&self, seq: u64) -> Option<&[Bytes]> {
         let index = usize::try_from(seq.checked_sub(self.first)?).ok()?;
@@ -94,11 +101,19 @@ impl<T> ReplayBuffer<T> {
         self.entries.iter().position(|entry| matches(&entry.tag)).map(|index| self.first + index as u64)
     }
 
+    /// Returns the messages held up to number `last`, the newest first: their numbers and what they are found by.
+    pub fn back_from(&self, last: u64) -> impl Iterator<Item = (u64, &T)> {
+        let held = last.saturating_add(1).saturating_sub(self.first).min(self.entries.len() as u64);
+        let entries = self.entries.range(..usize::try_from(held).unwrap_or_default()).rev();
+        (self.first..self.first + held).rev().zip(entries.map(|entry| &entry.tag))
+    }
+
     fn shrink(&mut self, now: Millis) {
         while let Some(oldest) = self.entries.front() {
             let pinned = self.pin.is_some_and(|pin| self.first >= pin);
+            let kept = self.keep.is_some_and(|keep| self.first >= keep);
             let over = self.bytes > self.limits.bytes;
-            if !over && (pinned || now - oldest.pushed_at <= self.limits.age_ms) {
+            if !over && (pinned || kept || now - oldest.pushed_at <= self.limits.age_ms) {
                 return;
             }
             self.bytes -= oldest.bytes;
@@ -145,5 +160,20 @@ mod tests {
         assert_eq!(buffer.oldest(), Some(0));
         buffer.push(Millis(100), (), vec![Bytes::from_static(b"1234")]);
         assert_eq!((buffer.oldest(), buffer.pinned_lost()), (Some(1), 1));
+    }
+
+    #[test]
+    fn replay_buffer_keeps_messages_before_the_pin_past_their_age_and_counts_no_loss_of_them() {
+        let mut buffer = ReplayBuffer::new(ReplayLimits { bytes: 12, age_ms: 5 });
+        for tag in 0..3 {
+            buffer.push(Millis(0), tag, vec![Bytes::from_static(b"1234")]);
+        }
+        buffer.keep(Some(1));
+        buffer.pin(Millis(100), Some(2));
+        assert_eq!(buffer.back_from(9).collect::<Vec<_>>(), [(2, &2), (1, &1)]);
+        assert_eq!(buffer.back_from(1).count(), 1);
+        assert_eq!(buffer.back_from(0).count(), 0);
+        buffer.push(Millis(100), 3, vec![Bytes::from_static(b"12345")]);
+        assert_eq!((buffer.oldest(), buffer.pinned_lost()), (Some(2), 0));
     }
 }

@@ -13,13 +13,14 @@ use millrace_wire::message::job::{Bid, COPY_COST, Grant, Offer};
 use super::bidding::{Outcome, Successor};
 use super::io::Output;
 use super::machine::Session;
+use crate::job::POST_ROLL_MS;
 use crate::state::query::resume_msn;
 use crate::time::Millis;
 
 /// A live primary is replaced at most once in this time.
 pub const REDISPATCH_MS: u64 = 5000;
 /// A draining primary has this long to quiesce; then its successor is granted the job without it. One that encodes goes on
-/// to the end of the open segment first, which lasts a target duration at most.
+/// to the end of the open segment first, which lasts a target duration at most, and its rungs look a little further.
 pub const QUIESCE_WAIT_MS: u64 = 1000;
 
 impl Session {
@@ -89,7 +90,7 @@ impl Session {
     fn quiesce_wait_ms(&self) -> u64 {
         let settings = &self.cfg.claim.settings;
         let segment_ms = u64::from(settings.target_duration) * 1000;
-        QUIESCE_WAIT_MS + if settings.plan.encodes() { segment_ms } else { 0 }
+        QUIESCE_WAIT_MS + if settings.plan.encodes() { segment_ms + POST_ROLL_MS } else { 0 }
     }
 
     fn queue_in_backlog(&mut self, now: Millis) {
@@ -130,6 +131,8 @@ impl Session {
         if cost < self.cfg.cost {
             settings.plan.rungs.clear();
         }
+        let pre_roll_from =
+            self.pre_roll_for(resume_from.0).filter(|_| settings.plan.encodes()).map(MediaSeq);
         let grant = Box::new(Grant {
             stream: claim.stream,
             playback: claim.playback,
@@ -140,6 +143,7 @@ impl Session {
             cost,
             base,
             resume_from,
+            pre_roll_from,
             settings,
         });
         let seed = self.cfg.seed.wrapping_add(self.generation.0);

@@ -18,6 +18,7 @@ use super::failure_detector::FailureDetector;
 use super::initial_state::InitialState;
 use super::io::{Input, Output, SessionConfig};
 use super::lease::Lease;
+use super::pre_roll::{Published, pre_roll_start};
 use crate::log::repair::Retransmitter;
 use crate::log::replay_buffer::ReplayBuffer;
 use crate::machine::Machine;
@@ -39,8 +40,7 @@ pub const LINGER_MS: u64 = 120_000;
 #[derive(Debug)]
 pub struct Session {
     pub(super) cfg: SessionConfig,
-    /// Published media by the newest segment they belong to.
-    pub(super) media: ReplayBuffer<Msn>,
+    pub(super) media: ReplayBuffer<Published>,
     /// Memory of the messages in `media`.
     arena: Arena,
     retransmitter: Retransmitter,
@@ -193,10 +193,11 @@ impl Session {
         }
         self.lease.note_numbers(now, &units);
         let seq = MediaSeq(self.media.next_seq());
+        let newest = self.lease.open_msn().unwrap_or(self.cfg.claim.first_msn);
+        let published = Published::new(now, newest, &units);
         let message = MediaMessage { epoch: self.cfg.claim.epoch, seq, end, units };
         let fragments = message.encode(self.cfg.max_payload, &mut self.arena)?;
-        let newest = self.lease.open_msn().unwrap_or(self.cfg.claim.first_msn);
-        self.media.push(now, newest, fragments.clone());
+        self.media.push(now, published, fragments.clone());
         if self.media.pinned_lost() > 0 {
             self.degraded = Some(Degraded::MediaLost);
         }
@@ -237,7 +238,8 @@ impl Session {
         }
     }
 
-    /// Keeps the media that a successor would need: those of segments that the primary's log does not show as stored.
+    /// Keeps the media that a successor would need: those of segments that the primary's log does not show as stored, and
+    /// what its encoders would decode before them.
     fn pin_media(&mut self, now: Millis) {
         let (epoch, first) = (self.cfg.claim.epoch, self.cfg.claim.first_msn);
         let Some(state) = self.assignments.primary().and_then(Assignment::state) else { return };
@@ -245,7 +247,14 @@ impl Session {
         let seq = self.first_message_for(resume);
         // The standby's log does not say what the primary has stored since the grant: the standby packages it again.
         let seq = self.assignments.standby_resume_from().map_or(seq, |from| seq.min(from.0));
+        self.media.keep(self.pre_roll_for(seq));
         self.media.pin(now, Some(seq));
+    }
+
+    /// Returns the number of the first message that the encoders of a worker decode which resumes with message `seq`.
+    pub(super) fn pre_roll_for(&self, seq: u64) -> Option<u64> {
+        let encodes = self.cfg.claim.settings.plan.encodes();
+        if encodes { pre_roll_start(&self.media, seq) } else { None }
     }
 
     /// Returns the number of the first message that a worker needs which packages from segment `resume` on. Once the publisher
@@ -254,7 +263,7 @@ impl Session {
     pub(super) fn first_message_for(&self, resume: Msn) -> u64 {
         let next = self.media.next_seq();
         let end = if self.lease.gone_since().is_some() { next.saturating_sub(1) } else { next };
-        self.media.find(|msn| *msn >= resume).unwrap_or(end)
+        self.media.find(|message| message.msn >= resume).unwrap_or(end)
     }
 
     fn on_snapshot(&mut self, snapshot: StreamState) {
@@ -330,7 +339,7 @@ impl Session {
     /// True if the media of the oldest segment that may not be stored have left the replay buffer.
     fn has_left_replay(&self, state: &StreamState) -> bool {
         let resume = resume_msn(state, self.cfg.claim.epoch, self.cfg.claim.first_msn);
-        let first_from = |lowest: Msn| self.media.find(|msn| *msn >= lowest);
+        let first_from = |lowest: Msn| self.media.find(|message| message.msn >= lowest);
         self.lease.open_msn() >= Some(resume) && first_from(resume) == first_from(resume.next())
     }
 

@@ -101,7 +101,7 @@ pub fn resume_msn(state: &StreamState, epoch: Epoch, first: Msn) -> Msn {
 
 /// True if every rendition that has media in `slot` is stored, and, unless the slot is `complete`, every rendition has.
 fn is_stored_in_full(state: &StreamState, slot: &SegmentSlot, complete: bool) -> bool {
-    let stored = are_tracks_stored(slot);
+    let stored = are_tracks_stored(slot, |_| false);
     let present = |name: &Rendition| {
         slot.tracks.contains_key(name)
             || slot.rendition_gaps.contains_key(name)
@@ -111,9 +111,10 @@ fn is_stored_in_full(state: &StreamState, slot: &SegmentSlot, complete: bool) ->
     stored && (complete || some && state.renditions.keys().all(present))
 }
 
-/// True if the object of every rendition that has media in `slot` and does not list it as GAP is stored.
-fn are_tracks_stored(slot: &SegmentSlot) -> bool {
-    slot.tracks.iter().all(|(name, track)| track.stored || slot.rendition_gaps.contains_key(name))
+/// True if the object of every rendition that has media in `slot`, does not list it as GAP and is not `excused` is stored.
+fn are_tracks_stored(slot: &SegmentSlot, excused: impl Fn(&Rendition) -> bool) -> bool {
+    let is_missing = |name: &Rendition| slot.rendition_gaps.contains_key(name) || excused(name);
+    slot.tracks.iter().all(|(name, track)| track.stored || is_missing(name))
 }
 
 /// True if the segment is its parts laid end to end: all of them are of the generation that completed it. Parts of two
@@ -131,13 +132,9 @@ pub(crate) fn are_parts_of(track: &RenditionSegment, generation: Generation, cou
 /// True if `epoch` is sealed and every segment of it is stored or missing. A rendition that has ended before the others is not
 /// waited for: a successor that cannot encode its last segment again must not list it as GAP, because ENDLIST is final.
 pub fn is_stored(state: &StreamState, epoch: Epoch) -> bool {
-    let goes_on = |name: &Rendition| state.renditions.get(name).is_none_or(|known| known.ended.is_none());
-    let is_settled = |slot: &SegmentSlot| {
-        let is_gap = |name: &Rendition| slot.rendition_gaps.contains_key(name);
-        slot.tracks.iter().all(|(name, track)| track.stored || is_gap(name) || !goes_on(name))
-    };
+    let has_ended = |name: &Rendition| state.renditions.get(name).is_some_and(|known| known.ended.is_some());
     let mut of_epoch = state.slots.iter().filter(|slot| slot.epoch == epoch && slot.gap.is_none());
-    state.epoch == epoch && state.sealed && of_epoch.all(|slot| is_settled(slot))
+    state.epoch == epoch && state.sealed && of_epoch.all(|slot| are_tracks_stored(slot, has_ended))
 }
 
 /// Returns the media sequence number that leaves at least `window_ms` of complete segments; `None` if the present one

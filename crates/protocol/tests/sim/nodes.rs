@@ -1,6 +1,6 @@
 //! The simulated nodes: how each handles a message and executes the outputs of its machines.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use millrace_protocol::job::{self, Packaged, WorkerJob};
 use millrace_protocol::log::writer::EncodedMessage;
@@ -236,7 +236,9 @@ impl World {
                 let packagers = rungs.iter().map(|id| (id.clone(), ToyPackager::of(id))).collect();
                 let rungs = rungs.into_iter().collect();
                 let job = WorkerJob::new(Millis(self.now), *grant, node, rungs, 1 << 16, seed).unwrap();
-                self.workers[i].jobs.insert(key, Job { job, packagers, late: VecDeque::new() });
+                self.workers[i]
+                    .jobs
+                    .insert(key, Job { job, packagers, late: VecDeque::new(), given: BTreeMap::new() });
                 self.drain_job(i, key);
             }
             GrantOrder::Quiesce { epoch, generation, .. } => {
@@ -267,7 +269,9 @@ impl World {
             let Some(running) = self.workers[i].jobs.get_mut(&key) else { return };
             let Some(out) = running.job.poll_output() else { return };
             match out {
+                O::PreRoll(units) => running.note(&units),
                 O::Package(message) => {
+                    running.note(&message.units);
                     for (id, packager) in &mut running.packagers {
                         let mut own = vec![];
                         packager.push(&message.units, rung, &mut own);
@@ -275,6 +279,7 @@ impl World {
                     }
                 }
                 O::RestartRung(id) => {
+                    running.given.clear();
                     if id != RungId::copy() {
                         running.late.clear();
                     }
@@ -300,7 +305,7 @@ impl World {
                 }
                 O::Index(fact) => self.on_index(fact),
                 O::Report(report) => self.send(To::Control, Msg::Report(report, i)),
-                O::UploadInit(..) | O::Superseded => {}
+                O::PreRollMissing | O::UploadInit(..) | O::Superseded => {}
             }
             for (id, packaged) in made.drain(..) {
                 let running = self.workers[i].jobs.get_mut(&key).unwrap();

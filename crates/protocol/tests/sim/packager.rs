@@ -45,7 +45,8 @@ pub fn unit(
         init_version: InitVersion(0),
         dts: now as i64,
         cts: 0,
-        keyframe: boundary,
+        // Some segments begin without a keyframe.
+        keyframe: boundary && !msn.0.is_multiple_of(3),
         boundary,
         independent: true,
         discontinuity: false,

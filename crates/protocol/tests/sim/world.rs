@@ -12,6 +12,7 @@ use millrace_protocol::{Machine, Millis, job};
 use millrace_wire::close_reason::CloseReason;
 use millrace_wire::fact::{FactReader, StreamState};
 use millrace_wire::ids::*;
+use millrace_wire::ladder::{LadderPlan, LadderRung};
 use millrace_wire::message::media::{MediaReader, MediaUnit, Track};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -19,7 +20,7 @@ use rand::{Rng, SeedableRng};
 use super::checks::PlaylistCheckers;
 use super::control::{ToyControl, WALL};
 use super::network::{Msg, To};
-use super::packager::{LowRung, SEGMENT_UNITS, ToyPackager, UNIT_MS, unit};
+use super::packager::{LowRung, SEGMENT_UNITS, ToyPackager, UNIT_MS, numbers, unit};
 use super::takeover::Orphan;
 
 /// Seeds with this bit make a ladder of two video renditions.
@@ -32,6 +33,19 @@ pub struct Job {
     pub packagers: BTreeMap<RungId, ToyPackager>,
     /// What the rung that encodes has made and not handed in yet, and when it does.
     pub late: VecDeque<(u64, Packaged)>,
+    /// The newest frame of each track that its rungs were given, to decode or to package.
+    pub given: BTreeMap<Track, u64>,
+}
+
+impl Job {
+    /// Fails if rungs are given a frame twice or out of order.
+    pub fn note(&mut self, units: &[MediaUnit]) {
+        for frame in units.iter().filter_map(MediaUnit::frame) {
+            let number = numbers(&frame.data.contiguous())[0];
+            let before = self.given.insert(frame.track, number);
+            assert!(before < Some(number), "frame {number} behind {before:?}");
+        }
+    }
 }
 
 pub struct Worker {
@@ -149,7 +163,11 @@ impl World {
     /// A publisher connects, for the first time or after an interruption.
     pub fn publish(&mut self) {
         let id = SessionId::from_u128(self.sessions.len() as u128 + 1);
-        let claim = self.control.claim(self.now, id);
+        let mut claim = self.control.claim(self.now, id);
+        if self.has_ladder {
+            let rung = LadderRung { height: 360, bitrate: 800_000, fps: None, preset: None, codec: None };
+            claim.settings.plan = LadderPlan::of_rungs(vec![rung]);
+        }
         for s in self.live_sessions() {
             self.send(s, Msg::Kick(CloseReason::TakenOver));
         }

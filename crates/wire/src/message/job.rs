@@ -139,6 +139,10 @@ pub struct Grant {
     pub base: StreamState,
     /// First media message needed: the start of the oldest segment that may be uncommitted.
     pub resume_from: MediaSeq,
+    /// First media message that encoders are to decode before those from `resume_from` on, so that they go on where those of
+    /// the predecessor stopped; none of it is packaged. `None` if there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pre_roll_from: Option<MediaSeq>,
     /// The settings of the livestream.
     pub settings: StreamSettings,
 }

@@ -19,6 +19,7 @@ mod names;
 mod orders;
 mod owed;
 mod part_starts;
+mod pre_roll;
 mod products;
 mod recent;
 mod restart;
@@ -43,10 +44,11 @@ use millrace_wire::ladder::LadderPlan;
 use millrace_wire::message::announce::Degraded;
 use millrace_wire::message::control::StreamSettings;
 use millrace_wire::message::ladder_health::RungState;
-use millrace_wire::message::media::MediaMessage;
+use millrace_wire::message::media::{MediaMessage, MediaUnit};
 
 use self::health::Health;
 use self::part_starts::PartStarts;
+use self::pre_roll::PreRoll;
 use self::recent::Recent;
 use self::segments::{Places, Segments};
 use self::sound::Sound;
@@ -107,6 +109,8 @@ pub(crate) struct LadderRung {
     configured: VecDeque<Configured>,
     /// The newest media, for the next transcoder.
     recent: Recent,
+    /// Media from before the first segment whose configurations have not come.
+    pre_roll: PreRoll,
     /// The rungs that are to be encoded from the next segment on, if that changes.
     wish: Option<Vec<RungIndex>>,
     out: VecDeque<Packaged>,
@@ -145,6 +149,7 @@ impl LadderRung {
             sound: Sound::new(open, base),
             configured: VecDeque::new(),
             recent: Recent::default(),
+            pre_roll: PreRoll::default(),
             wish: None,
             out: VecDeque::new(),
             lost_units: 0,
@@ -188,6 +193,10 @@ impl LadderRung {
 impl Rung for LadderRung {
     fn id(&self) -> &RungId {
         &self.id
+    }
+
+    fn pre_roll(&mut self, units: &[MediaUnit]) {
+        self.take_pre_roll(units);
     }
 
     fn push(&mut self, message: MediaMessage) {

@@ -3,7 +3,9 @@
 use millrace_codec::engine::order::{AudioSource, Order, SourcePicture, SourceSound, VideoSource};
 use millrace_media::codec::AudioCodec;
 use millrace_media::frame::AudioConfig;
+use millrace_wire::message::media::{FrameUnit, MediaUnit, Track};
 
+use super::pre_roll;
 use super::recent::Kept;
 use super::segments::{Place, Span};
 use super::sound::Sound;
@@ -34,19 +36,23 @@ impl LadderRung {
             }
             Step::Video(start) => {
                 self.recent.push(Kept::Video((*start).clone()));
+                for picture in self.pre_roll.take_pictures(start.version) {
+                    self.recent.push(Kept::Picture(picture));
+                }
                 if self.transcoder == Transcoder::Runs { self.configure_video(*start) } else { Ok(()) }
             }
             Step::Picture(picture) => self.order_picture(picture),
-            Step::Audio(config) => {
+            Step::Audio(version, config) => {
                 self.recent.push(Kept::Audio(config.clone()));
-                if self.transcoder != Transcoder::Runs {
-                    return Ok(());
+                let sounds = self.pre_roll.take_sounds(version, &config);
+                if self.transcoder == Transcoder::Runs {
+                    let configured = self.configure_audio(config);
+                    if let Some(msn) = self.segments.newest() {
+                        self.owe_sound(msn);
+                    }
+                    configured?;
                 }
-                let configured = self.configure_audio(config);
-                if let Some(msn) = self.segments.newest() {
-                    self.owe_sound(msn);
-                }
-                configured
+                sounds.into_iter().try_for_each(|sound| self.decode_sound(sound))
             }
             Step::Sound(sound) => self.order_sound(sound),
         }
@@ -136,6 +142,32 @@ impl LadderRung {
         }
         self.recent.push(Kept::Sound(sound.clone()));
         if self.transcoder == Transcoder::Runs { self.send_sound(sound, true) } else { Ok(()) }
+    }
+
+    /// Takes media from before the first segment: they are decoded only. Audio that is behind the pictures may come when a
+    /// transcoder runs.
+    pub(super) fn take_pre_roll(&mut self, units: &[MediaUnit]) {
+        for frame in units.iter().filter_map(MediaUnit::frame) {
+            let Some(sound) = self.late_sound(frame) else {
+                self.pre_roll.push(frame);
+                continue;
+            };
+            if self.decode_sound(sound) == Err(Behind) {
+                self.fall_behind();
+            }
+        }
+    }
+
+    /// Returns a frame of the pre-roll as sound, if the configuration of the audio is known already.
+    fn late_sound(&self, frame: &FrameUnit) -> Option<steps::Sound> {
+        let config = self.recent.audio().filter(|_| frame.track == Track::Audio)?;
+        Some(pre_roll::sound(frame, config))
+    }
+
+    /// Has an audio frame decoded and not encoded, by the transcoder that runs and by those that follow.
+    fn decode_sound(&mut self, sound: steps::Sound) -> Result<(), Behind> {
+        self.recent.push(Kept::Sound(sound.clone()));
+        if self.transcoder == Transcoder::Runs { self.send_sound(sound, false) } else { Ok(()) }
     }
 
     pub(super) fn send_sound(&mut self, sound: steps::Sound, encode: bool) -> Result<(), Behind> {

@@ -7,12 +7,13 @@ use std::collections::VecDeque;
 
 use millrace_media::frame::AudioConfig;
 use millrace_media::time::Timescale;
+use millrace_protocol::session::PRE_ROLL_SOUNDS;
 
 use super::segments::Span;
 use super::steps::{Picture, Sound, VideoStart};
 
-/// Audio frames before the first picture that are decoded: the overlap of AAC and the delay of SBR are less.
-const MAX_SOUNDS: usize = 4;
+/// Audio frames before the first picture that are decoded, as many as a session gives a successor.
+const MAX_SOUNDS: usize = PRE_ROLL_SOUNDS as usize;
 /// The most that is kept: bytes, steps (pictures and audio frames, fewer than [`Places`](super::segments::Places) remembers), and
 /// 90 kHz ticks. It is the ten seconds that may be owed and the thirty that ingest allows between keyframes, at 6 Mb/s and
 /// 50 pictures a second. More of both leaves a new transcoder without rungs until the next keyframe.
@@ -207,7 +208,7 @@ mod tests {
         assert!(recent.covers(&span(1)) && !recent.covers(&span(0)));
         recent.forget_before(&span(1));
         assert_eq!(numbers(&recent), (10..40).collect::<Vec<_>>());
-        assert_eq!(recent.sounds().iter().map(|sound| sound.pts / 1024).collect::<Vec<_>>(), [6, 7, 8, 9]);
+        assert_eq!(recent.sounds().iter().map(|sound| sound.pts / 1024).collect::<Vec<_>>(), [5, 6, 7, 8, 9]);
         recent.forget_before(&span(2));
         assert_eq!(numbers(&recent)[0], 10, "the keyframe of segment 2 lies behind its beginning");
         recent.forget_before(&span(3));
@@ -240,9 +241,9 @@ mod tests {
     fn audio_alone_begins_with_the_segment() {
         let mut recent = Recent::default();
         (0..40).for_each(|number| recent.push(sound(number)));
-        recent.forget_before(&span(1));
+        recent.forget_before(&span(2));
         let Some(Kept::Sound(first)) = recent.steps.front() else { panic!("no sound") };
-        assert_eq!((first.ticks, recent.sounds().len()), (28_800, MAX_SOUNDS));
-        assert!(recent.covers(&span(1)));
+        assert_eq!((first.ticks, recent.sounds().len()), (59_520, MAX_SOUNDS));
+        assert!(recent.covers(&span(2)));
     }
 }

@@ -196,7 +196,7 @@ impl Source {
         }
         self.end = self.end.max(ticks + i64::from(config.frame_ticks()));
         if self.audio_version.replace(version) != Some(version) {
-            self.steps.push_back(Step::Audio(config));
+            self.steps.push_back(Step::Audio(version, config));
         }
         self.steps.push_back(Step::Sound(Sound { pts: frame.dts, ticks, data: frame.data }));
     }

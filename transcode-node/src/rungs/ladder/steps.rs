@@ -15,8 +15,8 @@ pub(super) enum Step {
     Video(Box<VideoStart>),
     /// A picture.
     Picture(Picture),
-    /// The audio frames from here on have this configuration.
-    Audio(AudioConfig),
+    /// The audio frames from here on have this configuration, of this version within the epoch.
+    Audio(u32, AudioConfig),
     /// An audio frame.
     Sound(Sound),
 }

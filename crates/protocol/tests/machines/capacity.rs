@@ -1,22 +1,19 @@
 //! Sessions whose job encodes, among workers that have room for it, for a copy only, or for nothing.
 
-use bytes::Bytes;
+use millrace_protocol::log::repair::RepairLimits;
+use millrace_protocol::log::replay_buffer::ReplayLimits;
+use millrace_protocol::session::{Input, Output, Session, SessionConfig};
+use millrace_protocol::{Machine, Millis};
 use millrace_wire::ids::{
-    BroadcastId, DiscontinuitySeq, Epoch, Generation, InitVersion, Msn, NodeId, SessionId, StreamId,
-    UnixMillis,
+    BroadcastId, DiscontinuitySeq, Epoch, Generation, Msn, NodeId, SessionId, StreamId, UnixMillis,
 };
 use millrace_wire::ladder::{LadderPlan, LadderRung};
 use millrace_wire::message::announce::Degraded;
 use millrace_wire::message::control::{ClaimGrant, PublishLimits, StreamSettings};
 use millrace_wire::message::job::{Bid, COPY_COST, Grant, GrantOrder, Heartbeat, Offer, job_cost};
-use millrace_wire::message::media::{FrameUnit, MediaUnit, Track};
+use millrace_wire::message::media::MediaUnit;
 
-use super::io::{Input, Output, SessionConfig};
-use super::machine::Session;
-use crate::log::repair::RepairLimits;
-use crate::log::replay_buffer::ReplayLimits;
-use crate::machine::Machine;
-use crate::time::Millis;
+use super::frames::first_of;
 
 const MSN: Msn = Msn(1_000);
 
@@ -89,22 +86,7 @@ impl World {
     fn new(workers: Vec<Worker>) -> Self {
         let session = Session::new(Millis(0), config());
         let mut world = Self { now: 0, session, workers, backlog: 0 };
-        let frame = MediaUnit::Frame(FrameUnit {
-            track: Track::Video,
-            msn: MSN,
-            discontinuity_sequence: DiscontinuitySeq(0),
-            init_version: InitVersion(0),
-            dts: 0,
-            cts: 0,
-            keyframe: true,
-            boundary: true,
-            independent: true,
-            discontinuity: false,
-            duration: 0,
-            may_be_last: false,
-            data: Bytes::from_static(b"frame").into(),
-        });
-        world.hand(Input::Media(vec![frame]));
+        world.hand(Input::Media(vec![MediaUnit::Frame(first_of(MSN))]));
         world
     }
 

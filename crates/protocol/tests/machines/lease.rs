@@ -1,13 +1,11 @@
 //! The requests about the lease, and which answer counts for which request.
 
+use millrace_protocol::session::{Input, Output, Session};
+use millrace_protocol::{Machine, Millis};
 use millrace_wire::close_reason::CloseReason;
 use millrace_wire::message::control::LeaseReply;
 
-use super::capacity_tests::config;
-use super::io::{Input, Output};
-use super::machine::Session;
-use crate::machine::Machine;
-use crate::time::Millis;
+use super::capacity::config;
 
 /// Hands `input` in at `now`; returns how many renewals and releases the session sends.
 fn requests(session: &mut Session, now: u64, input: Input) -> (usize, usize) {

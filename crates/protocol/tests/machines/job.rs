@@ -1,9 +1,11 @@
 //! A worker's job at the limits of its log: long holes in the media, long absences of control, failing rungs.
-#![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
 
-use millrace_protocol::job::{Input, Output, Packaged, QUIESCE_LIMIT_MS, SEAL_SILENCE_MS, WorkerJob};
+use millrace_protocol::job::{
+    Input, Output, POST_ROLL_FRAMES, POST_ROLL_MS, PRE_ROLL_WAIT_MS, Packaged, QUIESCE_LIMIT_MS,
+    SEAL_SILENCE_MS, WorkerJob,
+};
 use millrace_protocol::state::apply;
 use millrace_protocol::{Machine, Millis};
 use millrace_wire::fact::{
@@ -13,8 +15,10 @@ use millrace_wire::ids::*;
 use millrace_wire::message::announce::{EpochAnnouncement, EpochPhase};
 use millrace_wire::message::control::StreamSettings;
 use millrace_wire::message::job::{COPY_COST, Grant};
-use millrace_wire::message::media::{FrameUnit, MediaMessage, MediaUnit, Track};
+use millrace_wire::message::media::{MediaMessage, MediaUnit, Track};
 use millrace_wire::message::repair::RepairReply;
+
+use super::frames::first_of;
 
 const EPOCH: Epoch = Epoch(7);
 const FIRST: u64 = 100;
@@ -30,6 +34,11 @@ fn job(base: StreamState) -> WorkerJob {
 
 /// A job with these rungs.
 fn job_with(base: StreamState, rungs: &[&str]) -> WorkerJob {
+    job_from(base, rungs, (0, None))
+}
+
+/// The same that resumes with a message, and decodes from another on.
+fn job_from(base: StreamState, rungs: &[&str], (resume, pre_roll): (u64, Option<u64>)) -> WorkerJob {
     let grant = Grant {
         stream: StreamId::from_u128(1),
         playback: playback(),
@@ -48,7 +57,8 @@ fn job_with(base: StreamState, rungs: &[&str]) -> WorkerJob {
         },
         cost: COPY_COST,
         base,
-        resume_from: MediaSeq(0),
+        resume_from: MediaSeq(resume),
+        pre_roll_from: pre_roll.map(MediaSeq),
         settings: StreamSettings { window: 600, ..StreamSettings::default() },
     };
     let node = "worker-1".parse().unwrap();
@@ -58,21 +68,7 @@ fn job_with(base: StreamState, rungs: &[&str]) -> WorkerJob {
 
 /// A unit that begins a segment, as message number `seq`.
 fn boundary(seq: u64, msn: u64) -> MediaMessage {
-    let unit = MediaUnit::Frame(FrameUnit {
-        track: Track::Video,
-        msn: Msn(msn),
-        discontinuity_sequence: DiscontinuitySeq(0),
-        init_version: InitVersion(0),
-        dts: 0,
-        cts: 0,
-        keyframe: true,
-        boundary: true,
-        independent: true,
-        discontinuity: false,
-        duration: 0,
-        may_be_last: false,
-        data: bytes::Bytes::from_static(b"unit").into(),
-    });
+    let unit = MediaUnit::Frame(first_of(Msn(msn)));
     MediaMessage { epoch: EPOCH, seq: MediaSeq(seq), end: false, units: vec![unit] }
 }
 
@@ -279,21 +275,39 @@ fn is_quiesced(outputs: &[Output]) -> bool {
     outputs.iter().any(|output| matches!(output, Output::Heartbeat(heartbeat) if heartbeat.quiesced))
 }
 
+/// The numbers of the frames behind the first segment that a job takes before it stops: a picture and an audio frame in turn.
+fn post_roll() -> impl Iterator<Item = (u64, Track)> {
+    let frames = 2 * u64::from(POST_ROLL_FRAMES);
+    (2..2 + frames).zip([Track::Video, Track::Audio].into_iter().cycle())
+}
+
 #[test]
 fn job_of_several_rungs_quiesces_once_they_have_handed_in_the_open_segment() {
     let mut job = quiescing();
     assert!(!job.is_quiescing());
-    // The picture of the next segment is held; the audio of this one is still coming.
-    job.handle(Millis(10), Input::Media(boundary(2, FIRST + 1))).unwrap();
-    job.handle(Millis(11), Input::Media(frame(3, Track::Audio, FIRST))).unwrap();
-    let before = outputs(&mut job);
-    assert_eq!((segments_of(&before), flushes(&before)), (vec![(FIRST, Track::Audio)], vec![]));
-    job.handle(Millis(12), Input::Media(frame(4, Track::Audio, FIRST + 1))).unwrap();
-    let after = outputs(&mut job);
-    assert_eq!(
-        (segments_of(&after), flushes(&after)),
-        (vec![], vec!["copy".to_owned(), "ladder".to_owned()])
+    // Encoders look at what comes behind the segment.
+    let all: Vec<_> = post_roll().collect();
+    let (last, before) = all.split_last().unwrap();
+    for (seq, track) in before {
+        job.handle(Millis(10), Input::Media(frame(*seq, *track, FIRST + 1))).unwrap();
+    }
+    let made = outputs(&mut job);
+    assert_eq!((segments_of(&made).len(), flushes(&made)), (before.len(), vec![]));
+    job.handle(Millis(12), Input::Media(frame(last.0, last.1, FIRST + 1))).unwrap();
+    assert_eq!(flushes(&outputs(&mut job)), ["copy", "ladder"]);
+    // What is made of it is not announced, what is made of the segment is.
+    let next = job.snapshot().unwrap().seq;
+    make(
+        &mut job,
+        Packaged::Part(part(&Rendition::video(), FIRST + 1), bytes::Bytes::from_static(b"part").into()),
     );
+    make(&mut job, Packaged::Segment(segment(&Rendition::video(), FIRST + 1)));
+    assert_eq!(job.snapshot().unwrap().seq, next);
+    make(
+        &mut job,
+        Packaged::Part(part(&Rendition::video(), FIRST), bytes::Bytes::from_static(b"part").into()),
+    );
+    assert!(job.snapshot().unwrap().seq > next);
     job.handle(Millis(13), Input::Packaged(RungId::copy(), Packaged::Flushed)).unwrap();
     assert!(!job.is_quiescing() && !is_quiesced(&outputs(&mut job)), "a rung answers late");
     job.handle(Millis(300), Input::Packaged("ladder".parse().unwrap(), Packaged::Flushed)).unwrap();
@@ -302,21 +316,35 @@ fn job_of_several_rungs_quiesces_once_they_have_handed_in_the_open_segment() {
 }
 
 #[test]
+fn job_that_quiesces_does_not_wait_for_a_slow_track() {
+    let mut job = quiescing();
+    job.handle(Millis(10), Input::Media(boundary(2, FIRST + 1))).unwrap();
+    job.handle(Millis(11), Input::Media(frame(3, Track::Audio, FIRST + 1))).unwrap();
+    assert_eq!(flushes(&outputs(&mut job)), [""; 0]);
+    assert!(job.next_timeout().is_some_and(|at| at <= Millis(11 + POST_ROLL_MS)));
+    job.handle_timeout(Millis(11 + POST_ROLL_MS)).unwrap();
+    assert_eq!(flushes(&outputs(&mut job)), ["copy", "ladder"]);
+}
+
+#[test]
 fn job_that_quiesced_at_a_boundary_goes_on_with_what_it_held_if_no_successor_comes() {
     let mut job = quiescing();
-    for (seq, track) in [(2, Track::Video), (3, Track::Audio)] {
+    for (seq, track) in post_roll() {
         job.handle(Millis(10), Input::Media(frame(seq, track, FIRST + 1))).unwrap();
     }
     for rung in ["copy", "ladder"] {
         job.handle(Millis(11), Input::Packaged(rung.parse().unwrap(), Packaged::Flushed)).unwrap();
     }
-    job.handle(Millis(12), Input::Media(frame(4, Track::Video, FIRST + 1))).unwrap();
+    outputs(&mut job);
+    let next = post_roll().count() as u64 + 2;
+    job.handle(Millis(12), Input::Media(frame(next, Track::Video, FIRST + 1))).unwrap();
     assert_eq!(segments_of(&outputs(&mut job)), []);
     job.handle_timeout(Millis(11 + QUIESCE_LIMIT_MS)).unwrap();
     let made = outputs(&mut job);
     let restarts = made.iter().filter(|output| matches!(output, Output::RestartRung(_))).count();
-    let taken = [Track::Video, Track::Audio, Track::Video].map(|track| (FIRST + 1, track));
-    assert_eq!((restarts, segments_of(&made)), (2, taken.to_vec()));
+    let tracks = post_roll().map(|(_, track)| track).chain([Track::Video]);
+    let taken: Vec<_> = tracks.map(|track| (FIRST + 1, track)).collect();
+    assert_eq!((restarts, segments_of(&made)), (2, taken));
     assert!(!job.is_quiescing());
 }
 
@@ -324,13 +352,91 @@ fn job_that_quiesced_at_a_boundary_goes_on_with_what_it_held_if_no_successor_com
 fn last_message_of_the_media_ends_the_epoch_of_a_job_that_quiesces() {
     let mut job = quiescing();
     job.handle(Millis(10), Input::Media(boundary(2, FIRST + 1))).unwrap();
+    let next = job.snapshot().unwrap().seq;
+    make(
+        &mut job,
+        Packaged::Part(part(&Rendition::video(), FIRST + 1), bytes::Bytes::from_static(b"part").into()),
+    );
+    assert_eq!(job.snapshot().unwrap().seq, next, "it is held");
     let last = MediaMessage { end: true, ..frame(3, Track::Video, FIRST + 1) };
     job.handle(Millis(11), Input::Media(last)).unwrap();
     let made = outputs(&mut job);
     assert_eq!(segments_of(&made), [(FIRST + 1, Track::Video), (FIRST + 1, Track::Video)]);
     assert_eq!(flushes(&made).len(), 2);
+    assert!(job.snapshot().unwrap().seq > next, "the media are over, and what was held is announced");
     for rung in ["copy", "ladder"] {
         job.handle(Millis(12), Input::Packaged(rung.parse().unwrap(), Packaged::Flushed)).unwrap();
     }
     assert!(job.snapshot().unwrap().sealed);
+}
+
+/// A successor that resumes with message 10, in which the first segment begins, and decodes from message 6 on.
+fn successor() -> WorkerJob {
+    let mut job = job_from(apply::empty(BROADCAST), &["copy", "ladder"], (10, Some(6)));
+    outputs(&mut job);
+    job
+}
+
+/// Hands in messages of segment before the first, and the message that begins the first and has audio of the one before.
+fn hand_in(job: &mut WorkerJob, now: u64, numbers: std::ops::RangeInclusive<u64>) -> Vec<Output> {
+    for seq in numbers {
+        let mut message = frame(seq, Track::Video, FIRST - 1);
+        if seq == 10 {
+            message = boundary(seq, FIRST);
+            message.units.extend(frame(seq, Track::Audio, FIRST - 1).units);
+        }
+        job.handle(Millis(now), Input::Media(message)).unwrap();
+    }
+    outputs(job)
+}
+
+fn pre_rolls(outputs: &[Output]) -> Vec<usize> {
+    let pre_rolls = outputs.iter().filter_map(|output| match output {
+        Output::PreRoll(units) => Some(units.len()),
+        _ => None,
+    });
+    pre_rolls.collect()
+}
+
+fn lacks_pre_roll(outputs: &[Output]) -> usize {
+    outputs.iter().filter(|output| matches!(output, Output::PreRollMissing)).count()
+}
+
+#[test]
+fn successor_decodes_what_comes_before_the_resume_point_and_packages_none_of_it() {
+    let mut job = successor();
+    assert_eq!(hand_in(&mut job, 1, 6..=9).len(), 0);
+    let made = hand_in(&mut job, 2, 10..=10);
+    assert_eq!((pre_rolls(&made), segments_of(&made)), (vec![5], vec![(FIRST, Track::Video)]));
+    let at = |wanted: fn(&Output) -> bool| made.iter().position(wanted).unwrap();
+    assert!(
+        at(|output| matches!(output, Output::PreRoll(_))) < at(|output| matches!(output, Output::Package(_)))
+    );
+    assert_eq!((lacks_pre_roll(&made), gaps(job.snapshot().unwrap()).len()), (0, 2), "the lead gaps");
+}
+
+#[test]
+fn successor_goes_on_without_the_pre_roll_that_the_session_no_longer_holds() {
+    let mut job = successor();
+    job.handle(Millis(1), Input::MediaReply(RepairReply { oldest: Some(8), next: 11 })).unwrap();
+    let made = hand_in(&mut job, 2, 8..=10);
+    assert_eq!((lacks_pre_roll(&made), pre_rolls(&made)), (1, vec![3]));
+    assert_eq!(segments_of(&made), [(FIRST, Track::Video)]);
+    assert!(!made.iter().any(|output| matches!(output, Output::RestartRung(_))));
+}
+
+#[test]
+fn successor_waits_for_a_hole_in_its_pre_roll_for_a_moment_only() {
+    let mut job = successor();
+    hand_in(&mut job, 1, 6..=7);
+    let made = hand_in(&mut job, 2, 9..=10);
+    assert_eq!((pre_rolls(&made), segments_of(&made)), (vec![], vec![]));
+    assert!(job.next_timeout().is_some_and(|at| at <= Millis(PRE_ROLL_WAIT_MS)));
+    job.handle_timeout(Millis(PRE_ROLL_WAIT_MS)).unwrap();
+    let made = outputs(&mut job);
+    // The audio of the message that begins the segment is whole.
+    assert_eq!((lacks_pre_roll(&made), pre_rolls(&made)), (1, vec![1]));
+    assert_eq!(segments_of(&made), [(FIRST, Track::Video)]);
+    job.handle_timeout(Millis(PRE_ROLL_WAIT_MS + 10)).unwrap();
+    assert_eq!(lacks_pre_roll(&outputs(&mut job)), 0);
 }
