@@ -1,6 +1,7 @@
 //! The section `[control]` of the configuration.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use millrace_node::LadderTemplates;
 use millrace_runtime::{Secret, Section, TrustedProxies};
@@ -8,6 +9,12 @@ use serde::Deserialize;
 
 /// Shortest admin token: a shorter one can be guessed.
 pub const MIN_TOKEN_CHARS: usize = 16;
+
+/// Shortest secret of HS256: as long as its hash (RFC 7518 §3.2).
+const MIN_JWT_SECRET_BYTES: usize = 32;
+
+/// Longest leeway: clocks that differ by more are to be repaired.
+const MAX_LEEWAY_S: u64 = 300;
 
 /// Bounds of the audit log: fewer entries than a busy hour has are of no use, and more are for a log collector.
 const AUDIT_ENTRIES: std::ops::RangeInclusive<u64> = 100..=1_000_000;
@@ -46,6 +53,39 @@ pub struct Config {
     /// The proxies in front of the API, as addresses or networks: `X-Forwarded-Host` and `X-Forwarded-For` are believed from
     /// them alone. Without any, the API believes neither.
     pub trusted_proxies: TrustedProxies,
+    /// The one algorithm of the tokens of an outside issuer; without it they are not accepted.
+    pub jwt_algorithm: Option<JwtAlgorithm>,
+    /// The secret of tokens signed with HS256.
+    pub jwt_secret: Secret<String>,
+    /// The URL of the issuer's public keys (JWKS).
+    pub jwt_jwks_url: Option<String>,
+    /// A file with the issuer's public keys, instead of the URL.
+    pub jwt_jwks_file: Option<PathBuf>,
+    /// The claim `iss` that tokens must have.
+    pub jwt_issuer: Option<String>,
+    /// The claim `aud` that tokens must have, or have in its list.
+    pub jwt_audience: Option<String>,
+    /// The claim that holds the role, or a list with it; dots lead into objects.
+    pub jwt_role_claim: String,
+    /// Seconds by which the clocks of the issuer and of control may differ.
+    pub jwt_leeway_s: u64,
+}
+
+/// An algorithm of tokens of an outside issuer (RFC 7518 §3.1, RFC 8037).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub enum JwtAlgorithm {
+    /// HMAC with SHA-256 and a shared secret.
+    #[serde(rename = "HS256")]
+    Hs256,
+    /// RSA with SHA-256, PKCS #1 v1.5.
+    #[serde(rename = "RS256")]
+    Rs256,
+    /// ECDSA on P-256 with SHA-256.
+    #[serde(rename = "ES256")]
+    Es256,
+    /// Ed25519.
+    #[serde(rename = "EdDSA")]
+    EdDsa,
 }
 
 /// The condition under which viewers' endpoints answer.
@@ -57,6 +97,18 @@ pub enum ViewerEndpoints {
     Public,
     /// A token with the scope `streams:read` is needed.
     Token,
+}
+
+impl JwtAlgorithm {
+    /// Returns the name that tokens carry in `alg`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Hs256 => "HS256",
+            Self::Rs256 => "RS256",
+            Self::Es256 => "ES256",
+            Self::EdDsa => "EdDSA",
+        }
+    }
 }
 
 /// Everything of the configuration that control is started with.
@@ -90,13 +142,57 @@ impl Default for Config {
             rtmp_port: 1935,
             edge_port: 8000,
             trusted_proxies: TrustedProxies::default(),
+            jwt_algorithm: None,
+            jwt_secret: Secret::default(),
+            jwt_jwks_url: None,
+            jwt_jwks_file: None,
+            jwt_issuer: None,
+            jwt_audience: None,
+            jwt_role_claim: "role".to_owned(),
+            jwt_leeway_s: 30,
+        }
+    }
+}
+
+impl Config {
+    /// Checks that the settings of an outside issuer fit together: one place of keys for its algorithm, and whom its tokens are for.
+    fn check_jwt(&self) -> Result<(), (&'static str, String)> {
+        let secret_bytes = self.jwt_secret.expose().len();
+        let sets = usize::from(self.jwt_jwks_url.is_some()) + usize::from(self.jwt_jwks_file.is_some());
+        if self.jwt_leeway_s > MAX_LEEWAY_S {
+            return Err(("jwt_leeway_s", format!("must be at most {MAX_LEEWAY_S} seconds")));
+        }
+        let Some(algorithm) = self.jwt_algorithm else {
+            let is_unused = secret_bytes == 0 && sets == 0;
+            let rule = "must be set with the keys of an issuer: HS256, RS256, ES256 or EdDSA";
+            return if is_unused { Ok(()) } else { Err(("jwt_algorithm", rule.to_owned())) };
+        };
+        if self.jwt_issuer.as_ref().is_none_or(String::is_empty) {
+            return Err(("jwt_issuer", "must be set: tokens of any issuer are nobody's".to_owned()));
+        }
+        if self.jwt_audience.as_ref().is_none_or(String::is_empty) {
+            let rule = "must be set, so that tokens for other services are refused here";
+            return Err(("jwt_audience", rule.to_owned()));
+        }
+        match (algorithm, secret_bytes, sets) {
+            (JwtAlgorithm::Hs256, MIN_JWT_SECRET_BYTES.., 0) => Ok(()),
+            (JwtAlgorithm::Hs256, ..) => {
+                let rule =
+                    format!("must have at least {MIN_JWT_SECRET_BYTES} bytes for HS256, without key sets");
+                Err(("jwt_secret", rule))
+            }
+            (_, 0, 1) => Ok(()),
+            _ => {
+                let rule = "must be set for this algorithm, or jwt_jwks_file, and no jwt_secret";
+                Err(("jwt_jwks_url", rule.to_owned()))
+            }
         }
     }
 }
 
 impl Section for Config {
     const NAME: &'static str = "control";
-    const SECRETS: &'static [&'static str] = &["admin_token", "stream_key_secret"];
+    const SECRETS: &'static [&'static str] = &["admin_token", "stream_key_secret", "jwt_secret"];
 
     fn check(&self) -> Result<(), (&'static str, String)> {
         let token = self.admin_token.expose();
@@ -107,6 +203,7 @@ impl Section for Config {
         if token.chars().any(|c| !c.is_ascii_graphic()) {
             return Err(("admin_token", "must be printable ASCII without spaces".to_owned()));
         }
+        self.check_jwt()?;
         if !AUDIT_ENTRIES.contains(&self.audit_entries) {
             let (low, high) = (AUDIT_ENTRIES.start(), AUDIT_ENTRIES.end());
             return Err(("audit_entries", format!("must be from {low} to {high}")));
@@ -120,5 +217,40 @@ impl Section for Config {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn check_refuses_settings_of_an_issuer_that_do_not_fit_together() {
+        let issuer = || Config {
+            jwt_issuer: Some("https://id.example".to_owned()),
+            jwt_audience: Some("millrace".to_owned()),
+            ..Config::default()
+        };
+        let secret = || Secret::new("s".repeat(MIN_JWT_SECRET_BYTES));
+        let url = || Some("https://id.example/keys".to_owned());
+        let hs256 = || Config { jwt_algorithm: Some(JwtAlgorithm::Hs256), jwt_secret: secret(), ..issuer() };
+        let es256 = || Config { jwt_algorithm: Some(JwtAlgorithm::Es256), jwt_jwks_url: url(), ..issuer() };
+        for (config, key) in [
+            (Config::default(), None),
+            (hs256(), None),
+            (es256(), None),
+            (Config { jwt_secret: secret(), ..issuer() }, Some("jwt_algorithm")),
+            (Config { jwt_secret: Secret::new("short".to_owned()), ..hs256() }, Some("jwt_secret")),
+            (Config { jwt_jwks_url: url(), ..hs256() }, Some("jwt_secret")),
+            (Config { jwt_secret: secret(), ..es256() }, Some("jwt_jwks_url")),
+            (Config { jwt_jwks_file: Some("keys".into()), ..es256() }, Some("jwt_jwks_url")),
+            (Config { jwt_jwks_url: None, ..es256() }, Some("jwt_jwks_url")),
+            (Config { jwt_issuer: None, ..es256() }, Some("jwt_issuer")),
+            (Config { jwt_audience: None, ..es256() }, Some("jwt_audience")),
+            (Config { jwt_leeway_s: 301, ..es256() }, Some("jwt_leeway_s")),
+            (Config { audit_entries: 1, ..Config::default() }, Some("audit_entries")),
+        ] {
+            assert_eq!(config.check().err().map(|(key, _)| key), key, "{config:?}");
+        }
     }
 }

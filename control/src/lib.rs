@@ -25,7 +25,7 @@ mod reconciler;
 mod repo;
 mod role;
 
-pub use config::{Config, MIN_TOKEN_CHARS, Settings, ViewerEndpoints};
+pub use config::{Config, JwtAlgorithm, MIN_TOKEN_CHARS, Settings, ViewerEndpoints};
 pub use context::Deps;
 pub use http::{ApiRoute, api_routes};
 pub use node::{Node, start};

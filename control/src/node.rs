@@ -82,7 +82,8 @@ pub async fn start(settings: impl Into<Settings>, deps: Deps) -> anyhow::Result<
     let audit = Arc::new(audit);
     let livestreams = Arc::new(Livestreams::new(services.clone(), audit.clone()));
     let tokens = Tokens::new(services.clone(), audit);
-    let authenticator = Authenticator::new(&config, services.clone());
+    let authenticator =
+        Authenticator::new(&config, services.clone()).context("control: tokens of the issuer")?;
 
     let identity = deps.identity("control")?;
     let supervisor = Supervisor::start("control", metrics, drain, actors)?;

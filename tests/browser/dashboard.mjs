@@ -76,6 +76,22 @@ try {
   await shown.locator('.badge', { hasText: 'ended' }).waitFor();
   expect('the key of an ended livestream is still shown', (await shown.locator('.key').count()) === 0);
   await check(page, 'ended');
+
+  const tokens = page.locator('#tokens');
+  await tokens.getByLabel('Name').fill('Studio');
+  await tokens.getByLabel('Owner').fill('alice');
+  await tokens.getByRole('button', { name: 'Make a token' }).click();
+  const made = await tokens.locator('#newsecret code').textContent();
+  expect('a token is not shown once it is made', made.startsWith('mrt_'));
+  await tokens.locator('td', { hasText: 'Studio' }).waitFor();
+  await page.locator('#changes td', { hasText: 'create token' }).first().waitFor();
+  await check(page, 'tokens');
+  await page.locator('#leave').click();
+  await page.locator('#token').fill(made);
+  await page.keyboard.press('Enter');
+  await page.locator('#empty').waitFor();
+  expect('a publisher sees what operators see', !(await page.locator('#nodes').isVisible()) && !(await page.locator('#tokens').isVisible()));
+  await check(page, 'publisher');
 } catch (error) {
   wrong.push(String(error));
 } finally {

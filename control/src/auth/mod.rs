@@ -1,5 +1,7 @@
-//! Authentication of callers: the configured admin token, API tokens of the state store, and their commands; limits of requests.
+//! Authentication of callers: the configured admin token, API tokens of the state store and their commands, tokens of an outside
+//! issuer; limits of requests.
 
+mod jwt;
 mod limits;
 mod tokens;
 
@@ -9,6 +11,7 @@ use millrace_runtime::Secret;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+pub(crate) use self::jwt::{Jwt, JwtError};
 pub(crate) use self::limits::{RateLimits, TooMany};
 pub(crate) use self::tokens::{TokenError, Tokens};
 use crate::config::{Config, ViewerEndpoints};
@@ -22,6 +25,9 @@ pub(crate) enum AuthError {
     /// The token is not accepted.
     #[error(transparent)]
     Token(#[from] BadToken),
+    /// The token of the outside issuer is not accepted, or its keys cannot be fetched.
+    #[error(transparent)]
+    Jwt(#[from] JwtError),
     /// The state store did not answer, so that the token could not be looked up.
     #[error(transparent)]
     Repo(#[from] RepoError),
@@ -30,6 +36,7 @@ pub(crate) enum AuthError {
 /// The checks of tokens, as the configuration wants them.
 pub(crate) struct Authenticator {
     admin: AdminToken,
+    jwt: Option<Jwt>,
     services: Arc<Services>,
     pub(crate) limits: RateLimits,
     /// True if viewers' endpoints answer without a token.
@@ -37,13 +44,18 @@ pub(crate) struct Authenticator {
 }
 
 impl Authenticator {
-    pub(crate) fn new(config: &Config, services: Arc<Services>) -> Self {
-        Self {
+    /// Creates the checks.
+    ///
+    /// # Errors
+    /// When the keys of the configured issuer have no usable place.
+    pub(crate) fn new(config: &Config, services: Arc<Services>) -> Result<Self, JwtError> {
+        Ok(Self {
             admin: AdminToken::new(&config.admin_token),
+            jwt: Jwt::new(config)?,
             limits: RateLimits::new(config, services.clock.clone()),
             viewers_are_public: config.viewer_endpoints == ViewerEndpoints::Public,
             services,
-        }
+        })
     }
 
     /// Returns the services the checks work with.
@@ -56,6 +68,11 @@ impl Authenticator {
     pub(crate) async fn identify(&self, bearer: &str) -> Result<Identity, AuthError> {
         if self.admin.matches(bearer) {
             return Ok(Identity::bootstrap_admin());
+        }
+        if let Some(jwt) = self.jwt.as_ref().filter(|_| Jwt::has_form(bearer)) {
+            return Ok(jwt
+                .identify(bearer, self.services.clock.now_ms(), self.services.wall_clock())
+                .await?);
         }
         let Some(id) = TokenText::id_of(bearer) else { return Err(BadToken::Wrong.into()) };
         let Some(found) = self.services.repo.token(id).await? else { return Err(BadToken::Wrong.into()) };

@@ -13,7 +13,7 @@ use tracing::info;
 
 use super::origin;
 use super::problem::Problem;
-use crate::auth::{AuthError, Authenticator};
+use crate::auth::{AuthError, Authenticator, JwtError};
 use crate::domain::access::{Access, BadToken};
 use crate::livestreams::{Caller, Principal};
 
@@ -73,6 +73,9 @@ async fn identify(request: &ServiceRequest, access: Access) -> Result<Caller, Re
     };
     let identity = identity.map_err(|error| match error {
         AuthError::Repo(error) => ("unavailable", error.into()),
+        AuthError::Jwt(error @ JwtError::NoKeys(_)) => {
+            ("unavailable", Problem::unavailable(&format!("{error}; try again")))
+        }
         error => {
             auth.limits.failed(from);
             info!(from = from.map(tracing::field::display), path = request.path(), %error,

@@ -132,7 +132,7 @@ impl World {
         let parts = http::Parts {
             livestreams: livestreams.clone(),
             tokens: Tokens::new(services.clone(), audit.clone()),
-            authenticator: Authenticator::new(&config, services),
+            authenticator: Authenticator::new(&config, services).unwrap(),
         };
         let http = http::serve(&config, parts, deps.process.observability()).unwrap();
         let client = millrace_testkit::http::client();

@@ -4,6 +4,7 @@
 mod audit;
 #[path = "../common/mod.rs"]
 mod common;
+mod jwt;
 mod limits;
 mod matrix;
 mod tokens;

@@ -1,8 +1,10 @@
 //! Every route of the router for every role, on a livestream of its own and on one of another owner.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use millrace_control::{Config, ViewerEndpoints, api_routes};
+use millrace_wire::message::control::ClaimReply;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -39,6 +41,8 @@ const fn with_body(body: &'static str, row: Row) -> Row {
 
 /// A change of a livestream: a foreign one is absent.
 const CHANGE: Answers = [401, 403, 404, 200, 200, 200];
+/// A part of a livestream that viewers do not see: it is absent for them, as a foreign livestream is.
+const OWNERS: Answers = [401, 404, 404, 200, 200, 200];
 /// A route for operators.
 const OPERATORS: Answers = [401, 403, 403, 403, 200, 200];
 
@@ -52,9 +56,17 @@ const TABLE: &[Row] = &[
     row("DELETE", "/api/v1/livestreams/{id}", [401, 403, 404, 204, 204, 204]),
     row("POST", "/api/v1/livestreams/{id}/start", CHANGE),
     row("POST", "/api/v1/livestreams/{id}/stop", CHANGE),
+    row("POST", "/api/v1/livestreams/{id}/reopen", CHANGE),
     row("POST", "/api/v1/livestreams/{id}/cancel", CHANGE),
     row("POST", "/api/v1/livestreams/{id}/archive", CHANGE),
     row("POST", "/api/v1/livestreams/{id}/rotate-key", CHANGE),
+    row("GET", "/api/v1/livestreams/{id}/keys", OWNERS),
+    with_body(
+        r#"{"name": "Second"}"#,
+        row("POST", "/api/v1/livestreams/{id}/keys", [401, 403, 404, 201, 201, 201]),
+    ),
+    row("DELETE", "/api/v1/livestreams/{id}/keys/{key}", [401, 403, 404, 204, 204, 204]),
+    row("GET", "/api/v1/livestreams/{id}/broadcasts", OWNERS),
     row("GET", "/api/v1/templates", [401, 200, 200, 200, 200, 200]),
     row("GET", "/api/v1/nodes", OPERATORS),
     row("GET", "/api/v1/nodes/{id}", OPERATORS),
@@ -87,7 +99,11 @@ async fn callers(control: &Control) -> Vec<Option<String>> {
 async fn path(control: &Control, row: &Row) -> String {
     let Some((kind, verb)) = row.path.split_once("{id}") else { return row.path.to_owned() };
     let id = match kind {
-        "/api/v1/livestreams/" => stream_before(control, verb).await,
+        "/api/v1/livestreams/" => {
+            let id = stream_before(control, verb).await;
+            let key = if verb.contains("{key}") { second_key(control, &id).await } else { String::new() };
+            return row.path.replace("{id}", &id).replace("{key}", &key);
+        }
         "/api/v1/tokens/" => control.token(json!({"name": "Subject", "role": "viewer"})).await.1,
         "/api/v1/nodes/" => {
             let (_, list) = control.call(Method::GET, "/api/v1/nodes", None).await;
@@ -102,15 +118,27 @@ async fn path(control: &Control, row: &Row) -> String {
 async fn stream_before(control: &Control, verb: &str) -> String {
     let created = control.create(json!({"title": "Show", "owner": "alice"})).await;
     let id = created["id"].as_str().unwrap().to_owned();
-    let before: &[&str] = match verb {
-        "/stop" => &["start"],
-        "/archive" => &["start", "stop"],
-        _ => &[],
-    };
-    for verb in before {
-        assert_eq!(control.post(&id, verb).await.0, StatusCode::OK);
+    if ["/stop", "/archive", "/reopen"].contains(&verb) {
+        let claimed = control.claim(created["stream_key"].as_str().unwrap(), session()).await;
+        assert!(matches!(claimed, ClaimReply::Granted(_)), "{claimed:?}");
+    }
+    if ["/archive", "/reopen"].contains(&verb) {
+        assert_eq!(control.post(&id, "stop").await.0, StatusCode::OK);
     }
     id
+}
+
+/// Returns a session that no other publisher of the test has.
+fn session() -> u128 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    u128::from(NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+async fn second_key(control: &Control, stream: &str) -> String {
+    let path = format!("/api/v1/livestreams/{stream}/keys");
+    let (status, key) = control.call(Method::POST, &path, Some(json!({"name": "Second"}))).await;
+    assert_eq!(status, StatusCode::CREATED, "{key}");
+    key["id"].as_str().unwrap().to_owned()
 }
 
 async fn check(control: &Control, closed: bool) {

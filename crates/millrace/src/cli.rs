@@ -6,6 +6,8 @@ use clap::{Args, Parser, Subcommand};
 use millrace_node::{NodeArgs, Role, Vars};
 use millrace_runtime::{ConfigTree, Loader};
 
+use crate::token::TokenArgs;
+
 /// Self-hosted live streaming.
 #[derive(Debug, Parser)]
 #[command(name = "millrace", version, about, disable_help_subcommand = true)]
@@ -28,6 +30,8 @@ pub(crate) enum Command {
     Control(NodeArgs),
     /// Reads the whole configuration and reports its first mistake.
     CheckConfig(NodeArgs),
+    /// Makes, lists and revokes API tokens at a running control.
+    Token(TokenArgs),
     /// Asks a node for its health, for container health checks: exit status 0 or 1.
     Healthcheck {
         /// The URL to ask, for example `http://127.0.0.1:8080/readyz`.
@@ -75,6 +79,7 @@ impl Cli {
                     .set("control.admin_token", args.admin_token.as_deref(), "--admin-token")
                     .load()
             }
+            Command::Token(args) => args.node.layers(Loader::new(), vars)?.load(),
             Command::Ingest(args)
             | Command::Transcode(args)
             | Command::Edge(args)

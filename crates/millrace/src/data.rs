@@ -7,7 +7,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The mode of files with secrets: only the owner reads them.
 const SECRET_MODE: u32 = 0o600;
@@ -20,7 +20,7 @@ pub(crate) struct DataDir {
 }
 
 /// The content of `ready.json`: the URLs of the nodes once all of them accept work.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Ready {
     pub(crate) rtmp: String,
     pub(crate) edge: String,
@@ -56,12 +56,8 @@ impl DataDir {
 
     /// Returns the token made at an earlier start, or makes one; `true` if it is new.
     pub(crate) fn admin_token(&self) -> anyhow::Result<(String, bool)> {
-        let path = self.root.join("admin-token");
-        match fs::read_to_string(&path) {
-            Ok(text) if !text.trim().is_empty() => return Ok((text.trim().to_owned(), false)),
-            Ok(_) => {}
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(error).with_context(|| path.display().to_string()),
+        if let Some(token) = admin_token_in(&self.root)? {
+            return Ok((token, false));
         }
         let token = format!("{:032x}", rand::random::<u128>());
         self.replace("admin-token", format!("{token}\n").as_bytes())?;
@@ -89,6 +85,29 @@ impl DataDir {
             fs::rename(&new, &path)
         };
         write().with_context(|| path.display().to_string())
+    }
+}
+
+/// Returns the admin token kept in a data directory.
+pub(crate) fn admin_token_in(root: &Path) -> anyhow::Result<Option<String>> {
+    let text = text_of(&root.join("admin-token"))?;
+    Ok(text.map(|text| text.trim().to_owned()).filter(|token| !token.is_empty()))
+}
+
+/// Returns the URL of the API of the `standalone` that runs on a data directory.
+pub(crate) fn control_url_in(root: &Path) -> anyhow::Result<Option<String>> {
+    let path = root.join("ready.json");
+    let Some(text) = text_of(&path)? else { return Ok(None) };
+    let ready: Ready = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
+    Ok(Some(ready.control))
+}
+
+/// Returns the content of a file; `None` if there is none.
+fn text_of(path: &Path) -> anyhow::Result<Option<String>> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| path.display().to_string()),
     }
 }
 

@@ -5,6 +5,7 @@
 mod cli;
 mod data;
 mod standalone;
+mod token;
 
 use anyhow::Context;
 use millrace_node::{NodeConfig, Role, healthcheck, report_valid, start_log};
@@ -26,6 +27,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<()> {
             Ok(())
         }
         Command::Healthcheck { url } => healthcheck(url),
+        Command::Token(args) => token::run(args, &tree),
         Command::Standalone(args) => {
             start_log(&tree)?;
             read_all(&tree)?;

@@ -33,6 +33,51 @@ async fn standalone(data: &Path) -> (Process, Value) {
 }
 
 #[tokio::test]
+async fn token_is_made_listed_and_revoked_by_the_program() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut process, ready) = standalone(dir.path()).await;
+    let data = dir.path().to_str().unwrap();
+    let token = |args: &[&str]| {
+        let output = command(&[&["token", "--data", data], args].concat()).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.success(), text(output.stdout), text(output.stderr))
+    };
+    let publisher =
+        ["create", "--name", "Studio", "--role", "publisher", "--owner", "alice", "--expires-in", "90d"];
+    let (made, secret, told) = token(&publisher);
+    assert!(made, "{told}");
+    let client = millrace_testkit::http::client();
+    let me = format!("{}/api/v1/me", ready["control"].as_str().unwrap());
+    let who = async || client.get(&me).bearer_auth(secret.trim()).send().await.unwrap();
+    let identity: Value = who().await.json().await.unwrap();
+    assert_eq!((identity["role"].as_str(), identity["owner"].as_str()), (Some("publisher"), Some("alice")));
+    let id = secret.split('_').nth(1).unwrap();
+
+    let (listed, list, _) = token(&["list"]);
+    assert!(
+        listed && list.contains(id) && list.contains("Studio") && !list.contains(secret.trim()),
+        "{list}"
+    );
+    let narrowed = ["create", "--json", "--name", "Read", "--role", "admin", "--scope", "streams:read"];
+    let answer: Value = serde_json::from_str(&token(&narrowed).1).unwrap();
+    assert_eq!(answer["scopes"], json!(["streams:read"]));
+
+    let (refused, _, reason) = token(&["create", "--name", "P", "--role", "publisher"]);
+    assert!(!refused && reason.contains("control answered 422: owner must be given"), "{reason}");
+    let (refused, _, reason) = token(&["create", "--name", "P", "--role", "root"]);
+    assert!(
+        !refused && reason.contains("is no role: use one of viewer, publisher, operator, admin"),
+        "{reason}"
+    );
+    assert!(token(&["revoke", id]).0);
+    assert_eq!(who().await.status(), 401);
+    process.terminate();
+    assert!(process.wait(LIMIT).await.unwrap().success());
+    let (refused, _, reason) = token(&["list", "--url", ready["control"].as_str().unwrap()]);
+    assert!(!refused && reason.contains("control was not asked"), "{reason}");
+}
+
+#[tokio::test]
 async fn standalone_keeps_livestreams_and_token_after_a_kill() {
     let dir = tempfile::tempdir().unwrap();
     let (mut process, ready) = standalone(dir.path()).await;

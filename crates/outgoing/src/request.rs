@@ -22,6 +22,11 @@ impl Request {
         Self { method: Method::GET, target, headers: HeaderMap::new(), body: Bytes::new() }
     }
 
+    /// Creates a `DELETE` request without a body.
+    pub fn delete(target: Target) -> Self {
+        Self { method: Method::DELETE, ..Self::get(target) }
+    }
+
     /// Creates a POST request with a JSON body.
     pub fn post_json(target: Target, body: impl Into<Bytes>) -> Self {
         let mut headers = HeaderMap::new();
