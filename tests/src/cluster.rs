@@ -110,8 +110,15 @@ impl Cluster {
         let (nats, redis, minio) =
             (NatsServer::start_any().await, RedisServer::start().await, MinioServer::start().await);
         S3Store::new(&bucket(&minio)).create_bucket().await.context("the bucket")?;
-        let ports =
-            [Node::Control, Node::Ingest, Node::Edge(1), Node::Edge(2)].map(|node| (node, ports::free()));
+        let all = [
+            Node::Control,
+            Node::Ingest,
+            Node::Transcode(1),
+            Node::Transcode(2),
+            Node::Edge(1),
+            Node::Edge(2),
+        ];
+        let ports = all.map(|node| (node, ports::free()));
         let folder = TempDir::with_prefix("millrace-protocol-").context("a folder for the cluster")?;
         let mut cluster =
             Self { programs, nodes: BTreeMap::new(), ports: ports.into(), nats, redis, minio, folder };
@@ -148,7 +155,11 @@ impl Cluster {
         }
         command.arg("--config").arg(self.folder().join("millrace.toml"));
         if let Some(port) = self.ports.get(&node) {
-            let key = if node == Node::Ingest { "RTMP" } else { "LISTEN" };
+            let key = match node {
+                Node::Ingest => "RTMP",
+                Node::Transcode(_) => "METRICS_LISTEN",
+                Node::Control | Node::Edge(_) => "LISTEN",
+            };
             let variable = format!("MILLRACE_{}_{key}", node.role().to_uppercase());
             command.env(variable, format!("127.0.0.1:{port}"));
         }
@@ -159,7 +170,9 @@ impl Cluster {
     }
 
     async fn until_ready(&self, node: Node, process: &mut Process) -> Result<()> {
-        let Some(&port) = self.ports.get(&node) else { return Ok(()) };
+        // A stream waits for a worker that is not ready.
+        let is_worker = matches!(node, Node::Transcode(_));
+        let Some(&port) = self.ports.get(&node).filter(|_| !is_worker) else { return Ok(()) };
         let what = format!("{} to be ready", node.name());
         wait::value(&what, READY_LIMIT, || {
             let running = process.is_running();
@@ -175,6 +188,12 @@ impl Cluster {
             }
         })
         .await?
+    }
+
+    /// Returns the metrics of a node that serves HTTP: all but ingest.
+    pub async fn metrics(&self, node: Node) -> Result<String> {
+        let port = self.ports.get(&node).with_context(|| format!("{} has no port", node.name()))?;
+        http::get_text(&format!("http://127.0.0.1:{port}/metrics")).await
     }
 
     /// Returns a node that is running.

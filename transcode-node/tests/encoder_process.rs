@@ -11,13 +11,14 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use flv::Flv;
-use millrace_codec::engine::order::{EncoderKind, Order, Plan, RungIndex, RungPlan, SourcePicture};
+use millrace_codec::engine::order::{EncoderKind, Order, Plan, RungIndex, RungPlan, Slot, SourcePicture};
 use millrace_codec::engine::product::Product;
 use millrace_runtime::Metrics;
 use millrace_testkit::clip::{Clip, ClipSpec};
 use millrace_transcode::encoders::{
     ChildSettings, EncoderFactory, Encoders, EndCause, Ended, Event, ProcessEncoders, probe,
 };
+use rustix::process::{Pid, Resource, Rlimit};
 
 const LIMIT: Duration = Duration::from_mins(1);
 /// Set in the process that a test starts to be the parent of an encoder and to be killed.
@@ -241,6 +242,35 @@ async fn hanging_child_is_killed_and_reported() {
     let ended = end(&mut *encoders).await;
     assert_eq!(ended.cause, EndCause::Hung, "{ended}");
     eventually(|| !is_alive(pid)).await;
+}
+
+#[tokio::test]
+async fn child_that_passes_its_memory_limit_ends_with_the_reason_and_the_next_one_encodes() {
+    let source = source().await;
+    let spec = ClipSpec { frames: 30, width: 1920, height: 1080, audio: false, ..ClipSpec::default() };
+    let large = Flv::read(&Clip::flv(spec).await.unwrap().path);
+    let metrics = Metrics::new();
+    let mut encoders = open(11, &metrics);
+    start(&mut *encoders, &source);
+    send(&mut *encoders, &source.pictures);
+    let pid = first_picture(11, &mut *encoders).await;
+    // It has what it needs; the larger pictures that follow need more.
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmData:")).unwrap();
+    let kib: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
+    let limit = Rlimit { current: Some(kib << 10), maximum: Some(kib << 10) };
+    rustix::process::prlimit(Pid::from_raw(pid as i32), Resource::Data, limit).unwrap();
+    encoders.send(Order::VideoConfig(large.config.clone())).unwrap();
+    for (slot, picture) in (60..).zip(&large.pictures) {
+        let picture = SourcePicture { slot: Slot(slot), ..picture.clone() };
+        encoders.send(Order::Picture(picture)).unwrap();
+    }
+    let ended = end(&mut *encoders).await;
+    assert_eq!(ended.cause, EndCause::Died, "{ended}");
+    assert!(ended.text.contains("SIGABRT") && ended.text.contains("memory"), "{ended}");
+    start(&mut *encoders, &large);
+    send(&mut *encoders, &large.pictures);
+    first_picture(11, &mut *encoders).await;
 }
 
 #[tokio::test]

@@ -35,6 +35,23 @@ pub enum CodecError {
 
 impl CodecError {
     pub(crate) fn libav(step: &'static str) -> impl FnOnce(ffmpeg_next::Error) -> Self {
-        move |error| Self::Libav { step, message: error.to_string() }
+        move |error| {
+            end_without_memory(step);
+            Self::Libav { step, message: error.to_string() }
+        }
     }
+}
+
+/// Bytes without which the process is out of memory: more than a picture of 2160 lines.
+const LEAST_MEMORY: usize = 16 << 20;
+
+/// Ends the process if there is no memory left, as an allocation of Rust's does: libav goes on without it, with pictures that are
+/// damaged or missing, and its errors seldom tell. A new process has its memory back.
+pub(crate) fn end_without_memory(step: &str) {
+    let mut room: Vec<u8> = Vec::new();
+    if std::hint::black_box(&mut room).try_reserve_exact(LEAST_MEMORY).is_err() {
+        eprintln!("there is no memory left at {step}; the process ends");
+        std::process::abort();
+    }
+    drop(std::hint::black_box(room));
 }

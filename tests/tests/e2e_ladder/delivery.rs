@@ -186,14 +186,16 @@ async fn rungs_of_unusual_pictures_and_sound_are_what_every_player_takes() -> Re
     let mono = format!("{picture} -f lavfi -i sine=r=44100:d=12 {video} -c:a aac -ac 1 -b:a 96k");
     let surround = format!("{picture} -f lavfi -i sine=r=48000:d=12 {video} -c:a aac -ac 6 -b:a 256k");
     let half = format!("{picture} -f lavfi -i sine=r=24000:d=12 {video} -c:a aac -ac 2 -b:a 64k");
+    let mp3 = format!("{picture} -f lavfi -i sine=r=44100:d=12 {video} -c:a libmp3lame -ac 2 -b:a 128k");
     let sounds = ["240p", "144p", "aac"];
     let high_efficiency = Tape::made("ladder-12-he-aac", &half).await?;
     let high_efficiency = high_efficiency.map_audio_config(|config| *config = HE_AAC.to_vec());
-    let (deep, mono, surround, high_efficiency) = tokio::join!(
+    let (deep, mono, surround, high_efficiency, mp3) = tokio::join!(
         pushed(&server, "deep", Tape::made("ladder-12-deep", DEEP).await?, &RUNGS),
         pushed(&server, "mono", Tape::made("ladder-12-mono", &mono).await?, &sounds),
         pushed(&server, "surround", Tape::made("ladder-12-surround", &surround).await?, &sounds),
         pushed(&server, "he-aac", high_efficiency, &sounds),
+        pushed(&server, "mp3", Tape::made("ladder-12-mp3", &mp3).await?, &sounds),
     );
     let log = || tail(server.process());
     let (live, ladder) = deep.with_context(log).context("10 bits, 4:2:2, full range, anamorphic")?;
@@ -216,7 +218,13 @@ async fn rungs_of_unusual_pictures_and_sound_are_what_every_player_takes() -> Re
             "{name} ({shape}): {display}: {stream}"
         );
     }
-    for (what, result) in [("mono of 44.1 kHz", mono), ("5.1", surround), ("HE-AAC", high_efficiency)] {
+    let results = [
+        ("mono of 44.1 kHz", mono),
+        ("5.1", surround),
+        ("HE-AAC", high_efficiency),
+        ("MP3 of 44.1 kHz", mp3),
+    ];
+    for (what, result) in results {
         let (live, ladder) = result.context(what)?;
         let sound = ladder.track("aac")?;
         ensure!(sound_in_step(ladder.track(COPY)?, sound)? >= 3, "{what}");

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use millrace_testkit::programs::tail;
 use millrace_testkit::{ClipSpec, tone, wait};
 use millrace_tests::api::Livestream;
@@ -20,7 +20,7 @@ use millrace_tests::publish::push;
 use millrace_tests::tape::Tape;
 use millrace_tests::viewer::Track;
 
-use crate::{TURN, create, finish, playlist};
+use crate::{TURN, create, finish, holder, playlist};
 
 /// Complete segments before the worker is struck in the middle of the next one.
 const STRUCK: usize = 3;
@@ -96,16 +96,6 @@ async fn no_click(track: &Track) -> Result<()> {
     println!("{ENCODED_SOUND}: the loudest beside the tone is {share:.4} of it, at {at:.2} s");
     ensure!(*share < NO_CLICK, "a click of {share:.3} at {at:.2} s");
     Ok(())
-}
-
-/// Returns the worker that encodes.
-fn holder(cluster: &mut Cluster) -> Result<Node> {
-    for node in [Node::Transcode(1), Node::Transcode(2)] {
-        if !encoders_of(cluster.node(node)?.pid()).is_empty() {
-            return Ok(node);
-        }
-    }
-    bail!("no worker encodes\n{}", cluster.tails())
 }
 
 /// Pushes a clip, strikes the worker in the middle of a segment, and checks that nothing is missing in any rendition.

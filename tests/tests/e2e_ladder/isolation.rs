@@ -1,7 +1,7 @@
 //! Processes that encode and die, hang or run out of memory: the copied rendition and other streams lose nothing, and the rungs
 //! only what was announced of the open segment and does not fit what follows.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use millrace_testkit::Process;
@@ -13,7 +13,8 @@ use millrace_tests::known_clip::Clip;
 use millrace_tests::ladder::children::{encoders_of, new_encoder_of, signal};
 use millrace_tests::ladder::rules::in_step;
 use millrace_tests::ladder::{
-    COPY, Ladder, LadderWatch, RUNGS, gaps, pictures, small_clip, small_rungs, until_mid_segment,
+    COPY, Ladder, LadderWatch, RUNGS, gaps, longest_pause, pictures, small_clip, small_rungs,
+    until_mid_segment,
 };
 use millrace_tests::publish::push;
 use millrace_tests::standalone::Standalone;
@@ -22,6 +23,8 @@ use crate::{ROOM, TURN, create, finish, playlist};
 
 /// Complete segments before a process is struck in the middle of the next one.
 const STRUCK: usize = 3;
+/// The longest pause of a rung whose process hung: players three target durations behind the source see nothing of it.
+const HELD_BACK_S: f64 = 6.0;
 /// Deaths after which the rungs are left out for longer.
 const DEATHS: usize = 3;
 
@@ -92,11 +95,17 @@ async fn killed_and_hung_encoders_cost_no_rendition_a_segment() -> Result<()> {
     signal(killed.child, "KILL")?;
     let stopped = hung.mid_segment(STRUCK).await?;
     signal(hung.child, "STOP")?;
+    let at = Instant::now();
 
     let ladder = killed.finish(&mut server, &clip).await.context("killed")?;
     lacks(&ladder, struck, 0)?;
     let ladder = hung.finish(&mut server, &clip).await.context("hung")?;
     lacks(&ladder, stopped, 0)?;
+    for name in RUNGS {
+        let pause = longest_pause(ladder.track(name)?, at);
+        println!("{name}: longest pause {pause:.2} s after a hang");
+        ensure!(pause < HELD_BACK_S, "{name}: a pause of {pause:.2} s");
+    }
     let ladder = neighbour.finish(&mut server, &clip).await.context("neighbour")?;
     ladder.uninterrupted()?;
     ladder.complete(&RUNGS, clip.units.video.len()).await?;

@@ -10,10 +10,12 @@ mod trouble;
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use millrace_testkit::Process;
 use millrace_testkit::programs::tail;
 use millrace_tests::api::{Api, Livestream};
+use millrace_tests::cluster::{Cluster, Node};
+use millrace_tests::ladder::children::encoders_of;
 use serde_json::{Value, json};
 
 /// These tests measure time, and each takes a core: they take turns.
@@ -33,6 +35,16 @@ async fn finish(api: &Api, live: &Livestream, encoder: &mut Process) -> Result<(
     let status = encoder.wait(CLIP_LIMIT).await?;
     ensure!(status.success(), "the encoder failed: {status}\n{}", tail(encoder));
     api.stop_after_encoder(&live.id).await
+}
+
+/// Returns the worker that encodes.
+fn holder(cluster: &mut Cluster) -> Result<Node> {
+    for node in [Node::Transcode(1), Node::Transcode(2)] {
+        if !encoders_of(cluster.node(node)?.pid()).is_empty() {
+            return Ok(node);
+        }
+    }
+    bail!("no worker encodes\n{}", cluster.tails())
 }
 
 /// Returns the URL of a rendition's media playlist.

@@ -7,6 +7,7 @@ use millrace_media::codec::VideoCodec;
 use super::packet;
 use crate::CodecError;
 use crate::engine::order::VideoSource;
+use crate::error::end_without_memory;
 
 /// Most pixels of a picture that are decoded: those of 4096 × 2304. A larger one would take the memory of a whole ladder.
 pub(crate) const MAX_PIXELS: u64 = 4096 * 2304;
@@ -60,7 +61,18 @@ impl VideoDecoder {
     /// Returns the next picture that is complete; `None` if the decoder needs more first, or on an error of its own.
     pub(crate) fn receive(&mut self) -> Option<Decoded> {
         let mut picture = frame::Video::empty();
-        self.decoder.receive_frame(&mut picture).ok()?;
+        match self.decoder.receive_frame(&mut picture) {
+            Ok(()) => {}
+            Err(
+                ffmpeg_next::Error::Eof | ffmpeg_next::Error::Other { errno: ffmpeg_next::error::EAGAIN },
+            ) => {
+                return None;
+            }
+            Err(_) => {
+                end_without_memory("decoding a picture");
+                return None;
+            }
+        }
         let damaged = picture.is_corrupt() || picture.has_decode_errors();
         Some(Decoded { ticket: picture.pts()?, picture, damaged })
     }

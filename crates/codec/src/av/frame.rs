@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ffmpeg_next::{ffi, format::Pixel, frame};
 
 use crate::CodecError;
+use crate::error::end_without_memory;
 
 /// A decoded or scaled picture. Cloning shares the samples.
 pub(crate) type Picture = Arc<frame::Video>;
@@ -115,6 +116,7 @@ impl Pool {
         };
         let frame = Arc::get_mut(&mut picture).ok_or(CodecError::Malformed { what: "pool of pictures" })?;
         if frame.planes() == 0 {
+            end_without_memory("scaling a picture");
             return Err(CodecError::Malformed { what: "memory for a picture" });
         }
         write(frame)?;
