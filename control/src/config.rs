@@ -7,6 +7,8 @@ use millrace_node::LadderTemplates;
 use millrace_runtime::{Secret, Section, TrustedProxies};
 use serde::Deserialize;
 
+use crate::domain::validate::MAX_RECONNECT_WINDOW_S;
+
 /// Shortest admin token: a shorter one can be guessed.
 pub const MIN_TOKEN_CHARS: usize = 16;
 
@@ -18,6 +20,10 @@ const MAX_LEEWAY_S: u64 = 300;
 
 /// Bounds of the audit log: fewer entries than a busy hour has are of no use, and more are for a log collector.
 const AUDIT_ENTRIES: std::ops::RangeInclusive<u64> = 100..=1_000_000;
+
+/// The reconnect window of livestreams whose key a service outside the cluster accepted: with the second in which leases are looked
+/// at, such a livestream ends within 10 s after its publisher left in order.
+pub(crate) const CHECKED_RECONNECT_WINDOW_S: u32 = 8;
 
 /// The addresses of control and the URLs that its API shows for publishers and viewers.
 #[derive(Debug, Clone, Deserialize)]
@@ -53,6 +59,8 @@ pub struct Config {
     /// The proxies in front of the API, as addresses or networks: `X-Forwarded-Host` and `X-Forwarded-For` are believed from
     /// them alone. Without any, the API believes neither.
     pub trusted_proxies: TrustedProxies,
+    /// The reconnect window in seconds of livestreams whose key a service outside the cluster accepted.
+    pub key_check_reconnect_window_s: u32,
     /// The one algorithm of the tokens of an outside issuer; without it they are not accepted.
     pub jwt_algorithm: Option<JwtAlgorithm>,
     /// The secret of tokens signed with HS256.
@@ -142,6 +150,7 @@ impl Default for Config {
             rtmp_port: 1935,
             edge_port: 8000,
             trusted_proxies: TrustedProxies::default(),
+            key_check_reconnect_window_s: CHECKED_RECONNECT_WINDOW_S,
             jwt_algorithm: None,
             jwt_secret: Secret::default(),
             jwt_jwks_url: None,
@@ -207,6 +216,12 @@ impl Section for Config {
         if !AUDIT_ENTRIES.contains(&self.audit_entries) {
             let (low, high) = (AUDIT_ENTRIES.start(), AUDIT_ENTRIES.end());
             return Err(("audit_entries", format!("must be from {low} to {high}")));
+        }
+        if self.key_check_reconnect_window_s > MAX_RECONNECT_WINDOW_S {
+            return Err((
+                "key_check_reconnect_window_s",
+                format!("must be at most {MAX_RECONNECT_WINDOW_S}"),
+            ));
         }
         for (key, url, schemes) in [
             ("rtmp_url", &self.rtmp_url, ["rtmp://", "rtmps://"]),

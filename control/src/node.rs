@@ -77,7 +77,9 @@ pub async fn start(settings: impl Into<Settings>, deps: Deps) -> anyhow::Result<
         .await
         .context("control: opening the state")?;
     state_ready.hold();
-    let services = Arc::new(Services::new(repo, templates, &deps));
+    let services = Services::new(repo, templates, &deps);
+    let checked_reconnect_window_s = config.key_check_reconnect_window_s;
+    let services = Arc::new(Services { checked_reconnect_window_s, ..services });
     let (audit, writer) = AuditLog::new(&services, config.audit_entries);
     let audit = Arc::new(audit);
     let livestreams = Arc::new(Livestreams::new(services.clone(), audit.clone()));
@@ -119,6 +121,7 @@ async fn spawn_bus_services(supervisor: &Supervisor, commands: &Arc<Livestreams>
     let id = |topic: &str| ActorId::new("bus_service", topic);
     let (claims, renewals, releases, refusals, seals) =
         (commands.clone(), commands.clone(), commands.clone(), commands.clone(), commands.clone());
+    let aliases = commands.clone();
     let policy = Policy::vital();
     supervisor
         .spawn_ready(id("claim"), policy.clone(), move |actor| bus::serve_claims(claims.clone(), actor))
@@ -131,6 +134,9 @@ async fn spawn_bus_services(supervisor: &Supervisor, commands: &Arc<Livestreams>
         .await?;
     supervisor
         .spawn_ready(id("refused"), policy.clone(), move |actor| bus::serve_refusals(refusals.clone(), actor))
+        .await?;
+    supervisor
+        .spawn_ready(id("alias"), policy.clone(), move |actor| bus::serve_aliases(aliases.clone(), actor))
         .await?;
     supervisor.spawn_ready(id("sealed"), policy, move |actor| bus::serve_seals(seals.clone(), actor)).await?;
     Ok(())

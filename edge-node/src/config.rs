@@ -45,6 +45,10 @@ pub struct Config {
     /// The secret that signs viewer sessions. It is the same on all edges, or a viewer who moves to another edge counts twice
     /// until the first count expires. An empty one is replaced by a random one at start.
     pub beacon_secret: Secret<String>,
+    /// True to take a stream key in place of the playback id in the URL of the multivariant playlist.
+    pub key_alias: bool,
+    /// The secret of the hashes of stream keys, for `key_alias`: the same at every node.
+    pub stream_key_secret: Secret<String>,
 }
 
 impl Default for Config {
@@ -69,13 +73,15 @@ impl Default for Config {
             trusted_proxies: TrustedProxies::default(),
             forwarded_header: ForwardedHeader::default(),
             beacon_secret: Secret::default(),
+            key_alias: false,
+            stream_key_secret: Secret::default(),
         }
     }
 }
 
 impl Section for Config {
     const NAME: &'static str = "edge";
-    const SECRETS: &'static [&'static str] = &["beacon_secret"];
+    const SECRETS: &'static [&'static str] = &["beacon_secret", "stream_key_secret"];
 
     fn check(&self) -> Result<(), (&'static str, String)> {
         if self.max_feeds == 0 {

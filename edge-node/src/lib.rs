@@ -6,6 +6,7 @@
 //! starts and stops all of them. The first request after a change renders the playlist, and later ones share its bytes.
 #![forbid(unsafe_code)]
 
+mod aliases;
 pub mod audience;
 pub mod catalog;
 pub mod config;

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use anyhow::Context;
 use millrace_link::Link;
-use millrace_node::{Backends, start_report};
+use millrace_node::{Backends, key_secret, start_report};
 use millrace_runtime::http::{self as observe, HttpHandle};
 use millrace_runtime::{ActorId, Policy, PortOptions, Supervisor};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+use crate::aliases::Aliases;
 use crate::audience::counting::Counting;
 use crate::audience::signer::Signer;
 use crate::catalog::Catalog;
@@ -107,6 +108,14 @@ pub async fn start(config: Config, deps: Deps) -> anyhow::Result<Node> {
     let cache = ObjectCache::new(config.cache_bytes, metrics.held_bytes.clone());
     let answers = Answers::new(metrics.held_bytes.clone(), config.held_bytes);
     let catalog = Catalog::new(state.clone(), clock.clone(), metrics.clone());
+    let aliases = match config.key_alias {
+        true => {
+            let secret = key_secret(&config.stream_key_secret, &*state).await;
+            let secret = secret.context("edge: the secret of stream keys, for key_alias")?;
+            Some(Aliases::new(link.clone(), secret, clock.clone()))
+        }
+        false => None,
+    };
     let (registry, starts) = Registry::new(state.clone(), clock.clone(), config.max_feeds, metrics.clone());
     let context = FeedContext {
         link: link.clone(),
@@ -143,6 +152,7 @@ pub async fn start(config: Config, deps: Deps) -> anyhow::Result<Node> {
     let app = Arc::new(App {
         catalog: catalog.clone(),
         registry: registry.clone(),
+        aliases,
         fresh: FreshObjects::new(fetcher.clone()),
         fetcher,
         cache: cache.clone(),

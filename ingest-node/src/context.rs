@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admission::ConnectionLimiter;
 use crate::config::Config;
+use crate::key_check::KeyCheck;
 use crate::metrics::IngestMetrics;
 
 /// The shared surroundings of listeners, connections and sessions of one node.
@@ -32,6 +33,8 @@ pub(crate) struct Context {
     pub(crate) supervisor: Supervisor,
     /// Bounds the reports of refusals that are on their way to control.
     pub(crate) refusal_reports: Arc<Semaphore>,
+    /// The check of keys that are none of the cluster's own, if a service for it is configured.
+    pub(crate) key_check: Option<KeyCheck>,
 }
 
 impl Context {

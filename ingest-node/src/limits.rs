@@ -41,6 +41,11 @@ pub const REFUSAL_FORGET: Duration = Duration::from_mins(5);
 /// Addresses with refusals remembered; beyond, the one refused longest ago is forgotten.
 pub const REFUSAL_ADDRESSES: usize = 16_384;
 
+/// Smallest chunk size that may be announced: the protocol's initial one.
+pub const MIN_CHUNK_BYTES: u32 = 128;
+/// Largest: encoders that adopt it hold one chunk, and a frame in one chunk delays the audio behind it.
+pub const MAX_CHUNK_BYTES: u32 = 1024 * 1024;
+
 /// Audio alone is sent after this long, so that a stream without pictures flows steadily.
 pub const AUDIO_FLUSH: Duration = Duration::from_millis(40);
 /// Time one claim request waits for control's answer before it is sent again.
@@ -96,3 +101,11 @@ pub(crate) const CONFIG_CHANGE_WINDOW: Duration = Duration::from_mins(1);
 /// Changes of the codec configuration within the window after which the publish ends. Each costs an init segment and a
 /// discontinuity; an encoder that changes something with every keyframe at 2 s stays below.
 pub(crate) const MAX_CONFIG_CHANGES: usize = 40;
+
+/// Requests to the key check service that are open at once: its answers take milliseconds, and a service that hangs must not
+/// meet a thousand encoders at once. Those that wait for a place are refused when their time limit has passed.
+pub(crate) const MAX_KEY_CHECKS: usize = 32;
+/// Bytes of one answer of that service: a record of a stream takes a few hundred.
+pub(crate) const MAX_KEY_CHECK_ANSWER: usize = 64 * 1024;
+/// Accepted keys remembered: all publishers of a node, and those that left lately. One takes about 200 bytes.
+pub(crate) const MAX_ACCEPTED_KEYS: usize = 8_192;

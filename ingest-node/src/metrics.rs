@@ -21,6 +21,9 @@ pub(crate) struct IngestMetrics {
     pub(crate) synthetic_boundaries: Counter,
     pub(crate) repairs: Counters,
     pub(crate) claim: Histogram,
+    pub(crate) key_checks: Counters,
+    pub(crate) key_check: Histogram,
+    pub(crate) key_check_open: Gauge,
 }
 
 impl IngestMetrics {
@@ -55,6 +58,18 @@ impl IngestMetrics {
                 "Time control took to answer a claim",
                 LATENCY_BUCKETS_S,
             ),
+            key_checks: label(
+                "key_checks",
+                "Keys that the service outside decided on, by outcome",
+                &["outcome"],
+            ),
+            key_check: metrics.histogram(
+                "key_check",
+                Unit::Seconds,
+                "Time the key check service took to answer",
+                LATENCY_BUCKETS_S,
+            ),
+            key_check_open: gauge("key_check_down", "1 while the key check service counts as down"),
         }
     }
 }

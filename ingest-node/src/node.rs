@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admission::{ConnectionLimiter, ConnectionLimits};
 use crate::config::Config;
 use crate::context::Context;
+use crate::key_check::KeyCheck;
 use crate::limits;
 use crate::metrics::IngestMetrics;
 use crate::session::publish;
@@ -63,6 +64,10 @@ pub async fn start(config: Config, deps: Deps) -> Result<Node> {
         pending: config.max_pending,
     });
     let scope = metrics.scope("ingest");
+    let key_check = config.key_check().map(KeyCheck::new).transpose()?;
+    if let Some(check) = &key_check {
+        tracing::info!(service = %check.service(), "keys that are none of the cluster's own are checked at a service outside");
+    }
     let context = Arc::new(Context {
         config,
         link: Link::new(bus, &scope),
@@ -75,6 +80,7 @@ pub async fn start(config: Config, deps: Deps) -> Result<Node> {
         cutoff: CancellationToken::new(),
         limiter,
         supervisor: Supervisor::start("ingest", &metrics, &process_drain, &actors)?,
+        key_check,
         refusal_reports: Arc::new(Semaphore::new(limits::MAX_REFUSAL_REPORTS)),
     });
     start_report(&context.supervisor, &context.link, &process, identity).await?;

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use millrace_bus::MemBus;
+use millrace_ingest::{Config, PathRule, Paths};
 use millrace_media::container::flv::file::{Tag, TagKind};
+use millrace_rtmp::{ClientConfig, StreamName};
 use millrace_testkit::{Clip, ClipSpec, FfmpegPublisher};
 use millrace_wire::close_reason::CloseReason;
 use millrace_wire::message::control::PublishLimits;
@@ -294,4 +296,59 @@ async fn a_claim_waits_for_control_and_is_refused_after_the_timeout() {
     pusher.unpublish().await;
     consumer.read_to_end().await;
     assert_eq!(seen.lock().unwrap().claims.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_form_of_an_address_reaches_the_livestream_of_its_key() {
+    let paths = [("live", PathRule::Key), ("studio", PathRule::OwnKey)];
+    let paths = Paths(paths.map(|(name, rule)| (name.to_owned(), rule)).into());
+    let world = World::with(Config { paths, ..config() }, Arc::new(MemBus::new())).await;
+    let (stream, key) = world.control.stream();
+    let key = key.reveal();
+    let forms = [
+        // Server and key, as OBS and ffmpeg send them, and as encoders do that add a slash or a query.
+        ("live", key.clone()),
+        ("live/", format!("/{key}")),
+        ("live", format!("{key}?token=a&b=c")),
+        ("live?token=a", key.clone()),
+        // One URL in the server field.
+        (&format!("live/{key}"), String::new()),
+        (&format!("live/{key}?token=a"), String::new()),
+        // Another application of the table.
+        ("studio", key.clone()),
+    ];
+    for (number, (app, name)) in forms.into_iter().enumerate() {
+        let mut form = ClientConfig::from_url(&format!("rtmp://{}/x/y", world.node.rtmp_addr())).unwrap();
+        (form.app, form.name) = (app.to_owned(), StreamName::new(name));
+        let publisher = Pusher::publish_as(form).await;
+        assert!(publisher.is_ok(), "form {number}: {:?}", publisher.err());
+        drop(publisher);
+        let seen = world.control.seen.clone();
+        eventually("the release", async || (seen.lock().unwrap().releases.len() > number).then_some(()))
+            .await;
+        assert_eq!(seen.lock().unwrap().releases[number].stream, stream, "form {number}");
+    }
+    let elsewhere = format!("rtmp://{}/other/{key}", world.node.rtmp_addr());
+    let refused = Pusher::publish_or_refusal(&elsewhere, 0).await.err().unwrap();
+    assert_eq!(refused.0, "NetConnection.Connect.InvalidApp");
+    assert_eq!(refused.1, "Publish to the application \"live\" or \"studio\".");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn publisher_that_answers_pings_is_kept_and_one_that_is_silent_is_closed() {
+    let config = Config { ping_interval_s: 1, ping_timeout_s: 2, chunk_bytes: 4_096, ..config() };
+    let world = World::with(config, Arc::new(MemBus::new())).await;
+    let [(_, first), (_, second)] = [world.control.stream(), world.control.stream()];
+    let silent = Pusher::publish(&world.url(&first), 60_000).await.unwrap();
+    let mut answering = Pusher::publish(&world.url(&second), 128).await.unwrap();
+    assert_eq!(answering.server_chunk_bytes(), 4_096);
+    let reading = tokio::spawn(async move { answering.event().await });
+    eventually("the silent publisher's end", async || {
+        (world.metric("millrace_ingest_closed_total{reason=\"idle\"}") == 1).then_some(())
+    })
+    .await;
+    assert_eq!(world.metric("millrace_ingest_connections"), 1);
+    assert!(!reading.is_finished());
+    reading.abort();
+    drop(silent);
 }

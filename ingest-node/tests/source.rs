@@ -56,6 +56,7 @@ impl Source for Synthetic {
             credential: Credential::stream_key(self.key.clone()),
             address: IpAddr::from([127, 0, 0, 1]),
             protocol: "synthetic",
+            may_ask_outside: true,
         }
     }
 

@@ -300,8 +300,9 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
         "ingest-node",
         &[
             &["limits"],
-            &["config", "metrics"],
-            &["admission"],
+            &["metrics"],
+            &["admission", "key_check", "paths"],
+            &["config"],
             &["context"],
             &["session"],
             &["source"],
@@ -332,7 +333,7 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
             &["objects", "audience"],
             &["context"],
             &["catalog"],
-            &["live"],
+            &["aliases", "live"],
             &["http"],
             &["node"],
             &["role"],
@@ -341,7 +342,8 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
     (
         "control",
         &[
-            &["config", "domain"],
+            &["domain"],
+            &["config"],
             &["repo"],
             &["events"],
             &["context"],

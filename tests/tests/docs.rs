@@ -448,3 +448,33 @@ fn every_limit_of_connections_names_settings_and_tests_that_exist() {
         }
     }
 }
+
+#[test]
+fn every_row_of_the_contracts_has_a_state_and_names_tests_that_exist() {
+    const ROWS: [(&str, usize); 3] = [("AL", 52), ("KS", 34), ("VS", 33)];
+    let table = rows(&read("docs/contracts.md"));
+    let folders = ["crates", "ingest-node", "transcode-node", "edge-node", "control", "tests"];
+    let tests = sources_below(&folders);
+    let expected: Vec<String> =
+        ROWS.iter().flat_map(|(name, count)| (1..=*count).map(move |row| format!("{name}-{row}"))).collect();
+    let found: Vec<&String> = table.iter().map(|row| &row[0]).collect();
+    assert_eq!(found, expected.iter().collect::<Vec<_>>(), "rows of docs/contracts.md");
+    for row in &table {
+        let [id, asks, state, shown, lacking] = &row[..] else { panic!("{row:?}") };
+        assert!(!asks.is_empty(), "{id}");
+        let names: Vec<&str> = quoted(shown).collect();
+        let lacks = lacking.as_str() != "–";
+        match state.as_str() {
+            "done" => assert!(!names.is_empty() && !lacks, "{id}: a test shows it, and nothing is lacking"),
+            "part" => assert!(!names.is_empty() && lacks, "{id}: a test shows a part, and the rest is named"),
+            "open" => assert!(names.is_empty(), "{id}: no test"),
+            other => panic!("{id}: {other} is no state"),
+        }
+        for name in names {
+            assert!(
+                tests.contains(&format!("fn {name}(")),
+                "docs/contracts.md names {name}, which is no test"
+            );
+        }
+    }
+}

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use millrace_runtime::ActorContext;
+use millrace_wire::message::alias::{AliasReply, AliasRequest};
 use millrace_wire::message::control::{
     ClaimReply, ClaimRequest, LeaseReply, RefusalReport, ReleaseRequest, RenewRequest, SealReport,
 };
@@ -46,6 +47,11 @@ pub(crate) async fn serve_seals(commands: Arc<Livestreams>, actor: ActorContext)
     serve(&commands, &topics::sealed(), actor, sealed).await
 }
 
+/// Answers edges' questions for the public ids behind stream keys until the actor is stopped.
+pub(crate) async fn serve_aliases(commands: Arc<Livestreams>, actor: ActorContext) -> anyhow::Result<()> {
+    serve(&commands, &topics::alias(), actor, alias).await
+}
+
 async fn claim(commands: Arc<Livestreams>, request: ClaimRequest) -> Result<ClaimReply, CommandError> {
     let who = Principal::Ingest(request.node.clone(), request.session);
     commands.claim(&Caller { who, from: request.addr }, &request).await
@@ -64,6 +70,10 @@ async fn release(commands: Arc<Livestreams>, request: ReleaseRequest) -> Result<
 async fn refused(commands: Arc<Livestreams>, report: RefusalReport) -> Result<LeaseReply, CommandError> {
     let caller = Caller { who: Principal::Refuser(report.node.clone()), from: report.addr };
     commands.refused(&caller, &report).await
+}
+
+async fn alias(commands: Arc<Livestreams>, request: AliasRequest) -> Result<AliasReply, CommandError> {
+    Ok(AliasReply { playback: commands.playback_of(&request.key_hash).await? })
 }
 
 async fn sealed(commands: Arc<Livestreams>, report: SealReport) -> Result<LeaseReply, CommandError> {

@@ -27,6 +27,8 @@ pub(crate) struct Services {
     pub(crate) clock: Arc<dyn Clock>,
     /// The templates that a livestream's ladder may name.
     pub(crate) templates: LadderTemplates,
+    /// The reconnect window in seconds of livestreams whose key a service outside the cluster accepted.
+    pub(crate) checked_reconnect_window_s: u32,
     pub(crate) metrics: ControlMetrics,
     /// Notified when a livestream is deleted, so that its objects are deleted without waiting for the next round.
     pub(crate) deleted: Notify,
@@ -47,6 +49,7 @@ impl Services {
             link,
             clock: deps.process.clock.clone(),
             templates,
+            checked_reconnect_window_s: crate::config::CHECKED_RECONNECT_WINDOW_S,
             metrics: ControlMetrics::new(&scope),
             deleted: Notify::new(),
             leading: watch::Sender::new(false),

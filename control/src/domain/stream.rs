@@ -102,6 +102,9 @@ pub struct Stream {
     /// All stream keys, once there is more to say of them than the hash of the first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keys: Vec<Key>,
+    /// The key that belongs to a service outside the cluster, which is asked about it before each publish.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outside_key: Option<KeyHash>,
     /// The title shown to viewers and operators.
     pub title: String,
     /// Free text shown to viewers and operators.
@@ -214,6 +217,7 @@ pub(crate) mod tests {
             owner: None,
             key_hash: KeyHash::of(b"s", &"000102030405060708090a0b0c0d0e0f".parse().unwrap()),
             keys: Vec::new(),
+            outside_key: None,
             title: "Match".to_owned(),
             description: String::new(),
             scheduled_at: None,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use millrace_node::LadderTemplates;
 use millrace_wire::close_reason::CloseReason;
 use millrace_wire::ids::{Airing, BroadcastId, SessionId, StreamKey, UnixMillis};
-use millrace_wire::message::control::{ClaimRequest, HealthNote};
+use millrace_wire::message::control::{ClaimRequest, HealthNote, OutsideCheck};
 use millrace_wire::message::ladder_health::{LadderHealth, MediaCondition, RungHealth, RungState};
 use serde_json::Value;
 
@@ -214,6 +214,7 @@ fn openapi_describes_every_field_of_a_livestream_and_its_status() {
         addr: None,
         protocol: "rtmp".to_owned(),
         takes_over: true,
+        outside: OutsideCheck::Absent,
     };
     let (now, broadcast) = (UnixMillis(5), BroadcastId::from_u128(1));
     let bare = serde_json::to_value(StatusView::new(&stream, None, 0, None, now)).unwrap();

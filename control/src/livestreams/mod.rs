@@ -3,6 +3,7 @@
 //! announcement, kick, lifecycle event) and leaves exactly one entry in the audit.
 
 mod keys;
+mod outside;
 mod sessions;
 #[cfg(test)]
 mod tests;
@@ -175,6 +176,7 @@ impl Livestreams {
                     owner,
                     key_hash: self.services.repo.hash(&key),
                     keys: Vec::new(),
+                    outside_key: None,
                     title: request.title.trim().to_owned(),
                     description: request.description.clone(),
                     scheduled_at: checked.scheduled_at,

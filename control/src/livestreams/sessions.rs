@@ -5,13 +5,13 @@ use std::net::IpAddr;
 use millrace_wire::close_reason::CloseReason;
 use millrace_wire::ids::{BroadcastId, StreamId};
 use millrace_wire::message::control::{
-    ClaimReply, ClaimRequest, LadderPlan, LeaseReply, LifecycleKind, RefusalReport, ReleaseRequest,
-    RenewRequest, SealReport,
+    ClaimReply, ClaimRequest, LadderPlan, LeaseReply, LifecycleKind, OutsideCheck, RefusalReport,
+    ReleaseRequest, RenewRequest, SealReport,
 };
 use millrace_wire::state_keys;
 use tracing::{info, warn};
 
-use super::{Audited, Caller, Command, CommandError, Livestreams};
+use super::{Audited, Caller, Command, CommandError, Livestreams, outside};
 use crate::domain::airings::Broadcast;
 use crate::domain::claim::{self, Claim, Lease, Presence};
 use crate::domain::disconnect::Disconnect;
@@ -23,13 +23,13 @@ impl Audited for ClaimReply {
         match self {
             Self::Granted(grant) => Some(grant.stream),
             Self::Held { stream, .. } => Some(*stream),
-            Self::Refused { .. } => None,
+            Self::CheckKey | Self::Refused { .. } => None,
         }
     }
 
     fn refusal(&self) -> Option<&'static str> {
         match self {
-            Self::Granted(_) | Self::Held { .. } => None,
+            Self::Granted(_) | Self::Held { .. } | Self::CheckKey => None,
             Self::Refused { reason } => Some(reason.code()),
         }
     }
@@ -81,10 +81,11 @@ impl Livestreams {
         request: &ClaimRequest,
     ) -> Result<ClaimReply, CommandError> {
         let claim = async {
-            let reply = retry!({ self.try_claim(request).await })?;
+            let reply = retry!({ self.try_claim(caller, request).await })?;
             let outcome = match &reply {
                 ClaimReply::Granted(_) => "granted",
                 ClaimReply::Held { .. } => "held",
+                ClaimReply::CheckKey => "check_key",
                 ClaimReply::Refused { reason } => reason.code(),
             };
             self.services.metrics.claims.with(&[outcome]).inc();
@@ -93,22 +94,32 @@ impl Livestreams {
         self.audited(caller, Command::Claim, None, claim).await
     }
 
-    async fn try_claim(&self, request: &ClaimRequest) -> Result<ClaimReply, RepoError> {
+    async fn try_claim(&self, caller: &Caller, request: &ClaimRequest) -> Result<ClaimReply, RepoError> {
         let refused = |reason| Ok(ClaimReply::Refused { reason });
         let peer = (request.protocol.as_str(), request.addr);
         let services = &self.services;
         let key_record = state_keys::key_hash(&request.key_hash);
-        let Some(key) = services.repo.load::<KeyRecord>(&key_record).await? else {
-            return refused(CloseReason::UnknownKey);
+        let key = match (services.repo.load::<KeyRecord>(&key_record).await?, &request.outside) {
+            (Some(key), _) => key.value,
+            (None, OutsideCheck::Accepted(accepted)) => {
+                self.record_accepted(caller, request.key_hash, accepted).await?
+            }
+            (None, OutsideCheck::Available) => return Ok(ClaimReply::CheckKey),
+            (None, OutsideCheck::Absent) => return refused(CloseReason::UnknownKey),
         };
-        if key.value.revoked {
-            self.note_refusal(key.value.stream, (CloseReason::RevokedKey, ""), peer).await?;
+        if key.revoked {
+            self.note_refusal(key.stream, (CloseReason::RevokedKey, ""), peer).await?;
             return refused(CloseReason::RevokedKey);
         }
-        let Versioned { value: stream, version } = match services.repo.stream(key.value.stream).await {
+        let Versioned { value: stream, version } = match services.repo.stream(key.stream).await {
             Err(RepoError::NotFound) => return refused(CloseReason::RevokedKey),
             found => found?,
         };
+        if stream.outside_key == Some(request.key_hash)
+            && let Some(answer) = outside::not_accepted(request)
+        {
+            return Ok(answer);
+        }
         let current = services.repo.claim(stream.id).await?;
         let now = services.wall_clock();
         let fresh = BroadcastId::generate(now, &mut rand::rng());

@@ -12,8 +12,8 @@ use millrace_state::RedbState;
 use millrace_store::{DirStore, SyncPolicy};
 use millrace_wire::ids::{DiscontinuitySeq, Epoch, Generation, KeyHash, KeyId, Msn, SessionId, UnixMillis};
 use millrace_wire::message::control::{
-    ClaimReply, ClaimRequest, LeaseReply, LifecycleEvent, RefusalReport, ReleaseRequest, RenewRequest,
-    SealReport,
+    ClaimReply, ClaimRequest, LeaseReply, LifecycleEvent, OutsideCheck, RefusalReport, ReleaseRequest,
+    RenewRequest, SealReport,
 };
 use millrace_wire::topic::{Message, RequestTopic};
 use millrace_wire::{state_keys, topics};
@@ -273,6 +273,7 @@ impl Fixture {
             addr: None,
             protocol: "rtmp".to_owned(),
             takes_over: true,
+            outside: OutsideCheck::Absent,
         }
     }
 

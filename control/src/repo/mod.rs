@@ -310,6 +310,8 @@ impl Repo {
             if let Some(claim) = claim.as_ref().filter(|claim| claim.is_held(now)) {
                 stream.last_disconnect = Some(claim.disconnect(now, CloseReason::KeyRotated, ""));
             }
+            // The new key is one of the cluster's own.
+            stream.outside_key = stream.outside_key.filter(|key| *key != old);
             let tx = Tx::new()
                 .check(state_keys::stream(id), Some(version))
                 .check(state_keys::key_hash(&hash), None)
@@ -336,7 +338,13 @@ impl Repo {
             let revoked = json(&KeyRecord { stream: id, revoked: true });
             let keys = stream.all_keys();
             let tx = keys.iter().fold(Tx::new(), |tx, key| {
-                tx.put_ttl(state_keys::key_hash(&key.hash), revoked.clone(), REVOKED_KEY_TTL)
+                let record = state_keys::key_hash(&key.hash);
+                // A key of another service may publish again when that service accepts it.
+                if stream.outside_key == Some(key.hash) {
+                    tx.delete(record)
+                } else {
+                    tx.put_ttl(record, revoked.clone(), REVOKED_KEY_TTL)
+                }
             });
             let tx = tx
                 .check(state_keys::stream(id), Some(version))

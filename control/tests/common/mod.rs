@@ -17,7 +17,9 @@ use millrace_state::{RedbState, RedisConfig, RedisState, SharedState};
 use millrace_store::{DirStore, SharedStore, SyncPolicy};
 use millrace_testkit::servers::{NatsServer, RedisServer};
 use millrace_wire::ids::{KeyHash, SessionId};
-use millrace_wire::message::control::{ClaimGrant, ClaimReply, ClaimRequest, LeaseReply, RenewRequest};
+use millrace_wire::message::control::{
+    ClaimGrant, ClaimReply, ClaimRequest, LeaseReply, OutsideCheck, RenewRequest,
+};
 use millrace_wire::topic::{Message, RequestTopic};
 use millrace_wire::topics;
 use reqwest::{Client, Method, Response, StatusCode};
@@ -223,6 +225,7 @@ impl Control {
             addr: Some([127, 0, 0, 1].into()),
             protocol: "rtmp".to_owned(),
             takes_over,
+            outside: OutsideCheck::Absent,
         };
         self.ask(topics::claim(), &request).await
     }

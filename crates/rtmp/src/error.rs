@@ -47,6 +47,8 @@ pub enum Phase {
     Publish,
     /// From one media message to the next while publishing.
     Media,
+    /// From a ping to any byte of the peer.
+    Ping,
 }
 
 impl fmt::Display for Phase {
@@ -55,6 +57,7 @@ impl fmt::Display for Phase {
             Self::Handshake => "the handshake",
             Self::Publish => "a publish request",
             Self::Media => "media",
+            Self::Ping => "an answer to pings",
         })
     }
 }

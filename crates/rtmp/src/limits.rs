@@ -9,6 +9,10 @@ pub const PUBLISH_DEADLINE: Duration = Duration::from_secs(10);
 /// Longest time without one whole audio or video message while publishing. Encoders that pause (a phone
 /// switching from Wi-Fi to mobile) come back within about ten seconds or reconnect.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
+/// Time between two pings (RTMP 7.1.7) to a publisher: as other servers do.
+pub const PING_INTERVAL: Duration = Duration::from_secs(10);
+/// Longest time without any byte of a peer that is pinged.
+pub const PING_TIMEOUT: Duration = Duration::from_secs(60);
 /// Largest media message: an intra frame of 2160p60 at 100 Mb/s stays below 4 MB.
 pub const MAX_MESSAGE_BYTES: usize = 8 * 1024 * 1024;
 /// Largest message before `publish` is accepted, and largest command or data message ever:
@@ -86,6 +90,10 @@ pub struct Limits {
     pub publish: Duration,
     /// Longest silence of media while publishing.
     pub idle: Duration,
+    /// Time between two pings to a publisher; zero sends none.
+    pub ping: Duration,
+    /// Longest time without any byte of a peer that is pinged.
+    pub ping_timeout: Duration,
     /// Largest media message while publishing, bytes.
     pub message_bytes: usize,
     /// Largest command or data message, and any message before publish, bytes.
@@ -122,6 +130,8 @@ impl Default for Limits {
             handshake: HANDSHAKE_DEADLINE,
             publish: PUBLISH_DEADLINE,
             idle: IDLE_TIMEOUT,
+            ping: PING_INTERVAL,
+            ping_timeout: PING_TIMEOUT,
             message_bytes: MAX_MESSAGE_BYTES,
             control_bytes: MAX_CONTROL_BYTES,
             chunk_streams: MAX_CHUNK_STREAMS,

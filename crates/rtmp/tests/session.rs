@@ -402,7 +402,7 @@ fn server_times_out_in_each_phase() {
     pair.server.accept_connect().unwrap();
     assert_eq!(pair.server.deadline(), Some(pair.now + limits.publish));
     pair.run().unwrap();
-    assert_eq!(pair.server.deadline(), Some(pair.now + limits.idle));
+    assert_eq!(pair.server.deadline(), Some(pair.now + limits.ping));
     pair.now = Duration::from_secs(9);
     pair.client.push_video(0, Bytes::from_static(b"v")).unwrap();
     pair.run().unwrap();
@@ -410,9 +410,72 @@ fn server_times_out_in_each_phase() {
     pair.now = Duration::from_secs(12);
     pair.client.send_ping(1).unwrap();
     pair.run().unwrap();
-    assert_eq!(pair.server.deadline(), Some(Duration::from_secs(9) + limits.idle));
+    pair.server.handle_timeout(pair.now).unwrap();
+    assert_eq!(pair.server.deadline(), Some(pair.now + limits.ping));
     let late = pair.server.handle_timeout(Duration::from_secs(9) + limits.idle).unwrap_err();
     assert_eq!(late.kind, ErrorKind::TimedOut(Phase::Media));
+}
+
+#[test]
+fn server_pings_at_each_interval_and_ends_a_peer_that_sends_nothing_for_the_limit() {
+    let limits = Limits { idle: Duration::from_secs(600), ..Limits::default() };
+    let mut pair = Pair::with(ClientConfig::from_url(URL).unwrap(), limits);
+    pair.run().unwrap();
+    let mut now = Duration::ZERO;
+    // The peer answers pings and sends no media.
+    for ping in 1..=12 {
+        now += limits.ping;
+        assert_eq!(pair.server.deadline(), Some(now));
+        pair.server.handle_timeout(now).unwrap();
+        pair.now = now;
+        pair.run().unwrap();
+        assert_eq!(pair.server.last_pong(), Some(ping * 10_000));
+    }
+    // It stops answering: pings go on until the limit.
+    let silent = now + limits.ping_timeout;
+    while pair.server.deadline().unwrap() < silent {
+        now = pair.server.deadline().unwrap();
+        pair.server.handle_timeout(now).unwrap();
+    }
+    assert_eq!(now, silent - limits.ping);
+    let late = pair.server.handle_timeout(silent).unwrap_err();
+    assert_eq!(late.kind, ErrorKind::TimedOut(Phase::Ping));
+}
+
+#[test]
+fn peer_that_sends_media_and_never_answers_pings_is_kept() {
+    let mut pair = publishing();
+    for second in (5..600).step_by(5) {
+        pair.now = Duration::from_secs(second);
+        pair.client.push_video(0, Bytes::from_static(b"v")).unwrap();
+        while let Some(bytes) = pair.client.poll_transmit() {
+            pair.to_server.extend_from_slice(&bytes);
+        }
+        while pair.server.next_event(pair.now, &mut pair.to_server).unwrap().is_some() {}
+        pair.server.handle_timeout(pair.now).unwrap();
+        // Pings go out, and nothing of them comes back.
+        while pair.server.poll_transmit().is_some() {}
+    }
+    assert_eq!(pair.server.last_pong(), None);
+}
+
+#[test]
+fn server_announces_the_chunk_size_of_its_limits_and_takes_chunks_of_any_size_up_to_60000() {
+    for announced in [128, 4_096, 60_000] {
+        let limits = Limits { outbound_chunk: announced, ..Limits::default() };
+        for sent in [128, 4_096, 60_000] {
+            let mut config = ClientConfig::from_url(URL).unwrap();
+            config.chunk_bytes = sent;
+            let mut pair = Pair::with(config, limits);
+            pair.run().unwrap();
+            pair.events.clear();
+            let picture = Bytes::from(vec![7; 150_000]);
+            pair.client.push_video(40, picture.clone()).unwrap();
+            pair.run().unwrap();
+            assert_eq!(pair.events, [Event::Video { timestamp: 40, data: picture.into() }]);
+            assert_eq!(pair.client.server_chunk_bytes(), announced as usize, "{announced} {sent}");
+        }
+    }
 }
 
 type Misbehaviour = fn(&mut Pair);

@@ -36,6 +36,8 @@ reasons! {
     RevokedKey = "revoked_key", Some("NetStream.Publish.BadName"), "The stream key has been revoked.";
     /// The key's time is over.
     ExpiredKey = "expired_key", Some("NetStream.Publish.BadName"), "The stream key has expired.";
+    /// The service outside the cluster that checks keys says that the key or its stream is not active.
+    InactiveKey = "inactive_key", Some("NetStream.Publish.BadName"), "The stream key is not active.";
     /// Another publisher is live and the stream's setting is to refuse.
     AlreadyLive = "already_live", Some("NetStream.Publish.BadName"), "The stream already has a publisher.";
     /// A publisher with a key of higher priority is live.
@@ -54,6 +56,12 @@ reasons! {
     TooManyConnections = "too_many_connections", None, "Too many connections.";
     /// Control did not answer within the time limit.
     Unavailable = "unavailable", Some("NetStream.Failed"), "The service is unavailable; try again.";
+    /// The service that checks keys does not accept connections.
+    KeyCheckUnreachable = "key_check_unreachable", Some("NetStream.Failed"), "The service that checks stream keys cannot be reached; try again.";
+    /// The service that checks keys did not answer within the time limit.
+    KeyCheckSlow = "key_check_slow", Some("NetStream.Failed"), "The service that checks stream keys did not answer in time; try again.";
+    /// The service that checks keys failed, or its answer cannot be understood.
+    KeyCheckFailed = "key_check_failed", Some("NetStream.Failed"), "The service that checks stream keys gave no usable answer; try again.";
     /// A newer publisher with the same key took over.
     TakenOver = "taken_over", Some("NetStream.Publish.BadName"), "Another publisher took over.";
     /// An operator stopped the stream over the API.
@@ -103,6 +111,9 @@ impl CloseReason {
             Self::Draining
                 | Self::TooManyConnections
                 | Self::Unavailable
+                | Self::KeyCheckUnreachable
+                | Self::KeyCheckSlow
+                | Self::KeyCheckFailed
                 | Self::PublisherLeft
                 | Self::ConnectionLost
                 | Self::Idle
@@ -115,7 +126,7 @@ impl CloseReason {
     }
     /// True if the refusal counts towards the growing delay of its address, because the address may be guessing keys.
     pub const fn is_guess(self) -> bool {
-        matches!(self, Self::UnknownKey | Self::RevokedKey | Self::ExpiredKey)
+        matches!(self, Self::UnknownKey | Self::RevokedKey | Self::ExpiredKey | Self::InactiveKey)
     }
 }
 

@@ -100,6 +100,26 @@ impl KeyHash {
         mac.update(&key.0);
         Self(mac.finalize().into_bytes().into())
     }
+
+    /// The hash of a key as a publisher presents it: of a [`StreamKey`] if the text is one, else of the text itself, since
+    /// keys that a service outside the cluster hands out may have any form. `None` for a text that is empty, longer than
+    /// [`KeyHash::MAX_TEXT_BYTES`], or holds spaces or control characters.
+    pub fn of_text(secret: &[u8], text: &str) -> Option<Self> {
+        if let Ok(key) = text.parse() {
+            return Some(Self::of(secret, &key));
+        }
+        let is_key = !text.is_empty()
+            && text.len() <= Self::MAX_TEXT_BYTES
+            && !text.chars().any(|char| char.is_whitespace() || char.is_control());
+        let mut mac = Hmac::<Sha256>::new_from_slice(secret).ok().filter(|_| is_key)?;
+        mac.update(b"millrace key of another service\0");
+        mac.update(text.as_bytes());
+        Some(Self(mac.finalize().into_bytes().into()))
+    }
+
+    /// Longest key of another service in bytes: signed tokens in place of keys stay below it.
+    pub const MAX_TEXT_BYTES: usize = 512;
+
     fn wire_text(self) -> String {
         to_hex(&self.0)
     }
@@ -145,6 +165,19 @@ mod tests {
         assert_ne!(KeyHash::of(b"s", &a), KeyHash::of(b"s", &b));
         assert_ne!(KeyHash::of(b"s", &a), KeyHash::of(b"t", &a));
         assert_ne!(KeyHash::of(b"", &a), KeyHash([0; 32]));
+    }
+
+    #[test]
+    fn of_text_hashes_a_stream_key_as_such_and_any_other_key_as_text() {
+        let text = "000102030405060708090a0b0c0d0e0f";
+        assert_eq!(KeyHash::of_text(b"s", text), Some(KeyHash::of(b"s", &text.parse().unwrap())));
+        let other = KeyHash::of_text(b"s", "artist-7_live").unwrap();
+        assert_ne!(KeyHash::of_text(b"s", "artist-7_livE"), Some(other));
+        assert_ne!(KeyHash::of_text(b"t", "artist-7_live"), Some(other));
+        let long = "k".repeat(KeyHash::MAX_TEXT_BYTES + 1);
+        for refused in ["", "a b", "a\nb", "\u{7f}", &long] {
+            assert_eq!(KeyHash::of_text(b"s", refused), None, "{refused:?}");
+        }
     }
 
     proptest! {

@@ -3,6 +3,7 @@
 
 use crate::fact::{FactMessage, StreamState};
 use crate::ids::{Epoch, Generation, NodeId, SessionId, StreamId};
+use crate::message::alias::{AliasReply, AliasRequest};
 use crate::message::announce::{EpochAnnouncement, IndexFact, SessionAnnouncement};
 use crate::message::control::{
     ClaimReply, ClaimRequest, Kick, LeaseReply, LifecycleEvent, RefusalReport, ReleaseRequest, RenewRequest,
@@ -129,6 +130,11 @@ pub fn refused() -> RequestTopic<RefusalReport, LeaseReply> {
     RequestTopic::fixed("control.refused")
 }
 
+/// Questions of edges for the public id behind a stream key.
+pub fn alias() -> RequestTopic<AliasRequest, AliasReply> {
+    RequestTopic::fixed("control.alias")
+}
+
 /// Reports of log writers that an epoch is sealed.
 pub fn sealed() -> RequestTopic<SealReport, LeaseReply> {
     RequestTopic::fixed("control.sealed")
@@ -211,6 +217,7 @@ mod tests {
             renew(),
             release(),
             refused(),
+            alias(),
             sealed(),
             nodes(),
             kick(x),

@@ -9,6 +9,7 @@ use millrace_wire::ids::PlaybackId;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::aliases::Aliases;
 use crate::audience::counting::Counting;
 use crate::audience::signer::Signer;
 use crate::catalog::{Catalog, NotServed};
@@ -34,6 +35,8 @@ pub(crate) struct Limits {
 pub(crate) struct App {
     pub(crate) catalog: Arc<Catalog>,
     pub(crate) registry: Arc<Registry>,
+    /// The livestreams behind stream keys in URLs, where they are taken.
+    pub(crate) aliases: Option<Aliases>,
     pub(crate) cache: Arc<ObjectCache>,
     pub(crate) fetcher: Arc<Fetcher>,
     pub(crate) fresh: Arc<FreshObjects>,

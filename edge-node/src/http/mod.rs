@@ -1,5 +1,6 @@
 //! HTTP for viewers: playlists, media, the watch page and the heartbeats of players.
 
+mod alias;
 pub(crate) mod app;
 mod beacon;
 mod body;
@@ -99,6 +100,11 @@ async fn get(app: &App, request: &HttpRequest) -> (&'static str, HttpResponse) {
     let playback = path.next().and_then(|text| text.parse::<PlaybackId>().ok());
     if let Some((playback, tail)) = playback.zip(picture_path(key)) {
         return ("picture", picture::serve(app, request, playback, tail).await);
+    }
+    if let Some((name, "index.m3u8")) = key.strip_prefix("live/").and_then(|rest| rest.split_once('/'))
+        && let Some(response) = alias::serve(app, request, name).await
+    {
+        return ("playlist", response);
     }
     if let Some(playback) = playback.filter(|_| *request.method() == Method::GET) {
         viewers::asks_for_playlist(app, request, playback).await;

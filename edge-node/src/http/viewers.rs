@@ -35,7 +35,7 @@ pub(super) fn origin<'a>(app: &App, request: &'a HttpRequest) -> Option<Client<'
 }
 
 /// Returns the viewer's address: the one that trusted proxies name, or the TCP peer.
-fn address(app: &App, request: &HttpRequest) -> Option<IpAddr> {
+pub(super) fn address(app: &App, request: &HttpRequest) -> Option<IpAddr> {
     let peer = request.peer_addr()?.ip();
     if !app.trusted_proxies.trusts(peer) {
         return Some(peer);

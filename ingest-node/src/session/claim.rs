@@ -17,6 +17,8 @@ pub(crate) enum Claimed {
     Granted(Box<ClaimGrant>),
     /// Another session publishes; the claim is to be repeated with usable media.
     Held(StreamId, PublishLimits),
+    /// The key is none of the cluster's own: the service outside is to be asked.
+    CheckKey,
 }
 
 /// Claims the key within `limit`. While control does not answer, the request is repeated: an encoder waits rather than
@@ -33,6 +35,7 @@ pub(crate) async fn claim(
         match link.request(&topic, request, attempt).await {
             Ok(ClaimReply::Granted(grant)) => return Ok(Claimed::Granted(grant)),
             Ok(ClaimReply::Held { stream, limits }) => return Ok(Claimed::Held(stream, limits)),
+            Ok(ClaimReply::CheckKey) => return Ok(Claimed::CheckKey),
             Ok(ClaimReply::Refused { reason }) => return Err(reason),
             Err(error) if error.is_retryable() => {
                 tracing::debug!(%error, "control did not answer the claim; it is sent again");

@@ -28,6 +28,7 @@ use crate::admission::ConnectionPermit;
 use crate::context::Context;
 use newcomer::{Newcomer, Proven};
 use publisher::{Opening, Publisher};
+use refusal::RefusedBy;
 pub(crate) use refusal::refused;
 use relay::Relay;
 use source::{Identity, PublishEnd, Source};
@@ -70,23 +71,6 @@ pub(crate) async fn publish<S: Source>(
     };
     source.close(&end).await;
     end
-}
-
-/// The part that refused a publisher: control keeps the refusals that it answered itself.
-enum RefusedBy {
-    Control(CloseReason),
-    Node(PublishEnd),
-}
-
-impl From<CloseReason> for RefusedBy {
-    fn from(reason: CloseReason) -> Self {
-        match reason {
-            CloseReason::Draining | CloseReason::Unavailable | CloseReason::Internal => {
-                Self::Node(reason.into())
-            }
-            reason => Self::Control(reason),
-        }
-    }
 }
 
 /// Claims the source's key. A source whose livestream another session publishes is accepted first: it takes the livestream

@@ -14,7 +14,7 @@ use millrace_runtime::actors::ActorContext;
 use millrace_runtime::supervisor::Policy;
 use millrace_wire::close_reason::CloseReason;
 use millrace_wire::ids::{SessionId, StreamId, UnixMillis};
-use millrace_wire::message::control::{ClaimGrant, ClaimRequest, Kick, PublishLimits};
+use millrace_wire::message::control::{ClaimGrant, ClaimRequest, Kick, OutsideCheck, PublishLimits};
 use millrace_wire::message::job::job_cost;
 use tracing::Instrument;
 
@@ -23,6 +23,7 @@ use super::claim::{Claimed, claim};
 use super::disconnect::DisconnectSignal;
 use super::media::MediaPath;
 use super::message_builder::FrameCounts;
+use super::refusal::RefusedBy;
 use super::source::{Identity, MediaError, PublishEnd, SourceEvent};
 use crate::context::Context;
 use crate::metrics::GaugeGuard;
@@ -65,7 +66,7 @@ impl Claim {
         match self.ask().await? {
             Claimed::Granted(grant) => self.begin(*grant).await,
             // A control that repeats itself has lost the request's last field.
-            Claimed::Held(..) => Err(CloseReason::Internal),
+            Claimed::Held(..) | Claimed::CheckKey => Err(CloseReason::Internal),
         }
     }
 
@@ -92,10 +93,15 @@ fn unavailable(error: &BusError) -> CloseReason {
 
 impl Publisher {
     /// Claims the key and starts the session's actors, if no other session publishes the livestream.
-    pub(crate) async fn open(context: &Arc<Context>, identity: &Identity) -> Result<Opening, CloseReason> {
-        let Some(key_hash) = identity.credential.key_hash(context.key_secret.expose()) else {
-            return Err(CloseReason::UnknownKey);
+    pub(crate) async fn open(context: &Arc<Context>, identity: &Identity) -> Result<Opening, RefusedBy> {
+        let (secret, check) =
+            (context.key_secret.expose(), context.key_check.as_ref().filter(|_| identity.may_ask_outside));
+        // Without a service outside, every key is one of the cluster's own form.
+        let hash = match check {
+            Some(_) => identity.credential.any_key_hash(secret),
+            None => identity.credential.key_hash(secret),
         };
+        let Some(key_hash) = hash else { return Err(CloseReason::UnknownKey.into()) };
         let session = SessionId::generate(UnixMillis(context.clock.unix_ms()), &mut rand::rng());
         let kicks = subscribe_kicks(&context.link, session).await.map_err(|error| unavailable(&error))?;
         let request = ClaimRequest {
@@ -105,11 +111,22 @@ impl Publisher {
             addr: Some(identity.address),
             protocol: identity.protocol.to_owned(),
             takes_over: false,
+            outside: if check.is_some() { OutsideCheck::Available } else { OutsideCheck::Absent },
         };
-        let claim = Claim { context: context.clone(), request, kicks };
-        match claim.ask().await? {
+        let mut claim = Claim { context: context.clone(), request, kicks };
+        let mut claimed = claim.ask().await?;
+        if let (Claimed::CheckKey, Some(check)) = (&claimed, check) {
+            let key = identity.credential.text();
+            let decided = check.decide(key, key_hash, &*context.clock, &context.metrics).await;
+            let accepted = decided.map_err(|reason| RefusedBy::Node(reason.into()))?;
+            claim.request.outside = OutsideCheck::Accepted(accepted);
+            claimed = claim.ask().await?;
+        }
+        match claimed {
             Claimed::Granted(grant) => Ok(Opening::Granted(claim.begin(*grant).await?)),
             Claimed::Held(stream, limits) => Ok(Opening::Held { claim, stream, limits }),
+            // A control that asks again has lost the verdict.
+            Claimed::CheckKey => Err(CloseReason::Internal.into()),
         }
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use millrace_wire::close_reason::CloseReason;
 use millrace_wire::message::control::{RefusalReport, bounded_text};
 use millrace_wire::topics;
 
@@ -11,6 +12,23 @@ use crate::context::Context;
 
 /// Time that control has to take a report. It is not repeated: the encoder connects again, and is refused again.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The part that refused a publisher: control keeps the refusals that it answered itself.
+pub(super) enum RefusedBy {
+    Control(CloseReason),
+    Node(PublishEnd),
+}
+
+impl From<CloseReason> for RefusedBy {
+    fn from(reason: CloseReason) -> Self {
+        match reason {
+            CloseReason::Draining | CloseReason::Unavailable | CloseReason::Internal => {
+                Self::Node(reason.into())
+            }
+            reason => Self::Control(reason),
+        }
+    }
+}
 
 /// Counts and logs a publisher that is refused.
 pub(crate) fn refused(context: &Context, end: impl Into<PublishEnd>) -> PublishEnd {
@@ -23,7 +41,7 @@ pub(crate) fn refused(context: &Context, end: impl Into<PublishEnd>) -> PublishE
 /// Reports a refusal that this node decided on its own to control, in the background and once. The report is left out while
 /// too many are on their way.
 pub(super) fn report(context: &Arc<Context>, identity: &Identity, end: &PublishEnd) {
-    let Some(key_hash) = identity.credential.key_hash(context.key_secret.expose()) else { return };
+    let Some(key_hash) = identity.credential.any_key_hash(context.key_secret.expose()) else { return };
     let Ok(permit) = context.refusal_reports.clone().try_acquire_owned() else { return };
     let report = RefusalReport {
         key_hash,

@@ -33,9 +33,18 @@ impl Credential {
 
     /// Returns the hash that control knows the key by; `None` if the text is no stream key.
     pub(crate) fn key_hash(&self, secret: &[u8]) -> Option<KeyHash> {
-        // A key pasted with a space or a line end is still the key.
-        let key: StreamKey = self.0.expose().trim().parse().ok()?;
+        let key: StreamKey = self.text().parse().ok()?;
         Some(KeyHash::of(secret, &key))
+    }
+
+    /// Returns the hash of a key that another service may have handed out, in any form; `None` if the text can be no key.
+    pub(crate) fn any_key_hash(&self, secret: &[u8]) -> Option<KeyHash> {
+        KeyHash::of_text(secret, self.text())
+    }
+
+    /// Returns the plain key. A key pasted with a space or a line end is still the key.
+    pub(crate) fn text(&self) -> &str {
+        self.0.expose().trim()
     }
 }
 
@@ -48,6 +57,8 @@ pub struct Identity {
     pub address: IpAddr,
     /// The protocol's name, such as `rtmps`.
     pub protocol: &'static str,
+    /// True if a service outside the cluster may be asked about the key, where one is configured.
+    pub may_ask_outside: bool,
 }
 
 /// The position of a media message in its publish: enough to find it in a capture of the connection.
@@ -265,6 +276,7 @@ mod tests {
             credential: Credential::stream_key("SECRET"),
             address: IpAddr::from([127, 0, 0, 1]),
             protocol: "rtmp",
+            may_ask_outside: true,
         };
         assert!(!format!("{identity:?}").contains("SECRET"));
     }

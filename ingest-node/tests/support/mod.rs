@@ -21,8 +21,8 @@ use millrace_wire::ids::{
     BroadcastId, DiscontinuitySeq, Epoch, KeyHash, Msn, SessionId, StreamId, StreamKey,
 };
 use millrace_wire::message::control::{
-    ClaimGrant, ClaimReply, ClaimRequest, Kick, LeaseReply, PublishLimits, RefusalReport, ReleaseRequest,
-    RenewRequest, StreamSettings,
+    ClaimGrant, ClaimReply, ClaimRequest, Kick, LeaseReply, OutsideCheck, PublishLimits, RefusalReport,
+    ReleaseRequest, RenewRequest, StreamSettings,
 };
 use millrace_wire::message::media::{MediaMessage, MediaReader, MediaUnit, Track};
 use millrace_wire::{topic, topics};
@@ -106,7 +106,15 @@ fn answer(bus: &SharedBus, state: &Mutex<Seen>, subject: &str, payload: &Bytes) 
             let request: ClaimRequest = topic::decode(payload).unwrap();
             let found = seen.streams.get(&request.key_hash).cloned();
             let reply = match found {
-                None => ClaimReply::Refused { reason: CloseReason::UnknownKey },
+                None if request.outside == OutsideCheck::Available => ClaimReply::CheckKey,
+                None if request.outside == OutsideCheck::Absent => {
+                    ClaimReply::Refused { reason: CloseReason::UnknownKey }
+                }
+                None => {
+                    let stream = StreamId::from_u128(u128::from(NEXT.fetch_add(1, Ordering::Relaxed)));
+                    let epoch = Epoch(1_000 + seen.claims.len() as u64);
+                    ClaimReply::Granted(Box::new(grant(stream, epoch, PublishLimits::default())))
+                }
                 Some((_, Err(reason))) => ClaimReply::Refused { reason },
                 Some((stream, Ok(limits)))
                     if !request.takes_over
@@ -255,20 +263,35 @@ pub struct Pusher {
 impl Pusher {
     /// Connects and publishes; an error is the status code of the refusal.
     pub async fn publish(url: &str, chunk_bytes: u32) -> Result<Self, String> {
+        Self::publish_or_refusal(url, chunk_bytes).await.map_err(|(code, _)| code)
+    }
+
+    /// Connects and publishes; an error is the status code and the description of the refusal.
+    pub async fn publish_or_refusal(url: &str, chunk_bytes: u32) -> Result<Self, (String, String)> {
         let mut config = ClientConfig::from_url(url).unwrap();
         config.chunk_bytes = chunk_bytes;
+        Self::publish_as(config).await
+    }
+
+    /// Connects and publishes with this application and stream name; an error is as above.
+    pub async fn publish_as(config: ClientConfig) -> Result<Self, (String, String)> {
         let addr: SocketAddr = format!("{}:{}", config.host, config.port).parse().unwrap();
-        let socket = TcpStream::connect(addr).await.map_err(|error| error.to_string())?;
+        let socket = TcpStream::connect(addr).await.map_err(|error| (error.to_string(), String::new()))?;
         let session = ClientSession::new(config, Duration::ZERO).unwrap();
         let mut pusher = Self { socket, session, buf: BytesMut::new(), started: Instant::now() };
         loop {
             match pusher.event().await {
                 Some(ClientEvent::PublishStarted) => return Ok(pusher),
-                Some(ClientEvent::Refused { code, .. }) => return Err(code),
+                Some(ClientEvent::Refused { code, description }) => return Err((code, description)),
                 Some(_) => {}
-                None => return Err("closed".to_owned()),
+                None => return Err(("closed".to_owned(), String::new())),
             }
         }
+    }
+
+    /// Returns the chunk size that the server has announced.
+    pub fn server_chunk_bytes(&self) -> usize {
+        self.session.server_chunk_bytes()
     }
 
     /// Returns the server's next event; `None` once it has closed.

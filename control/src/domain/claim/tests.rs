@@ -1,6 +1,6 @@
 //! The rules of the claim, each in a test of its own.
 
-use millrace_wire::message::control::AwayPolicy;
+use millrace_wire::message::control::{AwayPolicy, OutsideCheck};
 use millrace_wire::message::ladder_health::{MediaCondition, RungHealth, RungState};
 
 use super::super::stream::tests::sample;
@@ -21,6 +21,7 @@ fn request(session: u128) -> ClaimRequest {
         addr: Some([192, 0, 2, 1].into()),
         protocol: "rtmp".to_owned(),
         takes_over: true,
+        outside: OutsideCheck::Absent,
     }
 }
 

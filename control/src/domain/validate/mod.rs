@@ -56,7 +56,7 @@ impl FieldError {
 const LINES: &[char] = &['\n', '\r', '\t'];
 
 /// Returns the rule that a title breaks.
-fn broken_title_rule(title: &str) -> Option<String> {
+pub(crate) fn broken_title_rule(title: &str) -> Option<String> {
     let title = title.trim();
     if title.is_empty() || title.chars().count() > MAX_TITLE_CHARS {
         return Some(format!("must have 1 to {MAX_TITLE_CHARS} printable characters"));

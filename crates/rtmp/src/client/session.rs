@@ -124,6 +124,11 @@ impl ClientSession {
         self.transmit.pending()
     }
 
+    /// Returns the chunk size that the server has announced, in bytes.
+    pub fn server_chunk_bytes(&self) -> usize {
+        self.reader.chunk_bytes()
+    }
+
     /// Returns the time by which the server must have accepted the publish; `None` afterwards.
     pub fn deadline(&self) -> Option<Duration> {
         match self.state {

@@ -4,6 +4,7 @@ mod aggregate;
 mod commands;
 mod event;
 mod info;
+mod keepalive;
 mod media;
 mod rate;
 mod session;

@@ -3,6 +3,7 @@
 use super::aggregate::Aggregate;
 use super::event::Event;
 use super::info::Rejection;
+use super::keepalive::{Due, Keepalive};
 use super::rate::RateLimit;
 use crate::amf::Value;
 use crate::chunk::{ChunkReader, MAX_HEADER_BYTES};
@@ -59,6 +60,7 @@ pub struct ServerSession {
     pub(super) aggregate: Option<Aggregate>,
     pub(super) ignored: u64,
     ping_answered: Option<u32>,
+    keepalive: Keepalive,
     /// A read buffer that is not in use; see [`Self::prepare_read`].
     other_buffer: BytesMut,
 }
@@ -87,6 +89,7 @@ impl ServerSession {
             aggregate: None,
             ignored: 0,
             ping_answered: None,
+            keepalive: Keepalive::new(&limits, now),
             other_buffer: BytesMut::new(),
         }
     }
@@ -135,6 +138,7 @@ impl ServerSession {
                 return Ok(Some(event));
             }
             let message = self.reader.read(buf)?;
+            self.keepalive.heard(now, self.reader.offset());
             self.count(now, u64::from(message.is_some()))?;
             let Some(message) = message else {
                 self.acknowledge()?;
@@ -162,16 +166,27 @@ impl ServerSession {
     /// Returns the time for [`Self::handle_timeout`], on the clock of `now`; `None` while the peer waits for a decision.
     pub fn deadline(&self) -> Option<Duration> {
         let (limit, _) = self.time_limit()?;
-        Some(self.since + limit)
+        let phase = self.since + limit;
+        // Before, the deadlines of the phases are as short as a ping's.
+        let ping = self.keepalive.deadline().filter(|_| self.is_publishing());
+        Some(ping.map_or(phase, |ping| ping.min(phase)))
     }
 
-    /// Returns an error if the current phase's deadline has passed.
+    /// Returns an error if the current phase's deadline has passed or the peer has been silent for too long; queues a ping if one
+    /// is due.
     pub fn handle_timeout(&mut self, now: Duration) -> Result<(), RtmpError> {
+        let received = self.bytes_received();
+        let timed_out = |phase| Err(RtmpError::at_offset(received, ErrorKind::TimedOut(phase)));
         match self.time_limit() {
-            Some((limit, phase)) if now >= self.since + limit => {
-                Err(RtmpError::at_offset(self.bytes_received(), ErrorKind::TimedOut(phase)))
-            }
-            _ => Ok(()),
+            Some((limit, phase)) if now >= self.since + limit => return timed_out(phase),
+            _ if !self.is_publishing() => return Ok(()),
+            _ => {}
+        }
+        match self.keepalive.step(now) {
+            Due::Nothing => Ok(()),
+            Due::Silent => timed_out(Phase::Ping),
+            // Peers send the number back; it wraps after 49 days.
+            Due::Ping => self.send_ping(now.as_millis() as u32),
         }
     }
 
@@ -202,6 +217,7 @@ impl ServerSession {
         };
         self.state = State::Publishing { stream };
         self.since = now;
+        self.keepalive = Keepalive::new(&self.limits, now);
         self.reader.set_media_limit(self.limits.message_bytes);
         let began = self.transmit.user_control(UserControl::StreamBegin(stream));
         let sent =

@@ -1,5 +1,6 @@
 //! Real servers, each on a free port with a directory of its own, gone with the value.
 
+mod key_service;
 mod minio;
 mod nats;
 mod redis;
@@ -12,6 +13,7 @@ use tempfile::TempDir;
 
 use crate::process::Process;
 
+pub use key_service::{Asked, KeyService, Mood};
 pub use minio::MinioServer;
 pub use nats::{NatsKind, NatsServer};
 pub use redis::RedisServer;

@@ -41,6 +41,39 @@ pub struct ClaimRequest {
     /// takes over at once.
     #[serde(default = "takes_over")]
     pub takes_over: bool,
+    /// The check of the key at a service outside the cluster.
+    #[serde(default, skip_serializing_if = "OutsideCheck::is_absent")]
+    pub outside: OutsideCheck,
+}
+
+/// The check of a key that is none of the cluster's own, by a service that the operator named at the ingest node.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "check", rename_all = "snake_case")]
+pub enum OutsideCheck {
+    /// The ingest node has no such service.
+    #[default]
+    Absent,
+    /// The service can be asked; the claim is the first one of its session.
+    Available,
+    /// The service has accepted the key.
+    Accepted(AcceptedKey),
+}
+
+impl OutsideCheck {
+    fn is_absent(&self) -> bool {
+        *self == Self::Absent
+    }
+}
+
+/// The properties that a service outside the cluster gave with the key it accepted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AcceptedKey {
+    /// The title of the stream.
+    #[serde(default)]
+    pub title: Option<String>,
+    /// The id of its owner.
+    #[serde(default)]
+    pub owner: Option<String>,
 }
 
 const fn takes_over() -> bool {
@@ -61,6 +94,9 @@ pub enum ClaimReply {
         /// The limits that the media must keep.
         limits: PublishLimits,
     },
+    /// The key is none of the cluster's own: the session asks the service outside, and claims again with
+    /// [`OutsideCheck::Accepted`]. Answers only [`OutsideCheck::Available`].
+    CheckKey,
     /// The publisher is refused for the reason.
     Refused {
         /// The reason, as a stable code.
@@ -327,7 +363,22 @@ mod tests {
             addr: Some([127, 0, 0, 1].into()),
             protocol: "rtmp".into(),
             takes_over: false,
+            outside: OutsideCheck::Absent,
         }
+    }
+
+    #[test]
+    fn claim_without_an_outside_check_is_written_as_before_and_one_with_it_round_trips() {
+        assert!(!String::from_utf8_lossy(&encode(&claim()).unwrap()).contains("outside"));
+        let accepted = AcceptedKey { title: Some("Show".into()), owner: None };
+        for outside in [OutsideCheck::Available, OutsideCheck::Accepted(accepted)] {
+            let request = ClaimRequest { outside, ..claim() };
+            assert_eq!(decode::<ClaimRequest>(&encode(&request).unwrap()).unwrap(), request);
+        }
+        assert_eq!(
+            decode::<ClaimReply>(&encode(&ClaimReply::CheckKey).unwrap()).unwrap(),
+            ClaimReply::CheckKey
+        );
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The messages that nodes exchange over the bus, one module for each pair of parties.
 
+pub mod alias;
 pub mod announce;
 pub mod control;
 pub mod job;

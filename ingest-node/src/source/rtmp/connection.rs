@@ -13,6 +13,7 @@ use super::transport::{Socket, Transport};
 use crate::admission::ConnectionPermit;
 use crate::context::Context;
 use crate::metrics::GaugeGuard;
+use crate::paths::PathRule;
 use crate::session::source::{Credential, Identity, MediaError, PublishEnd, Source, SourceEvent};
 use crate::session::{publish, refused};
 
@@ -100,8 +101,8 @@ impl<S: Socket> Connection<S> {
             rtmp.reject_connect(Rejection::ConnectRejected, reason.text())?;
             return Err(refused(&self.context, reason));
         }
-        if info.app != self.context.config.app {
-            let text = format!("publish to the application \"{}\"", self.context.config.app);
+        if self.context.config.paths.rule(&info.app).is_none() {
+            let text = format!("Publish to the application {}.", self.context.config.paths.names());
             rtmp.reject_connect(Rejection::InvalidApp, &text)?;
             return Err(refused(&self.context, CloseReason::WrongApp));
         }
@@ -109,12 +110,18 @@ impl<S: Socket> Connection<S> {
     }
 
     async fn publish(&mut self, request: PublishRequest, permit: &mut ConnectionPermit) -> PublishEnd {
-        if request.app != self.context.config.app {
+        let Some(rule) = self.context.config.paths.rule(&request.app) else {
             return refused(&self.context, CloseReason::WrongApp);
-        }
+        };
         let context = self.context.clone();
-        let mut source =
-            RtmpSource { connection: self, request, media: MediaReader::default(), fault: None, end: None };
+        let mut source = RtmpSource {
+            connection: self,
+            request,
+            rule,
+            media: MediaReader::default(),
+            fault: None,
+            end: None,
+        };
         publish(&context, &mut source, permit).await
     }
 
@@ -146,6 +153,7 @@ impl<S: Socket> Connection<S> {
 struct RtmpSource<'a, S> {
     connection: &'a mut Connection<S>,
     request: PublishRequest,
+    rule: PathRule,
     media: MediaReader,
     /// The fault of a message whose events come first.
     fault: Option<MediaError>,
@@ -159,6 +167,7 @@ impl<S: Socket> Source for RtmpSource<'_, S> {
             credential: Credential::stream_key(self.request.stream_key.expose()),
             address: self.connection.peer.ip(),
             protocol: self.connection.protocol,
+            may_ask_outside: self.rule == PathRule::Key,
         }
     }
 
