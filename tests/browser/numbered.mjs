@@ -6,7 +6,7 @@
 /// of the picture: 16 bits and a check of 8, as the test kit draws them.
 export function watchPictures() {
   const [WIDTH, HEIGHT, COLUMNS, ROWS, APART_MS] = [64, 36, 8, 3, 250];
-  const seen = window.seen = { pictures: 0, read: 0, waits: [], heights: [], back: [], apart: [], errors: [], switches: [], height: 0, number: null };
+  const seen = window.seen = { pictures: 0, read: 0, waits: [], heights: [], back: [], apart: [], errors: [], switches: [], steps: {}, height: 0, number: null };
   const canvas = Object.assign(document.createElement('canvas'), { width: WIDTH, height: HEIGHT });
   const context = canvas.getContext('2d', { willReadFrequently: true });
   let [waiting, shownAt] = [null, null];

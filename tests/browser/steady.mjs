@@ -4,8 +4,8 @@
 // low-latency mode), `low` (hls.js in that mode with the page's choice of the variant, as docs/players.md advises) or `default` (hls.js
 // as it is: told, not judged). A PHASE is KBPS:HEIGHT or KBPS:HEIGHT:LEAST_S: KBPS is the rate in kilobits per second (0: no limit),
 // HEIGHT the height of the pictures that must play within WITHIN_MS and for SETTLE_MS (`+` behind it takes a greater one, too), and the
-// phase lasts LEAST_S seconds at least. Exit 0 if every player followed, no picture came after one with a greater number, and none but
-// `default` stood still.
+// phase lasts LEAST_S seconds at least. Exit 0 if every player followed, no picture came after one with a greater number, none but
+// `default` stood still, and the page's menu works.
 import http from 'node:http';
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -52,7 +52,12 @@ const player = searchParams.get('player');
 const hls = new Hls(settings[player] ?? {});
 if (player === 'low') choice.follow(hls);
 hls.on(Hls.Events.LEVEL_SWITCHED, (_, { level }) => seen.switches.push(hls.levels[level].height));
-hls.on(Hls.Events.ERROR, (_, { fatal, details }) => {
+// Told of a player that does not start.
+for (const name of ['MEDIA_ATTACHED', 'MANIFEST_PARSED', 'LEVEL_LOADED', 'AUDIO_TRACK_LOADED', 'FRAG_LOADING', 'FRAG_LOADED', 'BUFFER_APPENDED']) {
+  hls.on(Hls.Events[name], () => { seen.steps[name] = (seen.steps[name] ?? 0) + 1; });
+}
+hls.on(Hls.Events.ERROR, (_, { fatal, details, reason, error }) => {
+  seen.told = \`\${details}: \${reason ?? error?.message}\`;
   if (fatal || details === Hls.ErrorDetails.BUFFER_STALLED_ERROR) seen.errors.push(details + (fatal ? ' (fatal)' : ''));
 });
 hls.loadSource(searchParams.get('url'));
@@ -73,7 +78,7 @@ const address = (player) => (player === 'page'
 /// Runs in the page.
 function look() {
   const { video, ...seen } = window.seen;
-  return { ...seen, now: performance.now(), time: video.currentTime };
+  return { ...seen, now: performance.now(), time: video?.currentTime, ready: video?.readyState };
 }
 
 async function throttle(session, kbps) {
@@ -96,6 +101,21 @@ async function until(page, { height, orMore, leastMs }, began) {
   }
 }
 
+/// Chooses the lowest rung in the menu of the watch page, and leaves the choice to the page again.
+async function useMenu(page) {
+  const wrong = [];
+  const heights = await page.$$eval('#quality option', (options) => options.map((option) => option.value));
+  const lowest = Math.min(...heights.slice(1).map(Number));
+  const menu = () => page.$eval('#quality', (select) => select.selectedOptions[0].textContent);
+  await page.selectOption('#quality', String(lowest));
+  await until(page, { height: lowest, leastMs: 0 }, Date.now());
+  if (await menu() !== `${lowest}p`) wrong.push(`the menu says ${await menu()} at the chosen ${lowest}p`);
+  await page.selectOption('#quality', 'auto');
+  const { now } = await until(page, { height: lowest + 1, orMore: true, leastMs: 0 }, Date.now());
+  if (await menu() !== `Auto (${now.height}p)`) wrong.push(`the menu says ${await menu()} at ${now.height}p of its own choice`);
+  return wrong;
+}
+
 async function run(browser, player) {
   const wrong = [];
   const page = await (await browser.newContext({ viewport: { width: 1280, height: 800 } })).newPage();
@@ -105,7 +125,9 @@ async function run(browser, player) {
   await session.send('Network.enable');
   await throttle(session, phases[0].kbps);
   await page.goto(address(player));
-  await page.waitForFunction(() => window.seen.pictures > 0, null, { timeout: START_MS, polling: 50 });
+  await page.waitForFunction(() => window.seen.pictures > 0, null, { timeout: START_MS, polling: 50 }).catch(async () => {
+    throw new Error(`no picture within ${START_MS / 1000} s: ${JSON.stringify(await page.evaluate(look))}`);
+  });
   // A start may hop from the newest keyframe to the target, and wait for a buffer.
   await page.waitForTimeout(JOINED_MS);
   await page.evaluate(() => Object.assign(window.seen, { waits: [], apart: [], errors: [] }));
@@ -118,6 +140,7 @@ async function run(browser, player) {
     console.log(`${player}: seen ${phase.phase} after ${after.toFixed(1)} s, ${(100 * share).toFixed(0)} % of the time played, waits of ${JSON.stringify(now.waits)} ms`);
     if (JUDGED.includes(player) && share < MIN_SHARE) wrong.push(`media advanced ${(100 * share).toFixed(0)} % of the time in ${phase.phase}`);
   }
+  if (player === 'page') wrong.push(...await useMenu(page));
   const end = await page.evaluate(look);
   console.log(`${player}: ${JSON.stringify(end)}`);
   const heights = player === 'page' ? end.heights : end.switches;

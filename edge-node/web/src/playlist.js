@@ -57,3 +57,14 @@ export function unknownReports(details, known) {
   const paths = new Set(known.map((url) => path(url, details.url)));
   return (details.renditionReports ?? []).map((report) => path(report.URI, details.url)).filter((uri) => !paths.has(uri));
 }
+
+/// Returns the seconds by which the times of a variant's playlist are to be moved: equal media sequence numbers are equal media times in
+/// all variants, and `loaded` is the playlist of the variant before, with the times at which its segments were found. hls.js takes the
+/// times of a segment that it has not loaded, which may be milliseconds off: then it loads the last segment of the variant before once
+/// more, and a browser that has begun to play it has no pictures until the next one.
+export function misplaced(details, loaded) {
+  if (!loaded || details.fragments.some((fragment) => Number.isFinite(fragment.startPTS))) return 0;
+  const found = loaded.fragments.findLast((fragment) => Number.isFinite(fragment.startPTS));
+  const same = found && details.fragments.find((fragment) => fragment.sn === found.sn && fragment.cc === found.cc);
+  return same ? found.startPTS - same.start : 0;
+}

@@ -1,7 +1,7 @@
 // Joining, silence and tracks, read from playlists as hls.js hands them over.
 import assert from 'node:assert/strict';
 import test from 'node:test';
-import { afterGap, endsInGap, joinAt, newest, unknownReports } from '../src/playlist.js';
+import { afterGap, endsInGap, joinAt, newest, unknownReports, misplaced } from '../src/playlist.js';
 
 /// Segments of two seconds from media sequence number 10 on, `kinds` one letter each: `m`edia or `g`ap; the last two have ten
 /// parts each, the first of them independent.
@@ -50,4 +50,15 @@ test('reported_renditions_that_the_player_does_not_know_are_told', () => {
   assert.deepEqual(unknownReports(details, ['http://edge/live/abc/video/index.m3u8']), ['/live/abc/audio/index.m3u8']);
   assert.deepEqual(unknownReports(details, ['http://edge/live/abc/audio/index.m3u8?x=1']), []);
   assert.deepEqual(unknownReports(playlist('mm'), []), []);
+});
+
+test('a playlist is placed by the newest segment that the variant before has loaded', () => {
+  const playlist = (from, starts, pts = {}) => ({
+    fragments: starts.map((start, index) => ({ sn: from + index, cc: 0, start, startPTS: pts[from + index] })),
+  });
+  const loaded = playlist(7, [10, 12, 14], { 7: 10.001, 8: 11.995 });
+  assert.ok(Math.abs(misplaced(playlist(8, [12, 14, 16]), loaded) + 0.005) < 1e-9);
+  assert.equal(misplaced(playlist(9, [14, 16]), loaded), 0, 'no segment in common');
+  assert.equal(misplaced(playlist(8, [12, 14], { 9: 14.001 }), loaded), 0, 'its own segments are known');
+  assert.equal(misplaced(playlist(8, [12]), undefined), 0);
 });

@@ -184,7 +184,8 @@ async fn rungs_of_unusual_pictures_and_sound_are_what_every_player_takes() -> Re
     let picture = "-f lavfi -i testsrc2=s=640x360:r=30:d=12";
     let video = "-c:v libx264 -preset ultrafast -g 60 -sc_threshold 0 -pix_fmt yuv420p -b:v 800k";
     let mono = format!("{picture} -f lavfi -i sine=r=44100:d=12 {video} -c:a aac -ac 1 -b:a 96k");
-    let surround = format!("{picture} -f lavfi -i sine=r=48000:d=12 {video} -c:a aac -ac 6 -b:a 256k");
+    let ntsc = picture.replace("r=30", "r=30000/1001");
+    let surround = format!("{ntsc} -f lavfi -i sine=r=48000:d=12 {video} -c:a aac -ac 6 -b:a 256k");
     let half = format!("{picture} -f lavfi -i sine=r=24000:d=12 {video} -c:a aac -ac 2 -b:a 64k");
     let mp3 = format!("{picture} -f lavfi -i sine=r=44100:d=12 {video} -c:a libmp3lame -ac 2 -b:a 128k");
     let sounds = ["240p", "144p", "aac"];
@@ -193,7 +194,7 @@ async fn rungs_of_unusual_pictures_and_sound_are_what_every_player_takes() -> Re
     let (deep, mono, surround, high_efficiency, mp3) = tokio::join!(
         pushed(&server, "deep", Tape::made("ladder-12-deep", DEEP).await?, &RUNGS),
         pushed(&server, "mono", Tape::made("ladder-12-mono", &mono).await?, &sounds),
-        pushed(&server, "surround", Tape::made("ladder-12-surround", &surround).await?, &sounds),
+        pushed(&server, "surround", Tape::made("ladder-12-surround-ntsc", &surround).await?, &sounds),
         pushed(&server, "he-aac", high_efficiency, &sounds),
         pushed(&server, "mp3", Tape::made("ladder-12-mp3", &mp3).await?, &sounds),
     );
@@ -232,7 +233,11 @@ async fn rungs_of_unusual_pictures_and_sound_are_what_every_player_takes() -> Re
         let stream = &found["streams"][0];
         let is_plain = stream["codec_name"] == "aac" && stream["profile"] == "LC" && stream["channels"] == 2;
         ensure!(is_plain && stream["sample_rate"] == "48000", "{what}: {stream}");
-        ensure!(ladder.multivariant.audio == ["aac/index.m3u8"], "{what}: {:?}", ladder.multivariant);
+        let main = &ladder.multivariant;
+        ensure!(main.audio == ["aac/index.m3u8"], "{what}: {main:?}");
+        let rate = if what == "5.1" { "29.970" } else { "30.000" };
+        let declared = (0..main.variants.len()).all(|at| main.attribute(at, "FRAME-RATE") == Some(rate));
+        ensure!(declared && main.variants.len() == 3, "{what}: {main:?}");
     }
     Ok(())
 }
