@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use millrace_node::LadderTemplates;
+use millrace_outgoing::Target;
 use millrace_runtime::{Secret, Section, TrustedProxies};
+use millrace_wire::message::control::LifecycleKind;
 use serde::Deserialize;
 
 use crate::domain::validate::MAX_RECONNECT_WINDOW_S;
@@ -56,6 +58,12 @@ pub struct Config {
     pub rtmp_port: u16,
     /// The edge port for URLs made from the host of the API request.
     pub edge_port: u16,
+    /// The URL of an operator's webhook, which gets the events of all livestreams.
+    pub webhook_url: Option<String>,
+    /// The secret that signs the deliveries to `webhook_url`.
+    pub webhook_secret: Secret<String>,
+    /// The types of events that `webhook_url` gets; all if empty.
+    pub webhook_events: Vec<String>,
     /// The proxies in front of the API, as addresses or networks: `X-Forwarded-Host` and `X-Forwarded-For` are believed from
     /// them alone. Without any, the API believes neither.
     pub trusted_proxies: TrustedProxies,
@@ -149,6 +157,9 @@ impl Default for Config {
             edge_url: None,
             rtmp_port: 1935,
             edge_port: 8000,
+            webhook_url: None,
+            webhook_secret: Secret::default(),
+            webhook_events: Vec::new(),
             trusted_proxies: TrustedProxies::default(),
             key_check_reconnect_window_s: CHECKED_RECONNECT_WINDOW_S,
             jwt_algorithm: None,
@@ -201,7 +212,8 @@ impl Config {
 
 impl Section for Config {
     const NAME: &'static str = "control";
-    const SECRETS: &'static [&'static str] = &["admin_token", "stream_key_secret", "jwt_secret"];
+    const SECRETS: &'static [&'static str] =
+        &["admin_token", "stream_key_secret", "webhook_secret", "jwt_secret"];
 
     fn check(&self) -> Result<(), (&'static str, String)> {
         let token = self.admin_token.expose();
@@ -231,7 +243,22 @@ impl Section for Config {
                 return Err((key, format!("must begin with {} or {}", schemes[0], schemes[1])));
             }
         }
-        Ok(())
+        self.check_webhook()
+    }
+}
+
+impl Config {
+    fn check_webhook(&self) -> Result<(), (&'static str, String)> {
+        let Some(url) = &self.webhook_url else { return Ok(()) };
+        url.parse::<Target>().map_err(|error| ("webhook_url", error.to_string()))?;
+        if self.webhook_secret.expose().chars().count() < MIN_TOKEN_CHARS {
+            return Err(("webhook_secret", format!("must have at least {MIN_TOKEN_CHARS} characters")));
+        }
+        let unknown = |kind: &&String| !LifecycleKind::TYPES.contains(&kind.as_str());
+        match self.webhook_events.iter().find(unknown) {
+            Some(unknown) => Err(("webhook_events", format!("{unknown:?} is no type of event"))),
+            None => Ok(()),
+        }
     }
 }
 

@@ -24,6 +24,7 @@ mod node;
 mod reconciler;
 mod repo;
 mod role;
+mod webhooks;
 
 pub use config::{Config, JwtAlgorithm, MIN_TOKEN_CHARS, Settings, ViewerEndpoints};
 pub use context::Deps;

@@ -19,7 +19,8 @@ use crate::context::{Deps, Services};
 use crate::livestreams::Livestreams;
 use crate::reconciler::{Reconciler, purge, retention};
 use crate::repo::Repo;
-use crate::{Settings, bus, http};
+use crate::webhooks::{Configured, Sender, Webhooks};
+use crate::{Settings, bus, http, webhooks};
 
 /// Interval of the readiness probe of the state store.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
@@ -36,6 +37,7 @@ const EVENTS_LIMIT: Duration = Duration::from_secs(5);
 /// A control node that runs until it is drained.
 pub struct Node {
     http: HttpHandle,
+    events: http::EventClients,
     supervisor: Supervisor,
     services: Arc<Services>,
 }
@@ -54,6 +56,7 @@ impl Node {
 
     /// Finishes open requests, stops the node's loops, gives up the leader's lease and flushes lifecycle events.
     pub async fn drain(self) {
+        self.events.stop();
         self.http.stop().await;
         self.supervisor.stop().await;
         if !self.services.announcer.flush(EVENTS_LIMIT).await {
@@ -83,15 +86,23 @@ pub async fn start(settings: impl Into<Settings>, deps: Deps) -> anyhow::Result<
     let (audit, writer) = AuditLog::new(&services, config.audit_entries);
     let audit = Arc::new(audit);
     let livestreams = Arc::new(Livestreams::new(services.clone(), audit.clone()));
-    let tokens = Tokens::new(services.clone(), audit);
+    let tokens = Tokens::new(services.clone(), audit.clone());
     let authenticator =
         Authenticator::new(&config, services.clone()).context("control: tokens of the issuer")?;
+    let sender = Sender::new(services.repo.sealer()?).context("control: the client of webhooks")?;
+    let webhooks = Arc::new(Webhooks::new(services.clone(), audit, sender, Configured::new(&config)));
 
     let identity = deps.identity("control")?;
     let supervisor = Supervisor::start("control", metrics, drain, actors)?;
     spawn_audit_writer(&supervisor, writer).await?;
     spawn_bus_services(&supervisor, &livestreams).await?;
     spawn_reconciler(&supervisor, &services, &livestreams, &identity.node).await?;
+    let delivering = webhooks.clone();
+    supervisor
+        .spawn(ActorId::new("webhooks", "control"), Policy::vital(), move |actor| {
+            webhooks::run(delivering.clone(), actor)
+        })
+        .await?;
     start_report(&supervisor, &services.link, &deps.process, identity).await?;
     let (state, probed, readiness) = (deps.backends.state.clone(), services.clone(), readiness.clone());
     supervisor
@@ -105,10 +116,11 @@ pub async fn start(settings: impl Into<Settings>, deps: Deps) -> anyhow::Result<
             probe.run(actor.stop)
         })
         .await?;
-    let parts = http::Parts { livestreams, tokens, authenticator };
+    let events = http::EventClients::default();
+    let parts = http::Parts { livestreams, webhooks, events: events.clone(), tokens, authenticator };
     let http = http::serve(&config, parts, deps.process.observability()).context("control: HTTP")?;
     info!(addr = %http.addr(), "control serves the API and the dashboard");
-    Ok(Node { http, supervisor, services })
+    Ok(Node { http, events, supervisor, services })
 }
 
 async fn spawn_audit_writer(supervisor: &Supervisor, writer: AuditWriter) -> anyhow::Result<()> {

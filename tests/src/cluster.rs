@@ -231,6 +231,11 @@ impl Cluster {
         Api::new(&format!("http://127.0.0.1:{}", self.ports[&Node::Control]), TOKEN)
     }
 
+    /// Returns the URL of control, `http://host:port`, and the token of its administrator.
+    pub fn control(&self) -> (String, &'static str) {
+        (format!("http://127.0.0.1:{}", self.ports[&Node::Control]), TOKEN)
+    }
+
     /// Returns the URL of an edge, `http://host:port`.
     pub fn edge_url(&self, number: u8) -> String {
         format!("http://127.0.0.1:{}", self.ports[&Node::Edge(number)])

@@ -349,6 +349,7 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
             &["context"],
             &["audit"],
             &["auth", "livestreams"],
+            &["webhooks"],
             &["bus", "reconciler", "http"],
             &["node"],
             &["role"],

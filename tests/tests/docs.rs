@@ -7,6 +7,7 @@ use std::path::Path;
 
 use millrace_media::repair::{Repair, RepairClass};
 use millrace_testkit::programs::millrace_command;
+use millrace_wire::message::control::LifecycleKind;
 
 fn read(path: &str) -> String {
     std::fs::read_to_string(Path::new("..").join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
@@ -194,6 +195,19 @@ fn every_health_note_is_in_the_table() {
             let code = call.split('"').next().unwrap_or_default();
             assert!(documented.contains(code), "{code} is not in docs/names.md");
         }
+    }
+}
+
+#[test]
+fn every_type_of_event_is_in_the_table_with_an_example() {
+    let page = read("docs/events.md");
+    let table = rows(section(&page, "Types"));
+    let types: Vec<&str> = table.iter().map(|row| row[0].trim_matches('`')).collect();
+    assert_eq!(types, LifecycleKind::TYPES, "docs/events.md, Types");
+    for row in &table {
+        let example = quoted(row.last().expect("a row has cells")).next().expect("an example");
+        let example: Result<serde_json::Value, _> = serde_json::from_str(example);
+        assert!(example.is_ok_and(|example| example.is_object()), "example of {}", row[0]);
     }
 }
 

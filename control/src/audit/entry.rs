@@ -9,6 +9,7 @@ use serde_json::Value;
 use tracing::{debug, info, warn};
 
 use crate::domain::access::{Identity, Owner};
+use crate::domain::webhook::WebhookId;
 
 /// The party that asks for a command, and the address it asks from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,6 +97,12 @@ pub(crate) enum Command {
     Sealed,
     CreateToken,
     RevokeToken,
+    CreateWebhook,
+    UpdateWebhook,
+    RotateWebhookSecret,
+    DeleteWebhook,
+    TestWebhook,
+    ReplayDelivery,
 }
 
 impl Command {
@@ -120,6 +127,12 @@ impl Command {
             Self::Sealed => "sealed",
             Self::CreateToken => "create_token",
             Self::RevokeToken => "revoke_token",
+            Self::CreateWebhook => "create_webhook",
+            Self::UpdateWebhook => "update_webhook",
+            Self::RotateWebhookSecret => "rotate_webhook_secret",
+            Self::DeleteWebhook => "delete_webhook",
+            Self::TestWebhook => "test_webhook",
+            Self::ReplayDelivery => "replay_delivery",
         }
     }
 }
@@ -154,12 +167,15 @@ pub(crate) struct AuditEntry<'a> {
 pub(crate) enum Target {
     /// An API token.
     Token(TokenId),
+    /// A webhook.
+    Webhook(WebhookId),
 }
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Token(id) => write!(f, "token:{id}"),
+            Self::Webhook(id) => write!(f, "webhook:{id}"),
         }
     }
 }

@@ -74,6 +74,8 @@ pub(crate) struct ControlMetrics {
     pub(crate) audit_entries_lost: Counter,
     /// Requests of the API that were refused, by reason.
     pub(crate) refused_requests: Counters,
+    /// Attempts to deliver an event to a webhook.
+    pub(crate) deliveries: Counters,
     /// 1 while the state store takes no changes.
     pub(crate) state_refuses_changes: Gauge,
     pub(crate) retention: RetentionMetrics,
@@ -109,6 +111,12 @@ impl ControlMetrics {
                 Unit::Count,
                 "Requests of the API that were refused: no token, a bad one, a role too low, or too many",
                 &["reason"],
+            ),
+            deliveries: scope.counters(
+                "deliveries",
+                Unit::Count,
+                "Attempts to deliver an event to a webhook by outcome",
+                &["outcome"],
             ),
             state_refuses_changes: scope.gauge(
                 "state_refuses_changes",

@@ -3,10 +3,13 @@
 pub mod access;
 pub mod airings;
 pub mod claim;
+pub mod delivery;
 pub mod disconnect;
+pub mod event;
 pub mod keys;
 pub mod purge;
 pub mod retention;
 pub mod stream;
 pub mod validate;
 pub mod visible_text;
+pub mod webhook;

@@ -2,4 +2,4 @@
 
 mod relay;
 
-pub(crate) use self::relay::Relay;
+pub(crate) use self::relay::{Relay, journal};

@@ -1,5 +1,6 @@
 //! Relays the events of the outbox into the journal `MILLRACE_EVENTS`, those of one livestream in their order. Several controls
-//! may relay the same event: the journal knows its id and keeps it once.
+//! may relay the same event: the journal knows its id and keeps it once. An event stays in the outbox until the reader of the
+//! journal that serves webhooks has moved it, so that one which the journal loses before is relayed again.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -152,7 +153,6 @@ impl Task {
                 continue;
             }
             self.append(&event).await?;
-            self.repo.delete_from_outbox(&event).await?;
             ids.push(id);
         }
         Ok(())

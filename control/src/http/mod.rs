@@ -4,6 +4,7 @@ mod audit;
 mod auth;
 mod dto;
 mod entity;
+mod events;
 mod keys;
 mod nodes;
 mod origin;
@@ -15,6 +16,7 @@ mod templates;
 #[cfg(test)]
 mod tests;
 mod tokens;
+mod webhooks;
 
 use std::io;
 use std::sync::Arc;
@@ -33,6 +35,7 @@ use millrace_runtime::http::{
 };
 
 use self::dto::Urls;
+pub(crate) use self::events::EventClients;
 use self::nodes::NodeDirectory;
 use self::problem::Problem;
 pub use self::resource::ApiRoute;
@@ -41,6 +44,7 @@ use crate::Config;
 use crate::auth::{Authenticator, Tokens};
 use crate::domain::access::{Access, Scope};
 use crate::livestreams::Livestreams;
+use crate::webhooks::Webhooks;
 
 /// Largest body of a request; the fields of a livestream fit many times.
 const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -74,6 +78,8 @@ const DASHBOARD_CSP: &str = "default-src 'none'; style-src 'unsafe-inline'; scri
 /// The parts that the handlers call.
 pub(crate) struct Parts {
     pub(crate) livestreams: Arc<Livestreams>,
+    pub(crate) webhooks: Arc<Webhooks>,
+    pub(crate) events: EventClients,
     pub(crate) tokens: Tokens,
     pub(crate) authenticator: Authenticator,
 }
@@ -81,7 +87,7 @@ pub(crate) struct Parts {
 /// Starts the HTTP server on the configured address.
 pub(crate) fn serve(config: &Config, parts: Parts, observability: Observability) -> io::Result<HttpHandle> {
     let (listener, _) = bind(config.listen)?;
-    let Parts { livestreams, tokens, authenticator } = parts;
+    let Parts { livestreams, webhooks, events, tokens, authenticator } = parts;
     let (auth, tokens, urls) = (Arc::new(authenticator), Arc::new(tokens), Urls::new(config));
     let proxies = config.trusted_proxies.clone();
     let services = livestreams.services();
@@ -98,12 +104,14 @@ pub(crate) fn serve(config: &Config, parts: Parts, observability: Observability)
         deadlines: Deadlines::default(),
     };
     serve_on(listener, options, move || {
-        let (livestreams, nodes) = (livestreams.clone(), nodes.clone());
+        let (livestreams, webhooks, nodes) = (livestreams.clone(), webhooks.clone(), nodes.clone());
         let (auth, tokens) = (auth.clone(), tokens.clone());
         let (urls, proxies) = (urls.clone(), proxies.clone());
         let observability = observability.clone();
         App::new()
             .app_data(Data::from(livestreams))
+            .app_data(Data::from(webhooks))
+            .app_data(Data::new(events.clone()))
             .app_data(Data::from(nodes))
             .app_data(Data::from(auth))
             .app_data(Data::from(tokens))
@@ -160,6 +168,8 @@ fn api_resources() -> Vec<Resource> {
         keys::resources(),
         templates::resources(),
         nodes::resources(),
+        webhooks::resources(),
+        events::resources(),
         tokens::resources(),
         audit::resources(),
     ];

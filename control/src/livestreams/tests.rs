@@ -25,6 +25,7 @@ use crate::context::Deps;
 use crate::domain::access::Identity;
 use crate::domain::validate::NewKey;
 use crate::repo::Repo;
+use crate::webhooks::{Configured, Sender, Webhooks};
 use crate::{Config, bus, http};
 
 const TOKEN: &str = "test-admin-token-0123456789";
@@ -129,8 +130,12 @@ impl World {
             admin_token: Secret::new(TOKEN.to_owned()),
             ..Config::default()
         };
+        let sender = Sender::new(services.repo.sealer().unwrap()).unwrap();
+        let configured = Configured::new(&config);
         let parts = http::Parts {
             livestreams: livestreams.clone(),
+            webhooks: Arc::new(Webhooks::new(services.clone(), audit.clone(), sender, configured)),
+            events: http::EventClients::default(),
             tokens: Tokens::new(services.clone(), audit.clone()),
             authenticator: Authenticator::new(&config, services).unwrap(),
         };
@@ -351,7 +356,14 @@ impl Fixture {
             Command::Release => return commands.release(&CALLER, &self.release()).await.ok().map(|_| id),
             Command::Refused => return commands.refused(&CALLER, &self.refusal()).await.ok().map(|_| id),
             Command::Sealed => return commands.sealed(&CALLER, &self.seal()).await.ok().map(|_| id),
-            Command::CreateToken | Command::RevokeToken => panic!("no command of livestreams"),
+            Command::CreateToken
+            | Command::RevokeToken
+            | Command::CreateWebhook
+            | Command::UpdateWebhook
+            | Command::RotateWebhookSecret
+            | Command::DeleteWebhook
+            | Command::TestWebhook
+            | Command::ReplayDelivery => panic!("no command of livestreams"),
         };
         changed.ok().map(|changed| changed.stream.id)
     }
@@ -408,7 +420,14 @@ impl Fixture {
             Command::Cancel => "cancel",
             Command::Archive => "archive",
             Command::RotateKey => "rotate-key",
-            Command::CreateToken | Command::RevokeToken => panic!("no command of livestreams"),
+            Command::CreateToken
+            | Command::RevokeToken
+            | Command::CreateWebhook
+            | Command::UpdateWebhook
+            | Command::RotateWebhookSecret
+            | Command::DeleteWebhook
+            | Command::TestWebhook
+            | Command::ReplayDelivery => panic!("no command of livestreams"),
         };
         let (status, _) = world.post(&format!("/{}/{verb}", self.id), None).await;
         (status == 200).then_some(self.id)

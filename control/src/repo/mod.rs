@@ -7,12 +7,13 @@ mod keys;
 mod outbox;
 mod segments;
 mod tokens;
+mod webhooks;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use millrace_node::key_secret;
+use millrace_node::{Sealer, key_secret};
 use millrace_runtime::Secret;
 use millrace_state::{Record, SharedState, StateError, StateStore, Tx, Version, scan_all};
 use millrace_wire::catalog::PlaybackRecord;
@@ -23,8 +24,9 @@ use millrace_wire::{WireError, state_keys, versioned};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::outbox::Unrelayed;
+pub(crate) use self::outbox::{OutboxEntry, Unrelayed};
 pub(crate) use self::tokens::MAX_TOKENS;
+pub(crate) use self::webhooks::{DeliveryRecord, DeliveryState, LastAttempt};
 use crate::domain::claim::Claim;
 use crate::domain::keys::TooManyKeys;
 use crate::domain::purge::Purge;
@@ -154,6 +156,11 @@ impl Repo {
     /// Returns the state store itself.
     pub(crate) fn state(&self) -> &dyn StateStore {
         &*self.state
+    }
+
+    /// Returns what seals secrets that the state store keeps, by the secret of key hashes.
+    pub(crate) fn sealer(&self) -> anyhow::Result<Sealer> {
+        Sealer::new(&self.hash_secret)
     }
 
     pub(crate) fn hash(&self, key: &StreamKey) -> KeyHash {

@@ -149,13 +149,6 @@ impl Repo {
         records.into_iter().map(load).collect()
     }
 
-    /// Deletes an event from the outbox.
-    pub(crate) async fn delete_from_outbox(&self, event: &LifecycleEvent) -> Result<(), RepoError> {
-        let key = state_keys::outbox_event(event.stream, event.sequence);
-        self.state.commit(Tx::new().delete(key)).await?;
-        Ok(())
-    }
-
     /// Returns the livestreams whose oldest event in the outbox was written before `before`, as far as one page shows.
     pub(crate) async fn streams_in_outbox(
         &self,

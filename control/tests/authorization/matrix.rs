@@ -43,6 +43,8 @@ const fn with_body(body: &'static str, row: Row) -> Row {
 const CHANGE: Answers = [401, 403, 404, 200, 200, 200];
 /// A part of a livestream that viewers do not see: it is absent for them, as a foreign livestream is.
 const OWNERS: Answers = [401, 404, 404, 200, 200, 200];
+/// A list of what the caller owns, or of everything for operators.
+const OWNED: Answers = [401, 403, 200, 200, 200, 200];
 /// A route for operators.
 const OPERATORS: Answers = [401, 403, 403, 403, 200, 200];
 
@@ -79,6 +81,20 @@ const TABLE: &[Row] = &[
     ),
     row("GET", "/api/v1/tokens/{id}", [401, 403, 403, 403, 403, 200]),
     row("DELETE", "/api/v1/tokens/{id}", [401, 403, 403, 403, 403, 204]),
+    row("GET", "/api/v1/webhooks", OWNED),
+    with_body(
+        r#"{"url": "https://webhook.invalid/"}"#,
+        row("POST", "/api/v1/webhooks", [401, 403, 201, 201, 201, 201]),
+    ),
+    row("GET", "/api/v1/webhooks/{id}", CHANGE),
+    with_body(r#"{"enabled": false}"#, row("PATCH", "/api/v1/webhooks/{id}", CHANGE)),
+    row("DELETE", "/api/v1/webhooks/{id}", [401, 403, 404, 204, 204, 204]),
+    row("POST", "/api/v1/webhooks/{id}/rotate-secret", CHANGE),
+    row("POST", "/api/v1/webhooks/{id}/test", CHANGE),
+    row("GET", "/api/v1/webhooks/{id}/deliveries", CHANGE),
+    // No delivery is dead.
+    row("POST", "/api/v1/webhooks/{id}/deliveries/{delivery}/replay", [401, 403, 404, 404, 404, 404]),
+    row("GET", "/api/v1/events", OWNED),
     row("GET", "/actors", OPERATORS),
 ];
 
@@ -109,9 +125,26 @@ async fn path(control: &Control, row: &Row) -> String {
             let (_, list) = control.call(Method::GET, "/api/v1/nodes", None).await;
             list["nodes"][0]["id"].as_str().unwrap().to_owned()
         }
+        "/api/v1/webhooks/" => webhook_of_alice(control).await,
         kind => panic!("say here how a thing of {kind} is made"),
     };
-    row.path.replace("{id}", &id)
+    let id_of_delivery = "01JDN7PK2XFT7S04HMASW9NF6Y-1";
+    row.path.replace("{id}", &id).replace("{delivery}", id_of_delivery)
+}
+
+/// Returns a new webhook of `alice`, of whom it is the only one.
+async fn webhook_of_alice(control: &Control) -> String {
+    let alice = control.token(json!({"name": "Alice", "role": "publisher", "owner": "alice"})).await.0;
+    let call = async |method, path: &str, body| control.call_as(Some(&alice), method, path, body).await;
+    let (_, list) = call(Method::GET, "/api/v1/webhooks", None).await;
+    for webhook in list["webhooks"].as_array().unwrap() {
+        let path = format!("/api/v1/webhooks/{}", webhook["id"].as_str().unwrap());
+        assert_eq!(call(Method::DELETE, &path, None).await.0, StatusCode::NO_CONTENT);
+    }
+    let body = json!({"url": "https://webhook.invalid/"});
+    let (status, created) = call(Method::POST, "/api/v1/webhooks", Some(body)).await;
+    assert_eq!(status, StatusCode::CREATED, "{created}");
+    created["id"].as_str().unwrap().to_owned()
 }
 
 /// Returns a livestream of `alice` in the state in which the verb is possible.

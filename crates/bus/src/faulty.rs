@@ -12,8 +12,8 @@ use tokio::sync::watch;
 
 use crate::subscription::{Delivery, Message, Sink};
 use crate::{
-    Bus, BusError, BusStats, Job, JournalConfig, JournalEntry, QueueConfig, QueueDepth, ReaderConfig,
-    SharedBus, Subscription,
+    Bus, BusError, BusStats, Job, JournalConfig, JournalEntry, JournalRecord, QueueConfig, QueueDepth,
+    ReaderConfig, SharedBus, Subscription,
 };
 
 /// The faults a wrapped bus injects, each with a probability from 0 to 1 per message. Losses, doubles, delays
@@ -273,6 +273,21 @@ impl Bus for FaultyBus {
     ) -> Result<Option<JournalEntry>, BusError> {
         self.inner.check(journal)?;
         self.inner.bus.journal_next(journal, reader, wait).await
+    }
+
+    async fn journal_read(
+        &self,
+        journal: &str,
+        filter: &str,
+        from: u64,
+    ) -> Result<Option<JournalRecord>, BusError> {
+        self.inner.check(journal)?;
+        self.inner.bus.journal_read(journal, filter, from).await
+    }
+
+    async fn journal_end(&self, journal: &str) -> Result<u64, BusError> {
+        self.inner.check(journal)?;
+        self.inner.bus.journal_end(journal).await
     }
 
     fn max_payload(&self) -> usize {

@@ -37,8 +37,8 @@ use tokio::sync::watch;
 pub use error::BusError;
 pub use faulty::{FaultPlan, FaultyBus};
 pub use journal::{
-    DEDUP_WINDOW, JournalConfig, JournalEntry, JournalWriter, MAX_AGE, MAX_BYTES, MAX_MESSAGES, Outcome,
-    ReaderConfig,
+    DEDUP_WINDOW, JournalConfig, JournalEntry, JournalRecord, JournalWriter, MAX_AGE, MAX_BYTES,
+    MAX_MESSAGES, Outcome, ReaderConfig,
 };
 pub use mem::{MEM_MAX_PAYLOAD, MemBus};
 pub use nats::{NatsBus, NatsConfig};
@@ -162,6 +162,18 @@ pub trait Bus: Send + Sync + 'static {
         reader: &str,
         wait: Duration,
     ) -> Result<Option<JournalEntry>, BusError>;
+
+    /// Returns the first fact at `from` or behind it whose subject matches `filter`, without a reader; `None` if there is none
+    /// yet. Positions grow with each fact, and begin anew with a new journal.
+    async fn journal_read(
+        &self,
+        journal: &str,
+        filter: &str,
+        from: u64,
+    ) -> Result<Option<JournalRecord>, BusError>;
+
+    /// Returns the position of the newest fact; 0 before the first one.
+    async fn journal_end(&self, journal: &str) -> Result<u64, BusError>;
 
     /// The largest payload, in bytes, of one message.
     fn max_payload(&self) -> usize;

@@ -12,6 +12,7 @@ mod process;
 mod repairs;
 mod report;
 mod role;
+mod seal;
 
 use std::process::ExitCode;
 
@@ -29,6 +30,7 @@ pub use process::{NodeConfig, process};
 pub use repairs::RepairReport;
 pub use report::{MAX_NODES, NODES_WAIT, NodeIdentity, gather_node, gather_nodes, start_report};
 pub use role::{Connect, Deps, Operations, Role, run};
+pub use seal::Sealer;
 
 /// Checks the sections that all roles have.
 pub fn read_common(tree: &ConfigTree) -> anyhow::Result<()> {

@@ -1,6 +1,5 @@
 //! The client: bounds of each request, and its answer.
 
-use std::net::IpAddr;
 use std::sync::Once;
 use std::time::Duration;
 
@@ -87,10 +86,7 @@ impl Client {
         let Request { method, target, headers, body } = request;
         let origin = target.origin();
         // A name goes through the checked resolver; an address in the URL does not.
-        if let Some(host) = target.url().host_str()
-            && let Ok(address) = host.trim_matches(['[', ']']).parse::<IpAddr>()
-            && !self.destinations.allows(address)
-        {
+        if !target.may_lead_to(self.destinations) {
             return Err(RequestError::Forbidden { origin });
         }
         let sent = self.http.request(method, target.url().clone()).headers(headers).body(body).send().await;

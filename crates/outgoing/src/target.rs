@@ -1,9 +1,12 @@
 //! The address of a service: an absolute HTTP URL whose path and query are shown nowhere.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use reqwest::Url;
+
+use crate::destinations::Destinations;
 
 /// An absolute `http` or `https` URL. `Display` and `Debug` show its origin alone, because a path may carry a key.
 #[derive(Clone, PartialEq, Eq)]
@@ -40,6 +43,17 @@ impl Target {
     /// Returns scheme, host and port: enough to name the service in a log line.
     pub fn origin(&self) -> String {
         self.0.origin().ascii_serialization()
+    }
+
+    /// Returns the address in the URL; `None` if it names its host.
+    pub(crate) fn address(&self) -> Option<IpAddr> {
+        self.0.host_str()?.trim_matches(['[', ']']).parse().ok()
+    }
+
+    /// Returns false if the URL has an address that requests may not go to. The addresses of a name are found and checked with
+    /// each request.
+    pub fn may_lead_to(&self, destinations: Destinations) -> bool {
+        self.address().is_none_or(|address| destinations.allows(address))
     }
 
     pub(crate) fn url(&self) -> &Url {

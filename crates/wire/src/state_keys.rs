@@ -85,6 +85,30 @@ pub fn outbox(stream: StreamId) -> String {
 }
 /// Prefix of all events in the outbox.
 pub const OUTBOX: &str = "{ms}:outbox:";
+/// A webhook's record.
+pub fn webhook(id: &str) -> String {
+    format!("{PREFIX}webhook:{id}")
+}
+/// Prefix of all webhooks.
+pub const WEBHOOKS: &str = "{ms}:webhook:";
+/// An event that is to be delivered to a webhook. Numbers are zero-padded, so a scan is in order.
+pub fn delivery(webhook: &str, stream: StreamId, sequence: u64) -> String {
+    format!("{PREFIX}delivery:{webhook}:{stream}:{sequence:020}")
+}
+/// Prefix of a webhook's deliveries.
+pub fn deliveries(webhook: &str) -> String {
+    format!("{PREFIX}delivery:{webhook}:")
+}
+/// Prefix of all deliveries.
+pub const DELIVERIES: &str = "{ms}:delivery:";
+/// A delivery that was given up.
+pub fn dead_letter(webhook: &str, stream: StreamId, sequence: u64) -> String {
+    format!("{PREFIX}dead-letter:{webhook}:{stream}:{sequence:020}")
+}
+/// Prefix of a webhook's dead letters.
+pub fn dead_letters(webhook: &str) -> String {
+    format!("{PREFIX}dead-letter:{webhook}:")
+}
 /// The audience of a stream: its viewers at this moment.
 pub fn viewers(stream: StreamId) -> String {
     format!("{PREFIX}viewers:{stream}")

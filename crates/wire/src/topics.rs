@@ -10,6 +10,7 @@ use crate::message::control::{
     SealReport,
 };
 use crate::message::job::{Bid, GrantOrder, Heartbeat, Offer, WorkerFree};
+use crate::message::lifecycle::WebhookNotice;
 use crate::message::media::MediaMessage;
 use crate::message::node::{NodeReport, NodesRequest};
 use crate::message::probe::Loopback;
@@ -145,6 +146,11 @@ pub fn kick(session: SessionId) -> Topic<Kick> {
     Topic::new("control.kick", format!("control.kick.{session}"))
 }
 
+/// Notices of a control that deliveries of a webhook wait.
+pub fn webhooks() -> Topic<WebhookNotice> {
+    Topic::fixed("control.webhooks")
+}
+
 /// Requests for the reports of all nodes; every node answers for itself.
 pub fn nodes() -> RequestTopic<NodesRequest, NodeReport> {
     RequestTopic::fixed("nodes.list")
@@ -219,6 +225,7 @@ mod tests {
             refused(),
             alias(),
             sealed(),
+            webhooks(),
             nodes(),
             kick(x),
             events(s),

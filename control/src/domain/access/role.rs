@@ -14,7 +14,7 @@ use super::scope::{Scope, ScopeSet};
 pub enum Role {
     /// Reads livestreams as viewers see them, also where viewers' endpoints are closed.
     Viewer,
-    /// Owns livestreams: creates them, and reads and changes its own.
+    /// Owns livestreams: creates them, reads and changes its own, and gets their events.
     Publisher,
     /// Runs the platform: all livestreams, nodes, webhooks, events and the audit log.
     Operator,
@@ -43,7 +43,9 @@ impl Role {
         };
         match self {
             Self::Viewer => ScopeSet::of(&[StreamsRead]),
-            Self::Publisher => ScopeSet::of(&[StreamsRead, StreamsWrite]),
+            Self::Publisher => {
+                ScopeSet::of(&[StreamsRead, StreamsWrite, EventsRead, WebhooksRead, WebhooksWrite])
+            }
             Self::Operator => ScopeSet::of(&[
                 StreamsRead,
                 StreamsWrite,

@@ -94,6 +94,17 @@ impl ReaderConfig {
     }
 }
 
+/// A fact at its place in a journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JournalRecord {
+    /// The place, from 1.
+    pub position: u64,
+    /// The subject on which the fact was published.
+    pub subject: String,
+    /// The payload of the fact.
+    pub payload: Bytes,
+}
+
 /// A fact read from a journal. Dropped without a word it comes back after the reader's `ack_wait`.
 pub struct JournalEntry {
     /// The subject on which the fact was published.

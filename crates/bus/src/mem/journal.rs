@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::hold::Hold;
 use crate::queue::JobControl;
 use crate::subject::matches;
-use crate::{BusError, JournalConfig, JournalEntry, ReaderConfig};
+use crate::{BusError, JournalConfig, JournalEntry, JournalRecord, ReaderConfig};
 
 /// The bytes kept whatever the configuration allows: who reads lives in this process and is not away for
 /// long, and a process that runs for weeks must not grow.
@@ -161,6 +161,24 @@ impl MemJournal {
         let mut state = self.lock();
         let new = || Reader { config: config.clone(), next: 0, held: BTreeMap::new() };
         state.readers.entry(config.name.clone()).or_insert_with(new).config.clone_from(config);
+    }
+
+    /// Returns the first fact at the position `from` or behind it that matches; positions are numbers counted from 1.
+    pub(super) fn read(&self, filter: &str, from: u64) -> Option<JournalRecord> {
+        let mut state = self.lock();
+        state.trim(Instant::now());
+        let first = state.first;
+        let skipped = from.saturating_sub(first + 1) as usize;
+        let mut later = state.kept.iter().enumerate().skip(skipped);
+        let (at, kept) = later.find(|(_, kept)| matches(filter, &kept.subject))?;
+        let (subject, payload) = (kept.subject.clone(), kept.payload.clone());
+        Some(JournalRecord { position: first + at as u64 + 1, subject, payload })
+    }
+
+    /// Returns the position of the newest fact.
+    pub(super) fn end(&self) -> u64 {
+        let state = self.lock();
+        state.first + state.kept.len() as u64
     }
 
     /// `Err`: there is no such reader.

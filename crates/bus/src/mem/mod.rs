@@ -17,7 +17,8 @@ use tokio::sync::watch;
 use crate::subject::{check_name, check_pattern, check_subject};
 use crate::subscription::{Message, Sink, Subscription};
 use crate::{
-    Bus, BusError, BusStats, Job, JournalConfig, JournalEntry, QueueConfig, QueueDepth, ReaderConfig,
+    Bus, BusError, BusStats, Job, JournalConfig, JournalEntry, JournalRecord, QueueConfig, QueueDepth,
+    ReaderConfig,
 };
 use journal::MemJournal;
 use queue::MemQueue;
@@ -229,6 +230,19 @@ impl Bus for MemBus {
         wait: Duration,
     ) -> Result<Option<JournalEntry>, BusError> {
         self.journal(journal)?.next(reader, wait).await
+    }
+
+    async fn journal_read(
+        &self,
+        journal: &str,
+        filter: &str,
+        from: u64,
+    ) -> Result<Option<JournalRecord>, BusError> {
+        Ok(self.journal(journal)?.read(filter, from))
+    }
+
+    async fn journal_end(&self, journal: &str) -> Result<u64, BusError> {
+        Ok(self.journal(journal)?.end())
     }
 
     fn max_payload(&self) -> usize {

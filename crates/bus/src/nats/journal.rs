@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
-use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
+use async_nats::jetstream::stream::{
+    Config, DiscardPolicy, RawMessageErrorKind, RetentionPolicy, StorageType,
+};
 
 use super::jetstream::{context, other};
 use super::link::Link;
 use super::pull::{self as pulling, Pulled, Source};
-use crate::{BusError, JournalConfig, JournalEntry, ReaderConfig};
+use crate::{BusError, JournalConfig, JournalEntry, JournalRecord, ReaderConfig};
 
 pub(super) async fn declare(link: &Link, journal: &JournalConfig, replicas: usize) -> Result<(), BusError> {
     let stream = Config {
@@ -44,6 +46,28 @@ pub(super) async fn add_reader(
     };
     context(link).create_consumer_on_stream(consumer, &journal.name).await.map_err(other)?;
     Ok(())
+}
+
+pub(super) async fn read(
+    link: &Link,
+    journal: &JournalConfig,
+    filter: &str,
+    from: u64,
+) -> Result<Option<JournalRecord>, BusError> {
+    let stream = context(link).get_stream_no_info(&journal.name).await.map_err(other)?;
+    match stream.get_first_raw_message_by_subject(filter, from.max(1)).await {
+        Ok(found) => {
+            let (position, subject) = (found.sequence, found.subject.to_string());
+            Ok(Some(JournalRecord { position, subject, payload: found.payload }))
+        }
+        Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
+        Err(error) => Err(other(error)),
+    }
+}
+
+pub(super) async fn end(link: &Link, journal: &JournalConfig) -> Result<u64, BusError> {
+    let stream = context(link).get_stream(&journal.name).await.map_err(other)?;
+    Ok(stream.cached_info().state.last_sequence)
 }
 
 pub(super) async fn next(

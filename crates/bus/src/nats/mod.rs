@@ -19,7 +19,8 @@ use tokio::sync::watch;
 use crate::subject::{check_name, check_pattern, check_subject};
 use crate::subscription::Subscription;
 use crate::{
-    Bus, BusError, BusStats, Job, JournalConfig, JournalEntry, QueueConfig, QueueDepth, ReaderConfig,
+    Bus, BusError, BusStats, Job, JournalConfig, JournalEntry, JournalRecord, QueueConfig, QueueDepth,
+    ReaderConfig,
 };
 pub use config::NatsConfig;
 use link::Link;
@@ -222,6 +223,21 @@ impl Bus for NatsBus {
             return Err(BusError::UnknownJournal { name: known.1 });
         }
         journal::next(&self.inner.control, &config, reader, wait).await
+    }
+
+    async fn journal_read(
+        &self,
+        journal: &str,
+        filter: &str,
+        from: u64,
+    ) -> Result<Option<JournalRecord>, BusError> {
+        let config = self.inner.journal(journal)?;
+        journal::read(&self.inner.control, &config, filter, from).await
+    }
+
+    async fn journal_end(&self, journal: &str) -> Result<u64, BusError> {
+        let config = self.inner.journal(journal)?;
+        journal::end(&self.inner.control, &config).await
     }
 
     fn max_payload(&self) -> usize {

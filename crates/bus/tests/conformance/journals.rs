@@ -15,6 +15,7 @@ pub async fn all(bus: &SharedBus) {
     the_oldest_go_past_the_limits(bus).await;
     facts_in_flight_are_bounded(bus).await;
     subscribers_hear_facts_too(bus).await;
+    a_journal_is_read_from_any_position(bus).await;
     what_is_not_declared_is_an_error(bus).await;
 }
 
@@ -153,6 +154,24 @@ async fn subscribers_hear_facts_too(bus: &SharedBus) {
     let mut plain = bus.subscribe(&format!("{}.>", journal.1), 8).await.unwrap();
     say(bus, &journal, "heard").await;
     assert_eq!(next(&mut plain).await, "heard");
+}
+
+async fn a_journal_is_read_from_any_position(bus: &SharedBus) {
+    let (journal, prefix) = journal(bus, |_| {}).await;
+    assert_eq!(bus.journal_end(&journal).await, Ok(0));
+    for (id, subject) in ["a", "b", "a"].into_iter().enumerate() {
+        let subject = format!("{prefix}.{subject}");
+        bus.journal_append(&journal, &subject, &id.to_string(), bytes(&id.to_string())).await.unwrap();
+    }
+    assert_eq!(bus.journal_end(&journal).await, Ok(3));
+    let read = async |filter: &str, from| {
+        let found = bus.journal_read(&journal, &format!("{prefix}.{filter}"), from).await.unwrap();
+        found.map(|record| (record.position, String::from_utf8(record.payload.to_vec()).unwrap()))
+    };
+    let fact = |position, text: &str| Some((position, text.to_owned()));
+    assert_eq!((read(">", 0).await, read(">", 1).await), (fact(1, "0"), fact(1, "0")));
+    assert_eq!((read("a", 2).await, read("b", 1).await), (fact(3, "2"), fact(2, "1")));
+    assert_eq!((read("b", 3).await, read(">", 4).await), (None, None));
 }
 
 async fn what_is_not_declared_is_an_error(bus: &SharedBus) {

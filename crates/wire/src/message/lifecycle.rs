@@ -8,6 +8,15 @@ use crate::message::ladder_health::MediaCondition;
 use crate::topic::Message;
 
 impl Message for LifecycleEvent {}
+impl Message for WebhookNotice {}
+
+/// On `control.webhooks`: deliveries of a webhook wait that the control which delivers may not know. A lost notice costs time
+/// alone: deliveries are looked for from time to time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WebhookNotice {
+    /// The id of the webhook.
+    pub webhook: String,
+}
 
 /// A lifecycle event, kept on `events.{stream}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
