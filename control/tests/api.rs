@@ -67,6 +67,7 @@ async fn create_to_delete(backends: &Backends) {
     let broadcast = grant.broadcast;
     let expected = [
         LifecycleKind::Created,
+        LifecycleKind::Readied,
         LifecycleKind::Started { broadcast },
         LifecycleKind::Ended { broadcast },
         LifecycleKind::PublishRefused {

@@ -137,6 +137,9 @@ impl Livestreams {
         }
         if !decision.repeated {
             decision.claim.settings.plan = self.plan(&stream);
+            if !decision.claim.continues && !decision.claim.airing.is_first() {
+                services.repo.keep_past_checkpoint(&decision.claim).await?;
+            }
             let claim_version = current.as_ref().map(|current| current.version);
             let both = ((&decision.stream, version), (&decision.claim, claim_version));
             services.repo.put_both(both.0, both.1, now).await?;

@@ -58,13 +58,22 @@ macro_rules! retry {
             let done: Result<_, $crate::repo::RepoError> = async { $attempt }.await;
             match done {
                 Err($crate::repo::RepoError::State(millrace_state::StateError::Conflict { .. }))
-                    if attempts < $crate::repo::MAX_ATTEMPTS => {}
+                    if attempts < $crate::repo::MAX_ATTEMPTS =>
+                {
+                    tokio::time::sleep($crate::repo::pause_after_conflict(attempts)).await;
+                }
                 done => break done,
             }
         }
     }};
 }
 pub(crate) use retry;
+
+/// Returns a random pause before another attempt, so that many writers of one record do not keep meeting: at most 1, 2, 4, … 32 ms.
+pub(crate) fn pause_after_conflict(attempts: usize) -> Duration {
+    let most_us = 1_000_u64 << attempts.saturating_sub(1).min(5);
+    Duration::from_micros(rand::random_range(0..most_us))
+}
 
 /// The reason a change of the records was not made.
 #[derive(Debug, thiserror::Error)]

@@ -1,5 +1,7 @@
 //! The records of stored segments: the checkpoint, the segment index, and the streams whose segments are not kept.
 
+use std::time::Duration;
+
 use millrace_protocol::state::checkpoint::may_write;
 use millrace_state::{Record, SCAN_PAGE, Tx};
 use millrace_wire::fact::StreamState;
@@ -9,7 +11,11 @@ use millrace_wire::state_keys;
 use tracing::warn;
 
 use super::{Repo, RepoError, json, read, retry};
+use crate::domain::claim::Claim;
 use crate::domain::retention::Retention;
+
+/// Time for which the checkpoint of an earlier broadcast is kept: the longest pause of a player that may go on.
+const PAST_CHECKPOINT_TTL: Duration = Duration::from_hours(24);
 
 /// A page of a rendition's segment index.
 pub(crate) struct IndexPage {
@@ -108,5 +114,18 @@ impl Repo {
             self.state.commit(tx).await?;
             Ok(())
         })
+    }
+
+    /// Keeps the checkpoint of the broadcast before the claim's for players that still ask for its playlists. The end is certain:
+    /// no other broadcast is granted before.
+    pub(crate) async fn keep_past_checkpoint(&self, next: &Claim) -> Result<(), RepoError> {
+        let Some(last) = self.checkpoint(next.stream).await? else { return Ok(()) };
+        if last.airing >= next.airing {
+            return Ok(());
+        }
+        let key = state_keys::past_snapshot(next.stream, last.airing);
+        let ended = StreamState { ended: true, ..last };
+        self.state.commit(Tx::new().put_ttl(key, json(&ended), PAST_CHECKPOINT_TTL)).await?;
+        Ok(())
     }
 }

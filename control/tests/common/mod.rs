@@ -128,6 +128,24 @@ impl Control {
         request.send().await.unwrap()
     }
 
+    /// Sends a request of the admin with further headers.
+    pub(crate) async fn raw_with(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<&str>,
+    ) -> Response {
+        let mut request = self.client.request(method, format!("{}{path}", self.base)).bearer_auth(TOKEN);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        if let Some(body) = body {
+            request = request.header("content-type", "application/json").body(body.to_owned());
+        }
+        request.send().await.unwrap()
+    }
+
     pub(crate) async fn call(&self, method: Method, path: &str, body: Option<Value>) -> (StatusCode, Value) {
         self.call_as(Some(TOKEN), method, path, body).await
     }
@@ -243,4 +261,10 @@ pub(crate) fn renewal(grant: &ClaimGrant, session: u128) -> RenewRequest {
         notes: Vec::new(),
         ladder: None,
     }
+}
+
+/// Returns the grant of a reply.
+pub(crate) fn granted(reply: ClaimReply) -> ClaimGrant {
+    let ClaimReply::Granted(grant) = reply else { panic!("{reply:?}") };
+    *grant
 }

@@ -26,6 +26,7 @@ use millrace_runtime::http::{
 };
 use millrace_runtime::{Metrics, Port};
 use millrace_wire::ids::PlaybackId;
+use millrace_wire::object_names::airing_of_playlist;
 
 use self::app::App;
 
@@ -111,9 +112,10 @@ async fn get(app: &App, request: &HttpRequest) -> (&'static str, HttpResponse) {
     }
     let response = match (playback, path.next(), path.next(), path.next()) {
         (Some(playback), Some("index.m3u8"), None, _) => playlist::serve(app, request, playback, None).await,
-        (Some(playback), Some(rendition), Some("index.m3u8"), None) => {
-            playlist::serve(app, request, playback, Some(rendition)).await
-        }
+        (Some(playback), Some(rendition), Some(file), None) => match airing_of_playlist(file) {
+            Some(airing) => playlist::serve(app, request, playback, Some((rendition, airing))).await,
+            None => error_response::not_found(),
+        },
         _ => error_response::not_found(),
     };
     ("playlist", response)

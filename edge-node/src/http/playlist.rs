@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse};
-use millrace_wire::ids::PlaybackId;
+use millrace_wire::ids::{Airing, PlaybackId};
 
 use super::app::App;
 use super::{error_response, headers};
@@ -44,22 +44,42 @@ impl Reload {
     }
 }
 
-/// Answers for a playlist: the media playlist of `rendition`, or the multivariant playlist.
+/// The name of a media playlist: its rendition, and the broadcast that it is of.
+type MediaName<'a> = (&'a str, Airing);
+
+/// Answers for a playlist: a media playlist, or the multivariant playlist.
 pub(super) async fn serve(
     app: &App,
     request: &HttpRequest,
     playback: PlaybackId,
-    rendition: Option<&str>,
+    media: Option<MediaName<'_>>,
 ) -> HttpResponse {
     let stream = match app.open(playback).await {
         Ok(stream) => stream,
         Err(reason) => return error_response::not_served(reason),
     };
     let Some(reload) = Reload::parse(request.query_string()) else { return error_response::bad_request() };
-    match (rendition, reload.msn) {
+    let answer = match (media, reload.msn) {
         (Some(name), Some(msn)) => blocking(app, request, &stream, name, (msn, reload.part)).await,
-        _ => newest(app, request, &stream, rendition).await,
+        _ => newest(app, request, &stream, media).await,
+    };
+    match media {
+        // Whatever the request waited for, the broadcast is over, and another one is shown.
+        Some(name) if stream.playlists().is_after(name.1) => past(app, request, &stream, name).await,
+        _ => answer,
     }
+}
+
+/// Answers with a media playlist of an earlier broadcast, which has ended.
+async fn past(
+    app: &App,
+    request: &HttpRequest,
+    stream: &LiveStream,
+    (rendition, airing): MediaName<'_>,
+) -> HttpResponse {
+    let playlists = app.registry.past(stream, airing).await;
+    let rendered = playlists.and_then(|past| past.media(rendition, airing)?.rendered());
+    rendered.map_or_else(error_response::not_found, |text| send(app, request, &text, headers::NEWEST))
 }
 
 /// Answers with the newest playlist. The request is held while the stream has none yet and while the stream lags behind
@@ -68,20 +88,22 @@ async fn newest(
     app: &App,
     request: &HttpRequest,
     stream: &Arc<LiveStream>,
-    rendition: Option<&str>,
+    media: Option<MediaName<'_>>,
 ) -> HttpResponse {
-    let playlist = |playlists: &StreamPlaylists| match rendition {
+    let playlist = |playlists: &StreamPlaylists| match media {
         None => playlists.multivariant(),
-        Some(name) => playlists.rendition(name).and_then(RenditionPlaylist::rendered),
+        Some((name, airing)) => playlists.media(name, airing).and_then(RenditionPlaylist::rendered),
     };
-    let lacks = |playlists: &StreamPlaylists| rendition.is_some_and(|name| playlists.lacks(name));
+    let lacks = |playlists: &StreamPlaylists| {
+        media.is_some_and(|(name, airing)| playlists.is_after(airing) || playlists.lacks(name, airing))
+    };
     let ready = |playlists: &StreamPlaylists| {
         lacks(playlists) || (playlists.following != Following::Lagging && playlist(playlists).is_some())
     };
     if !ready(&stream.playlists()) && app.wait(stream, app.limits.start_hold, ready).await.is_err() {
         return error_response::unavailable();
     }
-    if rendition.is_none() && stream.playlists().awaits_renditions() {
+    if media.is_none() && stream.playlists().awaits_renditions() {
         // What there is by then is served.
         let _ = app.wait(stream, LADDER_HOLD, |playlists| !playlists.awaits_renditions()).await;
     }
@@ -95,14 +117,16 @@ async fn blocking(
     app: &App,
     request: &HttpRequest,
     stream: &Arc<LiveStream>,
-    rendition: &str,
+    (rendition, airing): MediaName<'_>,
     (msn, part): (u64, Option<u32>),
 ) -> HttpResponse {
-    let find = |playlists: &StreamPlaylists| playlists.rendition(rendition).cloned();
+    let find = |playlists: &StreamPlaylists| playlists.media(rendition, airing).cloned();
+    let lacks =
+        |playlists: &StreamPlaylists| playlists.is_after(airing) || playlists.lacks(rendition, airing);
     let decide = |playlist: &RenditionPlaylist| playlist.position.decide(msn, part);
     // The first requests of a starting stream are held rather than refused.
-    if find(&stream.playlists()).is_none() && !stream.playlists().lacks(rendition) {
-        let started = |playlists: &StreamPlaylists| find(playlists).is_some() || playlists.lacks(rendition);
+    if find(&stream.playlists()).is_none() && !lacks(&stream.playlists()) {
+        let started = |playlists: &StreamPlaylists| find(playlists).is_some() || lacks(playlists);
         if app.wait(stream, app.limits.start_hold, started).await.is_err() {
             return error_response::unavailable();
         }
@@ -130,7 +154,7 @@ async fn blocking(
         Some(playlist) if decide(&playlist) == BlockingDecision::Ready => {
             send_blocked(app, request, &playlist)
         }
-        // A new broadcast may have begun below the numbers asked for.
+        // The feed may have begun anew below the numbers asked for.
         Some(_) => error_response::unavailable(),
         None => error_response::not_found(),
     }

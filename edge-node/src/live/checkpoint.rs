@@ -5,7 +5,7 @@ use std::time::Duration;
 use millrace_protocol::state::checkpoint;
 use millrace_state::{SharedState, StateError};
 use millrace_wire::fact::StreamState;
-use millrace_wire::ids::StreamId;
+use millrace_wire::ids::{Airing, StreamId};
 use millrace_wire::{state_keys, topic};
 
 /// The longest wait for the state store when a feed that has found no log reads a checkpoint.
@@ -52,9 +52,39 @@ pub(super) async fn read_ended(state: &SharedState, stream: StreamId) -> Option<
     }
 }
 
+/// Reads the checkpoint of an earlier broadcast; the inner value is `None` if there is none any more. `None` if the state store
+/// fails or does not answer in time.
+pub(super) async fn read_past(
+    state: &SharedState,
+    stream: StreamId,
+    airing: Airing,
+) -> Option<Option<StreamState>> {
+    match tokio::time::timeout(
+        READ_LIMIT,
+        get_from(state, stream, &state_keys::past_snapshot(stream, airing)),
+    )
+    .await
+    {
+        Ok(Ok(found)) => Some(found.filter(|found| found.airing == airing)),
+        Ok(Err(error)) => {
+            tracing::warn!(%stream, %error, "checkpoint of an earlier broadcast could not be read; its playlist is answered with 404");
+            None
+        }
+        Err(_) => None,
+    }
+}
+
 async fn get(state: &SharedState, stream: StreamId) -> Result<Option<StreamState>, StateError> {
     // Checkpoints are stored under the key named `snapshot`.
-    let record = state.get(&state_keys::snapshot(stream)).await?;
+    get_from(state, stream, &state_keys::snapshot(stream)).await
+}
+
+async fn get_from(
+    state: &SharedState,
+    stream: StreamId,
+    key: &str,
+) -> Result<Option<StreamState>, StateError> {
+    let record = state.get(key).await?;
     let Some(record) = record else { return Ok(None) };
     match topic::decode(&record.value) {
         Ok(found) => Ok(Some(checkpoint::restored(found))),

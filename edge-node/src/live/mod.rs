@@ -6,6 +6,7 @@ mod expected;
 pub(crate) mod feed;
 pub(crate) mod feeds;
 mod lag;
+pub mod past;
 pub mod playlists;
 pub mod registry;
 pub mod rendered;

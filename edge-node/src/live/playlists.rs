@@ -8,7 +8,7 @@ use std::time::Duration;
 pub use millrace_protocol::playlist::{BlockingDecision, PlaylistPosition};
 use millrace_protocol::playlist::{awaits_renditions, heads, media_with_reports, multivariant, offered};
 use millrace_wire::fact::{RenditionSegment, StreamState};
-use millrace_wire::ids::Rendition;
+use millrace_wire::ids::{Airing, Rendition};
 
 use crate::live::rendered::RenderedPlaylist;
 
@@ -165,6 +165,17 @@ impl StreamPlaylists {
         renditions.get_or_init(|| heads(state).into_iter().map(playlist).collect())
     }
 
+    /// Returns true if a later broadcast than `airing` is shown.
+    pub fn is_after(&self, airing: Airing) -> bool {
+        self.state().is_some_and(|state| state.airing > airing)
+    }
+
+    /// Returns one rendition's playlist in the broadcast `airing`; `None` while another one is shown.
+    pub fn media(&self, name: &str, airing: Airing) -> Option<&RenditionPlaylist> {
+        self.state().filter(|state| state.airing == airing)?;
+        self.rendition(name)
+    }
+
     /// Returns one rendition's playlist. Renditions are few, so a walk is the fastest look-up.
     pub fn rendition(&self, name: &str) -> Option<&RenditionPlaylist> {
         self.renditions().iter().find(|playlist| playlist.rendition.as_str() == name)
@@ -220,10 +231,12 @@ impl StreamPlaylists {
 
     /// Returns true if the stream's renditions are known and `name` is none of them. A rendition that is not known while the
     /// playlists lag behind the log may exist.
-    pub fn lacks(&self, name: &str) -> bool {
+    pub fn lacks(&self, name: &str, airing: Airing) -> bool {
         self.following != Following::Lagging
             && self.state().is_some_and(|state| {
-                has_media(state) && !state.renditions.keys().any(|rendition| rendition.as_str() == name)
+                state.airing == airing
+                    && has_media(state)
+                    && !state.renditions.keys().any(|rendition| rendition.as_str() == name)
             })
     }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use millrace_runtime::Clock;
 use millrace_state::SharedState;
-use millrace_wire::ids::{PlaybackId, StreamId};
+use millrace_wire::ids::{Airing, PlaybackId, StreamId};
 use tokio::sync::mpsc;
 
 use crate::live::checkpoint;
@@ -98,6 +98,11 @@ impl Registry {
         streams.insert(playback, stream.clone());
         self.count(&streams);
         Ok(stream)
+    }
+
+    /// Returns the playlists of an earlier broadcast of a stream; `None` if they are gone.
+    pub async fn past(&self, stream: &LiveStream, airing: Airing) -> Option<Arc<StreamPlaylists>> {
+        stream.past().get(&self.state, stream.id, airing).await
     }
 
     fn start_feed(&self, stream: &Arc<LiveStream>) -> Result<(), RegistryFull> {

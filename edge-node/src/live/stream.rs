@@ -7,6 +7,7 @@ use millrace_wire::ids::{PlaybackId, StreamId};
 use tokio::sync::watch;
 
 use crate::audience::counting::ViewerCount;
+use crate::live::past::PastBroadcasts;
 use crate::live::playlists::{Following, Presence, Status, StreamPlaylists};
 
 /// A stream in the registry. A feed keeps its playlists current, or they come from the checkpoint of a broadcast that has
@@ -23,6 +24,7 @@ pub struct LiveStream {
     /// Milliseconds of the process's monotonic clock, as every `_ms` here.
     used_ms: AtomicU64,
     viewers: Arc<ViewerCount>,
+    past: PastBroadcasts,
     has_feed: AtomicBool,
     checkpoint_due_ms: AtomicU64,
 }
@@ -37,6 +39,7 @@ impl LiveStream {
             status: watch::Sender::default(),
             used_ms: AtomicU64::new(now_ms),
             viewers: Arc::default(),
+            past: PastBroadcasts::default(),
             has_feed: AtomicBool::new(false),
             checkpoint_due_ms: AtomicU64::new(u64::MAX),
         }
@@ -60,9 +63,16 @@ impl LiveStream {
     /// Replaces the playlists and wakes the waiting requests.
     pub fn publish(&self, playlists: StreamPlaylists) {
         let status = playlists.status();
-        let airing = playlists.state().filter(|state| !state.ended).map(|state| state.broadcast);
-        self.viewers.set_broadcast(airing);
-        self.playlists.send_replace(Arc::new(playlists));
+        let on_air = playlists.state().filter(|state| !state.ended).map(|state| state.broadcast);
+        self.viewers.set_broadcast(on_air);
+        let airing = playlists.state().map(|state| state.airing);
+        let before = self.playlists.send_replace(Arc::new(playlists));
+        if let Some(state) = before.state()
+            && airing.is_some_and(|airing| airing > state.airing)
+            && state.ended
+        {
+            self.past.keep(state.airing, before.clone());
+        }
         self.set_status(status);
     }
 
@@ -90,6 +100,11 @@ impl LiveStream {
 
     fn set_status(&self, status: Status) {
         self.status.send_if_modified(|known| std::mem::replace(known, status) != status);
+    }
+
+    /// Returns the earlier broadcasts of the stream.
+    pub(super) fn past(&self) -> &PastBroadcasts {
+        &self.past
     }
 
     /// Notes a request, which keeps the stream in the registry.

@@ -10,7 +10,7 @@ use millrace_wire::fact::{
     EpochOpen, Fact, FactMessage, Gap, MediaDuration, Part, Segment, StreamState, TrackInfo, TrackMedia,
 };
 use millrace_wire::ids::{
-    BroadcastId, DiscontinuitySeq, Epoch, FactSeq, Generation, InitVersion, Msn, NodeId, PartIndex,
+    Airing, BroadcastId, DiscontinuitySeq, Epoch, FactSeq, Generation, InitVersion, Msn, NodeId, PartIndex,
     PlaybackId, Rendition, SessionId, StreamId, UnixMillis,
 };
 use millrace_wire::ladder::LadderPlan;
@@ -21,6 +21,8 @@ use tokio::task::JoinHandle;
 
 /// The media sequence number of the first segment.
 pub(crate) const FIRST: u64 = 1000;
+/// The media sequence numbers between the beginnings of two broadcasts.
+pub(crate) const AIRING_STEP: u64 = 100;
 /// The program date time of the first segment, in unix milliseconds.
 pub(crate) const PDT_MS: u64 = 1_790_000_000_000;
 /// The target duration in seconds.
@@ -39,6 +41,7 @@ pub(crate) struct LogWriter {
     pub(crate) epoch: Epoch,
     pub(crate) generation: Generation,
     broadcast: BroadcastId,
+    airing: Airing,
     bus: SharedBus,
     log: Arc<Mutex<Log>>,
     answering: Arc<Mutex<Vec<JoinHandle<()>>>>,
@@ -47,13 +50,23 @@ pub(crate) struct LogWriter {
 impl LogWriter {
     /// Takes over an empty log. Nothing is announced yet.
     pub(crate) async fn new(bus: SharedBus, stream: StreamId, playback: PlaybackId) -> Self {
-        let broadcast = BroadcastId::from_u128(77);
-        let (epoch, generation) = (Epoch(PDT_MS), Generation(1));
+        Self::of_airing(bus, stream, playback, Airing::FIRST).await
+    }
+
+    /// Takes over the empty log of a broadcast. Each broadcast has an epoch of its own.
+    pub(crate) async fn of_airing(
+        bus: SharedBus,
+        stream: StreamId,
+        playback: PlaybackId,
+        airing: Airing,
+    ) -> Self {
+        let broadcast = BroadcastId::from_u128(77 + u128::from(airing.0));
+        let (epoch, generation) = (Epoch(PDT_MS + u64::from(airing.0)), Generation(1));
         let base = apply::empty(broadcast);
         let state = apply::takeover(epoch, generation, &base);
         let log = Arc::new(Mutex::new(Log { state, facts: Vec::new() }));
         let answering = Arc::default();
-        let writer = Self { stream, playback, epoch, generation, broadcast, bus, log, answering };
+        let writer = Self { stream, playback, epoch, generation, broadcast, airing, bus, log, answering };
         writer.answer().await;
         writer.append(Fact::Takeover { base: Box::new(base) }, Bytes::new());
         writer
@@ -195,7 +208,7 @@ impl LogWriter {
         audio: (TrackInfo, Bytes),
         part_target: MediaDuration,
     ) {
-        let open = EpochOpen { plan, ..epoch_open(self.broadcast) };
+        let open = EpochOpen { plan, ..epoch_open(self.broadcast, self.airing) };
         self.append(Fact::EpochOpen(open), Bytes::new());
         for (rendition, track) in [(Rendition::video(), video), (Rendition::audio(), audio)] {
             self.add_track(rendition, track, part_target);
@@ -254,7 +267,7 @@ impl LogWriter {
             duration: MediaDuration::from_millis(ms),
             independent,
             bytes: bytes.len() as u64,
-            discontinuity_sequence: DiscontinuitySeq(0),
+            discontinuity_sequence: DiscontinuitySeq(self.airing.0.into()),
             program_date_time: date(at.0),
             init_version: InitVersion(0),
             gap: false,
@@ -280,7 +293,7 @@ impl LogWriter {
             duration: MediaDuration::from_millis(ms),
             independent,
             bytes,
-            discontinuity_sequence: DiscontinuitySeq(0),
+            discontinuity_sequence: DiscontinuitySeq(self.airing.0.into()),
             program_date_time: date(msn),
             init_version: InitVersion(0),
         };
@@ -297,7 +310,7 @@ impl LogWriter {
         let gap = Gap {
             msn: Msn(msn),
             duration: MediaDuration { ticks: u64::from(TARGET_S), timescale: 1 },
-            discontinuity_sequence: DiscontinuitySeq(0),
+            discontinuity_sequence: DiscontinuitySeq(self.airing.0.into()),
             program_date_time: date(msn),
         };
         self.append(Fact::Gap(gap), Bytes::new());
@@ -318,12 +331,12 @@ fn date(msn: u64) -> UnixMillis {
     UnixMillis(PDT_MS + (msn - FIRST) * 2000)
 }
 
-fn epoch_open(broadcast: BroadcastId) -> EpochOpen {
+fn epoch_open(broadcast: BroadcastId, airing: Airing) -> EpochOpen {
     EpochOpen {
         broadcast,
-        airing: millrace_wire::ids::Airing::FIRST,
-        first_msn: Msn(FIRST),
-        discontinuity_sequence: DiscontinuitySeq(0),
+        airing,
+        first_msn: Msn(FIRST + u64::from(airing.0) * AIRING_STEP),
+        discontinuity_sequence: DiscontinuitySeq(airing.0.into()),
         program_date_time: UnixMillis(PDT_MS),
         target_duration: TARGET_S,
         lead_gaps: 1,

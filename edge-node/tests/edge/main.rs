@@ -1,6 +1,7 @@
 //! The edge over HTTP, on an in-process bus and embedded stores.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod airings;
 mod aliases;
 mod catalog;
 mod client;

@@ -11,7 +11,7 @@ export const TEXTS = {
   keyless: ['Waiting for a picture to begin with', 'The broadcaster has sent no keyframe for a while. It starts by itself with the next one.'],
   hung: ['No picture comes from the broadcaster', 'Stay here: it goes on by itself.'],
   interrupted: ['No connection to the server', 'Trying again…'],
-  ended: ['The stream has ended', 'It does not start again under this address.'],
+  ended: ['The stream has ended', 'If it goes on the air again, it plays here.'],
   missing: ['There is no such stream', 'Check the link you were given.'],
   failed: ['This browser cannot play the stream', 'Try a current Chrome, Firefox, Edge or Safari.'],
 };

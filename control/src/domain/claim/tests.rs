@@ -282,10 +282,45 @@ fn first_msn_of_a_broadcast_is_the_time_or_above_the_used_numbers() {
     let (stream, claim) = renewed();
     let other = Stream { broadcast: Some(BroadcastId::from_u128(9)), ..stream };
     let soon = grant(at(1_000), &other, Some(&claim), 2).unwrap().claim;
-    assert_eq!((soon.first_msn, soon.continues), (Msn(1_700_000_010), false));
+    // One number is left for the GAP that leads the window.
+    assert_eq!((soon.first_msn, soon.continues), (Msn(1_700_000_011), false));
     let away = claim.released(at(1_500), &release(&claim, None)).unwrap();
     let later = grant(at(100_000), &other, Some(&away), 2).unwrap().claim;
     assert_eq!((later.first_msn, later.continues), (Msn(1_700_000_100), false));
+}
+
+#[test]
+fn broadcast_after_one_whose_claim_is_gone_goes_on_above_its_numbers() {
+    let (mut stream, claim) = renewed();
+    stream.airings.note(&claim, at(1_000));
+    stream.airings.note(&Claim { epoch: Epoch(1), ..claim.clone() }, at(1_000));
+    (stream.status, stream.airings.reusable) = (Status::Ended, true);
+    // The clock was set back.
+    let next = grant_without_media(UnixMillis(5_000), &stream, None, 2).claim;
+    let numbers = stream.airings.numbers.unwrap();
+    assert_eq!((next.epoch, next.continues), (claim.epoch.next(), false));
+    assert_eq!(next.first_msn, numbers.used.plus(2));
+    assert_eq!(next.discontinuity, claim.discontinuity.next());
+    assert_eq!(next.airing, Airing(1));
+}
+
+#[test]
+fn broadcast_that_is_still_ending_refuses_the_next_one_until_its_end_is_out() {
+    let (mut stream, claim) = renewed();
+    (stream.status, stream.airings.reusable) = (Status::Ended, true);
+    let ended = claim.ended(at(2_000));
+    let ask = |now, claim: &Claim| decide(now, &stream, Some(claim), &request(2), BroadcastId::from_u128(2));
+    assert_eq!(ask(at(3_000), &ended).unwrap_err(), CloseReason::StillEnding);
+    let confirmed = ended.sealed(&seal(&ended, Some(1_700_000_009), true)).unwrap();
+    assert!(ask(at(3_000), &confirmed).is_ok());
+    let by_control = ended.claimed_by_control(at(8_000));
+    assert_eq!(ask(at(9_000), &by_control).unwrap_err(), CloseReason::StillEnding);
+    assert!(ask(at(8_000 + END_REPORTED_MS), &by_control).is_ok());
+    stream.airings.stopped = true;
+    assert_eq!(
+        decide(at(3_000), &stream, Some(&confirmed), &request(2), BroadcastId::from_u128(2)).unwrap_err(),
+        CloseReason::StreamEnded
+    );
 }
 
 #[test]
