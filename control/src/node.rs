@@ -17,7 +17,7 @@ use crate::audit::{AuditLog, AuditWriter};
 use crate::auth::{Authenticator, Tokens};
 use crate::context::{Deps, Services};
 use crate::livestreams::Livestreams;
-use crate::reconciler::{Reconciler, purge, retention};
+use crate::reconciler::{Reconciler, audience, purge, retention};
 use crate::repo::Repo;
 use crate::webhooks::{Configured, Sender, Webhooks};
 use crate::{Settings, bus, http, webhooks};
@@ -169,6 +169,9 @@ async fn spawn_reconciler(
     let shared = services.clone();
     let id = ActorId::new("purge", "control");
     supervisor.spawn(id, Policy::vital(), move |actor| purge::run(shared.clone(), actor)).await?;
+    let shared = services.clone();
+    let id = ActorId::new("audience", "control");
+    supervisor.spawn(id, Policy::vital(), move |actor| audience::run(shared.clone(), actor)).await?;
     let shared = services.clone();
     let id = ActorId::new("retention", "control");
     supervisor.spawn(id, Policy::vital(), move |actor| retention::run(shared.clone(), actor)).await?;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use millrace_runtime::{ForwardedHeader, Secret, Section, TrustedProxies};
 use serde::Deserialize;
+use serde::de::{Deserializer, Error as _};
 
 /// Settings of an edge node.
 #[derive(Debug, Clone, Deserialize)]
@@ -35,6 +36,8 @@ pub struct Config {
     pub max_connections_per_address: usize,
     /// Viewers that are counted for one address (one /64 for IPv6); 0 stands for any number.
     pub viewers_per_address: u32,
+    /// The origins of pages whose scripts may read playlists and media.
+    pub allow_origin: AllowOrigin,
     /// True to count players that announce nothing, by their requests. Behind a CDN that answers for the edge they are few of
     /// many, and heartbeats and CMCD alone may tell more.
     pub count_requests: bool,
@@ -69,6 +72,7 @@ impl Default for Config {
             max_connections_per_address: 2_000,
             // The viewers behind the gateway of a campus or a mobile network.
             viewers_per_address: 1_000,
+            allow_origin: AllowOrigin::default(),
             count_requests: true,
             trusted_proxies: TrustedProxies::default(),
             forwarded_header: ForwardedHeader::default(),
@@ -100,6 +104,58 @@ impl Section for Config {
     }
 }
 
+/// The origins of pages whose scripts may read answers (CORS).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AllowOrigin(Vec<String>);
+
+impl AllowOrigin {
+    /// Returns true if scripts of any origin may.
+    pub fn is_any(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Returns true if scripts of `origin` may.
+    pub fn allows(&self, origin: &str) -> bool {
+        self.is_any() || self.0.iter().any(|allowed| allowed == origin)
+    }
+}
+
+/// Reads `*`, one origin, several separated by commas as environment variables give them, or a list of origins.
+impl<'de> Deserialize<'de> for AllowOrigin {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Texts {
+            One(String),
+            Many(Vec<String>),
+        }
+        let texts = match Texts::deserialize(deserializer)? {
+            Texts::One(text) => text.split(',').map(str::to_owned).collect(),
+            Texts::Many(texts) => texts,
+        };
+        let origins: Vec<&str> =
+            texts.iter().map(|text| text.trim()).filter(|text| !text.is_empty()).collect();
+        if origins.contains(&"*") {
+            return Ok(Self::default());
+        }
+        // A list that allows none would read as one that allows any.
+        if origins.is_empty() {
+            return Err(D::Error::custom("name an origin, or * for any"));
+        }
+        // Browsers send scheme, host and a port that is not the scheme's own, in lower case (RFC 6454 §6.2).
+        let is_origin = |text: &str| {
+            let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+            host.is_some_and(|host| {
+                !host.is_empty() && !host.contains('/') && host == host.to_ascii_lowercase()
+            })
+        };
+        match origins.iter().find(|origin| !is_origin(origin)) {
+            Some(bad) => Err(D::Error::custom(format!("{bad:?} is no origin such as https://site.example"))),
+            None => Ok(Self(origins.into_iter().map(str::to_owned).collect())),
+        }
+    }
+}
+
 /// The least bound of a feed: a 10 s segment at 3 Mb/s.
 const MIN_FEED_BYTES: usize = 4 << 20;
 /// The longest hold: hls.js waits 10 s for the first byte of a playlist.
@@ -112,5 +168,22 @@ impl Config {
 
     pub(crate) fn start_hold(&self) -> Duration {
         Duration::from_secs(self.start_hold_s)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn allow_origin_reads_any_one_or_several_and_refuses_what_no_browser_sends() {
+        let read = |json: &str| serde_json::from_str::<AllowOrigin>(json);
+        assert!(read("\"*\"").unwrap().is_any() && read("[\"*\"]").unwrap().is_any());
+        let two = read("\"https://a.example, http://b.example:8080\"").unwrap();
+        assert_eq!(two, read("[\"https://a.example\", \"http://b.example:8080\"]").unwrap());
+        assert!(two.allows("http://b.example:8080") && !two.allows("http://b.example") && !two.is_any());
+        for bad in ["\"\"", "[]", "\"a.example\"", "\"https://a.example/\"", "\"https://A.example\"", "7"] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
     }
 }

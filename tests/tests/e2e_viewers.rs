@@ -1,19 +1,23 @@
-//! Counting viewers in a cluster: players that send nothing but requests, heartbeats, CMCD, at two edges.
+//! Viewers of a cluster whose players are not ours: counting them at two edges, the length of their playlists, and the bucket that
+//! they read without an edge.
 #![forbid(unsafe_code)]
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use millrace_testkit::http::shared_client;
-use millrace_testkit::{http, wait};
+use millrace_testkit::{MinioServer, http, wait};
 use millrace_tests::api::Api;
 use millrace_tests::cluster::{Cluster, Node};
 use millrace_tests::known_clip::{Clip, seconds};
 use millrace_tests::load::viewer::media_playlists;
 use millrace_tests::playlist::Media;
 use millrace_tests::publish::push;
+use reqwest::Method;
 use tokio::task::JoinHandle;
 
+/// A cluster takes both cores: these tests take turns.
+static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 /// The time within which counts are right.
 const RIGHT_WITHIN: Duration = Duration::from_secs(10);
 /// Start of a stream on a busy machine.
@@ -65,6 +69,7 @@ async fn heartbeat(playlist: &str, agent: &str, body: serde_json::Value) -> Resu
 
 #[tokio::test(flavor = "multi_thread")]
 async fn viewers_of_every_kind_count_once_over_two_edges_within_ten_seconds() -> Result<()> {
+    let _turn = TURN.lock().await;
     let nodes = [Node::Control, Node::Ingest, Node::Transcode(1), Node::Edge(1), Node::Edge(2)];
     let cluster = Cluster::start_with(&nodes).await?;
     let clip = Clip::numbered(seconds(90)).await?;
@@ -105,5 +110,85 @@ async fn viewers_of_every_kind_count_once_over_two_edges_within_ten_seconds() ->
     cmcd.iter().for_each(JoinHandle::abort);
     until_viewers(&api, id, 0, "all have left").await?;
     ensure!(encoder.is_running(), "the stream was on all the time");
+    figures(&api, id).await
+}
+
+/// The broadcast's figures: five viewers at the most, each of them unique.
+async fn figures(api: &Api, id: &str) -> Result<()> {
+    let (_, answer) = wait::value("the last sample to be written", Duration::from_secs(25), || async {
+        let answer = api.call(Method::GET, &format!("/livestreams/{id}/analytics"), None).await.ok()?;
+        let steps = answer.1["broadcasts"][0]["concurrent"].as_array()?;
+        (steps.last()?["peak"] == 0 && steps.len() > 2).then_some(answer)
+    })
+    .await?;
+    let audience = &answer["broadcasts"][0];
+    // Samples five seconds apart may miss the shortest state.
+    ensure!((4..=5).contains(&audience["peak_viewers"].as_u64().unwrap_or_default()), "{answer}");
+    ensure!(audience["unique_viewers"] == 5, "{answer}");
+    ensure!(audience["watch_seconds"].as_u64().is_some_and(|seconds| seconds > 20), "{answer}");
+    Ok(())
+}
+
+/// Waits until the playlist is full, and returns its newest versions.
+async fn full_playlists(url: &str, segments: usize) -> Result<Vec<Media>> {
+    let read = async || Media::parse(&http::get_text(url).await?);
+    let is_full = async || {
+        read().await.ok().filter(|playlist| playlist.segments.len() >= segments && !playlist.segments[0].gap)
+    };
+    wait::value("a full playlist", START * 2, || async { is_full().await }).await?;
+    let mut playlists = Vec::new();
+    for _ in 0..20 {
+        playlists.push(read().await?);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    Ok(playlists)
+}
+
+/// Lets anyone read the cluster's bucket, as an operator of a bucket that players read does.
+fn open_bucket(cluster: &Cluster) -> Result<String> {
+    let bucket = format!("{}/millrace", cluster.minio.url());
+    let policy = serde_json::json!({ "Version": "2012-10-17", "Statement": [{ "Effect": "Allow", "Principal": "*",
+        "Action": ["s3:GetObject"], "Resource": ["arn:aws:s3:::millrace/live/*"] }] });
+    let user = format!("{}:{}", MinioServer::ACCESS_KEY, MinioServer::SECRET_KEY);
+    let status = std::process::Command::new("curl")
+        .args(["-sfS", "--aws-sigv4", "aws:amz:us-east-1:s3", "-X", "PUT", "--user", &user])
+        .args(["-d", &policy.to_string(), &format!("{bucket}?policy=")])
+        .status()?;
+    ensure!(status.success(), "the policy of the bucket was not taken");
+    Ok(bucket)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn playlists_list_as_many_segments_as_asked_and_the_bucket_plays_without_an_edge() -> Result<()> {
+    let _turn = TURN.lock().await;
+    let cluster =
+        Cluster::start_with(&[Node::Control, Node::Ingest, Node::Transcode(1), Node::Edge(1)]).await?;
+    let clip = Clip::numbered(seconds(90)).await?;
+    let api = cluster.api();
+    let three = api.create_with(serde_json::json!({ "title": "three", "list_segments": 3 })).await?;
+    let five = serde_json::json!({ "title": "five", "list_segments": 5, "publish_playlist": true });
+    let five = api.create_with(five).await?;
+    let _encoders =
+        [push(&clip, &three.push_url(), cluster.folder())?, push(&clip, &five.push_url(), cluster.folder())?];
+    let main = cluster.hls_url(1, &three.playback_id);
+    let media = wait::value("a playlist", START, || async { media_playlists(&main).await.ok() }).await?;
+    for playlist in full_playlists(media.first().context("a media playlist")?, 3).await? {
+        // The start moves on just after a segment is complete.
+        ensure!((3..=4).contains(&playlist.segments.len()), "{:?}", playlist.segments);
+        ensure!(!playlist.parts.is_empty(), "low-latency parts stay");
+    }
+    let bucket = format!("{}/live/{}", open_bucket(&cluster)?, five.playback_id);
+    let playlists = full_playlists(&format!("{bucket}/video/index.m3u8"), 5).await?;
+    ensure!(playlists.iter().any(|playlist| playlist.segments.len() == 5), "{:?}", playlists.last());
+    for playlist in &playlists {
+        ensure!((5..=6).contains(&playlist.segments.len()), "{:?}", playlist.segments);
+        // A playlist follows its segments, by names that resolve beside it.
+        let newest = playlist.segments.last().context("a segment")?;
+        http::get_ok(&http::resolve(&format!("{bucket}/video/index.m3u8"), &newest.uri)?).await?;
+    }
+    let found = millrace_testkit::ffmpeg::probe(&format!("{bucket}/index.m3u8")).await?;
+    let kinds: Vec<_> =
+        found["streams"].as_array().context("streams")?.iter().map(|one| &one["codec_name"]).collect();
+    ensure!(kinds.iter().any(|kind| *kind == "h264") && kinds.iter().any(|kind| *kind == "aac"), "{found}");
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod airings;
+pub mod audience;
 pub mod claim;
 pub mod delivery;
 pub mod disconnect;

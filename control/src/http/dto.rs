@@ -77,6 +77,7 @@ pub(crate) struct StreamView {
     reconnect_window_s: u32,
     target_duration_s: u32,
     part_ms: u32,
+    list_segments: Option<u32>,
     ladder: Ladder,
     /// The URL for publishers; `None` in the answers to viewers.
     rtmp_url: Option<String>,
@@ -113,6 +114,7 @@ impl StreamView {
             reconnect_window_s: stream.settings.reconnect_window,
             target_duration_s: stream.settings.target_duration,
             part_ms: stream.settings.part_ms,
+            list_segments: stream.settings.list_segments,
             ladder: stream.settings.ladder.clone(),
             rtmp_url: Some(urls.rtmp(authority)),
             hls_url: (stream.status == Status::Live).then(|| hls_url(&edge, playback)),

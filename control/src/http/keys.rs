@@ -79,7 +79,7 @@ struct KeyList {
 }
 
 /// Returns a livestream that the caller sees all of.
-async fn own(
+pub(super) async fn own(
     caller: &Caller,
     auth: &Authenticator,
     livestreams: &Livestreams,

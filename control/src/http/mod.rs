@@ -1,5 +1,6 @@
 //! The REST API under `/api/v1`, its description, and the dashboard.
 
+mod analytics;
 mod audit;
 mod auth;
 mod dto;
@@ -166,6 +167,7 @@ fn api_resources() -> Vec<Resource> {
     let resources = [
         streams::resources(),
         keys::resources(),
+        analytics::resources(),
         templates::resources(),
         nodes::resources(),
         webhooks::resources(),

@@ -2,6 +2,7 @@
 //! taken over, an announcement is due. One control leads at a time, by a lease in the state store; only the leader
 //! reconciles. The leader also runs retention; purging runs on every control.
 
+pub(crate) mod audience;
 pub(crate) mod purge;
 pub(crate) mod retention;
 mod takeover;

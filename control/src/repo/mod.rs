@@ -1,6 +1,7 @@
 //! The records of livestreams, keys and claims in the state store. Every change of two records is one transaction, so
 //! that several controls may serve at once.
 
+mod audience;
 mod audit;
 mod broadcasts;
 mod keys;
@@ -373,9 +374,12 @@ impl Repo {
             self.commit_with(tx, &stream, now, &[LifecycleKind::Deleted]).await?;
             Ok(Changed { stream, claim })
         })?;
-        for prefix in
-            [state_keys::all_segments(id), state_keys::broadcasts(id), state_keys::past_snapshots(id)]
-        {
+        for prefix in [
+            state_keys::all_segments(id),
+            state_keys::broadcasts(id),
+            state_keys::past_snapshots(id),
+            state_keys::audiences(id),
+        ] {
             self.delete_prefix(&prefix).await?;
         }
         Ok(changed)
@@ -503,11 +507,6 @@ impl Repo {
             let tx = records.into_iter().fold(Tx::new(), |tx, record| tx.delete(record.key));
             self.state.commit(tx).await?;
         }
-    }
-
-    /// Returns the number of viewers of a stream.
-    pub(crate) async fn viewers(&self, id: StreamId) -> Result<u64, RepoError> {
-        Ok(self.state.audience_count(&state_keys::viewers(id)).await?)
     }
 }
 

@@ -69,6 +69,7 @@ const TABLE: &[Row] = &[
     ),
     row("DELETE", "/api/v1/livestreams/{id}/keys/{key}", [401, 403, 404, 204, 204, 204]),
     row("GET", "/api/v1/livestreams/{id}/broadcasts", OWNERS),
+    row("GET", "/api/v1/livestreams/{id}/analytics", OWNERS),
     row("GET", "/api/v1/templates", [401, 200, 200, 200, 200, 200]),
     row("GET", "/api/v1/nodes", OPERATORS),
     row("GET", "/api/v1/nodes/{id}", OPERATORS),

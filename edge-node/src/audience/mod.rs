@@ -3,6 +3,7 @@
 
 pub mod cmcd;
 pub mod counting;
+pub mod frames;
 pub mod identity;
 mod places;
 pub mod signer;

@@ -13,6 +13,7 @@ use crate::aliases::Aliases;
 use crate::audience::counting::Counting;
 use crate::audience::signer::Signer;
 use crate::catalog::{Catalog, NotServed};
+use crate::config::AllowOrigin;
 use crate::live::playlists::StreamPlaylists;
 use crate::live::registry::{Registry, RegistryFull};
 use crate::live::stream::LiveStream;
@@ -42,12 +43,15 @@ pub(crate) struct App {
     pub(crate) fresh: Arc<FreshObjects>,
     pub(crate) answers: Arc<Answers>,
     pub(crate) signer: Signer,
+    pub(crate) allow_origin: AllowOrigin,
     pub(crate) counting: Arc<Counting>,
     /// True if players that announce nothing are counted by their requests.
     pub(crate) counts_requests: bool,
     pub(crate) trusted_proxies: TrustedProxies,
     pub(crate) forwarded_header: ForwardedHeader,
     pub(crate) waiters: Semaphore,
+    /// WebSockets that are open.
+    pub(crate) sockets: Arc<Semaphore>,
     /// Heartbeats that wait for a change of the stream.
     pub(crate) held_beacons: Semaphore,
     pub(crate) limits: Limits,

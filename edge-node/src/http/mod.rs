@@ -7,10 +7,12 @@ mod body;
 mod error_response;
 mod headers;
 mod object;
+mod origins;
 mod page;
 mod picture;
 mod playlist;
 mod range;
+mod socket;
 mod viewers;
 
 use std::io;
@@ -68,6 +70,7 @@ fn configure(config: &mut ServiceConfig, app: &Data<App>) {
     config
         .app_data(app.clone())
         .service(web::resource("/live/{tail:.*}").route(web::post().to(post)).default_service(web::to(live)))
+        .service(web::resource("/ws").route(web::get().to(socket::open)))
         .service(web::resource("/watch/{playback}").to(page::watch))
         .service(web::resource("/assets/{name}").to(page::asset))
         .service(web::resource("/").to(page::landing))
@@ -75,7 +78,7 @@ fn configure(config: &mut ServiceConfig, app: &Data<App>) {
 }
 
 async fn live(app: Data<App>, request: HttpRequest) -> HttpResponse {
-    let (kind, response) = match *request.method() {
+    let (kind, mut response) = match *request.method() {
         Method::GET | Method::HEAD => get(&app, &request).await,
         Method::OPTIONS => {
             let mut response = HttpResponse::NoContent().finish();
@@ -84,6 +87,7 @@ async fn live(app: Data<App>, request: HttpRequest) -> HttpResponse {
         }
         _ => ("other", error_response::method_not_allowed()),
     };
+    origins::narrow(&app.allow_origin, &request, response.headers_mut());
     count(&app, kind, &response);
     response
 }
@@ -129,11 +133,12 @@ fn picture_path(key: &str) -> Option<&str> {
 
 async fn post(app: Data<App>, request: HttpRequest, payload: Payload) -> HttpResponse {
     let path = request.path().strip_prefix("/live/").and_then(|path| path.strip_suffix("/beacon"));
-    let response = match path.map(str::parse::<PlaybackId>) {
+    let mut response = match path.map(str::parse::<PlaybackId>) {
         Some(Ok(playback)) => beacon::serve(&app, playback, &request, payload).await,
         Some(Err(_)) => error_response::not_found(),
         None => error_response::method_not_allowed(),
     };
+    origins::narrow(&app.allow_origin, &request, response.headers_mut());
     count(&app, "beacon", &response);
     response
 }

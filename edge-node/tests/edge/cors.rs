@@ -1,5 +1,8 @@
 //! Requests of players on pages of other origins, route by route.
 
+use millrace_edge::Config;
+use millrace_runtime::{Process, SystemClock};
+
 use crate::client::request;
 use crate::log_writer::FIRST;
 use crate::world::*;
@@ -83,6 +86,25 @@ async fn answers_of_every_route_may_be_read_by_pages_of_other_origins() {
         let exposed = answer.header("access-control-expose-headers").unwrap();
         for header in ["content-length", "content-range", "date", "etag", "age", "retry-after"] {
             assert!(exposed.split(", ").any(|exposed| exposed == header), "{header} of {exposed}");
+        }
+    }
+    node.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_name_the_configured_origin_that_asked_and_no_other() {
+    let world = World::new().await;
+    let allow_origin = serde_json::from_str("\"https://a.example,https://b.example\"").unwrap();
+    let config = Config { allow_origin, listen: ([127, 0, 0, 1], 0).into(), workers: 1, ..Config::default() };
+    let node = world.edge_of(config, Process::new(SystemClock::shared())).await;
+    for (origin, allowed) in
+        [("https://a.example", true), ("https://b.example", true), ("https://c.example", false)]
+    {
+        for (method, tail) in [("GET", "other/index.m3u8/x"), ("OPTIONS", "index.m3u8"), ("POST", "beacon")] {
+            let answer = request(node.addr(), method, &world.path(tail), &[("origin", origin)], b"").await;
+            let named = answer.header("access-control-allow-origin");
+            assert_eq!(named, allowed.then_some(origin), "{method} {tail} {origin}");
+            assert_eq!(answer.header("vary"), Some("origin"), "{method} {tail} {origin}");
         }
     }
     node.drain().await;

@@ -13,8 +13,11 @@ use millrace_store::{DirStore, SharedStore, SyncPolicy};
 use millrace_wire::ids::{PlaybackId, StreamId};
 use millrace_wire::state_keys;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::client::{KeepAlive, request};
+use crate::log_writer::FIRST;
+use crate::world::{append_segment, until, uri};
 
 const HERE: [u8; 4] = [127, 0, 0, 1];
 const ELSEWHERE: [u8; 4] = [127, 0, 0, 2];
@@ -208,5 +211,103 @@ async fn heartbeat_of_a_malformed_playback_id_is_not_found() {
     let node = world.edge().await;
     assert_eq!(request(node.addr(), "POST", "/live/x/beacon", &[], b"").await.status, 404);
     assert_eq!(request(node.addr(), "POST", &world.path("other"), &[], b"").await.status, 405);
+    node.drain().await;
+}
+
+/// Waits until the edge counts this many viewers of the world's stream.
+async fn until_counted(world: &crate::world::World, node: &Node, viewers: u64) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    loop {
+        let answer = request(node.addr(), "POST", &world.path("beacon"), &[], b"").await;
+        let answer: Value = serde_json::from_slice(&answer.body).unwrap();
+        if answer["viewers"] == viewers {
+            return;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{answer} instead of {viewers}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn players_that_announce_nothing_count_from_their_first_media_and_caches_count_for_none() {
+    let world = crate::world::World::new().await;
+    let (node, writer) = (world.edge().await, world.writer().await);
+    append_segment(&writer, FIRST);
+    let playlist = world.path("video/index.m3u8");
+    until(&node, &playlist, |answer| answer.status == 200).await;
+    let segment = uri(&world, &writer, "video", &format!("{FIRST}.1.m4s"));
+    until(&node, &segment, |answer| answer.status == 200).await;
+    // The client of these requests has counted since; a playlist, a HEAD request and a cache add none.
+    for (method, path, headers) in [
+        ("GET", &playlist, [("user-agent", "a probe"), ("accept", "*/*")]),
+        ("HEAD", &segment, [("user-agent", "a monitor"), ("accept", "*/*")]),
+        ("GET", &segment, [("user-agent", "a cache"), ("cdn-loop", "cdn.example")]),
+    ] {
+        assert_eq!(request(node.addr(), method, path, &headers, b"").await.status, 200);
+    }
+    until_counted(&world, &node, 1).await;
+    for (agent, viewers) in [("VLC/3.0.18", 2), ("VLC/3.0.18", 2), ("AppleCoreMedia/1.0", 3)] {
+        assert_eq!(request(node.addr(), "GET", &segment, &[("user-agent", agent)], b"").await.status, 200);
+        until_counted(&world, &node, viewers).await;
+    }
+    let with_cmcd = format!("{segment}?CMCD=bl%3D21300%2Csid%3D%22a%22");
+    for path in [&with_cmcd, &segment] {
+        let headers = [("user-agent", "hls.js"), ("cmcd-session", "sid=\"a\"")];
+        request(node.addr(), "GET", path, &headers[..1 + usize::from(path == &segment)], b"").await;
+    }
+    until_counted(&world, &node, 4).await;
+    node.drain().await;
+}
+
+/// A client's frame of text.
+fn masked(text: &str) -> Vec<u8> {
+    let mask = [7_u8, 1, 9, 2];
+    let mut frame = vec![0x81, 0x80 | text.len() as u8];
+    frame.extend_from_slice(&mask);
+    frame.extend(text.bytes().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    frame
+}
+
+/// Opens a WebSocket and reads until `wanted` has come.
+async fn socket(node: &Node, message: &str, wanted: &str) -> tokio::net::TcpStream {
+    let mut socket = tokio::net::TcpStream::connect(node.addr()).await.unwrap();
+    let head = "GET /ws HTTP/1.1\r\nhost: edge\r\nupgrade: websocket\r\nconnection: Upgrade\r\n\
+                sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    socket.write_all(head.as_bytes()).await.unwrap();
+    socket.write_all(&masked(message)).await.unwrap();
+    let mut got = Vec::new();
+    let read = async {
+        while !String::from_utf8_lossy(&got).contains(wanted) {
+            assert!(
+                socket.read_buf(&mut got).await.unwrap() > 0,
+                "closed after {}",
+                String::from_utf8_lossy(&got)
+            );
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(15), read).await.expect(wanted);
+    let text = String::from_utf8_lossy(&got).to_ascii_lowercase();
+    assert!(text.starts_with("http/1.1 101") && text.contains("s3pplmbitxaq9kygzzhzrbk+xoo="), "{text}");
+    socket
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn page_that_watches_by_a_websocket_counts_until_it_closes() {
+    let world = crate::world::World::new().await;
+    let node = world.edge().await;
+    let watch = |viewer: &str| {
+        let (playback, of) = (world.playback, viewer.to_owned());
+        format!("{{\"type\":\"watch\",\"videoId\":\"{playback}\",\"viewerId\":\"{of}\"}}")
+    };
+    let one = socket(&node, &watch("a"), "\"viewers\":1").await;
+    let again = socket(&node, &watch("a").replace("type", "event"), "\"viewers\":1").await;
+    let other = socket(&node, &watch("b"), "\"viewers\":2").await;
+    drop(other);
+    until_counted(&world, &node, 1).await;
+    drop((one, again));
+    until_counted(&world, &node, 0).await;
+    let unknown = watch("c").replace(&world.playback.to_string(), "ffffffffffffffffffffffffffffffff");
+    drop(socket(&node, &unknown, "unknown video").await);
+    assert_eq!(request(node.addr(), "GET", "/ws", &[], b"").await.status, 400);
     node.drain().await;
 }

@@ -27,7 +27,7 @@ pub struct Retention {
 /// three target durations (RFC 8216 §6.2.2), and the segments at both of its ends.
 fn longest_playlist_ms(settings: &StreamSettings) -> u64 {
     let target_ms = target_ms(settings);
-    (u64::from(settings.window) * 1_000).max(3 * target_ms) + 2 * target_ms
+    (u64::from(settings.window_s()) * 1_000).max(3 * target_ms) + 2 * target_ms
 }
 
 fn target_ms(settings: &StreamSettings) -> u64 {

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    DEFAULT_RECONNECT_WINDOW_S, DEFAULT_TARGET_DURATION_S, FieldError, MAX_RECONNECT_WINDOW_S, PART_MS,
-    TARGET_DURATION_S, broken_description_rule, broken_title_rule, ladder,
+    DEFAULT_RECONNECT_WINDOW_S, DEFAULT_TARGET_DURATION_S, FieldError, LIST_SEGMENTS, MAX_RECONNECT_WINDOW_S,
+    PART_MS, TARGET_DURATION_S, broken_description_rule, broken_title_rule, ladder,
 };
 use crate::domain::access::Owner;
 
@@ -44,6 +44,8 @@ pub struct Create {
     pub target_duration_s: Option<u32>,
     /// The aimed duration of a part in milliseconds.
     pub part_ms: Option<u32>,
+    /// The number of segments that live playlists list; without it they list a minute.
+    pub list_segments: Option<u32>,
     /// The ladder of renditions: a template's name, or a list of rungs.
     pub ladder: Option<Value>,
     /// The owner, named by operators. Without it: the owner that the caller's token names.
@@ -88,6 +90,10 @@ impl Create {
         if !PART_MS.contains(&part_ms) {
             refuse("part_ms", format!("must be from {} to {} milliseconds", PART_MS.start(), PART_MS.end()));
         }
+        if self.list_segments.is_some_and(|segments| !LIST_SEGMENTS.contains(&segments)) {
+            let (low, high) = (LIST_SEGMENTS.start(), LIST_SEGMENTS.end());
+            refuse("list_segments", format!("must be from {low} to {high} segments"));
+        }
         let scheduled_at = self.scheduled_at.map(|at| u64::try_from(at.as_millisecond()).map(UnixMillis));
         if matches!(scheduled_at, Some(Err(_))) {
             refuse("scheduled_at", "must not be before 1970".to_owned());
@@ -112,6 +118,7 @@ impl Create {
             reconnect_window: reconnect_window_s,
             away: self.away,
             part_ms,
+            list_segments: self.list_segments,
             ladder,
             ..defaults
         };
@@ -145,7 +152,7 @@ mod tests {
     fn check_names_every_field_that_breaks_a_rule() {
         let body = json!({
             "title": " ", "description": "x".repeat(5_001), "target_duration_s": 1,
-            "reconnect_window_s": 86_401, "part_ms": 199, "ladder": [{"height": 721, "bitrate": 2_500_000}],
+            "reconnect_window_s": 86_401, "part_ms": 199, "list_segments": 2, "ladder": [{"height": 721, "bitrate": 2_500_000}],
         });
         let fields = [
             "title",
@@ -153,6 +160,7 @@ mod tests {
             "target_duration_s",
             "reconnect_window_s",
             "part_ms",
+            "list_segments",
             "ladder[0].height",
         ];
         assert_eq!(check(body), Err(fields.map(str::to_owned).to_vec()));

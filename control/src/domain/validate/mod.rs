@@ -30,6 +30,10 @@ pub const DEFAULT_TARGET_DURATION_S: u32 = 2;
 /// segments.
 pub const PART_MS: std::ops::RangeInclusive<u32> = 200..=1_000;
 
+/// Bounds of the number of listed segments: a live playlist holds at least three target durations (RFC 8216 §6.2.2), and two
+/// minutes of media are in memory at edges.
+pub const LIST_SEGMENTS: std::ops::RangeInclusive<u32> = 3..=60;
+
 /// An error of one field of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FieldError {

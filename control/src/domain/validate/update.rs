@@ -53,7 +53,7 @@ const fn frozen(name: &'static str, takes_effect: TakesEffect, apply: fn(&mut St
 }
 
 /// The fields that can change.
-static FIELDS: [Field; 13] = [
+static FIELDS: [Field; 14] = [
     field("title", TakesEffect::Now, |stream, new| stream.title.clone_from(&new.title)),
     field("description", TakesEffect::Now, |stream, new| stream.description.clone_from(&new.description)),
     field("owner", TakesEffect::Now, |stream, new| stream.owner.clone_from(&new.checked.owner)),
@@ -80,6 +80,9 @@ static FIELDS: [Field; 13] = [
     }),
     frozen("part_ms", TakesEffect::NextPublish, |stream, new| {
         stream.settings.part_ms = new.checked.settings.part_ms;
+    }),
+    frozen("list_segments", TakesEffect::NextPublish, |stream, new| {
+        stream.settings.list_segments = new.checked.settings.list_segments;
     }),
 ];
 

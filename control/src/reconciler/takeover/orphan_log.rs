@@ -56,7 +56,7 @@ impl<'a> OrphanLogTask<'a> {
             over: !claim.is_away(),
             used: claim.used_through(wall),
             wall,
-            window_s: claim.settings.window,
+            window_s: claim.settings.window_s(),
         };
         let now = Millis(services.clock.now_ms());
         let position = (claim.epoch, GENERATION);
@@ -138,7 +138,7 @@ impl<'a> OrphanLogTask<'a> {
             tracks.map(|(rendition, _)| (rendition.clone(), slot.msn)).collect::<Vec<_>>()
         };
         let lost = view.slots.iter().flat_map(unstored).collect();
-        let checkpoint = checkpoint_of(view, &lost, self.claim.settings.window);
+        let checkpoint = checkpoint_of(view, &lost, self.claim.settings.window_s());
         match tokio::time::timeout(CHECKPOINT_LIMIT, self.services.repo.put_checkpoint(stream, &checkpoint))
             .await
         {

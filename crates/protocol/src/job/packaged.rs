@@ -172,7 +172,7 @@ impl WorkerJob {
 
     /// Moves the start of the window on, if it is longer than the settings ask for.
     pub(super) fn trim(&mut self, now: Millis) -> Result<(), FragmentError> {
-        let window_ms = u64::from(self.grant.settings.window) * 1000;
+        let window_ms = u64::from(self.grant.settings.window_s()) * 1000;
         match window_start(self.writer.state(), window_ms) {
             Some(first) => self.announce(now, &Fact::Trim { first }, Bytes::new()),
             None => Ok(()),

@@ -138,10 +138,10 @@ pub fn is_stored(state: &StreamState, epoch: Epoch) -> bool {
 }
 
 /// Returns the media sequence number that leaves at least `window_ms` of complete segments; `None` if the present one
-/// already does.
+/// already does. A shorter window is three target durations (RFC 8216 §6.2.2), which three segments of that duration fill.
 pub fn window_start(state: &StreamState, window_ms: u64) -> Option<Msn> {
     let least = MIN_WINDOW_TARGETS * target_duration(state.target_duration).as_millis();
-    start_after(state, window_ms.max(least))
+    start_after(state, if window_ms < least { least - 1 } else { window_ms })
 }
 
 /// Returns the first segment of the shortest window that is longer than `keep_ms`, if that drops any segment.

@@ -114,7 +114,7 @@ impl Rebuild {
             .flat_map(|slot| slot.tracks.keys().map(|name| (name.clone(), RenditionState::default())))
             .collect();
         list_rendition_gaps(&mut state);
-        if let Some(first) = window_start(&state, u64::from(settings.window) * 1_000) {
+        if let Some(first) = window_start(&state, u64::from(settings.window_s()) * 1_000) {
             apply::apply(&mut state, FactSeq(0), &Fact::Trim { first });
         }
         Some(Rebuilt { state, peaks: self.peaks })

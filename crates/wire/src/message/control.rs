@@ -184,8 +184,11 @@ pub enum AwayPolicy {
 pub struct StreamSettings {
     /// TARGETDURATION in seconds, from 2 to 10.
     pub target_duration: u32,
-    /// Length of the live window in seconds.
+    /// Length of the live window in seconds, unless `list_segments` sets it.
     pub window: u32,
+    /// The number of segments that live playlists list.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub list_segments: Option<u32>,
     /// True to keep segments that leave the live window.
     pub record: bool,
     /// True to write the playlists into the bucket as well.
@@ -209,6 +212,7 @@ impl Default for StreamSettings {
         Self {
             target_duration: 2,
             window: 60,
+            list_segments: None,
             record: false,
             publish_playlist: false,
             takeover: Takeover::default(),
@@ -218,6 +222,21 @@ impl Default for StreamSettings {
             ladder: Ladder::default(),
             plan: LadderPlan::default(),
         }
+    }
+}
+
+/// Target durations by which the playlists in the bucket begin later than those of edges.
+const BUCKET_BEGINS_LATER: u32 = 2;
+
+impl StreamSettings {
+    /// Returns the length of the live window in seconds. A playlist drops its first segment once the others are longer, so a window
+    /// of `list_segments` is half a segment shorter than they are. Where the playlists are in the bucket too, it is those that
+    /// list the number.
+    pub fn window_s(&self) -> u32 {
+        let Some(segments) = self.list_segments else { return self.window };
+        let later = if self.publish_playlist { BUCKET_BEGINS_LATER } else { 0 };
+        let target = self.target_duration;
+        segments.saturating_add(later).saturating_mul(target).saturating_sub(target.div_ceil(2))
     }
 }
 
@@ -379,6 +398,22 @@ mod tests {
             decode::<ClaimReply>(&encode(&ClaimReply::CheckKey).unwrap()).unwrap(),
             ClaimReply::CheckKey
         );
+    }
+
+    #[test]
+    fn window_follows_the_number_of_listed_segments() {
+        let settings = |list_segments, publish_playlist, target_duration| {
+            StreamSettings { list_segments, publish_playlist, target_duration, ..StreamSettings::default() }
+                .window_s()
+        };
+        assert_eq!(settings(None, true, 2), 60);
+        assert_eq!(
+            [settings(Some(3), false, 2), settings(Some(5), false, 2), settings(Some(5), true, 2)],
+            [5, 9, 13]
+        );
+        assert_eq!(settings(Some(4), false, 3), 10);
+        let plain = serde_json::to_string(&StreamSettings::default()).unwrap();
+        assert!(!plain.contains("list_segments"), "earlier versions wrote it so");
     }
 
     #[test]

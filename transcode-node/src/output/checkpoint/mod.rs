@@ -105,7 +105,7 @@ impl CheckpointPublisher {
         if self.waiting_inits > 0 {
             return;
         }
-        let checkpoint = checkpoint_of(state, &self.lost, job.grant().settings.window);
+        let checkpoint = checkpoint_of(state, &self.lost, job.grant().settings.window_s());
         if let Some(playlists) = &self.playlists {
             playlists.publish(&checkpoint);
         }
