@@ -12,23 +12,42 @@ const WINDOW: usize = 512;
 /// Samples from one window to the next.
 const STEP: usize = 128;
 
+/// The least amplitude of a tone that sounds.
+const AUDIBLE: f64 = 0.001;
+
+/// The tone that fits samples best.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Fit {
+    /// Its amplitude; full scale is 1.
+    pub amplitude: f64,
+    /// Its phase at sample number 0.
+    pub phase: f64,
+    /// The largest rest of a sample.
+    pub worst: f64,
+}
+
 /// Decodes a media file that holds sound, and returns the samples of its first channel; full scale is 1.
-pub async fn samples(file: &[u8]) -> anyhow::Result<Vec<f32>> {
+pub async fn samples(file: &[u8]) -> anyhow::Result<Vec<f64>> {
     let mut media = tempfile::Builder::new().suffix(".mp4").tempfile().context("a file to decode")?;
     media.write_all(file)?;
     media.flush()?;
     let mut command = ffmpeg();
     command.arg("-i").arg(media.path()).args(["-map", "0:a", "-af", "pan=mono|c0=c0", "-f", "f32le", "-"]);
     let bytes = output(command).await?;
-    let sample = |bytes: &[u8]| bytes.try_into().map(f32::from_le_bytes).unwrap_or_default();
+    let sample = |bytes: &[u8]| bytes.try_into().map(f32::from_le_bytes).map_or(0.0, f64::from);
     Ok(bytes.chunks_exact(4).map(sample).collect())
 }
 
 /// Returns the loudest rest for each window of samples, as a share of the tone's amplitude: the line of `frequency` in the
 /// window's Fourier transform is taken out, and what is left is no tone. A window without the tone gives 1.
-pub fn rests(samples: &[f32], frequency: f64, rate: f64) -> Vec<f64> {
+pub fn rests(samples: &[f64], frequency: f64, rate: f64) -> Vec<f64> {
     let starts = (0..samples.len().saturating_sub(WINDOW)).step_by(STEP);
-    starts.map(|start| rest(&samples[start..start + WINDOW], TAU * frequency / rate)).collect()
+    let rest = |start: usize| {
+        let Fit { amplitude, worst, .. } = fit(&samples[start..start + WINDOW], 0, TAU * frequency / rate);
+        // Against nothing, everything is loud.
+        if amplitude > AUDIBLE { worst / amplitude } else { 1.0 }
+    };
+    starts.map(rest).collect()
 }
 
 /// Returns the first sample of a window by its number.
@@ -36,11 +55,12 @@ pub const fn start_of(window: usize) -> usize {
     window * STEP
 }
 
-fn rest(window: &[f32], angle: f64) -> f64 {
+/// Fits a tone of `angle` radians a sample to samples, the first of which has the number `first`.
+pub fn fit(samples: &[f64], first: i64, angle: f64) -> Fit {
+    let wave = |number: usize| (angle * (first + number as i64) as f64).sin_cos();
     let (mut ss, mut cc, mut sc, mut xs, mut xc) = (0.0, 0.0, 0.0, 0.0, 0.0);
-    let wave = |number: usize| (angle * number as f64).sin_cos();
-    for (number, sample) in window.iter().enumerate() {
-        let ((sine, cosine), sample) = (wave(number), f64::from(*sample));
+    for (number, sample) in samples.iter().enumerate() {
+        let (sine, cosine) = wave(number);
         ss += sine * sine;
         cc += cosine * cosine;
         sc += sine * cosine;
@@ -48,30 +68,31 @@ fn rest(window: &[f32], angle: f64) -> f64 {
         xc += sample * cosine;
     }
     let determinant = ss * cc - sc * sc;
-    let (left, right) = ((xs * cc - xc * sc) / determinant, (xc * ss - xs * sc) / determinant);
-    let amplitude = left.hypot(right);
-    let loudest = window.iter().enumerate().map(|(number, sample)| {
+    let (of_sine, of_cosine) = ((xs * cc - xc * sc) / determinant, (xc * ss - xs * sc) / determinant);
+    let rest = samples.iter().enumerate().map(|(number, sample)| {
         let (sine, cosine) = wave(number);
-        (f64::from(*sample) - left * sine - right * cosine).abs()
+        (sample - of_sine * sine - of_cosine * cosine).abs()
     });
-    let loudest = loudest.fold(0.0, f64::max);
-    // Against nothing, everything is loud.
-    if amplitude > 0.001 { loudest / amplitude } else { 1.0 }
+    Fit {
+        amplitude: of_sine.hypot(of_cosine),
+        phase: of_cosine.atan2(of_sine),
+        worst: rest.fold(0.0, f64::max),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn tone(skip: usize) -> Vec<f32> {
+    fn tone(skip: usize) -> Vec<f64> {
         let sample = |number: usize| {
             let number = if number < 10_000 { number } else { number + skip };
-            0.125 * (TAU * 997.0 * number as f64 / 48_000.0).sin() as f32
+            0.125 * (TAU * 997.0 * number as f64 / 48_000.0).sin()
         };
         (0..20_000).map(sample).collect()
     }
 
-    fn loudest(samples: &[f32]) -> f64 {
+    fn loudest(samples: &[f64]) -> f64 {
         rests(samples, 997.0, 48_000.0).into_iter().fold(0.0, f64::max)
     }
 

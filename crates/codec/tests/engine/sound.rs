@@ -11,6 +11,7 @@ use millrace_codec::engine::product::{AudioStart, Condition, Product};
 use millrace_media::codec::AudioCodec;
 use millrace_media::codec::opus::to_specific_box;
 use millrace_testkit::ffmpeg::ffmpeg;
+use millrace_testkit::tone;
 
 use crate::support::run;
 
@@ -132,32 +133,9 @@ fn decode(record: &[u8], frames: &[(i64, Bytes)], channel: usize) -> Result<Vec<
     Ok(samples)
 }
 
-/// The tone that fits samples best, its amplitude and phase at sample 0, and the largest rest.
-#[derive(Debug)]
-struct Fit {
-    amplitude: f64,
-    phase: f64,
-    worst: f64,
-}
-
-fn fit(samples: &[f64], first: i64, rate: f64) -> Fit {
-    let angle = |n: usize| TAU * TONE * (first + n as i64) as f64 / rate;
-    let (mut ss, mut cc, mut sc, mut xs, mut xc) = (0.0, 0.0, 0.0, 0.0, 0.0);
-    for (n, x) in samples.iter().enumerate() {
-        let (s, c) = angle(n).sin_cos();
-        ss += s * s;
-        cc += c * c;
-        sc += s * c;
-        xs += x * s;
-        xc += x * c;
-    }
-    let determinant = ss * cc - sc * sc;
-    let (a, b) = ((xs * cc - xc * sc) / determinant, (xc * ss - xs * sc) / determinant);
-    let rest = samples.iter().enumerate().map(|(n, x)| {
-        let (s, c) = angle(n).sin_cos();
-        (x - a * s - b * c).abs()
-    });
-    Fit { amplitude: a.hypot(b), phase: b.atan2(a), worst: rest.fold(0.0, f64::max) }
+/// Returns the tone that fits samples of `rate`, the first of which has the number `first`.
+fn fit(samples: &[f64], first: i64, rate: f64) -> tone::Fit {
+    tone::fit(samples, first, TAU * TONE / rate)
 }
 
 fn tones() -> Result<Vec<(&'static str, Tone)>> {
