@@ -108,13 +108,12 @@ pub async fn start(config: Config, deps: Deps) -> anyhow::Result<Node> {
     let cache = ObjectCache::new(config.cache_bytes, metrics.held_bytes.clone());
     let answers = Answers::new(metrics.held_bytes.clone(), config.held_bytes);
     let catalog = Catalog::new(state.clone(), clock.clone(), metrics.clone());
-    let aliases = match config.key_alias {
-        true => {
-            let secret = key_secret(&config.stream_key_secret, &*state).await;
-            let secret = secret.context("edge: the secret of stream keys, for key_alias")?;
-            Some(Aliases::new(link.clone(), secret, clock.clone()))
-        }
-        false => None,
+    let aliases = if config.key_alias {
+        let secret = key_secret(&config.stream_key_secret, &*state).await;
+        let secret = secret.context("edge: the secret of stream keys, for key_alias")?;
+        Some(Aliases::new(link.clone(), secret, clock.clone()))
+    } else {
+        None
     };
     let (registry, starts) = Registry::new(state.clone(), clock.clone(), config.max_feeds, metrics.clone());
     let context = FeedContext {

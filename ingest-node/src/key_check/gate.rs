@@ -8,21 +8,10 @@ use millrace_wire::close_reason::CloseReason;
 use millrace_wire::ids::{KeyHash, UnixMillis};
 use millrace_wire::message::control::AcceptedKey;
 
-use super::WhenDown;
 use super::answer::{Answer, Failure};
 use super::breaker::Breaker;
+use super::options::{GateOptions, WhenDown};
 use crate::limits;
-
-/// The settings of the gate.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Options {
-    /// Time for which an accepted key is accepted again without a request.
-    pub(crate) fresh: Duration,
-    /// Time for which an accepted key counts as accepted lately.
-    pub(crate) recent: Duration,
-    /// The policy while the service is down.
-    pub(crate) when_down: WhenDown,
-}
 
 /// The next step for a presented key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,7 +37,7 @@ struct Remembered {
 /// The accepted keys and the state of the service.
 #[derive(Debug)]
 pub(super) struct Gate {
-    options: Options,
+    options: GateOptions,
     accepted: HashMap<KeyHash, Remembered>,
     breaker: Breaker,
     last_failure: Option<Failure>,
@@ -56,7 +45,7 @@ pub(super) struct Gate {
 
 impl Gate {
     /// Creates a gate that has seen nothing.
-    pub(super) fn new(options: Options) -> Self {
+    pub(super) fn new(options: GateOptions) -> Self {
         Self { options, accepted: HashMap::new(), breaker: Breaker::default(), last_failure: None }
     }
 
@@ -151,7 +140,7 @@ mod tests {
 
     fn gate(when_down: WhenDown) -> Gate {
         let (fresh, recent) = (Duration::from_secs(30), Duration::from_secs(3_600));
-        Gate::new(Options { fresh, recent, when_down })
+        Gate::new(GateOptions { fresh, recent, when_down })
     }
 
     fn hash(key: &str) -> KeyHash {

@@ -6,57 +6,25 @@
 mod answer;
 mod breaker;
 mod gate;
+mod options;
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use millrace_outgoing::{Client, Destinations, Limits, Request, RequestError, Target};
-use millrace_runtime::{Clock, LogLimit, Secret};
+use millrace_outgoing::{Client, Destinations, Limits, Request, RequestError};
+use millrace_runtime::{Clock, LogLimit};
 use millrace_wire::close_reason::CloseReason;
 use millrace_wire::ids::{KeyHash, UnixMillis};
 use millrace_wire::message::control::AcceptedKey;
-use serde::Deserialize;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use self::answer::{Answer, Failure};
 use self::gate::{Gate, Step};
+pub(crate) use self::options::{GateOptions, Options};
+pub use self::options::{KeyCheckShape, WhenDown};
 use crate::limits;
 use crate::metrics::IngestMetrics;
-
-/// The form in which the service is asked.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum KeyCheckShape {
-    /// `POST …/api/v1/streaming/validate` with `{"stream_key": "…"}`.
-    #[default]
-    Validate,
-    /// `GET …/api/streams/{stream_key}`.
-    Lookup,
-}
-
-/// The policy while the service cannot be asked.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum WhenDown {
-    /// Publishers are refused, and are told to try again.
-    #[default]
-    Refuse,
-    /// A key that the service accepted lately is accepted again; others are refused.
-    AcceptRecent,
-}
-
-/// The settings of the check.
-#[derive(Debug, Clone)]
-pub(crate) struct Options {
-    pub(crate) service: Target,
-    pub(crate) shape: KeyCheckShape,
-    pub(crate) secret: Secret<String>,
-    pub(crate) time_limit: Duration,
-    pub(crate) gate: gate::Options,
-}
-
-pub(crate) use gate::Options as GateOptions;
 
 /// The outcome of a check that the service was down for, and that accepted a key of lately.
 const WHILE_DOWN: &str = "accepted_while_down";

@@ -26,7 +26,7 @@ const SHORTEST_TIMER: Duration = Duration::from_millis(5);
 impl From<RtmpError> for PublishEnd {
     fn from(error: RtmpError) -> Self {
         let reason = match error.kind {
-            ErrorKind::TimedOut(Phase::Media) => CloseReason::Idle,
+            ErrorKind::TimedOut(Phase::Media | Phase::Ping) => CloseReason::Idle,
             ErrorKind::TimedOut(_) => CloseReason::Timeout,
             ErrorKind::RateExceeded { .. } => CloseReason::MessageRateExceeded,
             _ => CloseReason::ProtocolError,
