@@ -4,7 +4,7 @@ SHELL := /bin/bash
 # Variables given on make's command line (make up MILLRACE_RTMP_PORT=2935) reach the scripts as environment.
 export
 
-.PHONY: help setup up down build web lint test test-interop test-sources test-ladder bench clean-run
+.PHONY: help setup up down build web lint test test-interop test-sources test-ladder bench bench-hop clean-run
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s'|'
@@ -45,6 +45,9 @@ test-ladder: ## a long run of ladders of three frame rates (MILLRACE_LADDER_MINU
 
 bench: ## measure, beside peers; writes target/bench/*.json and docs/PERFORMANCE.md
 	@scripts/bench
+
+bench-hop: ## what the process of the encoders costs, in CPU and latency
+	@scripts/bench-hop
 
 clean-run: down ## stop, and delete the data of `make up`
 	@rm -rf .millrace
