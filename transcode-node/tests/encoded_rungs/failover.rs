@@ -183,7 +183,7 @@ const TONE: f64 = 997.0;
 
 /// Returns the loudest sound beside the tone, and the samples, of media with an initialisation section.
 async fn heard(init: &Bytes, media: &[Bytes]) -> (f64, Vec<f64>) {
-    let file = [&[init.clone()], media].concat().concat();
+    let file = [std::slice::from_ref(init), media].concat().concat();
     let samples = tone::samples(&file).await.unwrap();
     // The encoders of the source and of the rendition ramp up.
     let rests = tone::rests(&samples[8 * 1024..samples.len() - 4 * 1024], TONE, 48_000.0);

@@ -28,6 +28,7 @@ pub fn settings(heights: &[u32]) -> StreamSettings {
 }
 
 /// The generation of a grant, and the messages that it begins with.
+#[derive(Debug, Clone, Copy)]
 struct Place {
     generation: u64,
     resume_from: u64,

@@ -82,7 +82,7 @@ impl Machine for Session {
                 self.assignments.on_repair_reply(now, (epoch, generation), &reply);
             }
             Input::Loopback => self.detector.on_loopback(now),
-            Input::Renewed(LeaseReply::Ok) => {}
+            Input::Renewed(LeaseReply::Ok) | Input::Tick => {}
             Input::Released(LeaseReply::Ok) => self.lease.on_released(),
             Input::Renewed(LeaseReply::Superseded { reason })
             | Input::Released(LeaseReply::Superseded { reason })
@@ -90,7 +90,6 @@ impl Machine for Session {
                 self.lease.on_ended_by_control();
                 self.on_ended_by_control(now, reason)?;
             }
-            Input::Tick => {}
         }
         if let Some((at, reason)) = self.closing
             && now >= at
