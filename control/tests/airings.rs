@@ -304,7 +304,7 @@ async fn three_controls_on_one_redis_lose_no_update_and_grant_and_reopen_once() 
         let body = json!({ "name": format!("key {number}"), "priority": 0 });
         let (status, added) = of(number).call(Method::POST, &format!("{path}/keys"), Some(body)).await;
         assert_eq!(status, StatusCode::CREATED, "{added}");
-        if number % 2 == 0 {
+        if number.is_multiple_of(2) {
             let one = format!("{path}/keys/{}", added["id"].as_str().unwrap());
             assert_eq!(of(number + 1).call(Method::DELETE, &one, None).await.0, StatusCode::NO_CONTENT);
         }

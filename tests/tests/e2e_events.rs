@@ -19,7 +19,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 /// Bound of a failure: the tests wait for conditions, not for this time.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// The receiver's answer to one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -83,12 +83,9 @@ impl Sampler {
         let mut sampled = match self.sampled.remove(&stream) {
             Some(sampled) => sampled,
             // Another control may have led before.
-            None => match repo.audience(stream, claim.broadcast).await? {
-                Some(audience) => Sampled { audience, written_ms: now_ms },
-                None => {
-                    repo.drop_oldest_audiences(stream).await?;
-                    Sampled { audience: BroadcastAudience::begin(claim.broadcast, now), written_ms: 0 }
-                }
+            None => if let Some(audience) = repo.audience(stream, claim.broadcast).await? { Sampled { audience, written_ms: now_ms } } else {
+                repo.drop_oldest_audiences(stream).await?;
+                Sampled { audience: BroadcastAudience::begin(claim.broadcast, now), written_ms: 0 }
             },
         };
         sampled.audience.sample(viewers, now);

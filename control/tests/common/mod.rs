@@ -160,7 +160,7 @@ impl Control {
     ) -> Response {
         let request = self.client.request(method, format!("{}{path}", self.base));
         let request = request.header("x-forwarded-for", from);
-        token.into_iter().fold(request, |request, token| request.bearer_auth(token)).send().await.unwrap()
+        token.into_iter().fold(request, reqwest::RequestBuilder::bearer_auth).send().await.unwrap()
     }
 
     /// Makes an API token; returns its text and its id.

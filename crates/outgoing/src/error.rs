@@ -61,7 +61,7 @@ impl RequestError {
     /// Sorts an error of the HTTP client. Its own text is left out: it may repeat the whole URL.
     pub(crate) fn of(error: &reqwest::Error, origin: String) -> Self {
         let causes = || std::iter::successors(error.source(), |cause| (*cause).source());
-        if causes().any(|cause| cause.is::<Forbidden>()) {
+        if causes().any(<dyn std::error::Error + 'static>::is::<Forbidden>) {
             return Self::Forbidden { origin };
         }
         let detail = causes().last().map_or_else(|| "unknown cause".to_owned(), ToString::to_string);

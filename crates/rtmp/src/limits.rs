@@ -12,7 +12,7 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Time between two pings (RTMP 7.1.7) to a publisher: as other servers do.
 pub const PING_INTERVAL: Duration = Duration::from_secs(10);
 /// Longest time without any byte of a peer that is pinged.
-pub const PING_TIMEOUT: Duration = Duration::from_secs(60);
+pub const PING_TIMEOUT: Duration = Duration::from_mins(1);
 /// Largest media message: an intra frame of 2160p60 at 100 Mb/s stays below 4 MB.
 pub const MAX_MESSAGE_BYTES: usize = 8 * 1024 * 1024;
 /// Largest message before `publish` is accepted, and largest command or data message ever:

@@ -122,7 +122,7 @@ impl Counting {
         match tokio::time::timeout(PREPARE_LIMIT, salt(state, day)).await {
             Ok(Ok(salt)) => self.table.set_salt(salt),
             Ok(Err(_)) | Err(_) => {
-                tracing::warn!("state store does not answer; viewers are counted once it does")
+                tracing::warn!("state store does not answer; viewers are counted once it does");
             }
         }
     }

@@ -14,15 +14,12 @@ pub(super) fn narrow(allowed: &AllowOrigin, request: &HttpRequest, out: &mut Hea
         return;
     }
     let asked = request.headers().get(header::ORIGIN);
-    match asked.filter(|origin| origin.to_str().is_ok_and(|origin| allowed.allows(origin))) {
-        Some(origin) => {
-            out.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-            out.insert(TIMING_ALLOW_ORIGIN, origin.clone());
-        }
-        None => {
-            out.remove(header::ACCESS_CONTROL_ALLOW_ORIGIN);
-            out.remove(TIMING_ALLOW_ORIGIN);
-        }
+    if let Some(origin) = asked.filter(|origin| origin.to_str().is_ok_and(|origin| allowed.allows(origin))) {
+        out.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+        out.insert(TIMING_ALLOW_ORIGIN, origin.clone());
+    } else {
+        out.remove(header::ACCESS_CONTROL_ALLOW_ORIGIN);
+        out.remove(TIMING_ALLOW_ORIGIN);
     }
     out.append(header::VARY, HeaderValue::from_static("origin"));
 }

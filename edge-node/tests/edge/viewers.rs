@@ -253,7 +253,7 @@ async fn players_that_announce_nothing_count_from_their_first_media_and_caches_c
     let with_cmcd = format!("{segment}?CMCD=bl%3D21300%2Csid%3D%22a%22");
     for path in [&with_cmcd, &segment] {
         let headers = [("user-agent", "hls.js"), ("cmcd-session", "sid=\"a\"")];
-        request(node.addr(), "GET", path, &headers[..1 + usize::from(path == &segment)], b"").await;
+        request(node.addr(), "GET", path, &headers[..=usize::from(path == &segment)], b"").await;
     }
     until_counted(&world, &node, 4).await;
     node.drain().await;

@@ -139,7 +139,7 @@ mod tests {
     const WALL: UnixMillis = UnixMillis(1_785_299_200_000);
 
     fn gate(when_down: WhenDown) -> Gate {
-        let (fresh, recent) = (Duration::from_secs(30), Duration::from_secs(3_600));
+        let (fresh, recent) = (Duration::from_secs(30), Duration::from_hours(1));
         Gate::new(GateOptions { fresh, recent, when_down })
     }
 

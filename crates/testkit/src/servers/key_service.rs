@@ -123,7 +123,7 @@ async fn serve(mut socket: TcpStream, records: Arc<Mutex<Records>>) {
             (records.mood.clone(), answer)
         };
         if mood == Mood::Hangs {
-            tokio::time::sleep(Duration::from_secs(60)).await;
+            tokio::time::sleep(Duration::from_mins(1)).await;
             return;
         }
         let head = format!(

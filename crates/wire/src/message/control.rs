@@ -403,7 +403,7 @@ mod tests {
     #[test]
     fn window_follows_the_number_of_listed_segments() {
         let settings = |list_segments, publish_playlist, target_duration| {
-            StreamSettings { list_segments, publish_playlist, target_duration, ..StreamSettings::default() }
+            StreamSettings { target_duration, list_segments, publish_playlist, ..StreamSettings::default() }
                 .window_s()
         };
         assert_eq!(settings(None, true, 2), 60);
