@@ -112,7 +112,7 @@ fn may_name_owners(caller: &Caller) -> Result<(), CommandError> {
 
 /// Returns the fields of a livestream that a command changed, without its keys' hashes and without what publishers change.
 fn changed_fields(before: Option<&Stream>, after: Option<&Stream>, command: Command) -> Change {
-    const LEFT_OUT: [&str; 2] = ["key_hash", "last_disconnect"];
+    const LEFT_OUT: [&str; 3] = ["key_hash", "outside_key", "last_disconnect"];
     let fields = |stream: &Stream| {
         let mut fields = serde_json::to_value(stream).unwrap_or_default();
         if let Some(fields) = fields.as_object_mut() {

@@ -55,7 +55,7 @@ async fn changes_of_a_livestream(backends: &Backends) {
     assert_eq!(update["before"], json!({"title": "Draft", "description": ""}));
     let cut = format!("{}…", "x".repeat(200));
     assert_eq!(update["after"], json!({"title": "Final", "description": cut}));
-    assert_eq!(entry("rotate_key")["after"], json!({"stream_key": "replaced"}));
+    assert_eq!(entry("rotate_key")["after"]["stream_key"], "replaced");
     let delete = entry("delete");
     assert_eq!((delete["actor"].as_str(), &delete["after"]), (Some("admin"), &Value::Null));
     assert_eq!(delete["before"]["title"], "Final");

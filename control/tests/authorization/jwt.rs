@@ -167,7 +167,7 @@ async fn token_with_a_shared_secret_is_accepted_for_its_owner_and_refused_when_a
     let alice = key.token("any", &claims(json!({})));
     let (status, who) = me(&control, &alice).await;
     assert_eq!(status, 200, "{who}");
-    let scopes = ["streams:read", "streams:write"];
+    let scopes = ["streams:read", "streams:write", "events:read", "webhooks:read", "webhooks:write"];
     assert_eq!(who, json!({"actor": "jwt:alice", "role": "publisher", "owner": "alice", "scopes": scopes}));
     let path = "/api/v1/livestreams";
     let created = control.call_as(Some(&alice), Method::POST, path, Some(json!({"title": "Hers"}))).await.1;

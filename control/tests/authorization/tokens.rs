@@ -27,7 +27,7 @@ async fn life_of_a_token(backends: &Backends) {
         assert_eq!(
             me,
             json!({"actor": format!("token:{id}"), "role": "publisher", "owner": "alice",
-                "scopes": ["streams:read", "streams:write"]})
+                "scopes": ["streams:read", "streams:write", "events:read", "webhooks:read", "webhooks:write"]})
         );
     }
     let secret = token.rsplit('_').next().unwrap();
