@@ -83,10 +83,14 @@ impl Sampler {
         let mut sampled = match self.sampled.remove(&stream) {
             Some(sampled) => sampled,
             // Another control may have led before.
-            None => if let Some(audience) = repo.audience(stream, claim.broadcast).await? { Sampled { audience, written_ms: now_ms } } else {
-                repo.drop_oldest_audiences(stream).await?;
-                Sampled { audience: BroadcastAudience::begin(claim.broadcast, now), written_ms: 0 }
-            },
+            None => {
+                if let Some(audience) = repo.audience(stream, claim.broadcast).await? {
+                    Sampled { audience, written_ms: now_ms }
+                } else {
+                    repo.drop_oldest_audiences(stream).await?;
+                    Sampled { audience: BroadcastAudience::begin(claim.broadcast, now), written_ms: 0 }
+                }
+            }
         };
         sampled.audience.sample(viewers, now);
         let due = now_ms.saturating_sub(sampled.written_ms) >= WRITE_EVERY_MS || sampled.written_ms == 0;
