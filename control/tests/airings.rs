@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use common::{Backends, Control, TOKEN, granted};
-use millrace_state::scan_all;
+use millrace_state::{StateStore, scan_all};
 use millrace_wire::close_reason::CloseReason;
 use millrace_wire::ids::{Generation, SessionId};
 use millrace_wire::message::control::{ClaimGrant, ClaimReply, LeaseReply, ReleaseRequest, SealReport};
@@ -284,6 +284,48 @@ async fn count_up(control: &Control, path: &str) {
     }
 }
 
+/// Returns the grant among the replies, of which all others say that the livestream has a publisher.
+fn the_one_grant(replies: Vec<ClaimReply>) -> ClaimGrant {
+    let (granted, others): (Vec<_>, Vec<_>) =
+        replies.into_iter().partition(|reply| matches!(reply, ClaimReply::Granted(_)));
+    for other in others {
+        assert_eq!(other, refused(CloseReason::AlreadyLive));
+    }
+    let [ClaimReply::Granted(grant)] = &granted[..] else { panic!("one publisher at a time: {granted:?}") };
+    (**grant).clone()
+}
+
+/// Stops the livestream and asks every control at once to reopen it, then to grant its next broadcast.
+async fn airs_again_once(
+    controls: &[Control],
+    state: &dyn StateStore,
+    created: &Value,
+    first: &ClaimGrant,
+    airing: u32,
+) {
+    let of = |number: usize| &controls[number % CONTROLS];
+    let (id, key) = (created["id"].as_str().unwrap(), created["stream_key"].as_str().unwrap());
+    assert_eq!(of(1).post(id, "stop").await.0, StatusCode::OK);
+    let last = state.get(&state_keys::claim(first.stream)).await.unwrap();
+    let claim: Value = serde_json::from_slice(&last.unwrap().value).unwrap();
+    let grant = ClaimGrant {
+        epoch: millrace_wire::ids::Epoch(claim["epoch"].as_u64().unwrap()),
+        first_msn: millrace_wire::ids::Msn(claim["first_msn"].as_u64().unwrap()),
+        ..first.clone()
+    };
+    report_end(of(2), &grant).await;
+    let reopened = futures::future::join_all((0..6).map(|number| of(number).post(id, "reopen"))).await;
+    let accepted = reopened.iter().filter(|(status, _)| *status == StatusCode::OK).count();
+    assert_eq!(accepted, 1, "{reopened:?}");
+    assert!(reopened.iter().all(|(status, _)| [StatusCode::OK, StatusCode::CONFLICT].contains(status)));
+    let session = |number: usize| 1_000 * u128::from(airing) + number as u128;
+    let replies =
+        futures::future::join_all((0..6).map(|number| of(number).claim(key, session(number)))).await;
+    let granted: Vec<_> = replies.iter().filter(|reply| matches!(reply, ClaimReply::Granted(_))).collect();
+    let [ClaimReply::Granted(next)] = granted[..] else { panic!("{replies:?}") };
+    assert_eq!(next.airing.0, airing);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn three_controls_on_one_redis_lose_no_update_and_grant_and_reopen_once() {
     let backends = Backends::real().await;
@@ -317,17 +359,7 @@ async fn three_controls_on_one_redis_lose_no_update_and_grant_and_reopen_once() 
         futures::future::join_all((0..9).map(|number| of(number).create(json!({ "title": "Other" }))));
     let (_, _, _, replies, others) = tokio::join!(counters, keys, starts, claims, creations);
 
-    let grants: Vec<_> = replies
-        .into_iter()
-        .filter_map(|reply| match reply {
-            ClaimReply::Granted(grant) => Some(grant),
-            reply => {
-                assert_eq!(reply, refused(CloseReason::AlreadyLive));
-                None
-            }
-        })
-        .collect();
-    assert_eq!(grants.len(), 1, "one publisher at a time");
+    let grant = the_one_grant(replies);
     let after = get(of(1), id).await;
     assert_eq!(after["description"], (CLIENTS * CHANGES).to_string(), "no update is lost");
     assert_eq!((after["status"].as_str(), after["ready_at"].is_string()), (Some("live"), true));
@@ -341,29 +373,8 @@ async fn three_controls_on_one_redis_lose_no_update_and_grant_and_reopen_once() 
     let records = scan_all(&*state, &format!("{}key:", state_keys::PREFIX), 1_000).await.unwrap();
     assert_eq!((ids.len(), records.len()), (9, 9 + 9), "one record for each key");
 
-    for airing in 1..4_u32 {
-        assert_eq!(of(1).post(id, "stop").await.0, StatusCode::OK);
-        let last = state.get(&state_keys::claim(grants[0].stream)).await.unwrap();
-        let claim: Value = serde_json::from_slice(&last.unwrap().value).unwrap();
-        let epoch = claim["epoch"].as_u64().unwrap();
-        let mut grant = (*grants[0]).clone();
-        grant.epoch = millrace_wire::ids::Epoch(epoch);
-        grant.first_msn = millrace_wire::ids::Msn(claim["first_msn"].as_u64().unwrap());
-        report_end(of(2), &grant).await;
-        let reopened = futures::future::join_all((0..6).map(|number| of(number).post(id, "reopen"))).await;
-        assert_eq!(
-            reopened.iter().filter(|(status, _)| *status == StatusCode::OK).count(),
-            1,
-            "{reopened:?}"
-        );
-        assert!(reopened.iter().all(|(status, _)| [StatusCode::OK, StatusCode::CONFLICT].contains(status)));
-        let session = |number: usize| 1_000 * u128::from(airing) + number as u128;
-        let replies =
-            futures::future::join_all((0..6).map(|number| of(number).claim(key, session(number)))).await;
-        let granted: Vec<_> =
-            replies.iter().filter(|reply| matches!(reply, ClaimReply::Granted(_))).collect();
-        let [ClaimReply::Granted(next)] = granted[..] else { panic!("{replies:?}") };
-        assert_eq!(next.airing.0, airing);
+    for airing in 1..4 {
+        airs_again_once(&controls, &*state, &created, &grant, airing).await;
     }
     let broadcasts = get(of(0), &format!("{id}/broadcasts")).await;
     let numbers: Vec<_> = broadcasts["broadcasts"]

@@ -66,16 +66,13 @@ impl EdgeMetrics {
         let m = metrics.scope("edge");
         let help = "Answers by kind and status class";
         let requests = m.counters("http_requests", Unit::Count, help, &["kind", "status"]);
-        let counter = |name, unit, help| m.counter(name, unit, help);
+        let count = |name, help| m.counter(name, Unit::Count, help);
+        let bytes = |name, help| m.counter(name, Unit::Bytes, help);
         Self {
             requests: KINDS.map(|kind| CLASSES.map(|class| requests.with(&[kind, class]))),
-            sent_bytes: counter("http_sent", Unit::Bytes, "Body bytes of answers"),
+            sent_bytes: bytes("http_sent", "Body bytes of answers"),
             waiters: m.gauge("waiters", Unit::Count, "Requests waiting for a playlist or part"),
-            waiters_refused: counter(
-                "waiters_refused",
-                Unit::Count,
-                "Requests refused because too many wait",
-            ),
+            waiters_refused: count("waiters_refused", "Requests refused because too many wait"),
             waited: m.histogram("wait", Unit::Seconds, "Time requests were held", LATENCY_BUCKETS_S),
             streams: m.gauge("streams", Unit::Count, "Streams that viewers ask for"),
             feeds: m.gauge("feeds", Unit::Count, "Feeds that run, one for each stream that may be live"),
@@ -96,31 +93,21 @@ impl EdgeMetrics {
                 Unit::Bytes,
                 "Media that left the cache and that unfinished answers hold",
             ),
-            unstored_dropped: counter(
+            unstored_dropped: count(
                 "unstored_segments_dropped",
-                Unit::Count,
                 "Segments dropped from memory before the object store had them",
             ),
-            cache_hits: counter("cache_hits", Unit::Count, "Media requests answered from memory"),
-            cache_misses: counter("cache_misses", Unit::Count, "Media requests not answered from memory"),
-            store_reads: counter("store_reads", Unit::Count, "Reads from the object store"),
-            store_read_bytes: counter("store_read", Unit::Bytes, "Bytes read from the object store"),
-            store_errors: counter("store_errors", Unit::Count, "Failed reads from the object store"),
-            coalesced: counter("store_reads_coalesced", Unit::Count, "Requests that joined a read under way"),
+            cache_hits: count("cache_hits", "Media requests answered from memory"),
+            cache_misses: count("cache_misses", "Media requests not answered from memory"),
+            store_reads: count("store_reads", "Reads from the object store"),
+            store_read_bytes: bytes("store_read", "Bytes read from the object store"),
+            store_errors: count("store_errors", "Failed reads from the object store"),
+            coalesced: count("store_reads_coalesced", "Requests that joined a read under way"),
             catalog_records: m.gauge("catalog_records", Unit::Count, "Playback records in memory"),
-            catalog_reads: counter(
-                "catalog_reads",
-                Unit::Count,
-                "Reads of playback records from the state store",
-            ),
-            unknown_remembered: counter(
-                "unknown_remembered",
-                Unit::Count,
-                "Unknown playback ids refused from memory",
-            ),
-            viewers_uncounted: counter(
+            catalog_reads: count("catalog_reads", "Reads of playback records from the state store"),
+            unknown_remembered: count("unknown_remembered", "Unknown playback ids refused from memory"),
+            viewers_uncounted: count(
                 "viewers_uncounted",
-                Unit::Count,
                 "Requests and heartbeats of viewers that are not counted because a limit is reached",
             ),
             viewers_here: m.gauge(
@@ -128,9 +115,8 @@ impl EdgeMetrics {
                 Unit::Count,
                 "Viewers that this edge sees, by each of their ids",
             ),
-            feed_dropped: counter(
+            feed_dropped: count(
                 "feed_messages_dropped",
-                Unit::Count,
                 "Bus messages dropped because a feed did not take them in time",
             ),
         }

@@ -8,7 +8,8 @@ use anyhow::Context;
 use millrace_link::Link;
 use millrace_node::{Backends, key_secret, start_report};
 use millrace_runtime::http::{self as observe, HttpHandle};
-use millrace_runtime::{ActorId, Policy, PortOptions, Supervisor};
+use millrace_runtime::{ActorId, Clock, Policy, PortOptions, Supervisor};
+use millrace_state::SharedState;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -108,13 +109,7 @@ pub async fn start(config: Config, deps: Deps) -> anyhow::Result<Node> {
     let cache = ObjectCache::new(config.cache_bytes, metrics.held_bytes.clone());
     let answers = Answers::new(metrics.held_bytes.clone(), config.held_bytes);
     let catalog = Catalog::new(state.clone(), clock.clone(), metrics.clone());
-    let aliases = if config.key_alias {
-        let secret = key_secret(&config.stream_key_secret, &*state).await;
-        let secret = secret.context("edge: the secret of stream keys, for key_alias")?;
-        Some(Aliases::new(link.clone(), secret, clock.clone()))
-    } else {
-        None
-    };
+    let aliases = aliases(&config, &link, &state, &clock).await?;
     let (registry, starts) = Registry::new(state.clone(), clock.clone(), config.max_feeds, metrics.clone());
     let context = FeedContext {
         link: link.clone(),
@@ -131,12 +126,8 @@ pub async fn start(config: Config, deps: Deps) -> anyhow::Result<Node> {
     // The actor `registry` starts and stops the feeds of the streams in the registry.
     let id = ActorId::new("registry", "edge");
     supervisor.spawn(id, Policy::vital(), move |actor| feeds.clone().run(actor)).await?;
-    let counting = Arc::new(Counting::new(config.viewers_per_address, clock, metrics.clone()));
-    counting.prepare(&*state).await;
-    let viewers = counting.clone();
-    // The actor `viewers` writes the viewers that requests have shown.
-    let id = ActorId::new("viewers", "edge");
-    supervisor.spawn(id, Policy::vital(), move |actor| viewers.clone().run(state.clone(), actor)).await?;
+    let counting = Counting::new(config.viewers_per_address, clock, metrics.clone());
+    let counting = count_viewers(counting, state, &supervisor).await?;
 
     let bounding = answers.clone();
     let id = ActorId::new("answers", "edge");
@@ -172,14 +163,47 @@ pub async fn start(config: Config, deps: Deps) -> anyhow::Result<Node> {
     });
     // From here on the node is listed by `GET /api/v1/nodes`.
     start_report(&supervisor, &link, &process, identity).await?;
-    let proxies = config.trusted_proxies.clone();
-    let port = PortOptions {
-        exempt: Arc::new(move |address| proxies.trusts(address)),
-        ..PortOptions::new("edge", PORT_WEIGHT, config.max_connections_per_address)
-    };
-    let port = process.connections.port(port);
+    let port = process.connections.port(port_options(&config));
     let http =
         http::serve(config.listen, config.workers, app, &process.metrics, port).context("edge: HTTP")?;
     info!(addr = %http.addr(), "edge serves viewers");
     Ok(Node { http, operations, supervisor, catalog, registry, cache, answers, stop })
+}
+
+/// Returns the memory of the livestreams behind stream keys, if viewers may name a livestream by its key.
+async fn aliases(
+    config: &Config,
+    link: &Link,
+    state: &SharedState,
+    clock: &Arc<dyn Clock>,
+) -> anyhow::Result<Option<Aliases>> {
+    if !config.key_alias {
+        return Ok(None);
+    }
+    let secret = key_secret(&config.stream_key_secret, &**state).await;
+    let secret = secret.context("edge: the secret of stream keys, for key_alias")?;
+    Ok(Some(Aliases::new(link.clone(), secret, clock.clone())))
+}
+
+/// Starts the actor `viewers`, which writes the viewers that requests have shown.
+async fn count_viewers(
+    counting: Counting,
+    state: SharedState,
+    supervisor: &Supervisor,
+) -> anyhow::Result<Arc<Counting>> {
+    let counting = Arc::new(counting);
+    counting.prepare(&*state).await;
+    let viewers = counting.clone();
+    let id = ActorId::new("viewers", "edge");
+    supervisor.spawn(id, Policy::vital(), move |actor| viewers.clone().run(state.clone(), actor)).await?;
+    Ok(counting)
+}
+
+/// Returns the limits of the viewers' port. Trusted proxies may open any number of connections from one address.
+fn port_options(config: &Config) -> PortOptions {
+    let proxies = config.trusted_proxies.clone();
+    PortOptions {
+        exempt: Arc::new(move |address| proxies.trusts(address)),
+        ..PortOptions::new("edge", PORT_WEIGHT, config.max_connections_per_address)
+    }
 }

@@ -37,7 +37,9 @@ fn url(world: &World, key: &str) -> String {
 }
 
 async fn refusal(world: &World, key: &str) -> (String, String) {
-    Pusher::publish_or_refusal(&url(world, key), 0).await.err().expect("the publisher is refused")
+    let published = Pusher::publish_or_refusal(&url(world, key), 0).await;
+    let Err(refusal) = published else { panic!("the publisher is not refused") };
+    refusal
 }
 
 fn outcome(world: &World, outcome: &str) -> i64 {

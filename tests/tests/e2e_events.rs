@@ -188,8 +188,8 @@ impl Events {
     async fn block(&mut self) -> Result<String> {
         loop {
             if let Some((block, rest)) = self.text.split_once("\n\n") {
-                let block = block.to_owned();
-                self.text = rest.to_owned();
+                let (block, rest) = (block.to_owned(), rest.to_owned());
+                self.text = rest;
                 return Ok(block);
             }
             let chunk = tokio::time::timeout(LIMIT, self.response.chunk()).await.context("an event")??;
@@ -209,6 +209,24 @@ impl Events {
             ensure!(block.starts_with(':'), "{block}");
         }
     }
+}
+
+/// Checks the headers of the requests, and the signature of the last.
+fn check_requests(got: &[Got], secret: &str) -> Result<()> {
+    use Answer::{Error, Hang};
+    ensure!(got.iter().any(|got| got.answer == Error) && got.iter().any(|got| got.answer == Hang), "{got:?}");
+    for got in got {
+        ensure!(got.path == "/hook" && got.headers["content-type"] == "application/json", "{got:?}");
+        let event = got.event();
+        ensure!(got.headers["millrace-event-id"] == event["id"].as_str().unwrap(), "{got:?}");
+        ensure!(got.headers["millrace-event"] == event["type"].as_str().unwrap(), "{got:?}");
+    }
+    let signed = got.last().unwrap();
+    let header = &signed.headers["millrace-signature"];
+    ensure!(verify(secret, header, &signed.body)?, "{signed:?}");
+    ensure!(!verify(secret, header, &format!("{} ", signed.body))?, "a changed body");
+    ensure!(!verify("whsec_other", header, &signed.body)?, "another secret");
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -263,19 +281,7 @@ async fn events_reach_webhooks_in_order_and_the_event_stream_goes_on_while_recei
     for stream in &streams {
         ensure!(receiver.taken(&stream.id) == expected, "{:?}", receiver.taken(&stream.id));
     }
-    let got = receiver.got();
-    ensure!(got.iter().any(|got| got.answer == Error) && got.iter().any(|got| got.answer == Hang), "{got:?}");
-    for got in &got {
-        ensure!(got.path == "/hook" && got.headers["content-type"] == "application/json", "{got:?}");
-        let event = got.event();
-        ensure!(got.headers["millrace-event-id"] == event["id"].as_str().unwrap(), "{got:?}");
-        ensure!(got.headers["millrace-event"] == event["type"].as_str().unwrap(), "{got:?}");
-    }
-    let signed = got.last().unwrap();
-    let header = &signed.headers["millrace-signature"];
-    ensure!(verify(secret, header, &signed.body)?, "{signed:?}");
-    ensure!(!verify(secret, header, &format!("{} ", signed.body))?, "a changed body");
-    ensure!(!verify("whsec_other", header, &signed.body)?, "another secret");
+    check_requests(&receiver.got(), secret)?;
 
     // The event stream goes on behind the last event, without a gap, and tells of a place that is not kept.
     let mut resumed = Events::open(&cluster, Some(&last)).await?;

@@ -142,7 +142,7 @@ impl Stream {
             (Transition::Start, Status::Scheduled) => {
                 self.ready_at.get_or_insert(now);
             }
-            (Transition::Start, Status::Live) => {}
+            (Transition::Start, Status::Live) | (Transition::Change, Status::Scheduled | Status::Live) => {}
             (Transition::Stop | Transition::End, Status::Live) => {
                 self.status = Status::Ended;
                 self.ended_at = Some(now);
@@ -161,7 +161,6 @@ impl Stream {
             }
             (Transition::Archive, Status::Ended) => self.status = Status::Archived,
             (Transition::Delete, status) if status != Status::Live => {}
-            (Transition::Change, Status::Scheduled | Status::Live) => {}
             (Transition::Change, Status::Ended) if self.airs_again() => {}
             (transition, status) => return Err(InvalidTransition { transition, status }),
         }

@@ -41,6 +41,9 @@ enum RelayError {
     Wire(#[from] WireError),
 }
 
+/// A livestream, the ids of its events that were appended, and the error that kept the next one from it.
+type Relayed = (StreamId, Vec<Arc<str>>, Result<(), RelayError>);
+
 /// Returns the settings of the journal of lifecycle events.
 pub(crate) fn journal() -> JournalConfig {
     JournalConfig {
@@ -106,7 +109,9 @@ impl Task {
             }
             // The journal may be gone with its server.
             declared = false;
-            failed.into_iter().for_each(|stream| self.repo.unrelayed().add(stream));
+            for stream in failed {
+                self.repo.unrelayed().add(stream);
+            }
             tokio::time::sleep(backoff.next_delay()).await;
         }
     }
@@ -122,7 +127,7 @@ impl Task {
     async fn relay_all(&mut self, streams: BTreeSet<StreamId>) -> BTreeSet<StreamId> {
         self.appended.retain(|_, at| at.elapsed() < APPENDED_AGAIN);
         let this = &*self;
-        let relayed: Vec<(StreamId, Vec<Arc<str>>, Result<(), RelayError>)> = futures::stream::iter(streams)
+        let relayed: Vec<Relayed> = futures::stream::iter(streams)
             .map(|stream| async move {
                 let mut ids = Vec::new();
                 let result = this.relay(stream, &mut ids).await;

@@ -2,6 +2,7 @@
 
 use actix_web::http::header::{self, HeaderName, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse};
+use millrace_wire::to_hex;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -15,8 +16,8 @@ const TAG_BYTES: usize = 16;
 pub(super) fn tag(view: &impl Serialize) -> String {
     // The views have no maps with non-text keys and no failing serializers.
     let digest = Sha256::digest(serde_json::to_vec(view).unwrap_or_default());
-    let hex: String = digest.iter().take(TAG_BYTES).map(|byte| format!("{byte:02x}")).collect();
-    format!("\"{hex}\"")
+    let (kept, _) = digest.split_at(TAG_BYTES);
+    format!("\"{}\"", to_hex(kept))
 }
 
 /// Answers with a representation and its tag, or with 304 if the client has it already (RFC 9110 §13.1.2).

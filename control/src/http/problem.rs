@@ -17,34 +17,34 @@ use crate::repo::RepoError;
 /// The media type of a problem document (RFC 9457 §6.1).
 const PROBLEM_TYPE: &str = "application/problem+json";
 
-/// A problem document (RFC 9457 §3).
+/// A problem document (RFC 9457 §3). Its texts are boxed, which keeps the results of handlers small.
 #[derive(Debug, Serialize)]
 pub(crate) struct Problem {
     #[serde(rename = "type")]
-    kind: String,
+    kind: Box<str>,
     title: &'static str,
     status: u16,
-    detail: String,
+    detail: Box<str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<FieldError>,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     denied: Option<Denied>,
     #[serde(skip)]
-    allow: Option<String>,
+    allow: Option<Box<str>>,
     /// True if a token was presented and is not accepted.
     #[serde(skip)]
     is_bad_token: bool,
     #[serde(skip)]
-    retry_after: Option<String>,
+    retry_after: Option<Box<str>>,
 }
 
 impl Problem {
     fn new(status: StatusCode, name: &str, title: &'static str, detail: &str) -> Self {
         Self {
-            kind: format!("urn:millrace:problem:{name}"),
+            kind: format!("urn:millrace:problem:{name}").into(),
             title,
             status: status.as_u16(),
-            detail: detail.to_owned(),
+            detail: detail.into(),
             errors: Vec::new(),
             denied: None,
             allow: None,
@@ -77,7 +77,7 @@ impl Problem {
         let detail = format!("{detail}; try again in {seconds} s");
         let problem =
             Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many-requests", "Too many requests", &detail);
-        Self { retry_after: Some(seconds.to_string()), ..problem }
+        Self { retry_after: Some(seconds.to_string().into()), ..problem }
     }
 
     pub(crate) fn conflict(detail: &str) -> Self {
@@ -133,7 +133,7 @@ impl Problem {
 pub(crate) fn method_not_allowed(allow: &str) -> Result<HttpResponse, Problem> {
     let detail = format!("allowed here: {allow}");
     let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method", "Method not allowed", &detail);
-    Err(Problem { allow: Some(allow.to_owned()), ..problem })
+    Err(Problem { allow: Some(allow.into()), ..problem })
 }
 
 impl From<CommandError> for Problem {
@@ -148,8 +148,7 @@ impl From<CommandError> for Problem {
 impl From<RepoError> for Problem {
     fn from(error: RepoError) -> Self {
         match error {
-            RepoError::NotFound => Self::not_found(&error.to_string()),
-            RepoError::NoSuchKey => Self::not_found(&error.to_string()),
+            RepoError::NotFound | RepoError::NoSuchKey => Self::not_found(&error.to_string()),
             RepoError::TooManyKeys(_) => {
                 Self::new(StatusCode::CONFLICT, "too-many-keys", "Too many keys", &error.to_string())
             }
@@ -216,10 +215,10 @@ impl ResponseError for Problem {
             response.insert_header((header::WWW_AUTHENTICATE, challenge));
         }
         if let Some(seconds) = &self.retry_after {
-            response.insert_header((header::RETRY_AFTER, seconds.as_str()));
+            response.insert_header((header::RETRY_AFTER, &**seconds));
         }
         if let Some(allow) = &self.allow {
-            response.insert_header((header::ALLOW, allow.as_str()));
+            response.insert_header((header::ALLOW, &**allow));
         }
         response.content_type(PROBLEM_TYPE).body(serde_json::to_string(self).unwrap_or_default())
     }

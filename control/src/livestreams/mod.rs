@@ -116,7 +116,9 @@ fn changed_fields(before: Option<&Stream>, after: Option<&Stream>, command: Comm
     let fields = |stream: &Stream| {
         let mut fields = serde_json::to_value(stream).unwrap_or_default();
         if let Some(fields) = fields.as_object_mut() {
-            LEFT_OUT.iter().for_each(|name| drop(fields.remove(*name)));
+            for name in LEFT_OUT {
+                fields.remove(name);
+            }
             let keys = fields.get_mut("keys").and_then(Value::as_array_mut);
             keys.into_iter()
                 .flatten()

@@ -42,7 +42,7 @@ impl Livestreams {
             Stream {
                 id: StreamId::generate(now, &mut rng),
                 playback_id: PlaybackId::generate(&mut rng),
-                owner: accepted.owner.as_deref().and_then(|owner| self.owner_outside(owner)),
+                owner: accepted.owner.as_deref().and_then(owner_outside),
                 key_hash,
                 keys: Vec::new(),
                 outside_key: Some(key_hash),
@@ -84,18 +84,18 @@ impl Livestreams {
             Err(error) => Err(error),
         }
     }
+}
 
-    /// Returns the owner that the service named, unless the name breaks the rules of owners: operators alone see the livestream
-    /// then.
-    fn owner_outside(&self, name: &str) -> Option<Owner> {
-        let owner = name.parse().ok();
-        if owner.is_none() {
-            tracing::warn!(
-                "the key check service named an owner that is no valid name; the livestream has no owner"
-            );
-        }
-        owner
+/// Returns the owner that the service named, unless the name breaks the rules of owners: operators alone see the livestream
+/// then.
+fn owner_outside(name: &str) -> Option<Owner> {
+    let owner = name.parse().ok();
+    if owner.is_none() {
+        tracing::warn!(
+            "the key check service named an owner that is no valid name; the livestream has no owner"
+        );
     }
+    owner
 }
 
 #[cfg(test)]

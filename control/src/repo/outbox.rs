@@ -37,13 +37,21 @@ pub(super) struct About {
     stream: StreamId,
     playback: PlaybackId,
     broadcast: Option<BroadcastId>,
-    /// The owner; `None` where the change did not read the livestream's record.
-    owner: Option<Option<Owner>>,
+    owner: KnownOwner,
+}
+
+/// The owner of the subject, as far as the change has read it.
+#[derive(Debug, Clone)]
+enum KnownOwner {
+    /// The change read the livestream's record, which may name none.
+    Read(Option<Owner>),
+    /// The change did not read the livestream's record.
+    Unread,
 }
 
 impl From<&Stream> for About {
     fn from(stream: &Stream) -> Self {
-        let owner = Some(stream.owner.clone());
+        let owner = KnownOwner::Read(stream.owner.clone());
         Self { stream: stream.id, playback: stream.playback_id, broadcast: stream.broadcast, owner }
     }
 }
@@ -51,7 +59,7 @@ impl From<&Stream> for About {
 impl From<&Claim> for About {
     fn from(claim: &Claim) -> Self {
         let broadcast = Some(claim.broadcast);
-        Self { stream: claim.stream, playback: claim.playback, broadcast, owner: None }
+        Self { stream: claim.stream, playback: claim.playback, broadcast, owner: KnownOwner::Unread }
     }
 }
 
@@ -111,9 +119,9 @@ impl Repo {
         let counted = found.is_some();
         let mut counter = found.map(|found| found.value).unwrap_or_default();
         match about.owner {
-            Some(owner) => counter.owner = owner,
-            None if !counted => counter.owner = self.stream(about.stream).await?.value.owner,
-            None => {}
+            KnownOwner::Read(owner) => counter.owner = owner,
+            KnownOwner::Unread if !counted => counter.owner = self.stream(about.stream).await?.value.owner,
+            KnownOwner::Unread => {}
         }
         let mut tx = tx.check(key.clone(), version);
         for kind in events {

@@ -19,7 +19,7 @@ use millrace_outgoing::Destinations;
 use millrace_runtime::Secret;
 use millrace_wire::ids::UnixMillis;
 use millrace_wire::message::lifecycle::WebhookNotice;
-use millrace_wire::topics;
+use millrace_wire::{to_hex, topics};
 use rand::Rng as _;
 use serde_json::{Value, json};
 use tracing::debug;
@@ -270,8 +270,7 @@ impl Webhooks {
     /// Returns a new secret and its sealed text.
     fn new_secret(&self, id: &WebhookId) -> Result<(String, String), WebhookError> {
         let bytes: [u8; 32] = rand::rng().random();
-        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        let secret = Secret::new(format!("{SECRET_PREFIX}{hex}"));
+        let secret = Secret::new(format!("{SECRET_PREFIX}{}", to_hex(&bytes)));
         let sealed = self.sender.sealer().seal(id.as_str(), secret.expose());
         let sealed =
             sealed.ok_or_else(|| WebhookError::Unusable("the secret cannot be sealed".to_owned()))?;

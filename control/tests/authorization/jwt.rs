@@ -124,7 +124,7 @@ fn now_s() -> u64 {
 }
 
 /// Returns good claims, with those of `changes` in their place; null takes one away.
-fn claims(changes: Value) -> Value {
+fn claims(changes: &Value) -> Value {
     let mut claims = json!({"iss": ISSUER, "aud": AUDIENCE, "sub": "alice", "exp": now_s() + 600});
     for (name, value) in changes.as_object().unwrap() {
         claims[name] = value.clone();
@@ -164,7 +164,7 @@ async fn token_with_a_shared_secret_is_accepted_for_its_owner_and_refused_when_a
     let config = Config { jwt_secret: Secret::new(SECRET.to_owned()), ..config(JwtAlgorithm::Hs256) };
     let control = Control::start_with(&Backends::embedded().await, config).await;
     let key = IssuerKey::Secret(SECRET.as_bytes());
-    let alice = key.token("any", &claims(json!({})));
+    let alice = key.token("any", &claims(&json!({})));
     let (status, who) = me(&control, &alice).await;
     assert_eq!(status, 200, "{who}");
     let scopes = ["streams:read", "streams:write", "events:read", "webhooks:read", "webhooks:write"];
@@ -172,10 +172,10 @@ async fn token_with_a_shared_secret_is_accepted_for_its_owner_and_refused_when_a
     let path = "/api/v1/livestreams";
     let created = control.call_as(Some(&alice), Method::POST, path, Some(json!({"title": "Hers"}))).await.1;
     assert_eq!(created["owner"], "alice");
-    let bob = key.token("any", &claims(json!({"sub": "bob", "aud": ["other", AUDIENCE]})));
+    let bob = key.token("any", &claims(&json!({"sub": "bob", "aud": ["other", AUDIENCE]})));
     let own = format!("{path}/{}", created["id"].as_str().unwrap());
     assert_eq!(control.call_as(Some(&bob), Method::DELETE, &own, None).await.0, StatusCode::NOT_FOUND);
-    let operator = key.token("any", &claims(json!({"role": "operator"})));
+    let operator = key.token("any", &claims(&json!({"role": "operator"})));
     assert_eq!(me(&control, &operator).await.1["role"], "operator");
 
     let now = now_s();
@@ -190,21 +190,24 @@ async fn token_with_a_shared_secret_is_accepted_for_its_owner_and_refused_when_a
         (json!({"aud": null}), "it lacks the claim aud"),
         (json!({"sub": null}), "it lacks the claim sub"),
     ] {
-        assert_eq!(refusal(&control, &key.token("any", &claims(changes.clone()))).await, detail, "{changes}");
+        assert_eq!(refusal(&control, &key.token("any", &claims(&changes))).await, detail, "{changes}");
     }
     for leeway in [json!({"exp": now - 5}), json!({"nbf": now + 20})] {
-        assert_eq!(me(&control, &key.token("any", &claims(leeway))).await.0, 200, "clocks differ a little");
+        assert_eq!(me(&control, &key.token("any", &claims(&leeway))).await.0, 200, "clocks differ a little");
     }
     let other = IssuerKey::Secret(b"another-secret-that-is-long-enough-too");
-    assert_eq!(refusal(&control, &other.token("any", &claims(json!({})))).await, "its signature is wrong");
-    let unsigned = key.token_with(&json!({"alg": "none"}), &claims(json!({})));
+    assert_eq!(refusal(&control, &other.token("any", &claims(&json!({})))).await, "its signature is wrong");
+    let unsigned = key.token_with(&json!({"alg": "none"}), &claims(&json!({})));
     let unsigned = format!("{}.", unsigned.rsplit_once('.').unwrap().0);
     let wrong_algorithm = "its algorithm is not the configured one";
     let refused = refusal(&control, &unsigned).await;
     assert!([wrong_algorithm, "it is malformed"].contains(&refused.as_str()), "{refused}");
-    let larger = key.token_with(&json!({"alg": "HS512"}), &claims(json!({})));
+    let larger = key.token_with(&json!({"alg": "HS512"}), &claims(&json!({})));
     assert_eq!(refusal(&control, &larger).await, wrong_algorithm);
-    assert_eq!(refusal(&control, &IssuerKey::p256().token("any", &claims(json!({})))).await, wrong_algorithm);
+    assert_eq!(
+        refusal(&control, &IssuerKey::p256().token("any", &claims(&json!({})))).await,
+        wrong_algorithm
+    );
     assert_eq!(refusal(&control, "a.b.c").await, "it is malformed");
     control.node.drain().await;
 }
@@ -264,7 +267,7 @@ async fn keys_of_the_issuer_are_read_again_for_an_unknown_key_and_seldom_enough(
     let config = Config { jwt_jwks_url: Some(issuer.url.clone()), ..config(JwtAlgorithm::Es256) };
     let control = Control::start_with(&Backends::embedded().await, config).await;
     let (by_first, by_second) =
-        (first.token("one", &claims(json!({}))), second.token("two", &claims(json!({}))));
+        (first.token("one", &claims(&json!({}))), second.token("two", &claims(&json!({}))));
 
     // Without keys the answer is "try again", not "refused".
     let (status, problem) = me(&control, &by_first).await;
@@ -276,25 +279,25 @@ async fn keys_of_the_issuer_are_read_again_for_an_unknown_key_and_seldom_enough(
     // Made-up key ids make control ask once in a while at most.
     let asked = issuer.asked();
     for number in 0..20 {
-        let made_up = first.token(&format!("made-up-{number}"), &claims(json!({})));
+        let made_up = first.token(&format!("made-up-{number}"), &claims(&json!({})));
         assert_eq!(refusal(&control, &made_up).await, "the issuer has no such key");
     }
     assert!(issuer.asked() <= asked + 1, "{} readings", issuer.asked() - asked);
 
     // The issuer's public key as a secret: the algorithm is configured, the token does not choose it.
     let public = first.jwk("one").to_string().into_bytes().leak();
-    let forged = IssuerKey::Secret(public).token("one", &claims(json!({"role": "admin"})));
+    let forged = IssuerKey::Secret(public).token("one", &claims(&json!({"role": "admin"})));
     assert_eq!(refusal(&control, &forged).await, "its algorithm is not the configured one");
-    let by_stray = stray.token_with(&json!({"alg": "ES256", "kid": "stray"}), &claims(json!({})));
+    let by_stray = stray.token_with(&json!({"alg": "ES256", "kid": "stray"}), &claims(&json!({})));
     assert_eq!(refusal(&control, &by_stray).await, "the issuer has no such key");
-    let swapped = second.token("one", &claims(json!({})));
+    let swapped = second.token("one", &claims(&json!({})));
     assert_eq!(refusal(&control, &swapped).await, "its signature is wrong");
 
     // The issuer changes its key: the new one is accepted without a restart, the old one no more.
     issuer.set.send_replace(json!([second.jwk("two")]));
     millrace_testkit::wait::until(LIMIT, async || me(&control, &by_second).await.0 == 200).await;
     assert_eq!(refusal(&control, &by_first).await, "the issuer has no such key");
-    let nameless = second.token_with(&json!({"alg": "ES256"}), &claims(json!({})));
+    let nameless = second.token_with(&json!({"alg": "ES256"}), &claims(&json!({})));
     assert_eq!(me(&control, &nameless).await.0, 200, "the only key needs no name");
     issuer.status.store(500, Ordering::SeqCst);
     assert_eq!(me(&control, &by_second).await.0, 200, "keys stay while the issuer is away");
@@ -315,7 +318,7 @@ async fn keys_of_a_file_check_tokens_of_rsa_and_of_ed25519() {
             ..config(algorithm)
         };
         let control = Control::start_with(&Backends::embedded().await, config).await;
-        let roles = claims(json!({"realm_access": {"roles": ["offline_access", "operator"]}}));
+        let roles = claims(&json!({"realm_access": {"roles": ["offline_access", "operator"]}}));
         let (status, who) = me(&control, &key.token("one", &roles)).await;
         assert_eq!((status, who["role"].as_str()), (200, Some("operator")), "{algorithm:?}: {who}");
         let mut forged = key.token("one", &roles);

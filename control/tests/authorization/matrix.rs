@@ -17,6 +17,7 @@ const CALLERS: [&str; 6] = ["no token", "viewer", "other publisher", "owner", "o
 type Answers = [u16; 6];
 
 /// A row of the table.
+#[derive(Clone, Copy)]
 struct Row {
     method: &'static str,
     path: &'static str,

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use millrace_runtime::Secret;
+use millrace_wire::to_hex;
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::hkdf::{HKDF_SHA256, Salt};
 
@@ -37,7 +38,7 @@ impl Sealer {
         let mut bytes = secret.as_bytes().to_vec();
         let aad = Aad::from(purpose.as_bytes());
         self.0.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), aad, &mut bytes).ok()?;
-        Some(nonce.iter().chain(&bytes).map(|byte| format!("{byte:02x}")).collect())
+        Some(to_hex(&nonce) + &to_hex(&bytes))
     }
 
     /// Returns the secret of a sealed text; `None` if it was sealed for another purpose or with another cluster's secret.

@@ -261,7 +261,6 @@ impl Airing {
     pub const FIRST: Self = Self(0);
 
     /// Returns true for the livestream's first broadcast.
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes the field by reference")]
     pub const fn is_first(&self) -> bool {
         self.0 == 0
     }

@@ -24,5 +24,6 @@ pub mod topics;
 mod version;
 pub mod versioned;
 
+pub use text::to_hex;
 pub use version::WIRE_VERSION;
 pub use versioned::WireError;

@@ -19,7 +19,7 @@ macro_rules! serde_as_text {
 pub(crate) use serde_as_text;
 
 /// Returns `bytes` as lower-case hexadecimal digits.
-pub(crate) fn to_hex(bytes: &[u8]) -> String {
+pub fn to_hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut out = String::with_capacity(bytes.len() * 2);
     for b in bytes {

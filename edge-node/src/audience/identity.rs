@@ -81,7 +81,9 @@ impl Salt {
         // Exposed only as the key of the MAC; HMAC takes keys of any length (RFC 2104 §2).
         let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(self.key.expose()) else { return 0 };
         mac.update(stream.to_string().as_bytes());
-        parts.iter().for_each(|part| mac.update(part));
+        for part in parts {
+            mac.update(part);
+        }
         let digest = mac.finalize().into_bytes();
         digest.iter().take(size_of::<u128>()).fold(0, |number, byte| number << 8 | u128::from(*byte))
     }

@@ -100,7 +100,9 @@ fn viewer_has_one_group_whatever_it_sends_and_other_hashes_at_another_stream_and
     assert_eq!(hash(1, STREAM, &mapped), group);
     let table = table(0);
     let kinds = [Identity::Requests, Identity::Cmcd("a"), Identity::Beacon(1), Identity::Watch("a")];
-    kinds.into_iter().for_each(|identity| assert!(enter(&table, identity, client, 0)));
+    for identity in kinds {
+        assert!(enter(&table, identity, client, 0));
+    }
     let seen = due(&table, 0);
     assert_eq!(seen.len(), kinds.len());
     assert!(seen.iter().all(|sighting| sighting.group == format!("{group:016x}")));

@@ -90,7 +90,8 @@ pub(super) async fn asks_for_playlist(app: &App, request: &HttpRequest, playback
 pub(super) async fn got_media(app: &App, request: &HttpRequest, key: &str, response: &HttpResponse) {
     let is_answered = response.status().is_success() || response.status().is_redirection();
     let playback = key.split('/').nth(1).and_then(|text| text.parse().ok());
-    if let Some(playback) = playback.filter(|_| is_answered && key.ends_with(".m4s")) {
+    let is_media = matches!(key.rsplit_once('.'), Some((_, "m4s")));
+    if let Some(playback) = playback.filter(|_| is_answered && is_media) {
         note(app, request, playback, true).await;
     }
 }

@@ -116,13 +116,12 @@ fn read_success(kind: &str, body: &[u8], now: UnixMillis) -> Answer {
         Ok(Value::Null | Value::Bool(false)) => Answer::Refused(Refusal::Unknown),
         Ok(Value::Array(list)) if list.is_empty() => Answer::Refused(Refusal::Unknown),
         Ok(Value::Array(_)) => unusable("a list instead of one stream"),
-        Ok(_) => accepted(AcceptedKey::default(), None),
         Err(_) if says_json => unusable("JSON that cannot be parsed"),
         Err(_) if text.starts_with(b"<") || kind.to_ascii_lowercase().contains("html") => {
             unusable("a web page instead of an answer")
         }
         Err(_) if std::str::from_utf8(text).is_err() => unusable("bytes that are no text"),
-        Err(_) => accepted(AcceptedKey::default(), None),
+        Ok(_) | Err(_) => accepted(AcceptedKey::default(), None),
     }
 }
 

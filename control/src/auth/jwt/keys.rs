@@ -192,19 +192,19 @@ impl Jwk {
         }
         match (algorithm, self.kty.as_str(), self.crv.as_deref()) {
             (JwtAlgorithm::Rs256, "RSA", _) => {
-                Some(Key::Rsa { modulus: decode(&self.n)?, exponent: decode(&self.e)? })
+                Some(Key::Rsa { modulus: decode(self.n.as_deref())?, exponent: decode(self.e.as_deref())? })
             }
             (JwtAlgorithm::Es256, "EC", Some("P-256")) => {
                 // SEC 1 §2.3.3: 4 stands for an uncompressed point.
-                Some(Key::P256([vec![4], decode(&self.x)?, decode(&self.y)?].concat()))
+                Some(Key::P256([vec![4], decode(self.x.as_deref())?, decode(self.y.as_deref())?].concat()))
             }
-            (JwtAlgorithm::EdDsa, "OKP", Some("Ed25519")) => Some(Key::Ed25519(decode(&self.x)?)),
+            (JwtAlgorithm::EdDsa, "OKP", Some("Ed25519")) => Some(Key::Ed25519(decode(self.x.as_deref())?)),
             // A secret is configured and never fetched.
             _ => None,
         }
     }
 }
 
-fn decode(text: &Option<String>) -> Option<Vec<u8>> {
-    URL_SAFE_NO_PAD.decode(text.as_ref()?).ok()
+fn decode(text: Option<&str>) -> Option<Vec<u8>> {
+    URL_SAFE_NO_PAD.decode(text?).ok()
 }

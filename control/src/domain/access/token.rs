@@ -3,6 +3,7 @@
 use std::fmt;
 
 use millrace_wire::ids::{TokenId, UnixMillis};
+use millrace_wire::to_hex;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -33,8 +34,7 @@ impl TokenText {
     pub fn generate(id: TokenId, rng: &mut impl rand::CryptoRng) -> Self {
         let mut secret = [0_u8; SECRET_BYTES];
         rng.fill_bytes(&mut secret);
-        let digits: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
-        Self(format!("{TOKEN_PREFIX}{id}_{digits}"))
+        Self(format!("{TOKEN_PREFIX}{id}_{}", to_hex(&secret)))
     }
 
     /// Returns the text itself, for the one answer that shows it.
@@ -65,7 +65,7 @@ pub struct TokenHash(String);
 impl TokenHash {
     /// Returns the hash of a token's text.
     pub fn of(text: &str) -> Self {
-        Self(Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect())
+        Self(to_hex(&Sha256::digest(text)))
     }
 
     /// Returns true if `text` is the token; the time it takes does not depend on where they differ.

@@ -411,9 +411,10 @@ impl Claim {
     /// control wrote it a moment ago.
     pub fn is_still_ending(&self, now: UnixMillis) -> bool {
         match self.presence {
-            Presence::Ended { confirmed: true, .. } => false,
-            Presence::Ended { .. } => !self.by_control || self.over_for_ms(now) < END_REPORTED_MS,
-            Presence::Publishing | Presence::Away { .. } => false,
+            Presence::Ended { confirmed: false, .. } => {
+                !self.by_control || self.over_for_ms(now) < END_REPORTED_MS
+            }
+            Presence::Ended { confirmed: true, .. } | Presence::Publishing | Presence::Away { .. } => false,
         }
     }
 

@@ -255,7 +255,9 @@ mod tests {
         let of = |endpoint: &WebhookId| started.iter().filter(|key| key.endpoint == *endpoint).count();
         assert!(started.iter().all(|key| of(&key.endpoint) <= 2), "each endpoint has its turn: {started:?}");
         let mut one = Scheduler::default();
-        (0..10).for_each(|stream| drop(one.add(&key("a", stream, 1), Progress::new(NOW))));
+        for stream in 0..10 {
+            one.add(&key("a", stream, 1), Progress::new(NOW));
+        }
         assert_eq!(std::iter::from_fn(|| one.start(NOW)).count(), MAX_PER_ENDPOINT);
         assert_eq!((one.next_due(), one.count(&"a".parse().unwrap())), (None, 10));
     }

@@ -15,7 +15,7 @@ struct Member {
 /// The viewers of one livestream. The embedded store keeps it in memory; the scripts for Redis do the same.
 #[derive(Default)]
 pub(crate) struct Members {
-    members: HashMap<String, Member>,
+    by_id: HashMap<String, Member>,
     by_expiry: BTreeSet<(u64, String)>,
     /// Ids of each kind in each group.
     groups: HashMap<String, HashMap<char, u64>>,
@@ -31,14 +31,14 @@ impl Members {
             self.remove(viewer);
             return None;
         }
-        if self.members.get(viewer).is_none_or(|known| known.group != *group) {
+        if self.by_id.get(viewer).is_none_or(|known| known.group != *group) {
             self.remove(viewer);
             let place = self.change(group, kind(viewer), true);
             let member = Member { group: group.clone(), place, expires_ms: 0 };
-            self.members.insert(viewer.clone(), member);
+            self.by_id.insert(viewer.clone(), member);
         }
         let expires_ms = now_ms + ttl.as_millis() as u64;
-        let member = self.members.get_mut(viewer)?;
+        let member = self.by_id.get_mut(viewer)?;
         self.by_expiry.remove(&(member.expires_ms, viewer.clone()));
         member.expires_ms = expires_ms;
         self.by_expiry.insert((expires_ms, viewer.clone()));
@@ -54,7 +54,7 @@ impl Members {
     /// Returns true if nothing is left of the audience.
     pub(crate) fn is_empty(&mut self, now_ms: u64) -> bool {
         self.forget_expired(now_ms);
-        self.members.is_empty()
+        self.by_id.is_empty()
     }
 
     fn forget_expired(&mut self, now_ms: u64) {
@@ -67,7 +67,7 @@ impl Members {
     }
 
     fn remove(&mut self, viewer: &str) {
-        let Some(member) = self.members.remove(viewer) else { return };
+        let Some(member) = self.by_id.remove(viewer) else { return };
         self.by_expiry.remove(&(member.expires_ms, viewer.to_owned()));
         self.change(&member.group, kind(viewer), false);
     }

@@ -36,7 +36,7 @@ impl Sketch {
         let size = REGISTERS as f64;
         let sum: f64 = self.registers.iter().map(|run| 0.5_f64.powi(i32::from(*run))).sum();
         let raw = 0.7213 / (1.0 + 1.079 / size) * size * size / sum;
-        let empty = self.registers.iter().filter(|run| **run == 0).count();
+        let empty: usize = self.registers.iter().map(|run| usize::from(*run == 0)).sum();
         let estimate = if raw <= 2.5 * size && empty > 0 { size * (size / empty as f64).ln() } else { raw };
         estimate.round() as u64
     }

@@ -43,7 +43,9 @@ impl Audiences {
         if let Some(uniques) = uniques.filter(|_| !names.is_empty()) {
             make_room(sketches, uniques, now_ms);
             let (sketch, used_ms) = sketches.entry(uniques.to_owned()).or_default();
-            names.iter().for_each(|name| sketch.add(name));
+            for name in &names {
+                sketch.add(name);
+            }
             *used_ms = now_ms;
         }
         viewers
