@@ -3,8 +3,6 @@
 use millrace_wire::ids::{Airing, BroadcastId, DiscontinuitySeq, Epoch, Msn, StreamId, UnixMillis};
 use serde::{Deserialize, Serialize};
 
-use super::claim::Claim;
-
 /// The broadcasts of a livestream so far, and the rule for the next one.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -21,10 +19,8 @@ pub struct Airings {
 }
 
 impl Airings {
-    /// Raises the numbers to those that a claim may have used until now.
-    pub fn note(&mut self, claim: &Claim, now: UnixMillis) {
-        let used =
-            Numbers { epoch: claim.epoch, used: claim.used_through(now), discontinuity: claim.discontinuity };
+    /// Raises the numbers to those that a claim may have used.
+    pub fn note(&mut self, used: Numbers) {
         self.numbers = Some(self.numbers.map_or(used, |numbers| numbers.max(used)));
     }
 }
@@ -68,18 +64,4 @@ pub struct Broadcast {
     /// The code of the reason for its end: `stopped` for an operator's stop, otherwise the reason for which its last publisher
     /// left.
     pub reason: Option<String>,
-}
-
-impl Broadcast {
-    /// Returns the record of a broadcast that has just begun.
-    pub fn begun(claim: &Claim, now: UnixMillis) -> Self {
-        Self {
-            id: claim.broadcast,
-            stream: claim.stream,
-            airing: claim.airing,
-            started_at: now,
-            ended_at: None,
-            reason: None,
-        }
-    }
 }

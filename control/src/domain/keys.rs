@@ -1,10 +1,7 @@
-//! The stream keys of a livestream: their names, priorities, expiry and revocation. Only the hashes of keys are known here.
+//! A stream key of a livestream: its name, priority, expiry and revocation. Only the hashes of keys are known here.
 
-use millrace_wire::close_reason::CloseReason;
 use millrace_wire::ids::{KeyHash, KeyId, UnixMillis};
 use serde::{Deserialize, Serialize};
-
-use super::stream::Stream;
 
 /// The priority of a key that is given none: that of the key a livestream is created with.
 pub const DEFAULT_PRIORITY: u8 = 50;
@@ -15,9 +12,6 @@ pub const MAX_PRIORITY: u8 = 100;
 /// Keys of one livestream, revoked ones included: an encoder and its backup for each of several crews. The record of the
 /// livestream holds them all, and each publish reads it.
 pub const MAX_KEYS: usize = 16;
-
-/// The name of the key that a livestream is created with.
-const FIRST_NAME: &str = "main";
 
 /// One stream key, as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,73 +60,10 @@ impl Key {
 #[error("the livestream has {MAX_KEYS} keys already; revoke one of them first")]
 pub struct TooManyKeys;
 
-impl Stream {
-    /// Returns all keys, the one from the livestream's creation first. A record of an earlier version has that one alone.
-    pub fn all_keys(&self) -> Vec<Key> {
-        if !self.keys.is_empty() {
-            return self.keys.clone();
-        }
-        vec![Key {
-            id: KeyId::from_u128(self.id.to_u128()),
-            name: FIRST_NAME.to_owned(),
-            hash: self.key_hash,
-            priority: DEFAULT_PRIORITY,
-            created_at: self.created_at,
-            expires_at: None,
-            revoked_at: None,
-        }]
-    }
-
-    /// Returns the key with this hash if it may publish at `now`, or the reason for which it is refused.
-    pub fn usable_key(&self, hash: &KeyHash, now: UnixMillis) -> Result<Key, CloseReason> {
-        let found = self.all_keys().into_iter().find(|key| key.hash == *hash);
-        let key = found.ok_or(CloseReason::RevokedKey)?;
-        match key.state(now) {
-            KeyState::Active => Ok(key),
-            KeyState::Expired => Err(CloseReason::ExpiredKey),
-            KeyState::Revoked => Err(CloseReason::RevokedKey),
-        }
-    }
-
-    /// Adds a key. The key that was revoked first makes room for it where there is none.
-    pub fn add_key(&mut self, key: Key) -> Result<(), TooManyKeys> {
-        let mut keys = self.all_keys();
-        if keys.len() >= MAX_KEYS {
-            let revoked = keys.iter().enumerate().filter_map(|(at, key)| Some((key.revoked_at?, at)));
-            let (_, oldest) = revoked.min().ok_or(TooManyKeys)?;
-            keys.remove(oldest);
-        }
-        keys.push(key);
-        self.keys = keys;
-        Ok(())
-    }
-
-    /// Revokes a key and returns it; `None` if the livestream has no such key. A key that is revoked already stays so.
-    pub fn revoke_key(&mut self, id: KeyId, now: UnixMillis) -> Option<Key> {
-        let mut keys = self.all_keys();
-        let key = keys.iter_mut().find(|key| key.id == id)?;
-        key.revoked_at.get_or_insert(now);
-        let revoked = key.clone();
-        self.keys = keys;
-        Some(revoked)
-    }
-
-    /// Replaces the hash of the livestream's first key and returns the key as it was. Its other properties stay; a revoked one
-    /// is valid again.
-    pub fn rotate_key(&mut self, hash: KeyHash, now: UnixMillis) -> Option<Key> {
-        let mut keys = self.all_keys();
-        let first = keys.first_mut()?;
-        let old = first.clone();
-        (first.hash, first.created_at, first.revoked_at) = (hash, now, None);
-        first.expires_at.take_if(|at| *at <= now);
-        self.key_hash = hash;
-        self.keys = keys;
-        Some(old)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use millrace_wire::close_reason::CloseReason;
+
     use super::super::stream::tests::sample;
     use super::*;
 

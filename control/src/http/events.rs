@@ -279,3 +279,18 @@ impl Feed {
         Ok(Some(":\n\n".to_owned()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn enter_gives_256_clients_a_place_and_another_one_once_a_client_has_left() {
+        let clients = EventClients::default();
+        let mut places: Vec<Place> = (0..MAX_CLIENTS).map(|_| clients.enter().unwrap()).collect();
+        assert!(clients.enter().is_none());
+        drop(places.pop());
+        places.push(clients.enter().unwrap());
+        assert!(clients.enter().is_none());
+    }
+}

@@ -12,7 +12,6 @@ use millrace_wire::state_keys;
 use tracing::{info, warn};
 
 use super::{Audited, Caller, Command, CommandError, Livestreams, outside};
-use crate::domain::airings::Broadcast;
 use crate::domain::claim::{self, Claim, Lease, Presence};
 use crate::domain::disconnect::Disconnect;
 use crate::domain::stream::{Status, Stream};
@@ -218,7 +217,7 @@ impl Livestreams {
         }
         stream.last_disconnect = disconnect.or(stream.last_disconnect);
         if begins {
-            let begun = Broadcast::begun(claim, now);
+            let begun = claim.begun_broadcast(now);
             services.repo.begin((&stream, version), (claim, current.version), &begun).await?;
         } else {
             services.repo.put_both((&stream, version), (claim, Some(current.version)), now).await?;
@@ -240,7 +239,7 @@ impl Livestreams {
         let Versioned { value: mut stream, version } =
             self.services.repo.stream(current.value.stream).await?;
         let now = self.services.wall_clock();
-        stream.airings.note(&current.value, now);
+        stream.airings.note(current.value.numbers(now));
         self.services.repo.withdraw_claim((&stream, version), current.version, now, &[]).await
     }
 
@@ -326,7 +325,7 @@ impl Livestreams {
                 let events: Vec<LifecycleKind> =
                     (!left).then(|| publish_refused(&disconnect)).into_iter().collect();
                 stream.last_disconnect = Some(disconnect);
-                stream.airings.note(&current.value, now);
+                stream.airings.note(current.value.numbers(now));
                 services.repo.withdraw_claim((&stream, version), current.version, now, &events).await?;
                 info!(stream = %stream.id, session = %request.session, reason = code,
                     "publisher left before usable media came; the livestream stays as it was");

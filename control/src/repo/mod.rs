@@ -240,7 +240,7 @@ impl Repo {
             }
             let ends = matches!(transition, Transition::Stop | Transition::End);
             if let (Transition::Cancel, Some(claim)) = (transition, &claim) {
-                stream.airings.note(&claim.value, now);
+                stream.airings.note(claim.value.numbers(now));
             }
             let mut tx = Tx::new()
                 .check(state_keys::stream(id), Some(version))
@@ -477,7 +477,7 @@ impl Repo {
         let mut tx = Tx::new().check(key.clone(), Some(over)).delete(key);
         match self.stream(claim.stream).await {
             Ok(Versioned { value: mut stream, version }) => {
-                stream.airings.note(claim, now);
+                stream.airings.note(claim.numbers(now));
                 let key = state_keys::stream(claim.stream);
                 tx = tx.check(key.clone(), Some(version)).put(key, json(&stream));
             }

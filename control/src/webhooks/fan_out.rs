@@ -119,12 +119,7 @@ impl FanOut {
                 "too many webhooks take the event; the newest ones do not get it"
             );
         }
-        let place = |id: &WebhookId| match (self.waiting)(id) {
-            waiting if waiting >= MAX_QUEUE => DeliveryState::Dead,
-            _ => DeliveryState::Pending,
-        };
-        let queues: Vec<(WebhookId, DeliveryState)> =
-            takers.into_iter().take(MAX_MATCHES).map(|id| (id.clone(), place(id))).collect();
+        let queues = queues(&takers, &*self.waiting);
         let now = services.wall_clock();
         if !services.repo.fan_out(entry, &queues, now).await? {
             return Ok(());
@@ -135,5 +130,39 @@ impl FanOut {
             let _ = self.deliveries.send((key, Progress::new(now))).await;
         }
         Ok(())
+    }
+}
+
+/// Returns the webhooks that get an event, each with the place of its delivery, of those that take it, the oldest first. A webhook
+/// with a full queue gets a dead letter.
+fn queues(takers: &[&WebhookId], waiting: &dyn Fn(&WebhookId) -> usize) -> Vec<(WebhookId, DeliveryState)> {
+    let place = |id: &WebhookId| match waiting(id) {
+        waiting if waiting >= MAX_QUEUE => DeliveryState::Dead,
+        _ => DeliveryState::Pending,
+    };
+    takers.iter().take(MAX_MATCHES).map(|&id| (id.clone(), place(id))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queues_leave_out_the_newest_webhooks_beyond_100() {
+        let ids: Vec<WebhookId> =
+            (0..=MAX_MATCHES).map(|number| format!("W{number}").parse().unwrap()).collect();
+        let takers: Vec<&WebhookId> = ids.iter().collect();
+        let found = queues(&takers, &|_| 0);
+        assert!(found.iter().all(|(_, state)| *state == DeliveryState::Pending));
+        let found: Vec<WebhookId> = found.into_iter().map(|(id, _)| id).collect();
+        assert_eq!(found, ids[..MAX_MATCHES]);
+    }
+
+    #[test]
+    fn queues_make_dead_letters_of_a_webhook_for_which_10_000_deliveries_wait() {
+        let (full, other): (WebhookId, WebhookId) = ("full".parse().unwrap(), "other".parse().unwrap());
+        let waiting = |id: &WebhookId| if *id == full { MAX_QUEUE } else { MAX_QUEUE - 1 };
+        let found = queues(&[&full, &other], &waiting);
+        assert_eq!(found, [(full.clone(), DeliveryState::Dead), (other, DeliveryState::Pending)]);
     }
 }

@@ -34,7 +34,7 @@ use crate::domain::access::{Owner, Role};
 use crate::domain::delivery::DeliveryKey;
 use crate::domain::event::PublicEvent;
 use crate::domain::validate::FieldError;
-use crate::domain::webhook::{Create, MAX_PER_OWNER, MAX_WEBHOOKS, Update, Webhook, WebhookId};
+use crate::domain::webhook::{Create, Update, Webhook, WebhookId, reached_limit};
 use crate::repo::{DeliveryRecord, DeliveryState, RepoError};
 
 /// The reason a command on webhooks was not carried out.
@@ -124,12 +124,8 @@ impl Webhooks {
             let owner = Self::owner_of(caller)?;
             request.check(Self::destinations(owner.as_ref())).map_err(WebhookError::Invalid)?;
             let all = self.services.repo.webhooks().await?;
-            let of_owner = all.iter().filter(|webhook| webhook.owner == owner).count();
-            if owner.is_some() && of_owner >= MAX_PER_OWNER {
-                return Err(WebhookError::TooMany(MAX_PER_OWNER));
-            }
-            if all.len() >= MAX_WEBHOOKS {
-                return Err(WebhookError::TooMany(MAX_WEBHOOKS));
+            if let Some(limit) = reached_limit(owner.as_ref(), &all) {
+                return Err(WebhookError::TooMany(limit));
             }
             if let Some(stream) = request.stream
                 && !caller.owns(self.services.repo.stream(stream).await?.value.owner.as_ref())

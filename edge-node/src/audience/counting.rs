@@ -1,19 +1,20 @@
 //! Writes the viewers that this edge sees to the state store once a second, and reads how many all edges see.
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use millrace_runtime::{ActorContext, Clock, LogLimit, Secret};
 use millrace_state::{MAX_SIGHTINGS, SharedState, StateError, StateStore, Tx};
-use millrace_wire::ids::{BroadcastId, PlaybackId, StreamId};
+use millrace_wire::ids::{PlaybackId, StreamId};
 use millrace_wire::state_keys;
 use rand::RngCore;
 
 use super::identity::{Client, Identity, SALT_BYTES, Salt};
 use super::table::{Arrival, Report, Table};
+use super::viewer_count::ViewerCount;
 use crate::metrics::EdgeMetrics;
 
 /// Seconds between two heartbeats of a player.
@@ -33,33 +34,6 @@ const PREPARE_LIMIT: Duration = Duration::from_secs(1);
 const DAY_MS: u64 = 86_400_000;
 /// Time for which a day's key is kept. Edges whose clocks differ find yesterday's.
 const SALT_TTL: Duration = Duration::from_hours(48);
-
-/// The number of viewers of one stream over all edges, as it was last counted, and the broadcast that they watch.
-#[derive(Debug, Default)]
-pub struct ViewerCount {
-    viewers: AtomicU64,
-    broadcast: Mutex<Option<BroadcastId>>,
-}
-
-impl ViewerCount {
-    /// Returns the number of viewers.
-    pub fn get(&self) -> u64 {
-        self.viewers.load(Ordering::Relaxed)
-    }
-
-    fn set(&self, viewers: u64) {
-        self.viewers.store(viewers, Ordering::Relaxed);
-    }
-
-    /// Sets the broadcast that viewers watch; `None` while there is none or it has ended.
-    pub fn set_broadcast(&self, broadcast: Option<BroadcastId>) {
-        *self.broadcast.lock().unwrap_or_else(PoisonError::into_inner) = broadcast;
-    }
-
-    fn broadcast(&self) -> Option<BroadcastId> {
-        *self.broadcast.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// A stream as far as counting knows it.
 #[derive(Debug, Clone, Copy)]

@@ -10,3 +10,4 @@ pub mod signer;
 mod table;
 #[cfg(test)]
 mod table_tests;
+pub mod viewer_count;

@@ -13,9 +13,9 @@ use millrace_runtime::address::network;
 use millrace_state::Sighting;
 use millrace_wire::ids::{PlaybackId, StreamId};
 
-use super::counting::ViewerCount;
 use super::identity::{Client, Identity, Salt};
 use super::places::Places;
+use super::viewer_count::ViewerCount;
 
 /// Shards of the table: many times the threads of an edge, so that two of them seldom meet at one.
 const SHARDS: usize = 64;

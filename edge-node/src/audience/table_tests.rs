@@ -8,9 +8,9 @@ use millrace_runtime::Secret;
 use millrace_state::Sighting;
 use millrace_wire::ids::{PlaybackId, StreamId};
 
-use super::counting::ViewerCount;
 use super::identity::{Client, Identity, Salt};
 use super::table::{Arrival, Table};
+use super::viewer_count::ViewerCount;
 
 const STREAM: StreamId = StreamId::from_u128(9);
 const TTL: Duration = Duration::from_secs(8);

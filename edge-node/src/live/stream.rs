@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use millrace_wire::ids::{PlaybackId, StreamId};
 use tokio::sync::watch;
 
-use crate::audience::counting::ViewerCount;
+use crate::audience::viewer_count::ViewerCount;
 use crate::live::past::PastBroadcasts;
 use crate::live::playlists::{Following, Presence, Status, StreamPlaylists};
 

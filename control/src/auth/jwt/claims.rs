@@ -3,7 +3,7 @@
 use millrace_wire::ids::UnixMillis;
 use serde_json::{Map, Value};
 
-use super::JwtError;
+use super::error::JwtError;
 use crate::config::Config;
 use crate::domain::access::{Identity, Owner, Role};
 

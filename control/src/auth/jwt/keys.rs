@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio::sync::Mutex;
 use tracing::{info, warn};
 
-use super::JwtError;
+use super::error::JwtError;
 use super::signatures::Key;
 use crate::config::{Config, JwtAlgorithm};
 

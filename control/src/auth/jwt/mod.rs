@@ -5,6 +5,7 @@
 //! configured one, so that neither `none` nor a public key used as a secret gets through (RFC 8725 §3.1).
 
 mod claims;
+mod error;
 mod keys;
 mod signatures;
 
@@ -16,29 +17,13 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use self::claims::Rules;
+pub(crate) use self::error::JwtError;
 use self::keys::KeySource;
 use crate::config::{Config, JwtAlgorithm};
 use crate::domain::access::Identity;
 
 /// Longest token that is looked at: tokens with many groups have 4 KB.
 const MAX_TOKEN_BYTES: usize = 16 * 1024;
-
-/// The reason for which a JWT is not accepted.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum JwtError {
-    /// The token breaks a rule.
-    #[error("the token of the issuer is not accepted: {0}")]
-    Refused(String),
-    /// The issuer's keys are not known and cannot be fetched.
-    #[error("the keys of the issuer cannot be fetched: {0}")]
-    NoKeys(String),
-}
-
-impl JwtError {
-    fn refused(text: &str) -> Self {
-        Self::Refused(text.to_owned())
-    }
-}
 
 /// The checks of an issuer's tokens.
 pub(crate) struct Jwt {

@@ -20,7 +20,7 @@ use millrace_wire::message::ladder_health::LadderHealth;
 use serde::{Deserialize, Serialize};
 
 pub use self::told::Told;
-use super::airings::Numbers;
+use super::airings::{Broadcast, Numbers};
 use super::disconnect::Disconnect;
 use super::keys::{DEFAULT_PRIORITY, Key};
 use super::stream::{Status, Stream};
@@ -211,7 +211,7 @@ pub fn decide(
     let broadcast = stream.current_broadcast().unwrap_or(fresh);
     let claim = Claim::grant(now, &stream, broadcast, current, (&key, request));
     if let Some(older) = current.filter(|claim| claim.broadcast != broadcast) {
-        stream.airings.note(older, now);
+        stream.airings.note(older.numbers(now));
     }
     if let Some(older) = current.filter(|claim| claim.is_held(now)) {
         stream.last_disconnect = Some(older.disconnect(now, kick_for, ""));
@@ -318,11 +318,7 @@ impl Claim {
         (key, request): (&Key, &ClaimRequest),
     ) -> Self {
         let continues = last.is_some_and(|claim| claim.broadcast == broadcast);
-        let of_claim = last.map(|claim| Numbers {
-            epoch: claim.epoch,
-            used: claim.used_through(now),
-            discontinuity: claim.discontinuity,
-        });
+        let of_claim = last.map(|claim| claim.numbers(now));
         let numbers = [of_claim, stream.airings.numbers].into_iter().flatten().reduce(Numbers::max);
         let unused = numbers.map_or(Msn(0), |numbers| numbers.used.next());
         // A broadcast's first number is the time in seconds: after a loss of state numbers restart above all used ones
@@ -421,6 +417,23 @@ impl Claim {
     /// Returns true while the publisher keeps its lease.
     pub fn is_held(&self, now: UnixMillis) -> bool {
         self.presence == Presence::Publishing && now.0.saturating_sub(self.renewed_at.0) < u64::from(LEASE_MS)
+    }
+
+    /// Returns the numbers that the session may have used until `now`.
+    pub fn numbers(&self, now: UnixMillis) -> Numbers {
+        Numbers { epoch: self.epoch, used: self.used_through(now), discontinuity: self.discontinuity }
+    }
+
+    /// Returns the record of the claim's broadcast, which has just begun.
+    pub fn begun_broadcast(&self, now: UnixMillis) -> Broadcast {
+        Broadcast {
+            id: self.broadcast,
+            stream: self.stream,
+            airing: self.airing,
+            started_at: now,
+            ended_at: None,
+            reason: None,
+        }
     }
 
     /// Returns the highest media sequence number that may be in use, now or until every reader knows the next epoch. The

@@ -292,8 +292,8 @@ fn first_msn_of_a_broadcast_is_the_time_or_above_the_used_numbers() {
 #[test]
 fn broadcast_after_one_whose_claim_is_gone_goes_on_above_its_numbers() {
     let (mut stream, claim) = renewed();
-    stream.airings.note(&claim, at(1_000));
-    stream.airings.note(&Claim { epoch: Epoch(1), ..claim.clone() }, at(1_000));
+    stream.airings.note(claim.numbers(at(1_000)));
+    stream.airings.note(Claim { epoch: Epoch(1), ..claim.clone() }.numbers(at(1_000)));
     (stream.status, stream.airings.reusable) = (Status::Ended, true);
     // The clock was set back.
     let next = grant_without_media(UnixMillis(5_000), &stream, None, 2).claim;

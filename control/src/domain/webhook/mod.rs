@@ -34,6 +34,16 @@ pub const ROTATION_MS: u64 = 24 * 60 * 60 * 1_000;
 #[serde(try_from = "String", into = "String")]
 pub struct WebhookId(String);
 
+/// Returns the limit that leaves no room for another webhook of `owner` beside `all`; `None` if there is room. Webhooks without an
+/// owner are bounded in all.
+pub fn reached_limit(owner: Option<&Owner>, all: &[Webhook]) -> Option<usize> {
+    let of_owner = all.iter().filter(|webhook| webhook.owner.as_ref() == owner).count();
+    if owner.is_some() && of_owner >= MAX_PER_OWNER {
+        return Some(MAX_PER_OWNER);
+    }
+    (all.len() >= MAX_WEBHOOKS).then_some(MAX_WEBHOOKS)
+}
+
 /// A text that is no id of a webhook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("no id of a webhook")]
@@ -189,6 +199,21 @@ mod tests {
             let taken = (webhook.takes(&event), webhook.takes(&of_nobody));
             assert_eq!(taken, (takes, takes_of_nobody), "{webhook:?}");
         }
+    }
+
+    #[test]
+    fn reached_limit_is_10_webhooks_for_each_owner_and_1_000_in_all() {
+        let (anna, bert): (Owner, Owner) = ("anna".parse().unwrap(), "bert".parse().unwrap());
+        let mut all = vec![Webhook { owner: Some(anna.clone()), ..webhook() }; MAX_PER_OWNER - 1];
+        assert_eq!(reached_limit(Some(&anna), &all), None);
+        all.push(Webhook { owner: Some(anna.clone()), ..webhook() });
+        assert_eq!(reached_limit(Some(&anna), &all), Some(MAX_PER_OWNER));
+        assert_eq!(reached_limit(Some(&bert), &all), None);
+        all.resize(MAX_WEBHOOKS - 1, webhook());
+        assert_eq!(reached_limit(None, &all), None, "an operator's are bounded in all alone");
+        all.push(webhook());
+        assert_eq!(reached_limit(None, &all), Some(MAX_WEBHOOKS));
+        assert_eq!(reached_limit(Some(&bert), &all), Some(MAX_WEBHOOKS));
     }
 
     #[test]
