@@ -241,6 +241,7 @@ mod tests {
             "title": " B ", "description": "new", "scheduled_at": "2030-01-01T10:00:00Z", "takeover": "refuse",
             "ladder": "standard", "away": "hold", "reconnect_window_s": 5, "record": true,
             "publish_playlist": true, "target_duration_s": 6, "part_ms": 500, "owner": "alice", "reusable": true,
+            "list_segments": 5,
         });
         assert_eq!(all.as_object().unwrap().len(), FIELDS.len());
         for (name, value) in all.as_object().unwrap() {
