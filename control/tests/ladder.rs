@@ -90,8 +90,9 @@ async fn bad_ladders_and_changes_are_refused_with_the_field() {
     grant(&control, &made, 1).await;
     let frozen = json!({"target_duration_s": 6});
     let (status, problem) = control.call(Method::PATCH, &path(&made), Some(frozen)).await;
-    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{problem}");
-    assert_eq!(problem["detail"], "target_duration_s cannot be changed: the livestream has begun");
+    assert_eq!(status, StatusCode::CONFLICT, "{problem}");
+    assert_eq!(problem["errors"][0]["field"], "target_duration_s", "{problem}");
+    assert_eq!(problem["errors"][0]["message"], "cannot be changed: the livestream has begun");
     let (_, list) = control.call(Method::GET, "/api/v1/templates", None).await;
     let names: Vec<_> =
         list["templates"].as_array().unwrap().iter().map(|it| it["name"].as_str().unwrap()).collect();

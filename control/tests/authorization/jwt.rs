@@ -61,7 +61,7 @@ impl IssuerKey {
     }
 
     fn rsa() -> Self {
-        Self::Rsa(RsaKeyPair::from_pkcs8(include_bytes!("rsa-key-of-tests.pk8")).unwrap())
+        Self::Rsa(RsaKeyPair::from_der(include_bytes!("rsa-key-of-tests.der")).unwrap())
     }
 
     fn algorithm(&self) -> &'static str {

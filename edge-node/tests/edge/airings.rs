@@ -67,10 +67,10 @@ async fn next_broadcast_has_playlists_of_its_own_and_the_ended_ones_keep_endlist
         "{multivariant}"
     );
     let mut checker = Checker::new();
-    assert_eq!(checker.check(&held.text()), []);
+    assert_eq!(checker.check(&held.text()), [], "{}", held.text());
     append_segment_after_its_first_part(&second, begin);
     let reloaded = until(&node, &two, |answer| answer.text().contains(&format!("/{begin}.1.m4s"))).await;
-    assert_eq!(checker.check(&reloaded.text()), []);
+    assert_eq!(checker.check(&reloaded.text()), [], "{}", reloaded.text());
     assert!(reloaded.text().contains("../audio/index-1.m3u8"), "reports name the same broadcast");
     for absent in ["video/index-0.m3u8", "video/index-01.m3u8", "video/index-x.m3u8", "none/index.m3u8"] {
         assert_eq!(get(&node, &world.path(absent)).await.status, 404, "{absent}");
