@@ -332,12 +332,13 @@ fn date(msn: u64) -> UnixMillis {
 }
 
 fn epoch_open(broadcast: BroadcastId, airing: Airing) -> EpochOpen {
+    let first_msn = FIRST + u64::from(airing.0) * AIRING_STEP;
     EpochOpen {
         broadcast,
         airing,
-        first_msn: Msn(FIRST + u64::from(airing.0) * AIRING_STEP),
+        first_msn: Msn(first_msn),
         discontinuity_sequence: DiscontinuitySeq(airing.0.into()),
-        program_date_time: UnixMillis(PDT_MS),
+        program_date_time: date(first_msn),
         target_duration: TARGET_S,
         lead_gaps: 1,
         plan: LadderPlan::default(),
