@@ -54,6 +54,13 @@ async fn encoder_and_players_of_a_site_with_keys_of_its_own_work_with_the_key_al
     let live = only_one_with(&server, "live", LIMIT).await?;
     ensure!(live["title"] == "Evening show", "{live}");
 
+    // The edge remembers for two seconds that it did not know the key.
+    let page = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build()?;
+    wait::value("the redirect of the key", LIMIT, || async {
+        let answer = page.get(&watched).send().await.ok()?;
+        (answer.status() == 302).then_some(())
+    })
+    .await?;
     // A player of that site: ffmpeg opens the URL with the key and decodes pictures.
     let mut player = ffmpeg::ffmpeg();
     player.args(["-i", &watched, "-t", "3", "-f", "null", "-"]);
@@ -61,7 +68,6 @@ async fn encoder_and_players_of_a_site_with_keys_of_its_own_work_with_the_key_al
     let status = player.wait(LIMIT).await?;
     ensure!(status.success(), "the player failed: {status}\n{}", tail(&player));
     // hls.js sends the page's origin, follows the redirect and loads everything below the public id.
-    let page = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build()?;
     let answer = page.get(&watched).header("origin", "https://site.example").send().await?;
     ensure!(answer.status() == 302, "{answer:?}");
     let location = answer.headers()["location"].to_str()?.to_owned();

@@ -66,13 +66,15 @@ impl LiveStream {
         let on_air = playlists.state().filter(|state| !state.ended).map(|state| state.broadcast);
         self.viewers.set_broadcast(on_air);
         let airing = playlists.state().map(|state| state.airing);
-        let before = self.playlists.send_replace(Arc::new(playlists));
+        // Kept before the next broadcast is shown: a request that sees that one asks for this one at once.
+        let before = self.playlists();
         if let Some(state) = before.state()
             && airing.is_some_and(|airing| airing > state.airing)
             && state.ended
         {
             self.past.keep(state.airing, before.clone());
         }
+        self.playlists.send_replace(Arc::new(playlists));
         self.set_status(status);
     }
 
