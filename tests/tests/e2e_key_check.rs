@@ -54,13 +54,13 @@ async fn encoder_and_players_of_a_site_with_keys_of_its_own_work_with_the_key_al
     let live = only_one_with(&server, "live", LIMIT).await?;
     ensure!(live["title"] == "Evening show", "{live}");
 
-    // The edge remembers for two seconds that it did not know the key.
+    // The edge remembers for two seconds that it did not know the key, and bounds the tries of an address: a page asks now and then.
     let page = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build()?;
-    wait::value("the redirect of the key", LIMIT, || async {
-        let answer = page.get(&watched).send().await.ok()?;
-        (answer.status() == 302).then_some(())
-    })
-    .await?;
+    let began = Instant::now();
+    while page.get(&watched).send().await?.status() != 302 {
+        ensure!(began.elapsed() < LIMIT, "the edge does not know the key of a livestream that is live");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
     // A player of that site: ffmpeg opens the URL with the key and decodes pictures.
     let mut player = ffmpeg::ffmpeg();
     player.args(["-i", &watched, "-t", "3", "-f", "null", "-"]);

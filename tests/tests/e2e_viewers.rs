@@ -151,6 +151,7 @@ fn open_bucket(cluster: &Cluster) -> Result<String> {
     let user = format!("{}:{}", MinioServer::ACCESS_KEY, MinioServer::SECRET_KEY);
     let status = std::process::Command::new("curl")
         .args(["-sfS", "--aws-sigv4", "aws:amz:us-east-1:s3", "-X", "PUT", "--user", &user])
+        .args(["-H", "x-amz-content-sha256: UNSIGNED-PAYLOAD"])
         .args(["-d", &policy.to_string(), &format!("{bucket}?policy=")])
         .status()?;
     ensure!(status.success(), "the policy of the bucket was not taken");
