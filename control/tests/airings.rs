@@ -46,16 +46,13 @@ async fn report_end(control: &Control, grant: &ClaimGrant) {
     let _: LeaseReply = control.ask(topics::sealed(), &report).await;
 }
 
+fn leave(grant: &ClaimGrant, session: u128) -> ReleaseRequest {
+    common::release(grant, session, CloseReason::PublisherLeft, "")
+}
+
 async fn release(control: &Control, grant: &ClaimGrant, session: u128) {
-    let release = ReleaseRequest {
-        stream: grant.stream,
-        session: SessionId::from_u128(session),
-        epoch: grant.epoch,
-        open_msn: Some(grant.first_msn.plus(3)),
-        discontinuity_sequence: grant.discontinuity_sequence,
-        reason: CloseReason::PublisherLeft,
-        text: String::new(),
-    };
+    let left = leave(grant, session);
+    let release = ReleaseRequest { open_msn: Some(grant.first_msn.plus(3)), ..left };
     let _: LeaseReply = control.ask(topics::release(), &release).await;
 }
 
@@ -107,7 +104,7 @@ async fn reusable_livestream_airs_again_by_itself_and_after_a_stop_only_once_it_
     assert_eq!(control.post(id, "reopen").await.0, StatusCode::CONFLICT);
     // A publisher without media leaves no trace and takes no number.
     let without = granted(control.claim_without_media(key, 4).await);
-    let left = ReleaseRequest { open_msn: None, ..release_of(&without, 4) };
+    let left = ReleaseRequest { open_msn: None, ..leave(&without, 4) };
     let _: LeaseReply = control.ask(topics::release(), &left).await;
     let third = granted(control.claim(key, 5).await);
     assert_follows(&third, &second);
@@ -123,18 +120,6 @@ async fn reusable_livestream_airs_again_by_itself_and_after_a_stop_only_once_it_
     assert_eq!(rest["broadcasts"][0]["id"], first.broadcast.to_string());
     assert_eq!((rest["broadcasts"].as_array().unwrap().len(), &rest["next_cursor"]), (1, &Value::Null));
     control.node.drain().await;
-}
-
-fn release_of(grant: &ClaimGrant, session: u128) -> ReleaseRequest {
-    ReleaseRequest {
-        stream: grant.stream,
-        session: SessionId::from_u128(session),
-        epoch: grant.epoch,
-        open_msn: None,
-        discontinuity_sequence: grant.discontinuity_sequence,
-        reason: CloseReason::PublisherLeft,
-        text: String::new(),
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

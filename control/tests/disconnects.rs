@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Backends, Control, renewal};
+use common::{Backends, Control, granted, release, renewal};
 use millrace_bus::ReaderConfig;
 use millrace_state::{FaultyState, StateFaults};
 use millrace_wire::close_reason::CloseReason;
@@ -23,24 +23,6 @@ use std::time::Duration;
 const LIMIT: Duration = Duration::from_secs(20);
 /// Time in which an event that is in the journal is read.
 const QUIET: Duration = Duration::from_millis(300);
-
-fn granted(reply: ClaimReply) -> ClaimGrant {
-    let ClaimReply::Granted(grant) = reply else { panic!("{reply:?}") };
-    *grant
-}
-
-/// The release of a publish whose media were never usable.
-fn release(grant: &ClaimGrant, session: u128, reason: CloseReason, text: &str) -> ReleaseRequest {
-    ReleaseRequest {
-        stream: grant.stream,
-        session: SessionId::from_u128(session),
-        epoch: grant.epoch,
-        open_msn: None,
-        discontinuity_sequence: grant.discontinuity_sequence,
-        reason,
-        text: text.to_owned(),
-    }
-}
 
 /// A publisher that renews every 500 ms until the task is aborted, whether it is answered or not.
 fn renewing(control: &Control, grant: &ClaimGrant, session: u128) -> tokio::task::JoinHandle<()> {

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use millrace_runtime::{ForwardedHeader, Secret, Section, TrustedProxies};
+use millrace_runtime::{ForwardedHeader, Secret, Section, TrustedProxies, text_list};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 
@@ -123,19 +123,8 @@ impl AllowOrigin {
 /// Reads `*`, one origin, several separated by commas as environment variables give them, or a list of origins.
 impl<'de> Deserialize<'de> for AllowOrigin {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Texts {
-            One(String),
-            Many(Vec<String>),
-        }
-        let texts = match Texts::deserialize(deserializer)? {
-            Texts::One(text) => text.split(',').map(str::to_owned).collect(),
-            Texts::Many(texts) => texts,
-        };
-        let origins: Vec<&str> =
-            texts.iter().map(|text| text.trim()).filter(|text| !text.is_empty()).collect();
-        if origins.contains(&"*") {
+        let origins = text_list(deserializer)?;
+        if origins.iter().any(|origin| origin == "*") {
             return Ok(Self::default());
         }
         // A list that allows none would read as one that allows any.
@@ -151,7 +140,7 @@ impl<'de> Deserialize<'de> for AllowOrigin {
         };
         match origins.iter().find(|origin| !is_origin(origin)) {
             Some(bad) => Err(D::Error::custom(format!("{bad:?} is no origin such as https://site.example"))),
-            None => Ok(Self(origins.into_iter().map(str::to_owned).collect())),
+            None => Ok(Self(origins)),
         }
     }
 }

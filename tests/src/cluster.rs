@@ -82,6 +82,10 @@ pub struct Cluster {
     folder: TempDir,
 }
 
+/// The nodes of a whole cluster, in the order of their start.
+const ALL: [Node; 6] =
+    [Node::Control, Node::Ingest, Node::Transcode(1), Node::Transcode(2), Node::Edge(1), Node::Edge(2)];
+
 impl Cluster {
     /// Control, ingest, two workers and two edges, all ready.
     pub async fn start() -> Result<Self> {
@@ -90,15 +94,7 @@ impl Cluster {
 
     /// The same, run as these programs.
     pub async fn start_as(programs: Programs) -> Result<Self> {
-        let nodes = [
-            Node::Control,
-            Node::Ingest,
-            Node::Transcode(1),
-            Node::Transcode(2),
-            Node::Edge(1),
-            Node::Edge(2),
-        ];
-        Self::start_nodes(programs, &nodes).await
+        Self::start_nodes(programs, &ALL).await
     }
 
     /// The servers and these nodes, in this order.
@@ -110,15 +106,7 @@ impl Cluster {
         let (nats, redis, minio) =
             (NatsServer::start_any().await, RedisServer::start().await, MinioServer::start().await);
         S3Store::new(&bucket(&minio)).create_bucket().await.context("the bucket")?;
-        let all = [
-            Node::Control,
-            Node::Ingest,
-            Node::Transcode(1),
-            Node::Transcode(2),
-            Node::Edge(1),
-            Node::Edge(2),
-        ];
-        let ports = all.map(|node| (node, ports::free()));
+        let ports = ALL.map(|node| (node, ports::free()));
         let folder = TempDir::with_prefix("millrace-protocol-").context("a folder for the cluster")?;
         let mut cluster =
             Self { programs, nodes: BTreeMap::new(), ports: ports.into(), nats, redis, minio, folder };

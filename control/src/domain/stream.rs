@@ -139,6 +139,35 @@ pub struct Stream {
 }
 
 impl Stream {
+    /// Creates the record of a livestream that is scheduled, has this first key, and of which nothing else is said yet.
+    pub fn scheduled(
+        id: StreamId,
+        playback_id: PlaybackId,
+        key_hash: KeyHash,
+        created_at: UnixMillis,
+    ) -> Self {
+        Self {
+            id,
+            playback_id,
+            owner: None,
+            key_hash,
+            keys: Vec::new(),
+            outside_key: None,
+            title: String::new(),
+            description: String::new(),
+            scheduled_at: None,
+            settings: StreamSettings::default(),
+            status: Status::Scheduled,
+            broadcast: None,
+            created_at,
+            ready_at: None,
+            started_at: None,
+            ended_at: None,
+            airings: Airings::default(),
+            last_disconnect: None,
+        }
+    }
+
     /// Makes a transition, or returns the reason why the status does not allow it. `Delete` and `Change` leave the record as it is: the
     /// caller deletes or changes it.
     pub fn apply(&mut self, transition: Transition, now: UnixMillis) -> Result<(), InvalidTransition> {
@@ -279,25 +308,11 @@ pub(crate) mod tests {
     use super::*;
 
     pub(crate) fn sample() -> Stream {
+        let key_hash = KeyHash::of(b"s", &"000102030405060708090a0b0c0d0e0f".parse().unwrap());
+        let playback_id = "000102030405060708090a0b0c0d0e0f".parse().unwrap();
         Stream {
-            id: StreamId::from_u128(1),
-            playback_id: "000102030405060708090a0b0c0d0e0f".parse().unwrap(),
-            owner: None,
-            key_hash: KeyHash::of(b"s", &"000102030405060708090a0b0c0d0e0f".parse().unwrap()),
-            keys: Vec::new(),
-            outside_key: None,
             title: "Match".to_owned(),
-            description: String::new(),
-            scheduled_at: None,
-            settings: StreamSettings::default(),
-            status: Status::Scheduled,
-            broadcast: None,
-            created_at: UnixMillis(1),
-            ready_at: None,
-            started_at: None,
-            ended_at: None,
-            airings: Airings::default(),
-            last_disconnect: None,
+            ..Stream::scheduled(StreamId::from_u128(1), playback_id, key_hash, UnixMillis(1))
         }
     }
 

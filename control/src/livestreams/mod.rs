@@ -18,7 +18,7 @@ use serde_json::Value;
 pub(crate) use crate::audit::{Audit, AuditEntry, AuditOutcome, Caller, Change, Command, Principal};
 use crate::context::Services;
 use crate::domain::airings::Airings;
-use crate::domain::stream::{Status, Stream, Transition};
+use crate::domain::stream::{Stream, Transition};
 use crate::domain::validate::{Create, FieldError, TakesEffect, Update};
 use crate::repo::{Changed, RepoError};
 
@@ -172,25 +172,16 @@ impl Livestreams {
             let (stream, key) = {
                 let mut rng = rand::rng();
                 let key = StreamKey::generate(&mut rng);
+                let (id, playback_id) = (StreamId::generate(now, &mut rng), PlaybackId::generate(&mut rng));
+                let key_hash = self.services.repo.hash(&key);
                 let stream = Stream {
-                    id: StreamId::generate(now, &mut rng),
-                    playback_id: PlaybackId::generate(&mut rng),
                     owner,
-                    key_hash: self.services.repo.hash(&key),
-                    keys: Vec::new(),
-                    outside_key: None,
                     title: request.title.trim().to_owned(),
                     description: request.description.clone(),
                     scheduled_at: checked.scheduled_at,
                     settings: checked.settings,
-                    status: Status::Scheduled,
-                    broadcast: None,
-                    created_at: now,
-                    ready_at: None,
-                    started_at: None,
-                    ended_at: None,
                     airings: Airings { reusable: checked.reusable, ..Airings::default() },
-                    last_disconnect: None,
+                    ..Stream::scheduled(id, playback_id, key_hash, now)
                 };
                 (stream, key)
             };

@@ -8,7 +8,7 @@ use millrace_wire::state_keys;
 use super::{Caller, Command, Livestreams};
 use crate::domain::access::Owner;
 use crate::domain::airings::Airings;
-use crate::domain::stream::{Status, Stream};
+use crate::domain::stream::Stream;
 use crate::domain::validate::broken_title_rule;
 use crate::repo::{Changed, KeyRecord, RepoError};
 
@@ -39,29 +39,18 @@ impl Livestreams {
             accepted.title.as_deref().map(str::trim).filter(|title| broken_title_rule(title).is_none());
         let stream = {
             let mut rng = rand::rng();
+            let (id, playback_id) = (StreamId::generate(now, &mut rng), PlaybackId::generate(&mut rng));
             Stream {
-                id: StreamId::generate(now, &mut rng),
-                playback_id: PlaybackId::generate(&mut rng),
                 owner: accepted.owner.as_deref().and_then(owner_outside),
-                key_hash,
-                keys: Vec::new(),
                 outside_key: Some(key_hash),
                 title: given.unwrap_or(UNTITLED).to_owned(),
-                description: String::new(),
-                scheduled_at: None,
                 settings: StreamSettings {
                     reconnect_window: services.checked_reconnect_window_s,
                     ..StreamSettings::default()
                 },
-                status: Status::Scheduled,
-                broadcast: None,
-                created_at: now,
-                ready_at: None,
-                started_at: None,
-                ended_at: None,
                 // The service says each time whether the key may publish, so its broadcasts may be many.
                 airings: Airings { reusable: true, ..Airings::default() },
-                last_disconnect: None,
+                ..Stream::scheduled(id, playback_id, key_hash, now)
             }
         };
         services.repo.create(&stream).await?;
@@ -112,6 +101,7 @@ mod tests {
     use super::*;
     use crate::audit::{Audit, AuditEntry, Principal};
     use crate::context::{Deps, Services};
+    use crate::domain::stream::Status;
     use crate::repo::Repo;
 
     const NOW: UnixMillis = UnixMillis(1_700_000_000_000);

@@ -16,9 +16,10 @@ use millrace_runtime::{Metrics, Process, Secret};
 use millrace_state::{RedbState, RedisConfig, RedisState, SharedState};
 use millrace_store::{DirStore, SharedStore, SyncPolicy};
 use millrace_testkit::servers::{NatsServer, RedisServer};
+use millrace_wire::close_reason::CloseReason;
 use millrace_wire::ids::{KeyHash, SessionId};
 use millrace_wire::message::control::{
-    ClaimGrant, ClaimReply, ClaimRequest, LeaseReply, OutsideCheck, RenewRequest,
+    ClaimGrant, ClaimReply, ClaimRequest, LeaseReply, OutsideCheck, ReleaseRequest, RenewRequest,
 };
 use millrace_wire::topic::{Message, RequestTopic};
 use millrace_wire::topics;
@@ -260,6 +261,19 @@ pub(crate) fn renewal(grant: &ClaimGrant, session: u128) -> RenewRequest {
         degraded: None,
         notes: Vec::new(),
         ladder: None,
+    }
+}
+
+/// Returns the release of a session that has no open segment.
+pub(crate) fn release(grant: &ClaimGrant, session: u128, reason: CloseReason, text: &str) -> ReleaseRequest {
+    ReleaseRequest {
+        stream: grant.stream,
+        session: SessionId::from_u128(session),
+        epoch: grant.epoch,
+        open_msn: None,
+        discontinuity_sequence: grant.discontinuity_sequence,
+        reason,
+        text: text.to_owned(),
     }
 }
 

@@ -6,7 +6,6 @@
 
 pub mod actors;
 pub mod address;
-
 pub mod backoff;
 pub mod clock;
 mod coalescing_timer;
@@ -25,6 +24,7 @@ mod running_time;
 pub mod secret;
 pub mod supervisor;
 mod system;
+mod text_list;
 
 pub use actors::{
     ActorContext, ActorFilter, ActorId, ActorRegistry, ActorStatus, Order, OrderError, Orders, Ready,
@@ -45,3 +45,4 @@ pub use running_time::{Elapsed, running_sleep, timeout};
 pub use secret::Secret;
 pub use supervisor::{Escalation, Exit, Policy, Restart, Supervisor, SupervisorError};
 pub use system::{Pacing, block_on, start_runtime};
+pub use text_list::text_list;

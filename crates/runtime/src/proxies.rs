@@ -6,6 +6,8 @@ use std::str::FromStr;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 
+use crate::text_list::text_list;
+
 /// Addresses read of one `X-Forwarded-For`, from its end: more proxies than any chain has.
 const MAX_HOPS: usize = 32;
 
@@ -150,18 +152,8 @@ fn parse_hop(hop: &str) -> Option<IpAddr> {
 /// Reads a list of networks, or one text in which commas separate them, as environment variables give it.
 impl<'de> Deserialize<'de> for TrustedProxies {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Texts {
-            One(String),
-            Many(Vec<String>),
-        }
-        let texts = match Texts::deserialize(deserializer)? {
-            Texts::One(text) => text.split(',').map(str::to_owned).collect(),
-            Texts::Many(texts) => texts,
-        };
-        let networks = texts.iter().map(|text| text.trim()).filter(|text| !text.is_empty()).map(str::parse);
-        networks.collect::<Result<_, _>>().map(Self).map_err(D::Error::custom)
+        let networks = text_list(deserializer)?;
+        networks.iter().map(|text| text.parse()).collect::<Result<_, _>>().map(Self).map_err(D::Error::custom)
     }
 }
 

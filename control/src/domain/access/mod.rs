@@ -25,3 +25,18 @@ pub struct UnknownName {
     text: String,
     known: String,
 }
+
+impl UnknownName {
+    /// Returns the one of `all` whose name `text` is, or this error, which names them all.
+    fn find<T: Copy>(
+        kind: &'static str,
+        all: &[T],
+        name: impl Fn(T) -> &'static str,
+        text: &str,
+    ) -> Result<T, Self> {
+        all.iter().copied().find(|one| name(*one) == text).ok_or_else(|| {
+            let known = all.iter().map(|one| name(*one)).collect::<Vec<_>>().join(", ");
+            Self { kind, text: text.to_owned(), known }
+        })
+    }
+}

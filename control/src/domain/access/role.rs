@@ -75,11 +75,7 @@ impl FromStr for Role {
     type Err = UnknownName;
 
     fn from_str(text: &str) -> Result<Self, UnknownName> {
-        Self::ALL.into_iter().find(|role| role.as_str() == text).ok_or_else(|| UnknownName {
-            kind: "role",
-            text: text.to_owned(),
-            known: Self::ALL.map(Self::as_str).join(", "),
-        })
+        UnknownName::find("role", &Self::ALL, Self::as_str, text)
     }
 }
 

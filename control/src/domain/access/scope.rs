@@ -74,11 +74,7 @@ impl FromStr for Scope {
     type Err = UnknownName;
 
     fn from_str(text: &str) -> Result<Self, UnknownName> {
-        Self::ALL.into_iter().find(|scope| scope.as_str() == text).ok_or_else(|| UnknownName {
-            kind: "scope",
-            text: text.to_owned(),
-            known: Self::ALL.map(Self::as_str).join(", "),
-        })
+        UnknownName::find("scope", &Self::ALL, Self::as_str, text)
     }
 }
 
